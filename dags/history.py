@@ -1,0 +1,27 @@
+"""### history: a long range in one run
+
+Give `interval_start` and `interval_end`: the range is cut into months where the API can seek in
+time, and every month is one mapped task. What is covered already costs no call.
+"""
+
+from datetime import datetime, timedelta, timezone
+
+import jinja2
+from airflow.sdk import DAG
+
+from extract.operators import PARAMS, pipeline
+
+with DAG(
+    "history",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    template_undefined=jinja2.Undefined,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=20),
+                  "retry_exponential_backoff": True},
+    tags=["ledgerhouse"],
+):
+    pipeline(whole=False)

@@ -1,0 +1,61 @@
+"""What a task attempt leaves behind: one small record when it starts, one when it ends.
+
+An attempt that is killed leaves only the first; the mirror then takes its end from Airflow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from extract.source import UTC
+
+KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
+
+
+@contextmanager
+def attempt(root: Path, run: dict[str, Any], **facts: Any) -> Iterator[dict[str, Any]]:
+    """Record the attempt around its work; what the body puts into the dict goes into the end.
+
+    `run` holds the fields of KEY; `facts` are source, account, interval_start, interval_end.
+    """
+    known = {key: run.get(key) for key in KEY} | facts
+    _write(root, {**known, "state": "running", "started": datetime.now(UTC).isoformat()})
+    outcome: dict[str, Any] = {}
+    try:
+        yield outcome
+    except BaseException as error:
+        outcome |= {"state": "failed", "error": " ".join(str(error).split())[:500]}
+        raise
+    else:
+        outcome["state"] = "success"
+    finally:
+        _write(root, {**known, **outcome, "ended": datetime.now(UTC).isoformat()})
+
+
+def _write(root: Path, record: dict[str, Any]) -> None:
+    Path(root).mkdir(parents=True, exist_ok=True)
+    name = uuid4().hex
+    partial = Path(root) / f".{name}.part"
+    partial.write_text(json.dumps(record))
+    os.rename(partial, Path(root) / f"{name}.json")
+
+
+def read(root: Path) -> tuple[list[Path], dict[tuple, dict[str, Any]]]:
+    """All records waiting: their files, and per attempt (KEY) what is known of it."""
+    files, known = sorted(Path(root).glob("*.json")), {}
+    for file in files:
+        record = json.loads(file.read_text())
+        key = tuple(record[k] for k in KEY)
+        merged = known.setdefault(key, {})
+        ended = merged.get("ended") or record.get("ended")
+        # The end record knows the state; the two may be read in either order.
+        merged.update({k: v for k, v in record.items()
+                       if v is not None and (k != "state" or "ended" in record or not ended)})
+    return files, known

@@ -1,0 +1,121 @@
+"""`ops.sync_runs`: Airflow's run history in the warehouse, a row per task attempt.
+
+Airflow's REST API (v2) says how every attempt ended, also the killed ones; the attempts' own
+records say what they did (rows, calls, units). Both are merged by (dag, run, task, map index,
+try). A run that is not over yet, such as the one the mirror itself is part of, is looked at
+again by the next mirror.
+
+https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from extract import attempts
+
+log = logging.getLogger(__name__)
+
+RECENT_RUNS = 50
+FINAL = ("success", "failed", "skipped", "upstream_failed", "removed")
+
+Get = Callable[[str], dict[str, Any]]
+
+COLUMNS = ("dag_id", "run_id", "run_type", "task_id", "map_index", "try_number", "source",
+           "account", "interval_start", "interval_end", "state", "rows", "calls", "units",
+           "started", "ended", "error")
+
+
+def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
+           own: tuple | None = None) -> int:
+    """Bring ops.sync_runs up to date; the number of attempts written.
+
+    `get(path)` returns the parsed JSON of an Airflow REST path. `own` is the attempt (KEY) that
+    is doing this: when the transaction commits it has succeeded, so it is written as such.
+    """
+    files, known = attempts.read(records)
+    rows: dict[tuple, dict[str, Any]] = {}
+    for dag_id, run_id in _runs_to_read(con, get, dag_ids, known):
+        rows |= _run(get, dag_id, run_id)
+    for key, facts in known.items():
+        # Airflow's word on how it ended wins; a record knows what was done.
+        row = rows.setdefault(key, dict(zip(attempts.KEY, key)))
+        row |= {k: v for k, v in facts.items()
+                if k not in ("state", "started", "ended") or row.get(k) is None
+                or (k == "state" and row[k] not in FINAL)}
+    if own in rows:
+        rows[own]["state"] = "success"
+    con.execute("BEGIN")
+    for row in rows.values():
+        _upsert(con, row)
+    con.execute("COMMIT")
+    for file in files:
+        file.unlink(missing_ok=True)
+    return len(rows)
+
+
+def _runs_to_read(con, get: Get, dag_ids: Iterable[str], known) -> list[tuple[str, str]]:
+    """Runs with unread records, runs the mirror left unfinished, and recent ones it never saw."""
+    wanted = {(key[0], key[1]) for key in known}
+    wanted |= set(con.execute(
+        "SELECT DISTINCT dag_id, run_id FROM ops.sync_runs WHERE state IS NULL OR "
+        f"state NOT IN {FINAL}").fetchall())
+    seen = set(con.execute("SELECT DISTINCT dag_id, run_id FROM ops.sync_runs").fetchall())
+    for dag_id in dag_ids:
+        recent = get(f"/api/v2/dags/{dag_id}/dagRuns?order_by=-id&limit={RECENT_RUNS}")
+        wanted |= {(dag_id, run["dag_run_id"]) for run in recent["dag_runs"]} - seen
+    return sorted(wanted)
+
+
+def _run(get: Get, dag_id: str, run_id: str) -> dict[tuple, dict[str, Any]]:
+    path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
+    try:
+        run = get(path)
+    except LookupError:
+        log.warning("run %s of %s is gone from Airflow; its records are kept as they are",
+                    run_id, dag_id)
+        return {}
+    found: dict[tuple, dict[str, Any]] = {}
+    offset = 0
+    while True:
+        page = get(f"{path}/taskInstances?limit=100&offset={offset}")
+        for task in page["task_instances"]:
+            tries = [task]
+            if task["try_number"] > 1:
+                where = f"{path}/taskInstances/{task['task_id']}"
+                where += f"/{task['map_index']}" if task["map_index"] >= 0 else ""
+                tries = get(f"{where}/tries")["task_instances"]
+            for one in tries:
+                row = {
+                    "dag_id": dag_id, "run_id": run_id, "run_type": run.get("run_type"),
+                    "task_id": task["task_id"], "map_index": task["map_index"],
+                    "try_number": one["try_number"], "state": one["state"],
+                    "interval_start": run.get("data_interval_start"),
+                    "interval_end": run.get("data_interval_end"),
+                    "started": one.get("start_date"), "ended": one.get("end_date"),
+                }
+                found[tuple(row[k] for k in attempts.KEY)] = row
+        offset += 100
+        if offset >= page["total_entries"]:
+            return found
+
+
+def _upsert(con, row: dict[str, Any]) -> None:
+    """Write one attempt; what an earlier mirror knew and this one does not is kept."""
+    key = [row[k] for k in attempts.KEY]
+    where = " AND ".join(f"{k} = ?" for k in attempts.KEY)
+    old = con.execute(f"SELECT {', '.join(COLUMNS)} FROM ops.sync_runs WHERE {where}",
+                      key).fetchone()
+    if old:
+        row = {k: row.get(k) if row.get(k) is not None else v for k, v in zip(COLUMNS, old)}
+        con.execute(f"DELETE FROM ops.sync_runs WHERE {where}", key)
+    times = ("interval_start", "interval_end", "started", "ended")
+    marks = ", ".join("?::TIMESTAMPTZ::TIMESTAMP" if c in times and isinstance(row.get(c), str)
+                      else "?" for c in COLUMNS)
+    con.execute(
+        f"INSERT INTO ops.sync_runs ({', '.join(COLUMNS)}, mirrored_at) "
+        f"VALUES ({marks}, now()::TIMESTAMP)", [row.get(c) for c in COLUMNS])

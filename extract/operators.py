@@ -1,0 +1,288 @@
+"""The tasks of a run, as Airflow operators: plan, fetch, load, transform, check, mirror.
+
+Fetch runs in parallel and never opens the warehouse. All others open it, so they share the
+pool `warehouse`, which has one slot. Heavy imports happen inside `execute`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator, Param
+from airflow.sdk.exceptions import AirflowFailException
+
+from extract.attempts import attempt
+from extract.client import Client, Fatal, UnitsExhausted
+from extract.source import Interval, Job
+from extract.sources import accounts, all_sources, get
+from extract.warehouse import open_warehouse, var_dir
+
+WAREHOUSE_POOL = "warehouse"
+DAG_IDS = ("sync", "history")
+
+# Params of every DAG that fetches; empty means: the run's own data interval.
+PARAMS = {
+    "interval_start": Param(None, type=["null", "string"], description="start, UTC, included"),
+    "interval_end": Param(None, type=["null", "string"], description="end, UTC, excluded"),
+    "refetch": Param(False, type="boolean", description="ask again for what is covered already"),
+}
+
+
+def accounts_file() -> Path:
+    """$LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project."""
+    return Path(os.environ.get("LEDGERHOUSE_ACCOUNTS")
+                or Path(__file__).parents[1] / "accounts.toml")
+
+
+def resolve_interval(params: dict[str, Any], start: str, end: str) -> Interval:
+    """The interval of a run: the params, else its non-empty data interval, else ValueError.
+
+    `start` and `end` are the rendered data interval; a manual run without one renders "" or
+    "None", and a plain cron schedule would render an empty one.
+    """
+    params = {k: v for k, v in params.items() if v}
+    if "interval_start" in params or "interval_end" in params:
+        if not {"interval_start", "interval_end"} <= params.keys():
+            raise ValueError("give both params, interval_start and interval_end, or neither")
+        return Interval(params["interval_start"], params["interval_end"])
+    if str(start) in ("", "None") or str(end) in ("", "None"):
+        raise ValueError(
+            "this run has no data interval (a manual run has none). Trigger it with the params "
+            '{"interval_start": "2026-01-01T00:00:00Z", "interval_end": "2026-01-01T06:00:00Z"}')
+    if str(start) == str(end):
+        raise ValueError(
+            f"this run's data interval is empty ({start} to {end}): its DAG needs "
+            "CronDataIntervalTimetable, or give the params interval_start and interval_end")
+    return Interval(str(start), str(end))
+
+
+def _facts(context: Any) -> dict[str, Any]:
+    """Who this attempt is: the key of ops.sync_runs."""
+    ti = context["ti"]
+    return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id,
+            "map_index": ti.map_index if ti.map_index is not None else -1,
+            "try_number": ti.try_number}
+
+
+def _who(context: Any) -> str:
+    return "task {dag_id}.{task_id} of run {run_id}".format(**_facts(context))
+
+
+class PlanOperator(BaseOperator):
+    """Which fetches make this run's interval complete, for the accounts of one connection.
+
+    Returns a list of kwargs for FetchOperator, one a job. `history_start` is how far back an
+    account that was never read is read; `whole` asks for holes before the run's interval too,
+    and for a balance snapshot.
+    """
+
+    template_fields: Sequence[str] = ("interval_start", "interval_end", "history_start")
+
+    def __init__(self, *, connection: str, interval_start: str, interval_end: str,
+                 history_start: str, whole: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.connection, self.whole = connection, whole
+        self.interval_start, self.interval_end = interval_start, interval_end
+        self.history_start = history_start
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        from extract import coverage
+
+        params = context["params"]
+        try:
+            interval = resolve_interval(params, self.interval_start, self.interval_end)
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
+        run_type = str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type))
+        asked = bool(params.get("interval_start")) or run_type == "backfill"
+        requested = interval
+        if self.whole and not asked:
+            # Holes that failed runs or downtime left are closed by this run.
+            start = Interval(self.history_start, interval.end).start
+            requested = Interval(min(start, interval.start), interval.end)
+        mine = [a for a in accounts(accounts_file()) if a.connection == self.connection]
+        with attempt(var_dir() / "attempts", _facts(context)) as outcome, \
+                open_warehouse(who=_who(context)) as con:
+            jobs = coverage.jobs(
+                con, all_sources(), mine, requested, snapshot=self.whole and not asked,
+                refetch=bool(params.get("refetch")))
+            outcome["rows"] = len(jobs)
+        for job in jobs:
+            self.log.info("%s %s: %s, read from %s", job.source, job.account, job.interval,
+                          job.tail)
+        if not jobs:
+            self.log.info("%s is covered: nothing to fetch", requested)
+        return [job.as_dict() for job in jobs]
+
+
+class FetchOperator(BaseOperator):
+    """Fetch one account of one source over one interval into the landing.
+
+    A failure lands nothing: the interval stays uncovered and the next run asks for it.
+    """
+
+    template_fields: Sequence[str] = ("interval_start", "interval_end")
+    map_index_template = "{{ task.source }} {{ task.account }} {{ task.interval_start }}"
+
+    def __init__(self, *, source: str, account: str, connection: str, interval_start: str,
+                 interval_end: str, tail: str, snapshot: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.source, self.account, self.connection = source, account, connection
+        self.interval_start, self.interval_end = interval_start, interval_end
+        self.tail, self.snapshot = tail, snapshot
+
+    def execute(self, context: Any) -> str:
+        from extract import landing
+        from extract.calls import call_log
+        from extract.hooks import SourceHook
+
+        facts, source = _facts(context), get(self.source)
+        job = Job.from_dict({k: getattr(self, k) for k in (
+            "source", "account", "connection", "interval_start", "interval_end", "tail",
+            "snapshot")})
+        about = {"source": job.source, "account": job.account,
+                 "interval_start": self.interval_start, "interval_end": self.interval_end}
+        with attempt(var_dir() / "attempts", facts, **about) as outcome, \
+                call_log(var_dir() / "calls", facts) as record:
+            client = None
+            try:
+                api, units, secrets = SourceHook(self.connection).open(source)
+                client = Client(job.source, job.account, rates=source.rates, units=units,
+                                record=record, secrets=secrets)
+                fetched = source.fetch(client, api, job)
+            except Fatal as error:
+                raise AirflowFailException(f"{type(error).__name__}: {error}") from None
+            finally:
+                outcome |= {"calls": client.calls if client else 0,
+                            "units": client.units_spent if client else 0}
+            file = landing.write(var_dir() / "landing", job, fetched, facts)
+            outcome["rows"] = len(fetched.pages)
+        self.log.info("%s %s %s: %d pages in %d calls, %d units", job.source, job.account,
+                      job.interval, len(fetched.pages), client.calls, client.units_spent)
+        return file.name
+
+
+class LoadOperator(BaseOperator):
+    """Load everything that waits in the landing, and the call logs."""
+
+    def execute(self, context: Any) -> dict[str, int]:
+        from dataclasses import asdict
+
+        from extract.calls import load_calls
+        from extract.loader import load
+
+        with attempt(var_dir() / "attempts", _facts(context)) as outcome, \
+                open_warehouse(who=_who(context)) as con:
+            load_calls(con, var_dir() / "calls")
+            loaded = load(con, var_dir() / "landing", all_sources())
+            outcome["rows"] = loaded.new + loaded.changed
+        return asdict(loaded)
+
+
+class TransformOperator(BaseOperator):
+    """Rebuild the curated days that loads have touched. The marks stay until the check passes."""
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        from extract.transform import transform
+
+        with attempt(var_dir() / "attempts", _facts(context)) as outcome:
+            done = transform(who=_who(context))
+            outcome["rows"] = len(done.marks)
+        days = sorted({day for _, day, _ in done.marks})
+        return {"batches": sorted({batch for _, _, batch in done.marks}),
+                "start": str(days[0]) if days else None, "end": str(days[-1]) if days else None}
+
+
+class CheckOperator(BaseOperator):
+    """Validate raw and curated over the days transformed; then, and only then, drop their marks.
+
+    Fails on a critical expectation; a warning is logged and recorded in ops.checkpoints.
+    """
+
+    template_fields: Sequence[str] = ("interval_start", "interval_end")
+
+    def __init__(self, *, transform: str, interval_start: str, interval_end: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.transform = transform
+        self.interval_start, self.interval_end = interval_start, interval_end
+
+    def execute(self, context: Any) -> dict[str, int]:
+        from extract.checks import check
+
+        done = context["ti"].xcom_pull(task_ids=self.transform) or {}
+        if done.get("start"):
+            interval = Interval(done["start"], _day_after(done["end"]))
+        else:
+            interval = resolve_interval(context["params"], self.interval_start,
+                                        self.interval_end)
+        with attempt(var_dir() / "attempts", _facts(context)) as outcome:
+            results = check(interval, run_id=context["ti"].run_id, who=_who(context),
+                            batches=done.get("batches", []))
+            outcome["rows"] = len(results)
+            failed = [r for r in results if not r.success]
+            for result in failed:
+                self.log.warning("%s: %s", result.severity, result)
+            critical = [r for r in failed if r.severity == "critical"]
+            if critical:
+                raise AirflowFailException(
+                    f"{len(critical)} critical expectation(s) failed over {interval}: "
+                    + "; ".join(f"{r.checkpoint} {r.expectation}" for r in critical[:5])
+                    + ". Nothing is published; see the Data Docs, mend the cause and clear "
+                    "this task")
+        return {"passed": len(results) - len(failed), "warnings": len(failed)}
+
+
+def _day_after(day: str) -> str:
+    from datetime import date, timedelta
+
+    return str(date.fromisoformat(day) + timedelta(days=1))
+
+
+class MirrorOperator(BaseOperator):
+    """Copy Airflow's run history into ops.sync_runs: a teardown, so it also sees failed runs."""
+
+    def execute(self, context: Any) -> int:
+        from extract.hooks import AirflowHook
+        from extract.mirror import mirror
+
+        facts = _facts(context)
+        with open_warehouse(who=_who(context)) as con:
+            return mirror(con, AirflowHook().get, var_dir() / "attempts", DAG_IDS,
+                          own=tuple(facts.values()))
+
+
+def pipeline(*, whole: bool) -> None:
+    """The tasks of one run, inside a DAG: plan → fetch (per account) → load … mirror.
+
+    A failed fetch does not keep the others from being loaded, and fails the run: `complete`
+    is a leaf that succeeds only when every fetch and the check did.
+    """
+    from airflow.providers.standard.operators.empty import EmptyOperator
+
+    interval = {"interval_start": "{{ data_interval_start }}",
+                "interval_end": "{{ data_interval_end }}"}
+    load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
+    complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
+    for connection, pool in {a.connection: a.pool for a in accounts(accounts_file())}.items():
+        plan = PlanOperator(
+            task_id=f"plan_{connection}", pool=WAREHOUSE_POOL, connection=connection,
+            history_start="{{ var.value.start_ts }}", whole=whole, **interval)
+        fetch = FetchOperator.partial(task_id=f"fetch_{connection}", pool=pool).expand_kwargs(
+            plan.output)
+        fetch >> [load, complete]
+    # A file that could not be loaded keeps the others' days from nobody.
+    transform = TransformOperator(task_id="transform", pool=WAREHOUSE_POOL,
+                                  trigger_rule="all_done")
+    check = CheckOperator(task_id="check", pool=WAREHOUSE_POOL, transform="transform", **interval)
+    mirror = MirrorOperator(task_id="mirror", pool=WAREHOUSE_POOL).as_teardown(
+        on_failure_fail_dagrun=False)
+    load >> transform >> check >> complete >> mirror
+    load >> complete
+
+
+__all__ = ["CheckOperator", "FetchOperator", "LoadOperator", "MirrorOperator", "PARAMS",
+           "PlanOperator", "TransformOperator", "UnitsExhausted", "pipeline",
+           "resolve_interval"]

@@ -1,0 +1,105 @@
+"""The tables of the warehouse: raw from the datasets, ops from here.
+
+`create_all` is idempotent. SQLMesh owns the schema `curated` and what lies under it.
+"""
+
+from __future__ import annotations
+
+from extract.datasets import DATASETS, META
+from extract.source import Dataset
+
+OPS = """
+CREATE TABLE IF NOT EXISTS raw.history (
+    dataset VARCHAR NOT NULL,        -- raw table the row was in
+    key VARCHAR NOT NULL,            -- its key, as JSON text
+    ts TIMESTAMP,                    -- its event time
+    row_hash UBIGINT NOT NULL,
+    valid_from TIMESTAMP NOT NULL,   -- vendor's clock when this version was first met
+    valid_to TIMESTAMP NOT NULL,     -- vendor's clock when the next version was met
+    change VARCHAR NOT NULL,         -- changed, removed, or stale (an older version met later)
+    batch_id VARCHAR NOT NULL,       -- the load that replaced it
+    row VARCHAR NOT NULL             -- the whole row as JSON text, amounts as text
+);
+CREATE TABLE IF NOT EXISTS ops.batches (
+    batch_id VARCHAR NOT NULL, file VARCHAR NOT NULL, source VARCHAR NOT NULL,
+    account VARCHAR NOT NULL, dataset VARCHAR NOT NULL, run_id VARCHAR NOT NULL,
+    rows BIGINT NOT NULL, new BIGINT NOT NULL, changed BIGINT NOT NULL, same BIGINT NOT NULL,
+    stale BIGINT NOT NULL, removed BIGINT NOT NULL, loaded_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ops.coverage (
+    source VARCHAR NOT NULL, account VARCHAR NOT NULL, dataset VARCHAR NOT NULL,
+    start_ts TIMESTAMP NOT NULL, end_ts TIMESTAMP NOT NULL,   -- [start_ts, end_ts)
+    reason VARCHAR NOT NULL,         -- why paging ended
+    run_id VARCHAR NOT NULL, batch_id VARCHAR NOT NULL, recorded_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ops.touched_days (
+    dataset VARCHAR NOT NULL, day DATE NOT NULL, batch_id VARCHAR NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ops.api_calls (
+    call_id VARCHAR NOT NULL, called_at TIMESTAMP NOT NULL, dag_id VARCHAR, run_id VARCHAR,
+    task_id VARCHAR, map_index INTEGER, try_number INTEGER, source VARCHAR NOT NULL,
+    account VARCHAR NOT NULL, endpoint VARCHAR NOT NULL, status INTEGER,
+    duration_ms INTEGER NOT NULL, rows INTEGER, units INTEGER NOT NULL,
+    units_left BIGINT,               -- as the vendor counts them, where the answer says so
+    error VARCHAR
+);
+CREATE TABLE IF NOT EXISTS ops.checkpoints (
+    run_id VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, expectation VARCHAR NOT NULL,
+    severity VARCHAR NOT NULL, success BOOLEAN NOT NULL, observed VARCHAR,
+    start_ts TIMESTAMP, end_ts TIMESTAMP, checked_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ops.sync_runs (
+    dag_id VARCHAR NOT NULL, run_id VARCHAR NOT NULL, run_type VARCHAR, task_id VARCHAR NOT NULL,
+    map_index INTEGER NOT NULL, try_number INTEGER NOT NULL, source VARCHAR, account VARCHAR,
+    interval_start TIMESTAMP, interval_end TIMESTAMP, state VARCHAR,
+    rows BIGINT, calls BIGINT, units BIGINT, started TIMESTAMP, ended TIMESTAMP,
+    error VARCHAR, mirrored_at TIMESTAMP NOT NULL
+);
+"""
+
+
+# One line a source, as somebody expects who kept a table of last syncs by hand.
+SYNC_LOG = """
+CREATE VIEW IF NOT EXISTS ops.sync_log AS
+WITH fetches AS (
+    SELECT * FROM ops.sync_runs WHERE source IS NOT NULL AND task_id LIKE 'fetch%'
+), newest AS (
+    SELECT source, arg_max(entry_id, ts) AS txid FROM raw.exchanges_ledger GROUP BY source
+    UNION ALL
+    SELECT source, arg_max(tx_id, ts) FROM raw.onchain_transactions GROUP BY source
+)
+SELECT f.source,
+       max(f.interval_end) FILTER (f.state = 'success') AS last_sync_ts,
+       any_value(n.txid) AS last_txid,
+       count(DISTINCT f.run_id) FILTER (f.state = 'success') AS sync_count,
+       CASE WHEN bool_or(f.state = 'failed') FILTER (f.run_id = l.run_id) THEN 'failed'
+            ELSE arg_max(f.state, coalesce(f.ended, f.started)) END AS sync_status,
+       max(coalesce(f.ended, f.started)) AS updated_at
+FROM fetches f
+JOIN (SELECT source, arg_max(run_id, started) AS run_id FROM fetches GROUP BY source) l
+    ON l.source = f.source
+LEFT JOIN newest n ON n.source = f.source
+GROUP BY f.source
+"""
+
+
+def create_statement(dataset: Dataset) -> str:
+    columns = ", ".join(
+        f"{c.name} {c.type}" + (" NOT NULL" if c.name in (*dataset.key, "ts") else "")
+        for c in (*dataset.columns, *META)
+    )
+    return f"CREATE TABLE IF NOT EXISTS {dataset.table} ({columns})"
+
+
+def create_all(con) -> None:
+    """Make every schema, table and comment that is not there yet (one transaction)."""
+    con.execute("BEGIN")
+    con.execute("CREATE SCHEMA IF NOT EXISTS raw; CREATE SCHEMA IF NOT EXISTS ops;")
+    for dataset in DATASETS.values():
+        con.execute(create_statement(dataset))
+        for column in (*dataset.columns, *META):
+            comment = column.comment.replace("'", "''")
+            con.execute(f"COMMENT ON COLUMN {dataset.table}.{column.name} IS '{comment}'")
+    con.execute(OPS)
+    con.execute(SYNC_LOG)
+    con.execute("COMMIT")

@@ -1,0 +1,219 @@
+"""Coinbase: Advanced Trade v3 for fills, v2 for the ledger (every wallet's transactions).
+
+https://docs.cdp.coinbase.com/coinbase-app/track-apis/transactions
+https://docs.cdp.coinbase.com/advanced-trade/reference/retailbrokerageapi_getfills
+
+The ledger is the authority: v2 amounts include fees, and their sum is the balance. Fills only
+enrich it. v2 transactions have no time filter: they come newest first, and the walk ends at
+the first page whose oldest row is before the interval's tail. Limits: 10,000 v2 calls an hour,
+30 v3 calls a second.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from extract.client import Answer, Client, Fatal, Retriable
+from extract.source import Covered, Fetched, Interval, Job, Page, Source, iso, utc
+from extract.wire import ccxt_call
+
+V2_PAGE = 100
+FILLS_PAGE = 100
+
+ACCOUNTS = "/v2/accounts"
+TRANSACTIONS = "/v2/accounts/{id}/transactions"
+FILLS = "/api/v3/brokerage/orders/historical/fills"
+
+
+def connect(*, host: str, login: str, password: str, **_: Any):
+    """A ccxt client for the host; its own pacing is off, since Client paces."""
+    import ccxt
+
+    exchange = ccxt.coinbase({
+        "apiKey": login, "secret": password.replace("\\n", "\n"), "enableRateLimit": False,
+        "timeout": 30_000,
+    })
+    exchange.urls["api"]["rest"] = host.rstrip("/")
+    exchange.number = str  # amounts stay the wire's text
+    return exchange
+
+
+def fetch(client: Client, exchange: Any, job: Job) -> Fetched:
+    """The ledger, the fills and (for snapshots) the balances of one account over a job.
+
+    Raises Fatal for a wrong key, Retriable when trouble outlasts the retries.
+    """
+    got = Fetched()
+    wallets, as_of = _wallets(client, exchange, got, job)
+    until = min(job.interval.end, as_of)
+    if until <= job.tail:
+        raise Fatal(f"the vendor's clock says {iso(as_of)}, so {job.interval} has not happened "
+                    "yet; ask again once it has")
+    for wallet in wallets:
+        _transactions(client, exchange, got, job, wallet)
+    _fills(client, exchange, got, job)
+    span = Interval(job.tail, until)
+    got.covered += [
+        Covered("exchanges_ledger", span,
+                f"boundary crossed or last page in each of {len(wallets)} wallets"),
+        Covered("exchanges_trades", span, "empty cursor"),
+    ]
+    if job.snapshot:
+        got.covered.append(Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)),
+                                   "last page of wallets"))
+    return got
+
+
+def _wallets(client: Client, exchange: Any, got: Fetched, job: Job):
+    """Every v2 account's id, zero balances too (a spent wallet has a history), and the instant."""
+    ids, as_of, after = [], None, None
+    while True:
+        params = {"limit": V2_PAGE} | ({"starting_after": after} if after else {})
+        answer = client.call(ACCOUNTS, lambda: ccxt_call(
+            exchange, exchange.v2PrivateGetAccounts, params, "data"))
+        as_of = as_of or answer.received_at
+        got.pages.append(Page(ACCOUNTS, params, answer.body, answer.received_at,
+                              as_of if job.snapshot else None))
+        ids += [row["id"] for row in answer.data["data"]]
+        after = _next(answer, after, ids)
+        if not after:
+            return ids, as_of
+
+
+def _next(answer: Answer, after: str | None, seen: list[str]) -> str | None:
+    """The cursor of the next v2 page, None at the end."""
+    following = (answer.data.get("pagination") or {}).get("next_starting_after")
+    if following and (following == after or not answer.data["data"]):
+        raise Retriable(f"the cursor {following} leads nowhere: the page repeats or is empty")
+    return following or None
+
+
+def _transactions(client: Client, exchange: Any, got: Fetched, job: Job, wallet: str) -> None:
+    after, oldest = None, None
+    while True:
+        params = {"account_id": wallet, "limit": V2_PAGE, "order": "desc"}
+        params |= {"starting_after": after} if after else {}
+        answer = client.call(TRANSACTIONS, lambda: ccxt_call(
+            exchange, exchange.v2PrivateGetAccountsAccountIdTransactions, params, "data"))
+        rows = answer.data["data"]
+        times = [utc(row["created_at"]) for row in rows]
+        if times != sorted(times, reverse=True) or (oldest and times and times[0] > oldest):
+            raise Fatal(f"wallet {wallet}: transactions are not newest first, so the walk cannot "
+                        "know where to end; nothing of this interval was recorded")
+        got.pages.append(Page(TRANSACTIONS, params, answer.body, answer.received_at))
+        oldest = times[-1] if times else oldest
+        after = _next(answer, after, [])
+        if not after or (oldest and oldest < job.tail):
+            return
+
+
+def _fills(client: Client, exchange: Any, got: Fetched, job: Job) -> None:
+    cursor = None
+    while True:
+        params = {
+            "limit": FILLS_PAGE,
+            "start_sequence_timestamp": iso(job.tail),          # inclusive
+            "end_sequence_timestamp": iso(job.interval.end),    # exclusive
+        } | ({"cursor": cursor} if cursor else {})
+        answer = client.call(FILLS, lambda: ccxt_call(
+            exchange, exchange.v3PrivateGetBrokerageOrdersHistoricalFills, params, "fills"))
+        got.pages.append(Page(FILLS, params, answer.body, answer.received_at))
+        following = answer.data.get("cursor")
+        if following is None or (following and following == cursor):
+            raise Retriable(f"fills came with the cursor {following!r} after {cursor!r}: the end "
+                            "of the paging cannot be told")
+        if not following:
+            return
+        cursor = following
+
+
+_MONEY = "TRY_CAST({0} AS DECIMAL(38,18))"
+
+# v2 types: https://docs.cdp.coinbase.com/coinbase-app/track-apis/transactions#transaction-types
+_KIND = """CASE
+    WHEN type IN ('advanced_trade_fill', 'buy', 'sell', 'derivatives_settlement') THEN 'trade'
+    WHEN type IN ('trade', 'wrap_asset', 'unwrap_asset') THEN 'conversion'
+    WHEN type IN ('fiat_deposit', 'exchange_deposit') THEN 'deposit'
+    WHEN type IN ('fiat_withdrawal', 'exchange_withdrawal') THEN 'withdrawal'
+    WHEN type IN ('send', 'receive', 'request', 'tx') THEN
+        CASE WHEN starts_with(amount_text, '-') THEN 'withdrawal' ELSE 'deposit' END
+    WHEN type IN ('staking_reward', 'inflation_reward', 'interest', 'earn_payout',
+        'incentives_rewards_payout', 'learning_reward', 'cardbuyback', 'subscription_rebate')
+        THEN 'reward'
+    WHEN type IN ('staking_transfer', 'unstaking_transfer', 'retail_eth2_deprecation',
+        'pro_deposit', 'pro_withdrawal', 'vault_withdrawal', 'transfer',
+        'intx_deposit', 'intx_withdrawal') THEN 'transfer'
+    WHEN type IN ('subscription', 'subscription_fee', 'cardspend', 'fee') THEN 'fee'
+    ELSE 'unknown' END"""
+
+LEDGER = f"""
+SELECT page_id, item, source, account, entry_id, ts, wallet, type, {_KIND} AS kind, status,
+       status = 'completed' AS is_settled, asset,
+       amount_text, {_MONEY.format('amount_text')} AS amount,
+       fee_text, {_MONEY.format('fee_text')} AS fee, fee_asset, network, tx_hash, order_id,
+       trade_id, payload
+FROM (
+    SELECT page_id, item, source, account, row->>'$.id' AS entry_id,
+           (row->>'$.created_at')::TIMESTAMPTZ::TIMESTAMP AS ts,
+           params->>'$.account_id' AS wallet, row->>'$.type' AS type,
+           row->>'$.status' AS status, row->>'$.amount.currency' AS asset,
+           row->>'$.amount.amount' AS amount_text,
+           coalesce(row->>'$.network.transaction_fee.amount',
+               row->>'$.advanced_trade_fill.commission', row->>'$.trade.fee.amount') AS fee_text,
+           coalesce(row->>'$.network.transaction_fee.currency',
+               CASE WHEN (row->>'$.advanced_trade_fill.commission') IS NOT NULL THEN
+                   split_part(row->>'$.advanced_trade_fill.product_id', '-', 2) END,
+               row->>'$.trade.fee.currency') AS fee_asset,
+           row->>'$.network.network_name' AS network, row->>'$.network.hash' AS tx_hash,
+           row->>'$.advanced_trade_fill.order_id' AS order_id, row->>'$.trade.id' AS trade_id,
+           row::VARCHAR AS payload
+    FROM (SELECT page_id, source, account, params, rows[item] AS row, item
+          FROM (SELECT *, from_json(body->'$.data', '["JSON"]') AS rows FROM pages
+                WHERE endpoint = '{TRANSACTIONS}'), range(1, len(rows) + 1) AS i(item)))
+"""
+
+# Perpetuals are ADA-PERP-INTX on the wire and ADA/USDC:USDC in unified symbols (as ccxt reads).
+TRADES = f"""
+SELECT page_id, item, source, account,
+       base || '/' || quote || CASE WHEN swap THEN ':' || quote ELSE '' END AS symbol,
+       row->>'$.trade_id' AS trade_id,
+       (row->>'$.trade_time')::TIMESTAMPTZ::TIMESTAMP AS ts,
+       row->>'$.order_id' AS order_id, base, quote, lower(row->>'$.side') AS side,
+       row->>'$.price' AS price_text, {_MONEY.format("row->>'$.price'")} AS price,
+       CASE WHEN NOT in_quote THEN row->>'$.size' END AS amount_text,
+       CASE WHEN NOT in_quote THEN {_MONEY.format("row->>'$.size'")} END AS amount,
+       CASE WHEN in_quote THEN row->>'$.size' END AS cost_text,
+       CASE WHEN in_quote THEN {_MONEY.format("row->>'$.size'")} END AS cost,
+       row->>'$.commission' AS fee_text, {_MONEY.format("row->>'$.commission'")} AS fee,
+       quote AS fee_asset, lower(row->>'$.liquidity_indicator') AS liquidity,
+       row::VARCHAR AS payload
+FROM (
+    SELECT *, product LIKE '%-PERP-%' AS swap, split_part(product, '-', 1) AS base,
+           CASE WHEN product LIKE '%-PERP-%' THEN 'USDC' ELSE split_part(product, '-', 2) END
+               AS quote,
+           coalesce(row->>'$.size_in_quote', 'false') = 'true' AS in_quote
+    FROM (SELECT page_id, source, account, rows[item] AS row, item,
+                 rows[item]->>'$.product_id' AS product
+          FROM (SELECT *, from_json(body->'$.fills', '["JSON"]') AS rows FROM pages
+                WHERE endpoint = '{FILLS}'), range(1, len(rows) + 1) AS i(item)))
+"""
+
+BALANCES = f"""
+SELECT page_id, item, source, account, row->>'$.id' AS wallet,
+       row->>'$.balance.currency' AS token, as_of AS ts,
+       row->>'$.balance.amount' AS amount_text,
+       {_MONEY.format("row->>'$.balance.amount'")} AS amount, row::VARCHAR AS payload
+FROM (SELECT page_id, source, account, as_of, rows[item] AS row, item
+      FROM (SELECT *, from_json(body->'$.data', '["JSON"]') AS rows FROM pages
+            WHERE endpoint = '{ACCOUNTS}' AND as_of IS NOT NULL), range(1, len(rows) + 1) AS i(item))
+"""
+
+SOURCE = Source(
+    name="coinbase",
+    documentation="https://docs.cdp.coinbase.com/coinbase-app/track-apis/transactions",
+    connect=connect,
+    fetch=fetch,
+    mappings={"exchanges_ledger": LEDGER, "exchanges_trades": TRADES, "balances": BALANCES},
+    rates={"/v2/": (10_000 / 3600, 100.0), "/api/v3/": (30.0, 1.0)},
+)

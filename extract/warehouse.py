@@ -1,0 +1,108 @@
+"""Opening the warehouse: one process at a time, and the waiting one says for whom it waits.
+
+DuckDB lets one process hold the file and shuts everybody else out, readers included, with an
+error instead of a queue. So every opener takes a lock beside the file first (`flock`, freed by
+the kernel even when the holder is killed) and writes its name into it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 600  # longer than the longest single step measured (a two-year transform: 15 s)
+REPORT_EVERY_S = 10
+MEMORY_LIMIT = "4GB"
+
+
+class WarehouseBusy(RuntimeError):
+    """Somebody else kept the warehouse for longer than the caller was willing to wait."""
+
+
+def var_dir() -> Path:
+    """Where everything the project writes lives: $LEDGERHOUSE_VAR, else `var/` in the project."""
+    return Path(os.environ.get("LEDGERHOUSE_VAR") or Path(__file__).parents[1] / "var")
+
+
+def warehouse_path() -> Path:
+    return var_dir() / "warehouse.duckdb"
+
+
+def holder(path: Path) -> str:
+    """Who holds the warehouse, in words."""
+    try:
+        facts = json.loads(_lock_file(path).read_text())
+        return f"{facts['who']} (process {facts['pid']}, since {facts['since']})"
+    except (OSError, ValueError, KeyError):
+        return "an unnamed process"
+
+
+def _lock_file(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+@contextmanager
+def hold(path: Path, who: str, wait_s: float = WAIT_S) -> Iterator[Path]:
+    """Keep the warehouse file for this process; wait up to `wait_s` seconds for a turn.
+
+    Raises WarehouseBusy naming the holder when the wait is over.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        deadline, reported = time.monotonic() + wait_s, float("-inf")
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                now = time.monotonic()
+                if now > deadline:
+                    raise WarehouseBusy(
+                        f"{who} waited {wait_s:.0f} s for {path.name}; it is held by "
+                        f"{holder(path)}. Wait for that to end, or stop it, and run again."
+                    ) from None
+                if now - reported > REPORT_EVERY_S:
+                    log.info("%s waits for %s, held by %s", who, path.name, holder(path))
+                    reported = now
+                time.sleep(0.05)
+        facts = {"who": who, "pid": os.getpid(),
+                 "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(facts).encode(), 0)
+        yield path
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def open_warehouse(
+    path: Path | None = None, *, who: str, wait_s: float = WAIT_S, read_only: bool = False
+) -> Iterator:
+    """A DuckDB connection to the warehouse (tables made where missing), held until closed."""
+    import duckdb
+
+    from extract.schema import create_all
+
+    with hold(Path(path or warehouse_path()), who, wait_s) as held:
+        con = duckdb.connect(
+            str(held), read_only=read_only and held.exists(),
+            config={"memory_limit": MEMORY_LIMIT},
+        )
+        try:
+            con.execute("SET TimeZone = 'UTC'")
+            if not read_only:
+                create_all(con)
+            yield con
+        finally:
+            con.close()

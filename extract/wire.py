@@ -1,0 +1,94 @@
+"""Sending one HTTP request through requests or ccxt, and telling what its answer means.
+
+Both give an Answer or raise an error of `extract.client`; neither sleeps nor retries.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from extract.client import (
+    TIMEOUT_S, Answer, ExtractError, Fatal, RateLimited, Retriable, failed, vendor_clock,
+)
+
+
+def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) -> Answer:
+    """GET `url`; `expect(data)` returns what is wrong with the parsed body, or None.
+
+    Numbers are parsed as Decimal. Raises Retriable for network trouble, statuses that pass,
+    and bodies that are not what was asked for; Fatal for the others.
+    """
+    import requests
+
+    try:
+        response = session.get(url, params=params, timeout=TIMEOUT_S)
+        body = response.content.decode("utf-8")
+    except (requests.RequestException, UnicodeDecodeError) as error:
+        raise Retriable(f"no answer: {type(error).__name__}: {error}") from None
+    if response.status_code >= 400:
+        raise failed(response.status_code, body, response.headers)
+    try:
+        data = json.loads(body, parse_float=Decimal)
+        wrong = expect(data)
+    except ValueError as error:
+        wrong = f"not JSON ({error})"
+    if wrong:
+        raise _broken(response.status_code, wrong, body)
+    return Answer(response.status_code, body, data, vendor_clock(response.headers))
+
+
+def ccxt_call(exchange: Any, method: Any, params: Mapping[str, Any], key: str) -> Answer:
+    """One implicit ccxt endpoint method whose answer must be an object with a list at `key`.
+
+    ccxt's parsed answer cannot tell a broken body from an empty one (HTTP 200 with half a JSON
+    comes back as no rows), so the wire's text is what counts.
+    """
+    import ccxt
+
+    exchange.last_http_response = exchange.last_response_headers = None
+    try:
+        data = method(dict(params))
+    except ccxt.BaseError as error:
+        raise _from_ccxt(exchange, error) from None
+    body = exchange.last_http_response or ""
+    if not isinstance(data, dict) or not isinstance(data.get(key), list):
+        raise _broken(200, f"no list at {key!r}", body)
+    clock = vendor_clock(exchange.last_response_headers or {})
+    return Answer(200, body, data, clock, rows=len(data[key]))
+
+
+def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
+    import ccxt
+
+    text, headers = str(error), exchange.last_response_headers or {}
+    if isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection)):
+        asked = str(headers.get("Retry-After", ""))
+        found: ExtractError = RateLimited(text, float(asked) if asked.isdigit() else None)
+        found.status = 429
+    elif isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
+        found = Fatal(f"{text} — check the key in the Airflow Connection, and its permissions")
+        found.status = 401
+    elif isinstance(error, (ccxt.OperationFailed, ccxt.BadResponse)):
+        found = Retriable(text)
+    else:
+        found = Fatal(f"{type(error).__name__}: {text}")
+    return found
+
+
+def _broken(status: int, wrong: str, body: str) -> Retriable:
+    error = Retriable(f"HTTP {status} with a body that is not what was asked for: {wrong}; "
+                      f"it starts {body[:80]!r}")
+    error.status = status
+    return error
+
+
+def listed(key: str):
+    """An expectation for http_call: an object with a list at `key`."""
+    def expect(data: Any) -> str | None:
+        if isinstance(data, dict) and isinstance(data.get(key), list):
+            return None
+        return f"no list at {key!r}"
+    return expect

@@ -1,0 +1,66 @@
+"""Fixtures shared by the suites: an empty warehouse, a landing, and the captures if present."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from extract import landing, schema
+from extract.loader import load
+from extract.source import Covered, Fetched, Interval, Job, Page, utc
+from extract.sources import all_sources
+
+ROOT = Path(__file__).parents[1]
+
+# A test must never find the developer's own warehouse or Airflow.
+for variable in [v for v in os.environ if v.startswith(("LEDGERHOUSE_", "AIRFLOW_"))]:
+    del os.environ[variable]
+
+
+@pytest.fixture
+def con():
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    schema.create_all(connection)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def lander(tmp_path):
+    """lander(con, source, account, pages, …) lands pages as one fetch and loads them."""
+    sources = all_sources()
+
+    def land(con, source, account, pages, *, start="2015-01-01", end="2035-01-01", covered=()):
+        job = Job(source, account, source, Interval(start, end), utc(start))
+        fetched = Fetched(list(pages), [Covered(d, job.interval, "test") for d in covered])
+        landing.write(tmp_path / "landing", job, fetched, {"run_id": "test"})
+        return load(con, tmp_path / "landing", sources)
+
+    return land
+
+
+def page(endpoint: str, data, *, at="2026-01-01T00:00:00Z", as_of=None, **params) -> Page:
+    """A page whose body is `data` (JSON text, or anything json can write)."""
+    body = data if isinstance(data, str) else json.dumps(data)
+    return Page(endpoint, params, body, utc(at), utc(as_of) if as_of else None)
+
+
+def capture(name: str) -> tuple[dict, str]:
+    """A capture of a real API (the parsed file, and the answer as text with its own numbers).
+
+    Skips where the captures are not there: they belong to third parties and are not part of
+    the project.
+    """
+    file = ROOT.parent / "shared" / "wire" / name
+    if not file.exists():
+        pytest.skip(f"the capture {name} is third-party data and not part of the project")
+    text = file.read_text()
+    start = text.index('"httpResponse":') + len('"httpResponse":')
+    _, end = json.JSONDecoder().raw_decode(text, start + 1)
+    return json.loads(text), text[start:end]

@@ -1,0 +1,244 @@
+"""Checkpoints: what must hold in raw and curated before anybody reads them (Great Expectations).
+
+One checkpoint a table (`extract.suites` says what each expects), bounded to the interval, so a
+run reads a few days and not the history. Every expectation has a severity:
+
+critical   a row is lost, doubled or wrong: nothing is published
+warning    true to the wire but worth a look (an unknown kind, an amount that does not fit)
+info       worth knowing
+
+Great Expectations calls a run failed on a warning alone, so the verdict here is made of severity
+and success. An expectation that *raised* proved nothing and counts as a critical failure,
+whatever its severity. **An empty interval is legal** and passes: no expectation asks for rows
+(whether data is missing is coverage's question, answered by `ops.coverage`).
+
+Great Expectations 1.24 has no DuckDB source: https://github.com/leonardovida/duckdb-sqlalchemy
+and the listener below make it one. Importing it takes seconds, a run less than two.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from extract.source import UTC, Interval
+
+log = logging.getLogger(__name__)
+
+KEEP_RUNS = 20        # runs whose Data Docs are kept
+SAMPLE_ROWS = 5       # unexpected rows quoted in a result
+# Great Expectations reads 200 rows of a result at most, and asks for the whole batch only to
+# learn its column names; DuckDB streams, so what is not fetched is never read.
+BUFFERED_ROWS = 200
+MEMORY_LIMIT = "4GB"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One expectation of one run.
+
+    `observed` counts what was unexpected, in words; `unexpected_sample` quotes up to five rows as
+    text; `error` is the exception's message where the expectation raised, and then `severity` is
+    critical and `success` false.
+    """
+
+    checkpoint: str
+    expectation: str
+    severity: str
+    success: bool
+    observed: str | None = None
+    unexpected_sample: tuple[str, ...] = ()
+    error: str | None = None
+
+    def __str__(self) -> str:
+        found = self.error or "; ".join([self.observed or "", *self.unexpected_sample])
+        verdict = "passed" if self.success else "FAILED"
+        return f"{self.checkpoint}: {self.expectation} {verdict} ({self.severity}): {found}"
+
+
+def run_checkpoints(
+    path: Path, interval: Interval, *, run_id: str, docs_dir: Path | None, keep: int = KEEP_RUNS
+) -> list[CheckResult]:
+    """Run every checkpoint over `interval` and write its Data Docs; results in suite order.
+
+    The caller holds the warehouse file (`extract.warehouse.hold`) and has no connection to it
+    open: the file is read read-only, and every handle is released on return, also by an error.
+    Data Docs of the newest `keep` runs stay under `docs_dir`; None writes none.
+    """
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations as gx
+
+    from extract import data_docs
+    from extract.suites import suites
+
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    results, pages = [], []
+    with _warehouse(gx, Path(path)) as (context, warehouse):
+        for suite in suites(interval):
+            answer, error = _run(gx, context, warehouse, suite)
+            checked = _judge(suite, answer, error)
+            results += checked
+            pages.append(data_docs.Page(suite.table, answer, checked))
+    if docs_dir is not None:
+        data_docs.write(Path(docs_dir), run_id, interval, pages, keep=keep)
+    return results
+
+
+def failed_critical(results: Iterable[CheckResult]) -> list[CheckResult]:
+    """The results that forbid publishing."""
+    return [r for r in results if not r.success and r.severity == "critical"]
+
+
+def record(con, results: Iterable[CheckResult], run_id: str, interval: Interval) -> None:
+    """Make `results` the rows of `run_id` in ops.checkpoints (one transaction of its own)."""
+    rows = list(results)
+    con.execute("BEGIN")
+    try:
+        con.execute("DELETE FROM ops.checkpoints WHERE run_id = ?", [run_id])
+        con.execute(
+            "INSERT INTO ops.checkpoints BY NAME SELECT $run AS run_id, "
+            "unnest($checkpoint::VARCHAR[]) AS checkpoint, "
+            "unnest($expectation::VARCHAR[]) AS expectation, "
+            "unnest($severity::VARCHAR[]) AS severity, unnest($success::BOOLEAN[]) AS success, "
+            "unnest($observed::VARCHAR[]) AS observed, $start::TIMESTAMP AS start_ts, "
+            "$end::TIMESTAMP AS end_ts, (now() AT TIME ZONE 'UTC')::TIMESTAMP AS checked_at",
+            {"run": run_id,
+             "checkpoint": [r.checkpoint for r in rows],
+             "expectation": [r.expectation for r in rows],
+             "severity": [r.severity for r in rows],
+             "success": [r.success for r in rows],
+             "observed": [r.error or r.observed for r in rows],
+             "start": interval.start.astimezone(UTC).replace(tzinfo=None),
+             "end": interval.end.astimezone(UTC).replace(tzinfo=None)},
+        )
+        con.execute("COMMIT")
+    except Exception:
+        con.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def _warehouse(gx, path: Path) -> Iterator[tuple[Any, Any]]:
+    """An ephemeral context and the warehouse as its data source; all handles closed at the end."""
+    from great_expectations.data_context.types.base import (
+        DataContextConfig, InMemoryStoreBackendDefaults, ProgressBarsConfig,
+    )
+    from sqlalchemy import event
+    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+
+    if not path.exists():
+        raise FileNotFoundError(f"no warehouse at {path}: load something first")
+    engines = set()
+
+    def note_engine(conn):
+        if conn.dialect.name == "duckdb":
+            engines.add(conn.engine)
+
+    def buffer_rows(conn, cursor, statement, parameters, context, executemany):
+        # Great Expectations fetches after it has closed the connection.
+        if conn.dialect.name == "duckdb" and getattr(cursor, "description", None):
+            rows = cursor.fetchmany(BUFFERED_ROWS)
+            context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(
+                cursor, initial_buffer=rows)
+
+    event.listen(Engine, "engine_connect", note_engine)
+    event.listen(Engine, "after_cursor_execute", buffer_rows)
+    try:
+        context = gx.get_context(mode="ephemeral", project_config=DataContextConfig(
+            store_backend_defaults=InMemoryStoreBackendDefaults(),
+            progress_bars=ProgressBarsConfig(globally=False)))
+        url = URL.create("duckdb", database=str(path.resolve()))
+        yield context, context.data_sources.add_or_update_sql(
+            "warehouse", connection_string=url.render_as_string(), create_temp_table=False,
+            kwargs={"connect_args": {"read_only": True,
+                                     "config": {"memory_limit": MEMORY_LIMIT}}},
+        )
+    finally:
+        event.remove(Engine, "after_cursor_execute", buffer_rows)
+        event.remove(Engine, "engine_connect", note_engine)
+        for engine in engines:
+            engine.dispose()
+
+
+def _run(gx, context, warehouse, suite):
+    """(the suite's validation result, None), or (None, why there is none)."""
+    try:
+        query = _keep_rows(warehouse, suite) if suite.view else suite.query
+        batch = warehouse.add_query_asset(suite.table, query=query)
+        expected = gx.ExpectationSuite(suite.table, expectations=list(suite.expectations))
+        definition = gx.ValidationDefinition(
+            name=suite.table, data=batch.add_batch_definition_whole_table("interval"),
+            suite=context.suites.add(expected))
+        checkpoint = context.checkpoints.add(gx.Checkpoint(
+            name=suite.table,
+            validation_definitions=[context.validation_definitions.add(definition)],
+            result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False}))
+        (answer,) = checkpoint.run().run_results.values()
+        return answer, None
+    except Exception as error:
+        log.warning("checkpoint %s raised: %s", suite.table, error)
+        return None, _first_line(error)
+
+
+def _keep_rows(warehouse, suite) -> str:
+    """A query for the rows of `suite.query`, computed once into a temporary table.
+
+    It belongs to the one connection in the pool that all expectations use in turn.
+    """
+    name = "checked_" + suite.table.replace(".", "_")
+    with warehouse.get_execution_engine().engine.begin() as con:
+        con.exec_driver_sql(f"CREATE TEMP TABLE {name} AS {suite.query}")
+    return f"SELECT * FROM {name}"
+
+
+def _judge(suite, answer, error: str | None) -> list[CheckResult]:
+    found = {} if answer is None else {
+        r.expectation_config.meta["name"]: r for r in answer.results}
+    judged = []
+    for expectation in suite.expectations:
+        name = expectation.meta["name"]
+        check = CheckResult(suite.table, name, str(expectation.severity.value), False)
+        result = found.get(name)
+        raised = error if result is None else _raised(result)
+        if raised or result is None:
+            check = replace(check, severity="critical", error=raised or "it gave no result")
+        else:
+            check = replace(check, success=bool(result.success), **_observed(result.result))
+        judged.append(check)
+    return judged
+
+
+def _raised(result) -> str | None:
+    info = result.exception_info or {}
+    # One exception, or one for each metric that raised, by the metric's id.
+    for one in [info] if "raised_exception" in info else info.values():
+        if one.get("raised_exception"):
+            return _first_line(one.get("exception_message")) or "it raised"
+    return None
+
+
+def _observed(result: dict) -> dict[str, Any]:
+    if "unexpected_count" in result:
+        count, sample = result["unexpected_count"], result["partial_unexpected_list"]
+        observed = f"{count} of {result['element_count']} rows"
+    else:
+        sample = result.get("details", {}).get("unexpected_rows", [])
+        observed = f"{result.get('observed_value')} rows"
+    return {"observed": observed,
+            "unexpected_sample": tuple(_quote(row) for row in sample[:SAMPLE_ROWS])}
+
+
+def _quote(row) -> str:
+    if isinstance(row, dict):
+        return ", ".join(f"{k}={v}" for k, v in row.items())
+    return str(row)
+
+
+def _first_line(error) -> str:
+    return str(error).strip().partition("\n")[0][:500]

@@ -1,0 +1,382 @@
+"""From raw to curated: reprocess exactly the days the loader touched, and survive any kill.
+
+The order is what makes it crash-safe: read the marks (ops.touched_days, written in the transaction
+that wrote the raw rows), make SQLMesh forget those days, run, require success; the caller checks
+and publishes, and only then `consume` deletes the marks that were read. Whatever dies in between,
+the same marks are met again and the same days are forgotten again. A plain run would not do: a
+kill between two "forgets" leaves days marked done and stale.
+
+    transform(who="sync") -> Transformed     marks read, days reprocessed, models run
+    consume(con, transformed.marks)          after the checks have passed
+    plan_production(), sqlmesh_plan(args)    the versions of the models that production runs
+
+`state_sync.remove_intervals` is semi-internal (sqlmesh 0.236.4); tests/test_transform.py holds
+what is used of it. No clock is read: the days themselves say how far to run, so a sandbox may
+live in any year.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+
+from extract.schema import create_all
+from extract.warehouse import MEMORY_LIMIT, WAIT_S, hold, warehouse_path
+
+log = logging.getLogger(__name__)
+
+PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
+DAY = timedelta(days=1)
+FIRST_DAY = date(2009, 1, 1)  # start of the models, as in sqlmesh_project/config.py
+LAST_DAY = date(2200, 1, 1)  # a row dated later is a broken date: 65,000 more intervals a model
+RANGES = 8  # each costs 0.15 s a model whatever its size: past 8 spans, small gaps are reprocessed
+FILE = "warehouse.duckdb"  # config.py names the file itself, and so the catalog of the views
+
+Mark = tuple[str, date, str]  # dataset, day, batch_id: a row of ops.touched_days
+Span = tuple[date, date]  # [first day, day after the last)
+
+# Days around a marked day whose rows may change with it: an entry looks for its fills a day around.
+REACH = {
+    "curated.staged_exchanges": {"exchanges_ledger": 0, "exchanges_trades": 1},
+    "curated.tx_unified": {
+        "exchanges_ledger": 0, "exchanges_trades": 1,
+        "onchain_transactions": 0, "onchain_transfers": 0, "token_rescaled": 0,
+    },
+    "curated.assets": {"exchanges_ledger": 0, "onchain_tokens": 0},
+}
+REACH["curated.daily_flows"] = REACH["curated.tx_unified"]
+
+# A token's decimals and symbol are part of every leg in it, also of legs loaded long before.
+RESCALED = """
+    WITH written AS (
+        SELECT DISTINCT source, chain, token FROM raw.onchain_tokens
+        WHERE batch_id IN (SELECT unnest($batches))
+    )
+    SELECT DISTINCT CAST(ts AS DATE) FROM raw.onchain_transfers
+    WHERE (source, chain, token) IN (FROM written)
+    UNION
+    SELECT DISTINCT CAST(ts AS DATE) FROM raw.onchain_transactions
+    WHERE pays_gas AND (source, chain, chain) IN (FROM written)
+"""
+NEWEST = """
+    SELECT GREATEST((SELECT MAX(ts) FROM raw.exchanges_ledger),
+                    (SELECT MAX(ts) FROM raw.onchain_transactions),
+                    (SELECT MAX(ts) FROM raw.onchain_transfers))
+"""
+
+
+class TransformFailed(RuntimeError):
+    """A model or audit failed: curated keeps its published days, and the marks stay."""
+
+
+@dataclass(frozen=True)
+class Transformed:
+    """What one transform did. `marks` goes to `consume` once the checks have passed."""
+
+    marks: tuple[Mark, ...] = ()
+    days: tuple[Span, ...] = ()  # reprocessed in curated.tx_unified, [start, end), oldest first
+    models: tuple[str, ...] = ()  # models evaluated, in order
+    planned: bool = False  # the prod environment was made by this call
+    seconds: float = 0.0
+
+
+def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> Transformed:
+    """Bring curated up to date with every touched day; without marks SQLMesh is not even loaded.
+
+    Holds the warehouse from reading the marks to the end of the run. Raises TransformFailed in
+    plain words; the marks are never deleted here, so the next call repairs.
+    """
+    began = time.monotonic()
+    with hold(Path(path or warehouse_path()), who, wait_s) as held:
+        with _connect(held) as con:
+            create_all(con)
+            marks = _marks(con)
+            days, newest, published = _days(con, marks), _newest(con), _has_views(con)
+        if published and not any(days.values()):
+            return Transformed(marks=marks, seconds=time.monotonic() - began)
+        spans = {model: coalesce(touched) for model, touched in days.items()}
+        spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
+        # To the newest row, not only the last marked day: heals what a plan by hand has left out.
+        end = max([newest + DAY, *(span[-1][1] for span in spans.values() if span)])
+        with _context(held) as (ctx, story):
+            planned = _ensure_production(ctx, story, published)
+            tables = _tables(ctx)
+            for model in tables - set(REACH):  # yours, downstream of ours: every day that moved
+                spans[model] = spans["curated.tx_unified"]
+            forget(ctx, spans)
+            _run(ctx, story, tables, end)
+    return Transformed(
+        marks=marks, days=tuple(spans["curated.tx_unified"]), models=tuple(story.evaluated),
+        planned=planned, seconds=time.monotonic() - began,
+    )
+
+
+def consume(con, marks: Iterable[Mark]) -> int:
+    """Delete exactly these marks (those written since stay), in one statement; how many went."""
+    marks = list(marks)
+    if not marks:
+        return 0
+    datasets, days, batches = (list(column) for column in zip(*marks))
+    return con.execute(
+        """
+        DELETE FROM ops.touched_days WHERE (dataset, day, batch_id) IN (
+            SELECT (unnest($datasets), unnest($days), unnest($batches)))
+        """,
+        {"datasets": datasets, "days": days, "batches": batches},
+    ).fetchone()[0]
+
+
+def plan_production(path: Path | None = None, *, who: str = "plan", wait_s: float = WAIT_S) -> bool:
+    """Make the prod environment (and the curated views) when there is none; True when made.
+
+    It backfills the models' first day only: the first transform does the rest.
+    """
+    with hold(Path(path or warehouse_path()), who, wait_s) as held:
+        with _connect(held) as con:
+            create_all(con)
+            published = _has_views(con)
+        with _context(held) as (ctx, story):
+            return _ensure_production(ctx, story, published)
+
+
+def sqlmesh_plan(args: Sequence[str], path: Path | None = None, *, wait_s: float = WAIT_S) -> int:
+    """`sqlmesh plan ARGS` on the warehouse, holding it meanwhile; the command's exit code.
+
+    Unless told otherwise it plans up to the newest raw row, not up to the wall clock.
+    """
+    with hold(Path(path or warehouse_path()), "sqlmesh plan", wait_s) as held:
+        with _connect(held) as con:
+            create_all(con)
+            newest = _newest(con)
+        if not any(arg.startswith("--execution-time") for arg in args):
+            args = [*args, "--execution-time", str(newest + DAY)]
+        command = Path(sys.executable).with_name("sqlmesh")
+        return subprocess.run(
+            [str(command), "--paths", str(PROJECT), "--log-file-dir", str(held.parent / "logs"),
+             "plan", *args],
+            env={**os.environ, "LEDGERHOUSE_VAR": str(held.parent)}, check=False,
+        ).returncode
+
+
+def coalesce(days: Iterable[date], limit: int = RANGES) -> list[Span]:
+    """Neighbouring days as spans, oldest first; past `limit` spans the smallest gaps are closed."""
+    spans: list[Span] = []
+    for day in sorted(set(days)):
+        if spans and day <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], day + DAY)
+        else:
+            spans.append((day, day + DAY))
+    gaps = sorted(range(1, len(spans)), key=lambda i: spans[i][0] - spans[i - 1][1])
+    kept = sorted(gaps[max(0, len(spans) - limit):])
+    starts = [0, *kept]
+    return [(spans[a][0], spans[b - 1][1]) for a, b in zip(starts, [*kept, len(spans)]) if spans]
+
+
+def forget(ctx, spans: dict[str, list[Span]]) -> None:
+    """Mark the spans of each model as not done: one interval per model per call.
+
+    `remove_intervals` keeps only the last of several intervals of one model, silently.
+    """
+    snapshots = ctx.state_sync.get_environment("prod").snapshots
+    production = {_plain(snapshot.name): snapshot for snapshot in snapshots}
+    for turn in range(max((len(each) for each in spans.values()), default=0)):
+        ctx.state_sync.remove_intervals(
+            [
+                (production[model], tuple(_milliseconds(day) for day in each[turn]))
+                for model, each in spans.items() if turn < len(each)
+            ],
+            remove_shared_versions=True,
+        )
+
+
+def _milliseconds(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp() * 1000)
+
+
+@contextmanager
+def _connect(path: Path) -> Iterator:
+    """A DuckDB connection for a process that already holds the file."""
+    import duckdb
+
+    con = duckdb.connect(str(path), config={"memory_limit": MEMORY_LIMIT})
+    try:
+        yield con
+    finally:
+        con.close()
+
+
+def _marks(con) -> tuple[Mark, ...]:
+    return tuple(con.execute(
+        "SELECT DISTINCT dataset, day, batch_id FROM ops.touched_days ORDER BY ALL"
+    ).fetchall())
+
+
+def _newest(con) -> date:
+    """Day of the newest raw row that moves a balance; the models' first day when there is none."""
+    (newest,) = con.execute(NEWEST).fetchone()
+    return newest.date() if newest and newest.date() <= LAST_DAY else FIRST_DAY
+
+
+def _has_views(con) -> bool:
+    return bool(con.execute(
+        "SELECT 1 FROM duckdb_views() WHERE schema_name = 'curated' AND view_name = 'tx_unified'"
+    ).fetchall())
+
+
+def _days(con, marks: Sequence[Mark]) -> dict[str, set[date]]:
+    """Days to reprocess, per model. Raises TransformFailed for a day no model can hold."""
+    marked: dict[str, set[date]] = {}
+    for dataset, day, _ in marks:
+        marked.setdefault(dataset, set()).add(day)
+    batches = sorted({batch for dataset, _, batch in marks if dataset == "onchain_tokens"})
+    if batches:
+        moved = con.execute(RESCALED, {"batches": batches}).fetchall()
+        marked["token_rescaled"] = {day for (day,) in moved}
+    days = {
+        model: {
+            day + around * DAY
+            for dataset, reach in datasets.items() for day in marked.get(dataset, ())
+            for around in range(-reach, reach + 1)
+        }
+        for model, datasets in REACH.items()
+    }
+    for day in set().union(*days.values()):
+        if not FIRST_DAY - DAY <= day <= LAST_DAY:
+            raise TransformFailed(
+                f"rows dated {day} are marked in ops.touched_days, but the models cover "
+                f"{FIRST_DAY} to {LAST_DAY}. Mend the date where the source maps it; if it is "
+                "true, move FIRST_DAY here and in sqlmesh_project/config.py and run `make plan`."
+            )
+    return days
+
+
+@dataclass
+class _Story:
+    """What SQLMesh told while it ran: models evaluated, and why others failed."""
+
+    evaluated: dict[str, int]  # model: number of intervals
+    failures: list[str]
+
+
+@contextmanager
+def _context(path: Path) -> Iterator:
+    """A SQLMesh context on this warehouse, nothing parsed yet, and its story; closed at the end.
+
+    Models come from the state, so the project's files are read only when there is a plan to make.
+    """
+    from sqlmesh.core.console import NoopConsole, get_console, set_console
+    from sqlmesh.core.context import Context
+
+    if path.name != FILE:
+        raise ValueError(f"{path} cannot be transformed: the views name their file, {FILE}")
+    story = _Story({}, [])
+
+    class Listener(NoopConsole):  # here, because importing SQLMesh takes seconds
+        def update_snapshot_evaluation_progress(self, snapshot, interval, *args, **kwargs):
+            name = _plain(snapshot.name)
+            story.evaluated[name] = story.evaluated.get(name, 0) + 1
+
+        def log_failed_models(self, errors):
+            story.failures += [_reason(error) for error in errors]
+
+    previous, var = get_console(), os.environ.get("LEDGERHOUSE_VAR")
+    set_console(Listener())
+    os.environ["LEDGERHOUSE_VAR"] = str(path.parent)
+    collecting, ctx = gc.isenabled(), None
+    gc.disable()  # SQLMesh copies syntax trees: collecting among them took a fifth of the time
+    try:
+        ctx = Context(paths=str(PROJECT), load=False)
+        yield ctx, story
+    finally:
+        if ctx is not None:
+            ctx.close()
+            ctx.engine_adapter.close()  # a context that never evaluated has not closed it
+        if collecting:
+            gc.enable()
+        set_console(previous)
+        if var is None:
+            del os.environ["LEDGERHOUSE_VAR"]
+        else:
+            os.environ["LEDGERHOUSE_VAR"] = var
+
+
+def _ensure_production(ctx, story: _Story, published: bool) -> bool:
+    """Make the prod environment where there is none, or where making it was cut short.
+
+    A state that knows prod while the warehouse has no views (`published`) is that of a file since
+    deleted: the state is in PostgreSQL, and the warehouse is being rebuilt from landing.
+    """
+    from sqlmesh.utils.errors import SQLMeshError
+
+    environment = ctx.state_sync.get_environment("prod")
+    if environment and environment.finalized_ts:
+        if published:
+            return False
+        log.warning("the models' state belongs to a warehouse that is gone: starting it anew")
+        ctx.state_sync.remove_state()
+        ctx.migrate()
+    log.info("making the prod environment of the models")
+    try:
+        ctx.load()
+        ctx.plan(
+            "prod", execution_time=str(FIRST_DAY + DAY), auto_apply=True, no_prompts=True,
+            skip_tests=True, no_diff=True,
+        )
+    except SQLMeshError as error:
+        raise TransformFailed(
+            f"the prod environment could not be made: {'; '.join(story.failures) or error}"
+        ) from error
+    return True
+
+
+def _tables(ctx) -> set[str]:
+    """Models of prod that keep rows. Views are made by plans: a run would only make them again."""
+    snapshots = ctx.state_sync.get_environment("prod").snapshots
+    return {_plain(s.name) for s in snapshots if not (s.is_view or s.is_symbolic or s.is_seed)}
+
+
+def _run(ctx, story: _Story, models: set[str], end: date) -> None:
+    """Run `models` over what they lack before `end`; TransformFailed unless all succeed."""
+    from sqlmesh.core.scheduler import CompletionStatus
+
+    try:
+        status = ctx.run(
+            "prod", end=str(end), execution_time=str(end), ignore_cron=True, skip_janitor=True,
+            select_models=sorted(models), no_auto_upstream=True,
+        )
+    except Exception as error:
+        raise TransformFailed(f"SQLMesh could not run the models: {error}") from error
+    if status not in (CompletionStatus.SUCCESS, CompletionStatus.NOTHING_TO_DO) or story.failures:
+        raise TransformFailed(
+            "; ".join(story.failures or ["SQLMesh named no model"])
+            + ". Days already published stay as they were; mend the cause and run again: the "
+            "touched days are still marked."
+        )
+
+
+def _plain(name: str) -> str:
+    """curated.tx_unified from the quoted name with its catalog."""
+    return name.replace('"', "").split(".", 1)[1]
+
+
+def _reason(error) -> str:
+    """One failed model in words: which, over which days, and why."""
+    node, cause = error.node, error.__cause__ or error
+    log.error("%s", cause)  # whole, with DuckDB's pointer into the query
+    days = ""
+    if hasattr(node, "interval"):
+        first, last = (datetime.fromtimestamp(ms / 1000, timezone.utc) for ms in node.interval)
+        days = f" over [{first:%Y-%m-%d}, {last:%Y-%m-%d})"
+    audits = getattr(cause, "errors", None)
+    told = "; ".join(str(audit) for audit in audits) if audits else str(cause).strip()
+    why = (told or repr(cause)).splitlines()[0]
+    return f"{_plain(node.snapshot_name)} failed{days}: {why}"

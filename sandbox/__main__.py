@@ -1,0 +1,37 @@
+"""python -m sandbox --port 8099 --seed 7 --now 2026-01-31T06:00:00Z"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from sandbox.app import create_app
+from sandbox.debank_api import START_BALANCE
+from sandbox.moments import Clock
+from sandbox.server import run
+from sandbox.world import GENESIS, World
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m sandbox", description="Stands in for Coinbase and DeBank.")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8099)
+    parser.add_argument("--seed", type=int, default=7, help="any integer; the same seed, the same history")
+    parser.add_argument("--now", required=True, help="the sandbox's clock, ISO 8601")
+    parser.add_argument("--start", default=GENESIS, help="when the history begins, ISO 8601")
+    parser.add_argument("--scale", type=float, default=1.0, help="1 is about 10,000 transactions in two years")
+    parser.add_argument("--tick", action="store_true", help="let the clock run; otherwise it stands still")
+    parser.add_argument("--late-days", type=int, default=0, help="some on-chain transactions appear that many days late")
+    parser.add_argument("--inclusive", choices=("yes", "no", "seed"), default="seed",
+                        help="whether DeBank's start_time includes its own second (seed: by parity, odd is yes)")
+    parser.add_argument("--units", type=int, default=START_BALANCE, help="DeBank units at the start")
+    args = parser.parse_args()
+    world = World(args.seed, args.start, args.scale, args.late_days)
+    clock = Clock(args.now, args.tick)
+    print(f"sandbox http://{args.host}:{args.port} {json.dumps(world.about(clock.now()))}", flush=True)
+    inclusive = {"yes": True, "no": False, "seed": None}[args.inclusive]
+    run(create_app(world, clock, inclusive=inclusive, units=args.units), args.host, args.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The application: both vendors, the controls and the truth on one port."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from sandbox.coinbase_api import CoinbaseApi
+from sandbox.control import Control
+from sandbox.debank_api import START_BALANCE, DebankApi
+from sandbox.moments import Clock, Moment
+from sandbox.traffic import Traffic
+from sandbox.world import World
+
+
+def create_app(
+    world: World, now: Moment | Clock, *, inclusive: bool | None = None, prices: dict[str, int] | None = None,
+    units: int = START_BALANCE,
+) -> Traffic:
+    """The ASGI application; `.world`, `.clock`, `.coinbase`, `.debank`, `.fail(…)`, `.stats()` for tests.
+
+    `inclusive`: whether DeBank's start_time includes its own second; None takes the seed's
+    parity (odd seeds include it). `prices`: units per call, merged over debank_api.PRICES.
+    """
+    clock = now if isinstance(now, Clock) else Clock(now)
+    debank = DebankApi(world, clock, world.seed % 2 == 1 if inclusive is None else inclusive, prices, units)
+    control = Control(world, clock, debank)
+    coinbase = CoinbaseApi(world, clock)
+    routes = [*coinbase.routes(), *debank.routes(), *control.routes()]
+    traffic = Traffic(FastAPI(routes=routes, openapi_url=None), clock)
+    control.traffic = traffic
+    traffic.world, traffic.coinbase, traffic.debank = world, coinbase, debank
+    return traffic

@@ -1,0 +1,113 @@
+"""One on-chain transaction as one wallet sees it, and the truth about it as plain dicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sandbox.amounts import decimal_text
+from sandbox.moments import iso
+from sandbox.tokens import NATIVE, Token
+
+
+@dataclass(slots=True)
+class Leg:
+    """`units` moved "in" or "out"; `wire` is the number as DeBank spells it."""
+
+    direction: str
+    token: Token
+    units: int
+    counterparty: str
+    wire: str
+    visible_at: int = 0
+
+
+@dataclass(slots=True)
+class Tx:
+    """Before `changes_at` the vendor shows `early_cate` and only the legs visible by then."""
+
+    wallet: str
+    chain: str
+    id: str
+    time: int
+    name: str = ""
+    status: int = 1
+    from_addr: str | None = None  # None: the vendor has no `tx` object for it
+    to_addr: str | None = None
+    other_addr: str | None = None
+    cate: str | None = None
+    legs: list[Leg] = field(default_factory=list)
+    gas: int = 0
+    is_scam: bool = False
+    project: str | None = None
+    cex: str | None = None
+    approve: tuple[Token, str, str] | None = None  # token, spender, value on the wire
+    time_wire: str = ""
+    visible_at: int = 0
+    changes_at: int = 0
+    early_cate: str | None = None
+    wire: tuple[str, str] | None = None  # cache of debank_wire: before and after the change
+
+    @property
+    def pays_gas(self) -> bool:
+        return self.from_addr == self.wallet
+
+    @property
+    def is_settled(self) -> bool:
+        return self.status == 1
+
+    @property
+    def marks(self) -> int:
+        """A repeatable number per transaction: optional fields are left out by it now and then."""
+        return int(self.id[-4:], 16)
+
+    @property
+    def shows_gas(self) -> bool:
+        """Somebody else's gas may be missing from the answer; the wallet's own never is."""
+        return self.from_addr is not None and (self.pays_gas or self.marks % 5 != 0)
+
+    def cate_at(self, now: int) -> str | None:
+        return self.cate if now >= self.changes_at else self.early_cate
+
+    def legs_at(self, now: int) -> list[Leg]:
+        return [leg for leg in self.legs if leg.visible_at <= now]
+
+    def changes(self, now: int) -> list[tuple[Token, int]]:
+        """What this transaction did to the wallet's balances, of what is visible at `now`."""
+        moved = []
+        if self.is_settled:
+            moved = [
+                (leg.token, leg.units if leg.direction == "in" else -leg.units)
+                for leg in self.legs if leg.visible_at <= now
+            ]
+        if self.pays_gas:
+            moved.append((NATIVE[self.chain], -self.gas))
+        return moved
+
+    def truth(self, now: int) -> dict:
+        return {
+            "vendor": "debank", "account": self.wallet, "wallet": self.wallet, "chain": self.chain,
+            "tx_id": self.id, "time": iso(self.time), "category": self.cate_at(now),
+            "method": self.name or None, "status": None if self.from_addr is None else self.status,
+            "from_addr": self.from_addr, "to_addr": self.to_addr, "other_addr": self.other_addr,
+            "is_scam": self.is_scam, "is_settled": self.is_settled, "pays_gas": self.pays_gas,
+            "gas": None if self.from_addr is None else decimal_text(self.gas, 18),
+            "shows_gas": self.shows_gas, "gas_token": f"{self.chain}:{self.chain}",
+            "project": self.project, "cex": self.cex,
+            "legs": len(self.legs_at(now)), "visible_at": iso(self.visible_at),
+            "changes_at": iso(self.changes_at) if self.changes_at > self.visible_at else None,
+        }
+
+    def truth_transfers(self, now: int) -> list[dict]:
+        return [
+            {
+                "vendor": "debank", "account": self.wallet, "wallet": self.wallet,
+                "chain": self.chain, "tx_id": self.id, "time": iso(self.time),
+                "direction": leg.direction, "token": leg.token.id,
+                "token_key": leg.token.key, "decimals": leg.token.decimals,
+                "counterparty": leg.counterparty, "wire_amount": leg.wire,
+                "amount": decimal_text(leg.units, leg.token.decimals),
+                "is_scam": self.is_scam, "is_settled": self.is_settled,
+                "visible_at": iso(leg.visible_at),
+            }
+            for leg in self.legs_at(now)
+        ]

@@ -1,0 +1,94 @@
+"""What no vendor has: the clock, faults, counts, and the truth.
+
+    POST /_control/clock        {"now": "2026-01-31T06:00:00Z"}
+    POST /_control/fail         {"vendor": "debank", "status": 500, "count": 2, "endpoint": "token_list"}
+                                status null ends it, count null means until then;
+                                "body" replaces the error body, "retry_after" adds the header
+    POST /_control/units        {"balance": 100}
+    POST /_control/reset_stats
+    GET  /_stats                calls by vendor, endpoint and status; units spent
+    GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/transfers  ?now=
+    GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sandbox.debank_api import DebankApi
+from sandbox.moments import Clock, iso
+from sandbox.traffic import Traffic
+from sandbox.world import World
+
+
+class Control:
+    """`traffic` is set by create_app once the middleware exists."""
+
+    traffic: Traffic
+
+    def __init__(self, world: World, clock: Clock, debank: DebankApi) -> None:
+        self.world, self.clock, self.debank = world, clock, debank
+
+    def routes(self) -> list[Route]:
+        truths = {
+            "coinbase/ledger": self.world.ledger, "coinbase/fills": self.world.fills,
+            "debank/transactions": self.world.transactions, "debank/transfers": self.world.transfers,
+        }
+        asked = [(f"/_truth/{name}", self._truth(truth)) for name, truth in truths.items()]
+        asked += [("/_truth/balances", self.balances), ("/_stats", self.stats), ("/_health", self.health)]
+        told = [
+            ("/_control/clock", self.set_clock), ("/_control/fail", self.fail), ("/_control/units", self.set_units),
+            ("/_control/reset_stats", self.reset_stats),
+        ]
+        return [
+            *(Route(path, _plain(answer), methods=["GET"]) for path, answer in asked),
+            *(Route(path, _plain(answer), methods=["POST"]) for path, answer in told),
+        ]
+
+    def _truth(self, truth: Callable):
+        return lambda query, _body: truth(query.get("now") or self.clock.now())
+
+    def balances(self, query, _body) -> list[dict]:
+        return self.world.balances(query.get("at"), query.get("now") or self.clock.now())
+
+    def stats(self, _query, _body) -> dict:
+        units = {"units_spent": self.debank.units_spent, "units_balance": self.debank.balance}
+        return self.traffic.stats() | units | {"now": iso(self.clock.now())}
+
+    def health(self, _query, _body) -> dict:
+        inclusive = {"inclusive": self.debank.inclusive, "now": iso(self.clock.now())}
+        return self.world.about(self.clock.now()) | inclusive
+
+    def set_clock(self, _query, body: dict) -> dict:
+        self.clock.set(body["now"])
+        return {"now": iso(self.clock.now())}
+
+    def fail(self, _query, body: dict) -> dict:
+        self.traffic.fail(**{"status": None} | body)
+        return self.traffic.faults
+
+    def set_units(self, _query, body: dict) -> dict:
+        self.debank.balance = int(body["balance"])
+        return {"balance": self.debank.balance}
+
+    def reset_stats(self, _query, _body) -> dict:
+        self.traffic.calls.clear()
+        self.debank.units_spent = 0
+        return self.stats(None, None)
+
+
+def _plain(answer: Callable):
+    async def endpoint(request: Request) -> Response:
+        try:
+            text = await request.body()
+            body, status = answer(request.query_params, json.loads(text) if text else {}), 200
+        except (KeyError, TypeError, ValueError) as error:
+            body, status = {"error": f"{type(error).__name__}: {error}"}, 400
+        return Response(json.dumps(body), status, media_type="application/json")
+
+    return endpoint

@@ -1,0 +1,150 @@
+"""The exchange's wallets, ledger rows and fills, and the truth about them as plain dicts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sandbox.amounts import decimal_text
+from sandbox.moments import iso, iso_micros
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """`usd_micros` is the price of one coin in millionths of a dollar, for native amounts."""
+
+    code: str
+    name: str
+    exponent: int
+    usd_micros: int
+    network: str = ""
+    network_fee: int = 0  # base units of a withdrawal
+
+
+CURRENCIES = {
+    c.code: c
+    for c in (
+        Currency("USD", "US Dollar", 2, 1_000_000),
+        Currency("USDC", "USDC", 6, 1_000_000, "ethereum", 1_530_199),
+        Currency("BTC", "Bitcoin", 8, 67_060_000_000, "bitcoin", 2_815),
+        Currency("ETH", "Ethereum", 8, 2_536_070_000, "ethereum", 41_237),
+        Currency("SOL", "Solana", 9, 148_250_000, "solana", 91_003),
+        Currency("ADA", "Cardano", 6, 392_000, "cardano", 170_525),
+        Currency("LINK", "Chainlink", 8, 13_420_000, "ethereum", 3_317_000),
+        Currency("DOT", "Polkadot", 10, 6_110_000, "polkadot", 152_000_000),
+        Currency("MASK", "Mask Network", 8, 2_950_000, "ethereum", 20_000_000),
+    )
+}
+
+# product: (base, quote, digits of the price, digits of the size)
+PRODUCTS = {
+    "BTC-USD": ("BTC", "USD", 2, 8), "ETH-USD": ("ETH", "USD", 2, 8),
+    "SOL-USD": ("SOL", "USD", 2, 8), "ADA-USD": ("ADA", "USD", 4, 6),
+    "LINK-USD": ("LINK", "USD", 3, 2), "BTC-USDC": ("BTC", "USDC", 2, 8),
+    "ETH-USDC": ("ETH", "USDC", 2, 8), "SOL-USDC": ("SOL", "USDC", 2, 3),
+    "DOT-USDC": ("DOT", "USDC", 3, 4),
+}
+
+# name: (currency, v2 type); "Staked ADA" is a second wallet of ADA, MASK never moves.
+WALLETS = {
+    "Cash (USD)": ("USD", "fiat"), "USDC Wallet": ("USDC", "wallet"), "BTC Wallet": ("BTC", "wallet"),
+    "ETH Wallet": ("ETH", "wallet"), "SOL Wallet": ("SOL", "wallet"), "ADA Wallet": ("ADA", "wallet"),
+    "Staked ADA": ("ADA", "wallet"), "LINK Wallet": ("LINK", "wallet"), "DOT Wallet": ("DOT", "wallet"),
+    "MASK Wallet": ("MASK", "wallet"),
+}
+WALLET_OF = {code: name for name, (code, _) in WALLETS.items() if name != "Staked ADA"}
+
+
+@dataclass(slots=True)
+class Entry:
+    """A v2 transaction: a row of one wallet's ledger. `units` is signed and contains the fee.
+
+    It is pending until `settled_at`, or until `ended_at` when it comes to nothing.
+    """
+
+    wallet: str
+    wallet_id: str
+    currency: Currency
+    id: str
+    type: str
+    created: int
+    units: int
+    visible_at: int = 0
+    settled_at: int | None = None
+    ended_at: int | None = None
+    end_status: str = ""
+    order: dict | None = None  # the advanced_trade_fill object, as the wire has it
+    trade_id: str | None = None
+    tx_hash: str | None = None
+    fee_units: int | None = None
+    confirmed_at: int = 0
+    address: str | None = None
+    wire: tuple[tuple[str, str], str] | None = None  # cache: (state, text)
+
+    def is_settled(self, now: int) -> bool:
+        return self.settled_at is not None and self.settled_at <= now
+
+    def status(self, now: int) -> str:
+        if self.is_settled(now):
+            return "completed"
+        return self.end_status if self.ended_at is not None and self.ended_at <= now else "pending"
+
+    def network_status(self, now: int) -> str | None:
+        if self.tx_hash is None:
+            return None
+        return "confirmed" if self.confirmed_at <= now else "pending"
+
+    def updated(self, now: int) -> int:
+        marks = (self.created, self.settled_at, self.ended_at, self.confirmed_at)
+        return max(mark for mark in marks if mark is not None and mark <= max(now, self.created))
+
+    def truth(self, now: int) -> dict:
+        fee = None if self.fee_units is None else decimal_text(self.fee_units, self.currency.exponent)
+        order = self.order or {}
+        return {
+            "vendor": "coinbase", "account": "main", "wallet": self.wallet_id,
+            "wallet_name": self.wallet, "entry_id": self.id, "time": iso(self.created),
+            "type": self.type, "status": self.status(now), "is_settled": self.is_settled(now),
+            "token": self.currency.code, "amount": decimal_text(self.units, self.currency.exponent),
+            "wire_amount": decimal_text(self.units, self.currency.exponent), "fee": fee,
+            "network": self.currency.network if self.tx_hash else None, "tx_hash": self.tx_hash,
+            "network_status": self.network_status(now), "order_id": order.get("order_id"),
+            "product_id": order.get("product_id"), "trade_id": self.trade_id,
+            "visible_at": iso(self.visible_at), "updated": iso(self.updated(now)),
+        }
+
+
+@dataclass(slots=True)
+class Fill:
+    """A v3 fill; `sequence` in microseconds. `size` is what the wire says, `base` in coins."""
+
+    entry_id: str
+    trade_id: str
+    order_id: str
+    product: str
+    side: str
+    traded: int
+    sequence: int
+    price: str
+    base: str
+    cost: str
+    commission: str
+    size_in_quote: bool
+    liquidity: str
+    visible_at: int
+    wire: str | None = None
+
+    @property
+    def size(self) -> str:
+        return self.cost if self.size_in_quote else self.base
+
+    def truth(self) -> dict:
+        base, quote = self.product.split("-")
+        return {
+            "vendor": "coinbase", "account": "main", "trade_id": self.trade_id, "order_id": self.order_id,
+            "entry_id": self.entry_id, "time": iso_micros(self.traded),
+            "sequence_time": iso_micros(self.sequence), "product_id": self.product,
+            "symbol": f"{base}/{quote}", "base": base, "quote": quote, "side": self.side.lower(),
+            "price": self.price, "amount": self.base, "cost": self.cost, "fee": self.commission,
+            "fee_token": quote, "size_in_quote": self.size_in_quote, "wire_amount": self.size,
+            "visible_at": iso(self.visible_at),
+        }

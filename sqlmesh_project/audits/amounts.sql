@@ -1,0 +1,51 @@
+/* Each audit selects the rows that break its law; @this_model is bounded to the interval. */
+AUDIT (
+  name only_known_amounts_count
+);
+
+SELECT *
+FROM @this_model
+WHERE
+  counts AND (amount IS NULL OR NOT is_settled OR is_scam OR is_overflow);
+
+AUDIT (
+  name sign_follows_direction
+);
+
+SELECT *
+FROM @this_model
+WHERE
+  domain = 'onchain'
+  AND ((leg LIKE 'in:%' AND amount < 0) OR (NOT leg LIKE 'in:%' AND amount > 0));
+
+AUDIT (
+  name flows_are_positive
+);
+
+SELECT *
+FROM @this_model
+WHERE
+  inflow < 0 OR outflow < 0 OR turnover <> TRY(inflow + outflow) OR net <> inflow - outflow;
+
+AUDIT (
+  name flows_equal_transactions
+);
+
+WITH flows AS (
+  SELECT
+    @wide_sum(net_wide, TRUE) AS net_wide,
+    COALESCE(SUM(legs + overflow_legs), 0) AS legs
+  FROM @this_model
+), transactions AS (
+  SELECT
+    @wide_sum(amount_wide, is_settled AND NOT is_scam) AS net_wide,
+    COUNT(*) FILTER(WHERE is_settled AND NOT is_scam AND (counts OR is_overflow)) AS legs
+  FROM curated.tx_unified
+  WHERE
+    ts BETWEEN @start_ts AND @end_ts
+)
+SELECT f.legs, t.legs AS expected_legs
+FROM flows AS f
+CROSS JOIN transactions AS t
+WHERE
+  f.legs <> t.legs OR f.net_wide IS DISTINCT FROM t.net_wide

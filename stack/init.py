@@ -1,0 +1,34 @@
+"""Airflow's tables and pools, made or brought up to date: `python -m stack.init`, one process.
+
+Needs the environment of `stack.settings.environment`. Idempotent; 4-7 s the first time.
+"""
+
+from __future__ import annotations
+
+from stack.settings import connections
+
+WAREHOUSE_POOL = "warehouse"  # one slot: whoever opens the warehouse waits its turn
+
+
+def pools() -> dict[str, str]:
+    """Pool name -> what it guards; every one has a single slot."""
+    return {
+        WAREHOUSE_POOL: "one process at a time may open the warehouse",
+        **{
+            f"api_{name}": f"accounts of connection {name} share its rate limit"
+            for name in connections()
+        },
+    }
+
+
+def main() -> None:
+    from airflow.models.pool import Pool
+    from airflow.utils import db
+
+    db.upgradedb()
+    for name, description in pools().items():
+        Pool.create_or_update_pool(name, 1, description, include_deferred=False)
+
+
+if __name__ == "__main__":
+    main()

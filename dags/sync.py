@@ -25,8 +25,10 @@ with DAG(
     max_active_runs=1,
     params=PARAMS,
     template_undefined=jinja2.Undefined,   # a missing interval gets our message, not jinja's
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=20),
-                  "retry_exponential_backoff": True},
+    default_args={
+        "retries": 2, "retry_exponential_backoff": True,
+        "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
+    },
     tags=["ledgerhouse"],
 ):
     pipeline(whole=True)

@@ -63,6 +63,7 @@ SYNC_LOG = """
 CREATE VIEW IF NOT EXISTS ops.sync_log AS
 WITH fetches AS (
     SELECT * FROM ops.sync_runs WHERE source IS NOT NULL AND task_id LIKE 'fetch%'
+    QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
 ), newest AS (
     SELECT source, arg_max(entry_id, ts) AS txid FROM raw.exchanges_ledger GROUP BY source
     UNION ALL

@@ -7,6 +7,7 @@ import json
 
 from sandbox.app import create_app
 from sandbox.debank_api import START_BALANCE
+from sandbox.faults import PROFILES, parse
 from sandbox.moments import Clock
 from sandbox.server import run
 from sandbox.world import GENESIS, World
@@ -25,12 +26,22 @@ def main() -> None:
     parser.add_argument("--inclusive", choices=("yes", "no", "seed"), default="seed",
                         help="whether DeBank's start_time includes its own second (seed: by parity, odd is yes)")
     parser.add_argument("--units", type=int, default=START_BALANCE, help="DeBank units at the start")
+    parser.add_argument("--faults", default="none", metavar="NAME[:RATE],…",
+                        help=f"what goes wrong, of: {', '.join(PROFILES)}")
+    parser.add_argument("--faults-seed", type=int, help="another seed for the faults than --seed")
+    parser.add_argument("--hold", type=float, default=35.0, help="seconds that timeouts keep an answer back")
     args = parser.parse_args()
+    try:
+        parse(args.faults)
+    except ValueError as error:
+        parser.error(str(error))
     world = World(args.seed, args.start, args.scale, args.late_days)
     clock = Clock(args.now, args.tick)
     print(f"sandbox http://{args.host}:{args.port} {json.dumps(world.about(clock.now()))}", flush=True)
     inclusive = {"yes": True, "no": False, "seed": None}[args.inclusive]
-    run(create_app(world, clock, inclusive=inclusive, units=args.units), args.host, args.port)
+    app = create_app(world, clock, inclusive=inclusive, units=args.units, faults=args.faults,
+                     faults_seed=args.faults_seed, hold=args.hold)
+    run(app, args.host, args.port)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sandbox.amounts import decimal_text
-from sandbox.moments import iso
+from sandbox.moments import NEVER, iso
 from sandbox.tokens import NATIVE, Token
 
 
@@ -44,6 +44,7 @@ class Tx:
     time_wire: str = ""
     visible_at: int = 0
     changes_at: int = 0
+    gone_at: int = NEVER
     early_cate: str | None = None
     wire: tuple[str, str] | None = None  # cache of debank_wire: before and after the change
 
@@ -64,6 +65,14 @@ class Tx:
     def shows_gas(self) -> bool:
         """Somebody else's gas may be missing from the answer; the wallet's own never is."""
         return self.from_addr is not None and (self.pays_gas or self.marks % 5 != 0)
+
+    def is_there(self, now: int) -> bool:
+        return self.visible_at <= now < self.gone_at
+
+    @property
+    def may_vanish(self) -> bool:
+        """Whether no balance can become negative without it: nothing that came in with it is spent."""
+        return self.is_scam or not self.is_settled or all(leg.direction == "out" for leg in self.legs)
 
     def cate_at(self, now: int) -> str | None:
         return self.cate if now >= self.changes_at else self.early_cate

@@ -17,10 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox import coinbase_wire as wire
+from sandbox.answers import coinbase_error
 from sandbox.coinbase_auth import refusal
 from sandbox.exchange_records import CURRENCIES, PRODUCTS, WALLETS
+from sandbox.limits import Bucket, SlidingSecond
 from sandbox.moments import Clock, micros
-from sandbox.traffic import Bucket, SlidingSecond, coinbase_error
 from sandbox.world import World
 
 V2_PAGE, V2_PAGE_MAX = 25, 100

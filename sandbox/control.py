@@ -4,9 +4,13 @@
     POST /_control/fail         {"vendor": "debank", "status": 500, "count": 2, "endpoint": "token_list"}
                                 status null ends it, count null means until then;
                                 "body" replaces the error body, "retry_after" adds the header
+    POST /_control/faults       {"profile": "chaos", "rate": 0.2, "vendor": null, "count": null, "after": 0}
+                                profiles as sandbox/faults.py lists them; "none" ends them; count:
+                                so many strikes; after: so many calls of the vendor pass before
+    POST /_control/vanish       {"vendor": "debank", "seed": 1, "since": null}: a row is gone from now on
     POST /_control/units        {"balance": 100}
     POST /_control/reset_stats
-    GET  /_stats                calls by vendor, endpoint and status; units spent
+    GET  /_stats                calls by vendor, endpoint and status; faults that struck; units spent
     GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/transfers  ?now=
     GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
 """
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from random import Random
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -43,7 +48,8 @@ class Control:
         asked += [("/_truth/balances", self.balances), ("/_stats", self.stats), ("/_health", self.health)]
         told = [
             ("/_control/clock", self.set_clock), ("/_control/fail", self.fail), ("/_control/units", self.set_units),
-            ("/_control/reset_stats", self.reset_stats),
+            ("/_control/reset_stats", self.reset_stats), ("/_control/faults", self.set_faults),
+            ("/_control/vanish", self.vanish),
         ]
         return [
             *(Route(path, _plain(answer), methods=["GET"]) for path, answer in asked),
@@ -70,14 +76,22 @@ class Control:
 
     def fail(self, _query, body: dict) -> dict:
         self.traffic.fail(**{"status": None} | body)
-        return self.traffic.faults
+        return self.traffic.failures
+
+    def set_faults(self, _query, body: dict) -> list[dict]:
+        self.traffic.faults.set(**body)
+        return self.traffic.faults.told()
+
+    def vanish(self, _query, body: dict) -> dict | None:
+        rng = Random(f"ledgerhouse/vanish/{body.get('seed', 0)}")
+        return self.world.vanish(self.clock.now(), body["vendor"], rng, body.get("since"))
 
     def set_units(self, _query, body: dict) -> dict:
         self.debank.balance = int(body["balance"])
         return {"balance": self.debank.balance}
 
     def reset_stats(self, _query, _body) -> dict:
-        self.traffic.calls.clear()
+        self.traffic.reset()
         self.debank.units_spent = 0
         return self.stats(None, None)
 

@@ -18,11 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox import debank_wire as wire
+from sandbox.answers import debank_error
 from sandbox.chain_records import Tx
 from sandbox.keys import DEBANK_KEY
+from sandbox.limits import SlidingSecond
 from sandbox.moments import Clock, iso
 from sandbox.tokens import CHAINS, Token
-from sandbox.traffic import SlidingSecond, debank_error
 from sandbox.world import World
 
 PAGE_MAX = 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sandbox.amounts import decimal_text
-from sandbox.moments import iso, iso_micros
+from sandbox.moments import NEVER, iso, iso_micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ class Entry:
     created: int
     units: int
     visible_at: int = 0
+    gone_at: int = NEVER
     settled_at: int | None = None
     ended_at: int | None = None
     end_status: str = ""
@@ -79,6 +80,15 @@ class Entry:
     confirmed_at: int = 0
     address: str | None = None
     wire: tuple[tuple[str, str], str] | None = None  # cache: (state, text)
+
+    def is_there(self, now: int) -> bool:
+        return self.visible_at <= now < self.gone_at
+
+    @property
+    def may_vanish(self) -> bool:
+        """Rows that stand alone and brought nothing: no balance can become negative without one."""
+        alone = self.order is None and self.trade_id is None and self.type != "staking_transfer"
+        return alone and (self.units < 0 or self.settled_at is None)
 
     def is_settled(self, now: int) -> bool:
         return self.settled_at is not None and self.settled_at <= now

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from email.utils import formatdate
 
 DAY = 86_400
+NEVER = 2**63  # later than any moment, that of "everything generated so far" (2**62) too
 Moment = int | str | datetime
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -32,11 +33,18 @@ class Served(str):
         return f"{self}/debank"
 
 
+def _not_a_cut(record: logging.LogRecord) -> bool:
+    """A response left incomplete is the fault `cut`, not trouble of the sandbox."""
+    return "without completing response" not in record.getMessage()
+
+
 def _server(app: Traffic, **where) -> uvicorn.Server:
     # The Date header is the sandbox's, so uvicorn must not add its own.
-    return uvicorn.Server(uvicorn.Config(
+    server = uvicorn.Server(uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="off", date_header=False, server_header=False,
         timeout_keep_alive=75, **where))
+    logging.getLogger("uvicorn.error").addFilter(_not_a_cut)
+    return server
 
 
 @contextmanager

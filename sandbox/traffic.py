@@ -1,85 +1,30 @@
-"""What every call passes: injected faults, rate limits, the Date header and the counts."""
+"""What every call passes: faults, the Date header and the counts."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-import time
-from collections import Counter, deque
+from collections import Counter
 
 from starlette.responses import Response
 
+from sandbox.answers import coinbase_error, debank_error
+from sandbox.faults import Faults, Strike, instead, skew
 from sandbox.moments import Clock, http_date
+from sandbox.spoil import SPOILED
+from sandbox.world import World
 
 _IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
-DEBANK_ERRORS = {
-    401: '{"errors": ["Unauthorized"]}', 403: '{"errors": ["Insufficient units"]}',
-    429: '{"errors": ["Too Many Requests"]}', 500: '{"errors": ["Internal Server Error"]}',
-}
-# https://docs.cdp.coinbase.com/coinbase-app/api-architecture/status-codes
-COINBASE_ERRORS = {
-    401: ("authentication_error", "invalid signature"), 403: ("invalid_scope", "Invalid scope"),
-    404: ("not_found", "Not found"), 429: ("rate_limit_exceeded", "Too many requests"),
-    500: ("internal_server_error", "Internal server error"), 400: ("invalid_request", "Invalid request"),
-}
-# v3 answers flat; the codes are those ccxt knows.
-_V3_CODES = {401: "unauthorized", 403: "PERMISSION_DENIED", 400: "INVALID_ARGUMENT"}
-
-
-def debank_error(status: int) -> Response:
-    body = DEBANK_ERRORS.get(status, f'{{"errors": ["Error {status}"]}}')
-    return Response(body, status, media_type="application/json")
-
-
-def coinbase_error(status: int, path: str, message: str | None = None) -> Response:
-    code, usual = COINBASE_ERRORS.get(status, ("internal_server_error", f"Error {status}"))
-    text = (message or usual).replace('"', "'")
-    if path.startswith("/api/v3"):
-        code = _V3_CODES.get(status, code)
-        body = f'{{"error": "{code}", "error_details": "{text}", "message": "{text}"}}'
-    else:
-        body = f'{{"errors": [{{"id": "{code}", "message": "{text}"}}]}}'
-    return Response(body, status, media_type="application/json")
-
-
-class SlidingSecond:
-    """At most `limit` calls in any second."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self._calls = limit, deque()
-
-    def allows(self) -> bool:
-        now = time.monotonic()
-        while self._calls and self._calls[0] <= now - 1:
-            self._calls.popleft()
-        if len(self._calls) >= self.limit:
-            return False
-        self._calls.append(now)
-        return True
-
-
-class Bucket:
-    """`limit` calls an hour, refilled evenly."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self._left, self._at = limit, float(limit), time.monotonic()
-
-    def allows(self) -> bool:
-        now = time.monotonic()
-        self._left = min(self.limit, self._left + (now - self._at) * self.limit / 3600)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-
 class Traffic:
-    """ASGI middleware around the application; holds faults and counts."""
+    """ASGI middleware around the application; holds faults and counts.
 
-    def __init__(self, app, clock: Clock) -> None:
-        self.app, self.clock = app, clock
-        self.faults: dict[str, dict] = {}
+    `failures` are those of `fail`, which strike by plan; `faults` strike by profile and seed.
+    """
+
+    def __init__(self, app, world: World, clock: Clock, faults: Faults) -> None:
+        self.app, self.world, self.clock, self.faults = app, world, clock, faults
+        self.failures: dict[str, dict] = {}
         self.calls: Counter = Counter()
 
     def fail(
@@ -93,9 +38,9 @@ class Traffic:
         """
         if vendor not in ("coinbase", "debank"):
             raise ValueError(f"vendor is {vendor!r}; write coinbase or debank")
-        self.faults.pop(vendor, None)
+        self.failures.pop(vendor, None)
         if status is not None:
-            self.faults[vendor] = {
+            self.failures[vendor] = {
                 "status": int(status), "count": count, "endpoint": endpoint or "", "body": body,
                 "retry_after": retry_after,
             }
@@ -105,10 +50,14 @@ class Traffic:
         for (vendor, endpoint, status), count in sorted(self.calls.items()):
             tree[vendor].setdefault(endpoint, {})[str(status)] = count
         total = {vendor: sum(sum(by.values()) for by in tree[vendor].values()) for vendor in tree}
-        return {"calls": tree, "total": total}
+        return {"calls": tree, "total": total, "faults": self.faults.stats()}
+
+    def reset(self) -> None:
+        self.calls.clear()
+        self.faults.struck.clear()
 
     def _injected(self, vendor: str, path: str) -> Response | None:
-        fault = self.faults.get(vendor)
+        fault = self.failures.get(vendor)
         if fault is None or fault["endpoint"] not in path or fault["count"] == 0:
             return None
         if fault["count"] is not None:
@@ -126,15 +75,85 @@ class Traffic:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         _, vendor, *rest = scope["path"].split("/", 2)
-        path = "/" + (rest[0] if rest else "")
+        path, off = "/" + (rest[0] if rest else ""), [0]
         known = vendor in ("coinbase", "debank")
 
         async def stamped(message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"date", http_date(self.clock.now()).encode())]
+                date = http_date(self.clock.now() + off[0]).encode()
+                message["headers"] = [*message.get("headers", ()), (b"date", date)]
                 if known:
                     self.calls[vendor, _IDS.sub("{id}", path), message["status"]] += 1
             await send(message)
 
-        failure = self._injected(vendor, path) if known else None
-        await (failure or self.app)(scope, receive, stamped)
+        if not known:
+            return await self.app(scope, receive, stamped)
+        if failure := self._injected(vendor, path):
+            return await failure(scope, receive, stamped)
+        call = f"{path}?{scope['query_string'].decode()}"
+        struck = []
+        for strike in self.faults.strikes(vendor, call):
+            if strike.kind == "clock_skew":
+                off[0] = skew(strike)
+            elif strike.kind == "changing_rows":
+                self.clock.set(self.clock.now() + strike.rng.randrange(1, 1800))
+            elif strike.kind == "vanishing":
+                if not self.world.vanish(self.clock.now(), vendor, strike.rng):
+                    continue
+            else:
+                if await self._suffer(strike, vendor, call, scope, receive, stamped):
+                    struck.append(strike)
+                break
+            struck.append(strike)
+        else:
+            self.faults.done(vendor, call, struck)
+            return await self.app(scope, receive, stamped)
+        self.faults.done(vendor, call, struck)
+
+    async def _suffer(self, strike: Strike, vendor: str, call: str, scope, receive, send) -> bool:
+        """Answers the call in the way of the fault; False where it did not apply and all went well.
+
+        The work is done, and paid for, before an answer is held back, cut or spoiled.
+        """
+        if answer := instead(strike, vendor, call, self.clock.now()):
+            await answer(scope, receive, send)
+            return True
+        said = []
+
+        async def kept(message) -> None:
+            said.append(message)
+
+        await self.app(scope, receive, kept)
+        start, body = said[0], b"".join(message.get("body", b"") for message in said[1:])
+        if strike.kind == "timeouts":
+            if await _gone(receive, self.faults.hold):
+                path = call.partition("?")[0]
+                self.calls[vendor, _IDS.sub("{id}", path), 499] += 1  # the client closed the request
+                return True
+        elif strike.kind == "cut":
+            # The length promised is the whole one. A response that never completes makes the
+            # server drop the connection, which is the point.
+            await send(start)
+            await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+            return True
+        elif strike.kind in SPOILED and start["status"] == 200:
+            if (spoiled := SPOILED[strike.kind](strike.rng, vendor, call, body)) is not None:
+                media = "application/json"
+                await Response(spoiled, 200, media_type=media)(scope, receive, send)
+                return True
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
+        return strike.kind == "timeouts"
+
+
+async def _gone(receive, seconds: float) -> bool:
+    """Whether the client hangs up within so many seconds."""
+    async def hung_up() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    try:
+        await asyncio.wait_for(hung_up(), seconds)
+    except TimeoutError:
+        return False
+    return True

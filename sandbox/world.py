@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
+from random import Random
 from threading import Lock
 
 from sandbox.amounts import decimal_text
@@ -21,7 +22,8 @@ GENESIS = "2024-11-01T00:00:00Z"
 
 
 class World:
-    """Deterministic from (seed, start, scale, late_days); a later `now` only adds to it.
+    """Deterministic from (seed, start, scale, late_days); a later `now` only adds to it, and only
+    `vanish` takes anything away.
 
     Moments are ISO text, aware datetimes or whole seconds. A row exists from `visible_at`, always
     later than its own time; statuses, categories and legs are those of `now`. All amounts in the
@@ -60,7 +62,7 @@ class World:
     def entries(self, wallet: str, now: Moment | None = None) -> list[Entry]:
         """Visible ledger rows of one wallet (by name), by (created, id), oldest first."""
         moment = self.grow(now)
-        return [row for row in self.exchange.entries[wallet] if row.visible_at <= moment]
+        return [row for row in self.exchange.entries[wallet] if row.is_there(moment)]
 
     def visible_fills(self, now: Moment | None = None) -> list[Fill]:
         moment = self.grow(now)
@@ -70,7 +72,7 @@ class World:
         """Visible transactions of one wallet by (time, id), oldest first; [] for a stranger."""
         moment = self.grow(now)
         rows = self.chain.wallets.get(wallet, []) if chain is None else self.chain.chains.get((wallet, chain), [])
-        return [tx for tx in rows if tx.visible_at <= moment]
+        return [tx for tx in rows if tx.is_there(moment)]
 
     def newest(
         self, wallet: str, now: int, count: int, *, chain: str | None = None, bound: float | None = None,
@@ -86,14 +88,14 @@ class World:
         page: list[Tx] = []
         while end and len(page) < count:
             end -= 1
-            if rows[end].visible_at <= now and wanted(rows[end]):
+            if rows[end].is_there(now) and wanted(rows[end]):
                 page.append(rows[end])
         return page
 
     def wallet_units(self, wallet: str, now: Moment) -> int:
         """Base units in one exchange wallet: its visible and settled rows."""
         moment = self.grow(now)
-        return sum(r.units for r in self.exchange.entries[wallet] if r.visible_at <= moment and r.is_settled(moment))
+        return sum(row.units for row in self.entries(wallet, now) if row.is_settled(moment))
 
     def token_units(self, address: str, now: Moment) -> dict[Token, int]:
         """Base units of every token an address ever moved, scams included."""
@@ -108,6 +110,25 @@ class World:
                     sums[token] += units
         order = {token: number for number, token in enumerate(TOKENS)}
         return dict(sorted(sums.items(), key=lambda item: order[item[0]]))
+
+    def vanish(self, at: Moment, vendor: str, rng: Random, since: Moment | None = None) -> dict | None:
+        """One row of the vendor's, drawn by `rng`, is gone from `at` on: from histories and balances.
+
+        Drawn among those listed a second before, with time >= `since`, that nothing else leans
+        on. Returns the truth about it as it last stood, or None where there is no such row.
+        """
+        gone = self.grow(at)
+        first, last = -(2**62) if since is None else seconds(since), gone - 1
+        rows = [row for name in WALLETS for row in self.entries(name, last) if row.created >= first] \
+            if vendor == "coinbase" else \
+            [tx for wallet in ADDRESSES for tx in self.txs(wallet, last) if tx.time >= first]
+        rows = [row for row in rows if row.may_vanish and row.is_there(gone)]
+        if not rows:
+            return None
+        row = rng.choice(rows)
+        row.gone_at = gone
+        self._sums.cache_clear()
+        return row.truth(last)
 
     # The truth.
 

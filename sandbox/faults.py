@@ -1,0 +1,164 @@
+"""Faults on demand: what an API does to its callers on a bad day, by name, from a seed.
+
+    --faults chaos:0.2            at any call, one of the passing faults, one call in five
+    --faults cut:0.1,clock_skew   several at once; a call suffers the first that strikes
+
+Whether a fault strikes depends on the seed, its name, the vendor and the number of the call
+alone. A passing fault strikes one and the same call at most LONGEST_RUN times running, so six
+tries survive any of them; `key_revoked` and `units_exhausted` last until they are turned off.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+
+from starlette.responses import Response
+
+from sandbox.answers import coinbase_error, debank_error
+from sandbox.moments import http_date
+from sandbox.spoil import SPOILED
+
+LONGEST_RUN = 3
+VENDORS = ("coinbase", "debank")
+
+# Answers given instead of the vendor's own: (status said, status of the HTTP answer).
+_INSTEAD = {
+    "rate_limited": (429, 429), "rate_limited_silent": (429, 429), "server_errors": (500, 500),
+    "error_body": (500, 200), "key_revoked": (401, 401), "key_revoked_body": (401, 200),
+    "units_exhausted": (403, 403), "units_exhausted_body": (403, 200),
+}
+LASTING = ("key_revoked", "key_revoked_body", "units_exhausted", "units_exhausted_body")
+TRANSIENT = (
+    "rate_limited", "rate_limited_silent", "server_errors", "timeouts", "cut", "error_body", *SPOILED,
+)
+# These do not spoil an answer: the Date header is off, or the world itself moves on.
+WORLDLY = ("clock_skew", "changing_rows", "vanishing")
+PROFILES = ("none", "chaos", *TRANSIENT, *WORLDLY, *LASTING)
+RATES = {"chaos": 0.15, "vanishing": 0.01} | dict.fromkeys(TRANSIENT, 0.3)  # others: every call
+
+
+@dataclass
+class Rule:
+    """`count` strikes are left (None: without end), after `after` calls that pass unharmed."""
+
+    name: str
+    rate: float
+    vendor: str | None = None
+    count: int | None = None
+    after: int = 0
+
+
+@dataclass(frozen=True)
+class Strike:
+    """One fault that struck: its kind, and the draws that belong to this call."""
+
+    kind: str
+    rng: Random
+    rule: Rule
+
+
+def parse(text: str, **more) -> list[Rule]:
+    """Rules of NAME[:rate][,NAME[:rate]…]; ValueError names what is wrong and what there is."""
+    rules = []
+    for part in (part.strip() for part in text.split(",")):
+        name, _, rate = part.partition(":")
+        if name not in PROFILES:
+            raise ValueError(f"unknown fault profile {name!r}; there are {', '.join(PROFILES)}")
+        try:
+            share = float(rate or RATES.get(name, 1.0))
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            raise ValueError(f"the rate of {part!r} is not between 0 and 1; write it like {name}:0.2")
+        if name != "none":
+            rules.append(Rule(name, share, **more))
+    return rules
+
+
+class Faults:
+    """Which call suffers what. `struck[vendor, kind]` counts what really happened."""
+
+    def __init__(self, seed: int, text: str = "none", hold: float = 35.0) -> None:
+        self.seed, self.hold = seed, hold
+        self.struck: Counter = Counter()
+        self.set(text)
+
+    def set(
+        self, profile: str = "none", rate: float | None = None, vendor: str | None = None,
+        count: int | None = None, after: int = 0,
+    ) -> None:
+        """Replace what is set for `vendor` (None: all); `rate` is that of every profile named."""
+        if vendor not in (None, *VENDORS):
+            raise ValueError(f"vendor is {vendor!r}; write coinbase, debank or null for both")
+        rules = parse(profile, vendor=vendor, count=count, after=int(after))
+        if rate is not None:
+            if not 0 <= float(rate) <= 1:
+                raise ValueError(f"rate is {rate}, not between 0 and 1")
+            for rule in rules:
+                rule.rate = float(rate)
+        kept = [] if vendor is None else [r for r in self.rules if r.vendor != vendor]
+        self.rules = kept + rules
+        self._calls: Counter = Counter()   # by rule and vendor
+        self._running: Counter = Counter()  # strikes in a row, by call
+
+    def strikes(self, vendor: str, call: str) -> list[Strike]:
+        """What the vendor's next call suffers: any that are WORLDLY, then at most one other."""
+        found: list[Strike] = []
+        for rule in self.rules:
+            if rule.vendor not in (None, vendor) or rule.count == 0:
+                continue
+            self._calls[rule.name, vendor] += 1
+            number = self._calls[rule.name, vendor]
+            rng = Random(f"ledgerhouse/{self.seed}/faults/{rule.name}/{vendor}/{number}")
+            if number <= rule.after or rng.random() >= rule.rate:
+                continue
+            kind = rng.choice(TRANSIENT) if rule.name == "chaos" else rule.name
+            if kind in WORLDLY:
+                found.insert(0, Strike(kind, rng, rule))
+            elif (not found or found[-1].kind in WORLDLY) and (
+                    kind in LASTING or self._running[vendor, call] < LONGEST_RUN):
+                found.append(Strike(kind, rng, rule))
+        return found
+
+    def done(self, vendor: str, call: str, struck: list[Strike]) -> None:
+        """The call is answered and really suffered these."""
+        for strike in struck:
+            self.struck[vendor, strike.kind] += 1
+            if strike.rule.count:
+                strike.rule.count -= 1
+        if any(strike.kind in TRANSIENT for strike in struck):
+            self._running[vendor, call] += 1
+        else:
+            self._running.pop((vendor, call), None)
+
+    def told(self) -> list[dict]:
+        return [vars(rule) for rule in self.rules]
+
+    def stats(self) -> dict:
+        return {v: {kind: n for (of, kind), n in sorted(self.struck.items()) if of == v} for v in VENDORS}
+
+
+def instead(strike: Strike, vendor: str, path: str, now: int) -> Response | None:
+    """The answer that stands in for the vendor's, or None where the vendor has no such fault.
+
+    Retry-After comes in seconds or as an HTTP date, by the sandbox's clock.
+    """
+    if strike.kind not in _INSTEAD or ("units" in strike.kind and vendor != "debank"):
+        return None
+    said, status = _INSTEAD[strike.kind]
+    if strike.kind == "error_body":
+        said = strike.rng.choice((429, 500))
+    answer = debank_error(said) if vendor == "debank" else coinbase_error(said, path)
+    answer.status_code = status
+    if strike.kind == "rate_limited":
+        wait = strike.rng.randrange(1, 8)
+        answer.headers["Retry-After"] = str(wait) if strike.rng.random() < 0.5 else http_date(now + wait)
+    return answer
+
+
+def skew(strike: Strike) -> int:
+    """Seconds the Date header is off: 2 to 20 minutes, ahead or behind."""
+    return strike.rng.choice((-1, 1)) * strike.rng.randrange(120, 1200)
+

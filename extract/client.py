@@ -7,7 +7,7 @@
         └── UnitsExhausted   prepaid units are used up: refill, then run again
 
 A source sends one HTTP request in `send()` and raises one of these; everything else about
-calling (when, how often, what is written down) is decided here.
+calling (when, how often, how many at once, what is written down) is decided here.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from threading import Event, Lock, Thread
 from typing import Any
 from uuid import uuid4
 
-from extract.source import UTC, utc
+from extract.pacing import Bucket, Pacing, Window
+from extract.source import UTC, Rate, utc
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ TRIES = 6          # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is sur
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 TIMEOUT_S = 30.0
+WORKERS = 8        # at 80 ms a call, 100 calls a second
 
 
 class ExtractError(Exception):
@@ -68,60 +71,56 @@ class Answer:
     units_left: int | None = None
 
 
-@dataclass
-class Bucket:
-    """A token bucket: `rate` calls a second on average, `burst` at once."""
-
-    rate: float
-    burst: float = 1.0
-    level: float | None = None
-    at: float = 0.0
-
-    def delay(self, now: float) -> float:
-        """Take one token at monotonic time `now`; seconds to wait before it may be used."""
-        if self.level is None:
-            self.level, self.at = self.burst, now
-        self.level = min(self.burst, self.level + (now - self.at) * self.rate)
-        self.at = now
-        self.level -= 1.0
-        return max(0.0, -self.level / self.rate) if self.level < 0 else 0.0
+class _Stopped(Exception):
+    """Another thread of this client has failed: this one makes no further call."""
 
 
 class Client:
     """Calls one account of one source makes. `record` gets a dict per HTTP request, also failed.
 
-    `rates` maps an endpoint prefix to (calls a second, burst); the longest match counts.
-    `units` maps an endpoint to its price; `secrets` are struck out of every error text.
+    `rates` are the vendor's limits by endpoint prefix, or the Pacing that clients of one key
+    share; `units` maps an endpoint to its price; `secrets` are struck out of every error text.
+    Safe for several threads, whose calls share the limits; `record` is called by one at a time.
     """
 
     def __init__(
-        self, source: str, account: str, *, rates: Mapping[str, tuple[float, float]],
+        self, source: str, account: str, *, rates: Mapping[str, Rate] | Pacing,
         units: Mapping[str, int], record: Callable[[dict], None] = lambda call: None,
         secrets: tuple[str, ...] = (), tries: int = TRIES,
-        sleep: Callable[[float], None] = time.sleep, timer: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Any] | None = None,
+        timer: Callable[[], float] = time.monotonic,
     ):
         self.source, self.account = source, account
         self.calls = self.units_spent = 0
-        self._buckets = {prefix: Bucket(*rate) for prefix, rate in rates.items()}
+        self._pacing = rates if isinstance(rates, Pacing) else Pacing(rates)
         self._units, self._record, self._tries = units, record, tries
         self._secrets = tuple(s for s in secrets if s)
-        self._sleep, self._timer = sleep, timer
+        self._stopped, self._lock = Event(), Lock()
+        # Waiting for the event, not time.sleep: who sleeps is woken when another has failed.
+        self._sleep, self._timer = sleep or self._stopped.wait, timer
 
     def call(self, endpoint: str, send: Callable[[], Answer]) -> Answer:
         """One answer from `endpoint`, asked up to `tries` times.
 
         Raises Fatal at once, or the last Retriable after the tries are used up.
         """
+        limiter = self._pacing.of(endpoint)
         for attempt in range(1, self._tries + 1):
-            self._pace(endpoint)
+            self._pace(limiter)
             started = self._timer()
             try:
-                answer = send()
+                try:
+                    answer = send()
+                finally:
+                    if limiter:
+                        limiter.answered(self._timer())
             except ExtractError as error:
                 self._log(endpoint, started, status=getattr(error, "status", None), error=error)
+                wait = self._backoff(error, attempt)
+                if limiter and isinstance(error, RateLimited):
+                    limiter.hold(self._timer() + wait)  # the limit is everybody's
                 if isinstance(error, Fatal) or attempt == self._tries:
                     raise self._explained(error, endpoint, attempt) from None
-                wait = self._backoff(error, attempt)
                 log.warning("%s %s: %s; asking again in %.1f s (try %d of %d)", self.source,
                             endpoint, self._clean(error), wait, attempt, self._tries)
                 self._sleep(wait)
@@ -131,10 +130,68 @@ class Client:
                 return answer
         raise AssertionError("unreachable")
 
-    def _pace(self, endpoint: str) -> None:
-        prefixes = [p for p in self._buckets if endpoint.startswith(p)]
-        if prefixes and (wait := self._buckets[max(prefixes, key=len)].delay(self._timer())):
-            self._sleep(wait)
+    def together(self, work: Callable[[Any, Callable[[Any], bool]], None], first: Any,
+                 workers: int = WORKERS) -> None:
+        """Run `work(item, fork)` on `first`, and on every item forked meanwhile, up to `workers`
+        at once; `first` runs in the calling thread, so that without a fork there is no other.
+
+        `fork(item)` begins an item in a thread of its own and returns True; where `workers` are
+        busy it returns False and begins nothing. The first error stops all others at their
+        next call (or wakes them from a wait) and is raised when every thread has ended.
+        """
+        threads: list[Thread] = []
+        errors: list[BaseException] = []
+        busy, lock = 1, Lock()
+
+        def run(item: Any) -> None:
+            nonlocal busy
+            try:
+                work(item, fork)
+            except BaseException as error:  # an interrupt of the calling thread, too
+                if not isinstance(error, _Stopped):
+                    errors.append(error)
+                self._stopped.set()
+            finally:
+                with lock:
+                    busy -= 1
+
+        def fork(item: Any) -> bool:
+            nonlocal busy
+            with lock:
+                if busy >= workers or self._stopped.is_set():
+                    return False
+                busy += 1
+                threads.append(Thread(target=run, args=(item,), daemon=True))
+                threads[-1].start()
+                return True
+
+        try:
+            run(first)
+            for thread in threads:  # grows while threads fork
+                thread.join()
+        except BaseException:
+            self._stopped.set()
+            for thread in threads:
+                thread.join()
+            raise
+        finally:
+            self._stopped.clear()
+        if errors:
+            raise next((e for e in errors if not isinstance(e, Exception)), errors[0])
+
+    def _pace(self, limiter: Bucket | Window | None) -> None:
+        """Wait until a call may be sent; raises _Stopped where none may be any more."""
+        self._go_on()
+        if limiter:
+            with limiter.turn:  # one waits at the front, the others queue behind it
+                self._go_on()
+                while wait := limiter.take(self._timer()):
+                    self._sleep(wait)
+                    self._go_on()
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise _Stopped
 
     def _backoff(self, error: Retriable, attempt: int) -> float:
         asked = getattr(error, "wait_s", None)
@@ -158,14 +215,17 @@ class Client:
 
     def _log(self, endpoint: str, started: float, *, status: int | None, rows: int | None = None,
              units: int = 0, units_left: int | None = None, error: Exception | None = None) -> None:
-        self.calls += 1
-        self.units_spent += units
-        self._record({
-            "call_id": uuid4().hex, "called_at": datetime.now(UTC).isoformat(), "source": self.source,
-            "account": self.account, "endpoint": endpoint, "status": status,
-            "duration_ms": round((self._timer() - started) * 1000), "rows": rows, "units": units,
-            "units_left": units_left, "error": self._clean(error) if error else None,
-        })
+        call = {
+            "call_id": uuid4().hex, "called_at": datetime.now(UTC).isoformat(),
+            "source": self.source, "account": self.account, "endpoint": endpoint,
+            "status": status, "duration_ms": round((self._timer() - started) * 1000),
+            "rows": rows, "units": units, "units_left": units_left,
+            "error": self._clean(error) if error else None,
+        }
+        with self._lock:
+            self.calls += 1
+            self.units_spent += units
+            self._record(call)
 
 
 def vendor_clock(headers: Mapping[str, str]) -> datetime:
@@ -176,13 +236,24 @@ def vendor_clock(headers: Mapping[str, str]) -> datetime:
         return datetime.now(UTC)
 
 
+def asked_wait(headers: Mapping[str, str]) -> float | None:
+    """Seconds that Retry-After asks for, None without one; a date is read by the vendor's clock."""
+    asked = str(headers.get("Retry-After") or headers.get("retry-after") or "").strip()
+    if asked.isdigit():
+        return float(asked)
+    try:
+        until = utc(parsedate_to_datetime(asked))
+    except (TypeError, ValueError):
+        return None
+    return max(0.0, (until - vendor_clock(headers)).total_seconds())
+
+
 def failed(status: int, text: str, headers: Mapping[str, str]) -> ExtractError:
     """The error that an HTTP status above 399 stands for, by what the caller should do next."""
     text = f"HTTP {status}: {text[:300] or 'no body'}"
     error: ExtractError
     if status == 429:
-        asked = headers.get("Retry-After", "")
-        error = RateLimited(text, float(asked) if asked.isdigit() else None)
+        error = RateLimited(text, asked_wait(headers))
     elif status >= 500 or status in (408, 425):
         error = Retriable(text)
     else:

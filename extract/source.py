@@ -115,6 +115,11 @@ class Dataset:
     moves_balances: bool = True
 
     @property
+    def has_history(self) -> bool:
+        """Rows about events, which a vendor lists by time (not snapshots, not dimensions)."""
+        return self.moves_balances and not self.dimension
+
+    @property
     def table(self) -> str:
         return f"raw.{self.name}"
 
@@ -179,14 +184,28 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """A vendor's limit: `calls` in `seconds`.
+
+    A token bucket that lets `burst` calls through at once; or, `strict`, a sliding window:
+    never more than `calls` in any `seconds`.
+    """
+
+    calls: int
+    seconds: float = 1.0
+    burst: int = 1
+    strict: bool = False
+
+
+@dataclass(frozen=True)
 class Source:
     """One API: how to fetch it, and the SQL that maps its landed pages to datasets.
 
     `mappings` gives, for each dataset, a SELECT over `pages(source, account, endpoint, params,
     body, received_at, as_of)` with the dataset's columns plus `page_id` and `item` (the
-    record's number in the page, the same in each dataset made of it). `rates` gives (calls a second, burst) per endpoint prefix; `units` the assumed
-    price of a call by endpoint. `monthly`: the API can seek in time, so long ranges are cut
-    into months.
+    record's number in the page, the same in each dataset made of it). `rates` gives the
+    vendor's limit per endpoint prefix; `units` the assumed price of a call by endpoint.
+    `monthly`: the API can seek in time, so long ranges are cut into months.
     """
 
     name: str
@@ -194,6 +213,6 @@ class Source:
     mappings: Mapping[str, str]
     fetch: Callable[[Any, Job], Fetched]
     connect: Callable[..., Any]
-    rates: Mapping[str, tuple[float, float]]
+    rates: Mapping[str, Rate]
     units: Mapping[str, int] = field(default_factory=dict)
     monthly: bool = False

@@ -1,13 +1,12 @@
 """Laws of the client: bounded tries, asked-for waits, every request logged, no secret told."""
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from threading import Barrier, Event, Thread
 
-from extract.client import (
-    Answer, Bucket, Client, Fatal, RateLimited, Retriable, failed, vendor_clock,
-)
-from extract.source import utc
+import pytest
+
+from extract.client import Answer, Client, Fatal, RateLimited, Retriable, failed, vendor_clock
+from extract.pacing import Pacing
+from extract.source import Rate, utc
 
 OK = Answer(200, "{}", {}, utc("2026-01-01"), rows=3)
 
@@ -73,27 +72,93 @@ def test_retry_after_is_honoured_and_absent_it_the_wait_grows():
     assert all(0.25 * 2 ** n <= wait <= 0.5 * 2 ** n for n, wait in enumerate(clock.slept))
 
 
-@given(st.floats(0.5, 200), st.integers(1, 50), st.integers(2, 120))
-def test_a_bucket_never_passes_its_rate(rate, burst, calls):
-    bucket, now, sent = Bucket(rate, burst), 0.0, []
-    for _ in range(calls):
-        now += bucket.delay(now)
-        sent.append(now)
-    for i in range(len(sent)):
-        for j in range(i, len(sent)):
-            assert j - i + 1 <= burst + (sent[j] - sent[i]) * rate + 1e-6
-    assert sent[-1] <= max(0, calls - burst) / rate + 1e-6, "and it is no slower than it must be"
-
-
 def test_the_longest_prefix_paces():
     clock = Clock()
-    caller = client(clock, [], rates={"/v1/": (1.0, 1), "/v1/fast": (1000.0, 1000)})
+    caller = client(clock, [], rates={"/v1/": Rate(1), "/v1/fast": Rate(1000, burst=1000)})
     for _ in range(10):
         caller.call("/v1/fast/x", lambda: OK)
     assert clock.now == 0
     for _ in range(3):
         caller.call("/v1/slow", lambda: OK)
-    assert clock.now == pytest.approx(2)
+    assert clock.now == pytest.approx(2 / 0.98)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_one_told_to_slow_down_holds_everybody_back(strict):
+    clock, others = Clock(), []
+
+    def sleep(seconds):
+        others.append(pacing.of("/v1/y").take(clock()))  # what another thread would be told
+        clock.sleep(seconds)
+
+    pacing = Pacing({"/v1/": Rate(100, burst=100, strict=strict)})
+    caller = Client("debank", "0xabc", rates=pacing, units={}, sleep=sleep, timer=clock, tries=2)
+    caller.call("/v1/x", sender(failed(429, "", {"Retry-After": "17"}), OK))
+    assert others == [17] and clock.now == 17
+    with pytest.raises(RateLimited):
+        caller.call("/v1/x", sender(*[failed(429, "", {"Retry-After": "5"})] * 2))
+    assert pacing.of("/v1/y").take(clock()) == 5, "also after the last try"
+
+
+def test_work_that_forks_is_done_once_by_no_more_threads_than_asked_for():
+    caller, done, alone = client(Clock(), []), [], []
+    met = Barrier(3, timeout=20)
+
+    def work(item, fork):
+        caller.call("/x", lambda: OK)
+        if item == 0:
+            assert fork(1) and fork(2) and not fork(3), "three workers are busy"
+        met.wait()
+        done.append(item)
+
+    caller.together(work, 0, workers=3)
+    assert sorted(done) == [0, 1, 2] and caller.calls == 3 and caller.units_spent == 21
+    caller.together(lambda item, fork: alone.append(item), 7)
+    assert alone == [7]
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+@pytest.mark.parametrize("error", [Fatal, KeyboardInterrupt])
+def test_the_first_error_stops_the_others_at_their_next_call_and_is_raised(failing, error):
+    caller, calls = Client("debank", "0xabc", rates={}, units={}), []
+    begun, failed_already = Barrier(3, timeout=20), Event()
+
+    def work(item, fork):
+        if item == 0:
+            assert fork(1) and fork(2)
+        begun.wait()
+        if item == failing:
+            failed_already.set()
+            raise error("no units")
+        failed_already.wait(20)
+        caller._sleep(60)  # a wait is cut short
+        caller.call("/x", lambda: calls.append(item))
+
+    with pytest.raises(error, match="no units"):
+        caller.together(work, 0)
+    assert calls == [] and caller.calls == 0
+    assert caller.call("/x", lambda: OK) is OK, "the client itself is as good as before"
+
+
+def test_counts_and_the_log_are_whole_when_threads_call_together():
+    inside, overlaps, calls = [], [], []
+
+    def record(call):
+        inside.append(1)
+        overlaps.append(len(inside) > 1)
+        calls.append(call["call_id"])
+        inside.pop()
+
+    caller = Client("debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={"/x": 1},
+                    record=record)
+    threads = [Thread(target=lambda: [caller.call("/x", lambda: OK) for _ in range(200)])
+               for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert caller.calls == caller.units_spent == len(set(calls)) == 1600
+    assert not any(overlaps)
 
 
 def test_the_vendors_clock_is_the_date_header():

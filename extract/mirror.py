@@ -2,8 +2,8 @@
 
 Airflow's REST API (v2) says how every attempt ended, also the killed ones; the attempts' own
 records say what they did (rows, calls, units). Both are merged by (dag, run, task, map index,
-try). A run that is not over yet, such as the one the mirror itself is part of, is looked at
-again by the next mirror.
+try). A run that was not over when the mirror looked, such as the one the mirror itself is part
+of, is looked at again by the next mirror; so is one that was cleared since.
 
 https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html
 """
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from extract import attempts
+from extract.source import UTC, utc
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
     `get(path)` returns the parsed JSON of an Airflow REST path. `own` is the attempt (KEY) that
     is doing this: when the transaction commits it has succeeded, so it is written as such.
     """
+    looked_at = datetime.now(UTC)
     files, known = attempts.read(records)
     rows: dict[tuple, dict[str, Any]] = {}
     for dag_id, run_id in _runs_to_read(con, get, dag_ids, known):
@@ -51,7 +54,7 @@ def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
         rows[own]["state"] = "success"
     con.execute("BEGIN")
     for row in rows.values():
-        _upsert(con, row)
+        _upsert(con, row, looked_at)
     con.execute("COMMIT")
     for file in files:
         file.unlink(missing_ok=True)
@@ -59,15 +62,21 @@ def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
 
 
 def _runs_to_read(con, get: Get, dag_ids: Iterable[str], known) -> list[tuple[str, str]]:
-    """Runs with unread records, runs the mirror left unfinished, and recent ones it never saw."""
+    """Runs with unread records, runs the mirror left unfinished, and recent ones not seen since
+    they ended: a task that never started, or does nothing, leaves no record.
+    """
     wanted = {(key[0], key[1]) for key in known}
     wanted |= set(con.execute(
         "SELECT DISTINCT dag_id, run_id FROM ops.sync_runs WHERE state IS NULL OR "
         f"state NOT IN {FINAL}").fetchall())
-    seen = set(con.execute("SELECT DISTINCT dag_id, run_id FROM ops.sync_runs").fetchall())
+    looked = {(dag_id, run_id): utc(at) for dag_id, run_id, at in con.execute(
+        "SELECT dag_id, run_id, max(mirrored_at) FROM ops.sync_runs GROUP BY ALL").fetchall()}
     for dag_id in dag_ids:
         recent = get(f"/api/v2/dags/{dag_id}/dagRuns?order_by=-id&limit={RECENT_RUNS}")
-        wanted |= {(dag_id, run["dag_run_id"]) for run in recent["dag_runs"]} - seen
+        for run in recent["dag_runs"]:
+            at, ended = looked.get((dag_id, run["dag_run_id"])), run.get("end_date")
+            if at is None or ended is None or utc(ended) >= at:
+                wanted.add((dag_id, run["dag_run_id"]))
     return sorted(wanted)
 
 
@@ -104,7 +113,7 @@ def _run(get: Get, dag_id: str, run_id: str) -> dict[tuple, dict[str, Any]]:
             return found
 
 
-def _upsert(con, row: dict[str, Any]) -> None:
+def _upsert(con, row: dict[str, Any], looked_at: datetime) -> None:
     """Write one attempt; what an earlier mirror knew and this one does not is kept."""
     key = [row[k] for k in attempts.KEY]
     where = " AND ".join(f"{k} = ?" for k in attempts.KEY)
@@ -118,4 +127,4 @@ def _upsert(con, row: dict[str, Any]) -> None:
                       else "?" for c in COLUMNS)
     con.execute(
         f"INSERT INTO ops.sync_runs ({', '.join(COLUMNS)}, mirrored_at) "
-        f"VALUES ({marks}, now()::TIMESTAMP)", [row.get(c) for c in COLUMNS])
+        f"VALUES ({marks}, ?)", [*(row.get(c) for c in COLUMNS), looked_at.replace(tzinfo=None)])

@@ -1,0 +1,368 @@
+"""The whole stack, live: five runs by the real scheduler, and what the warehouse held after each.
+
+One story is played once, against the sandbox: a history; the scheduled sync that closes the hole
+up to the last boundary; a sync whose DeBank refuses the key; the sync that heals it, in which a
+fetch is killed; a backfill of covered time. The warehouse is copied after each run, and the
+tests read the copies when everything has ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import shutil
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+
+import duckdb
+import psutil
+import pytest
+import requests
+
+from books import ACCOUNTS, assert_truth
+from extract.source import Interval, iso
+from extract.transform import sqlmesh_plan
+from extract.warehouse import WarehouseBusy, hold
+from sandbox import keys
+from sandbox.world import World
+from stack.follow import RunFailed, follow
+from stack.init import pools
+from stack.live import running
+from test_stack import belonging_to
+
+SEED, SCALE = 7, 0.5
+SIX_HOURS = timedelta(hours=6)
+QUIET = timedelta(minutes=6)  # the story is over before the scheduler's next boundary
+LIMIT_S = 240.0
+
+
+@dataclass
+class Step:
+    """A run that has ended: its row and its tasks as Airflow tells, and the warehouse then."""
+
+    run: dict
+    tasks: list[dict]
+    clock: datetime   # the sandbox's
+    calls: int        # the sandbox's count since its start
+    failure: str
+    warehouse: Path
+
+    @contextmanager
+    def open(self):
+        with duckdb.connect(str(self.warehouse), read_only=True) as con:
+            con.execute("SET TimeZone = 'UTC'")
+            yield con
+
+    def rows(self, sql: str, *params) -> list[tuple]:
+        with self.open() as con:
+            return con.execute(sql, list(params)).fetchall()
+
+
+@dataclass
+class Story:
+    """What was seen while the stack ran; `world` is the sandbox's, built again from its seed."""
+
+    var: Path
+    world: World
+    start: datetime
+    boundary: datetime
+    facts: dict = field(default_factory=dict)
+    steps: dict[str, Step] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Step:
+        try:
+            return self.__dict__["steps"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def boundary() -> datetime:
+    """The last boundary of six hours by the real clock, when the next one is far enough."""
+    while True:
+        now = datetime.now(timezone.utc)
+        last = now.replace(hour=now.hour // 6 * 6, minute=0, second=0, microsecond=0)
+        if last + SIX_HOURS - now > QUIET:
+            return last
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory) -> Story:
+    root, last = tmp_path_factory.mktemp("live"), boundary()
+    start = (last - timedelta(days=45)).replace(hour=0)
+    told = Story(root / "var", World(SEED, iso(start), SCALE), start, last)
+    env = {"RETRY_DELAY_S": "1", "SYNC_START_DATE": iso(last - 3 * SIX_HOURS)}
+    with running(told.var, seed=SEED, now=last, start=start, scale=SCALE, env=env) as stack:
+        play(stack, told, root)
+    told.facts["left"] = belonging_to(told.var)
+    return told
+
+
+def play(stack, told: Story, root: Path) -> None:
+    rest, facts, last = stack.rest, told.facts, told.boundary
+
+    def control(path: str, **body) -> None:
+        requests.post(f"{stack.sandbox_url}/_control/{path}", json=body,
+                      timeout=30).raise_for_status()
+
+    def step(name: str, dag: str, run: str, clock: datetime) -> None:
+        failure = ""
+        try:
+            follow(stack, dag, run, lambda _: None)
+        except RunFailed as error:
+            failure = str(error)
+        folder = root / name
+        folder.mkdir()
+        with hold(told.var / "warehouse.duckdb", "tests", LIMIT_S) as held:
+            for file in held.parent.glob("warehouse.duckdb*"):
+                shutil.copy(file, folder)
+        stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
+        told.steps[name] = Step(rest.run(dag, run), rest.task_instances(dag, run), clock,
+                                sum(stats["total"].values()), failure,
+                                folder / "warehouse.duckdb")
+
+    rest.wait_for_dags("history", "sync")
+    facts |= {"dags": rest.dags(), "errors": rest.import_errors(),
+              "pools": rest.call("GET", "/pools", limit=100)["pools"]}
+
+    rest.unpause("history")
+    until = last - timedelta(days=4)
+    control("clock", now=iso(until))
+    step("history", "history", rest.trigger("history", {
+        "interval_start": iso(told.start), "interval_end": iso(until)}), until)
+
+    control("clock", now=iso(last))
+    rest.unpause("sync")  # makes the run of the last whole interval
+    step("scheduled", "sync", await_run(rest, "scheduled")["dag_run_id"], last)
+
+    first, second = last + timedelta(days=4), last + timedelta(days=8)
+    control("clock", now=iso(first))
+    control("fail", vendor="debank", status=401)
+    step("failing", "sync", rest.trigger("sync", interval=(last, first)), first)
+
+    control("clock", now=iso(second))
+    # One call is told to come back in a minute: that fetch is killed while it waits.
+    control("fail", vendor="debank", status=429, retry_after=60, count=1)
+    run = rest.trigger("sync", interval=(first, second))
+    facts["killed"] = kill_fetch(stack, told.var, status=429)
+    step("healing", "sync", run, second)
+
+    covered = iso(last - 2 * SIX_HOURS)
+    rest.call("POST", "/backfills", {
+        "dag_id": "sync", "from_date": covered, "to_date": covered, "max_active_runs": 1,
+        "dag_run_conf": {}, "run_backwards": False, "reprocess_behavior": "none"})
+    step("backfill", "sync", await_run(rest, "backfill")["dag_run_id"], second)
+
+    facts["runs"] = [r["run_type"] for r in rest.call("GET", "/dags/sync/dagRuns")["dag_runs"]]
+    with hold(told.var / "warehouse.duckdb", "task sync.load of run R", LIMIT_S):
+        with pytest.raises(WarehouseBusy) as busy:
+            sqlmesh_plan(["dev"], told.var / "warehouse.duckdb", wait_s=0.2)
+    facts["plan"] = str(busy.value)
+
+
+def await_run(rest, run_type: str) -> dict:
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        runs = rest.call("GET", "/dags/sync/dagRuns", run_type=run_type)["dag_runs"]
+        if runs:
+            return runs[0]
+        time.sleep(0.2)
+    raise AssertionError(f"no {run_type} run of sync within {LIMIT_S:.0f} s")
+
+
+def kill_fetch(stack, var: Path, status: int) -> dict:
+    """SIGKILL the process whose call log ends with `status`; that line of the log."""
+    (scheduler,) = [s for s in stack.processes.services if s.name == "scheduler"]
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        for process in psutil.Process(scheduler.popen.pid).children(recursive=True):
+            try:
+                logs = [f.path for f in process.open_files() if f.path.endswith(".jsonl")
+                        and Path(f.path).parent == var / "calls" / "inbox"]
+            except psutil.Error:
+                continue
+            for log in logs:
+                lines = Path(log).read_text().splitlines(keepends=True)
+                if lines and lines[-1].endswith("\n") and \
+                        (call := json.loads(lines[-1]))["status"] == status:
+                    process.kill()
+                    return call
+        time.sleep(0.1)
+    raise AssertionError(f"no fetch was at work within {LIMIT_S:.0f} s")
+
+
+# --- what the runs left -----------------------------------------------------------------------
+
+
+def test_every_dag_file_imports_and_every_pool_has_one_slot(story):
+    assert story.facts["errors"] == {}
+    assert set(story.facts["dags"]) == {"history", "sync"}
+    slots = {p["name"]: p["slots"] for p in story.facts["pools"] if p["name"] != "default_pool"}
+    assert slots == dict.fromkeys(pools(), 1)
+
+
+@pytest.mark.parametrize("name", ["history", "scheduled", "healing", "backfill"])
+def test_a_run_that_succeeds_leaves_the_truth_and_nothing_to_do(story, name):
+    step = getattr(story, name)
+    assert step.run["state"] == "success", step.failure
+    with step.open() as con:
+        assert_truth(SimpleNamespace(con=con), story.world, iso(step.clock))
+    assert step.rows("SELECT * FROM ops.touched_days") == [], "the checked days are consumed"
+    assert step.rows("SELECT * FROM ops.checkpoints WHERE run_id = ? AND NOT success "
+                     "AND severity = 'critical'", step.run["dag_run_id"]) == []
+    assert step.rows("SELECT * FROM ops.checkpoints WHERE run_id = ?", step.run["dag_run_id"])
+
+
+@pytest.mark.parametrize("name", ["scheduled", "healing"])
+def test_a_sync_reconciles_every_account_at_its_end(story, name):
+    step = getattr(story, name)
+    found = step.rows("SELECT DISTINCT source, account, snapshot_ts, status "
+                      "FROM curated.reconciliation")
+    assert sorted(found) == sorted((a.source, a.account, step.clock.replace(tzinfo=None),
+                                    "reconciled") for a in ACCOUNTS)
+
+
+def test_the_scheduler_made_one_run_and_caught_up_no_other(story):
+    """Three intervals had passed since the DAG's start."""
+    assert sorted(story.facts["runs"]) == ["backfill", "manual", "manual", "scheduled"], (
+        f"run this again: a boundary of six hours passed while it was at work for more than {QUIET}"
+        if story.facts["runs"].count("scheduled") > 1 else "")
+
+
+def test_the_scheduled_run_closes_the_hole_before_its_interval(story):
+    run = story.scheduled.run
+    assert run["run_type"] == "scheduled"
+    assert Interval(run["data_interval_start"], run["data_interval_end"]) == Interval(
+        story.boundary - SIX_HOURS, story.boundary)
+    holes = [m for step in (story.history, story.scheduled) for m in uncovered(story, step)]
+    assert holes == []
+
+
+def uncovered(story: Story, step: Step) -> list[tuple[str, Interval]]:
+    """What no account covers, from the start to the step's clock."""
+    from extract import coverage
+    from extract.sources import all_sources
+
+    sources, wanted = all_sources(), Interval(story.start, step.clock)
+    with step.open() as con:
+        return [(a.source, hole) for a in ACCOUNTS
+                for hole in coverage.missing(con, sources[a.source], a.account, wanted)]
+
+
+def test_a_failing_source_fails_the_run_and_not_the_others(story):
+    failing, last = story.failing, iso(story.boundary)
+    assert failing.run["state"] == "failed" and "HTTP 401" in failing.failure
+    now = iso(failing.clock)
+    wanted = {r["entry_id"] for r in story.world.ledger(now) if r["time"] < now}
+    assert {e for (e,) in failing.rows("SELECT entry_id FROM raw.exchanges_ledger")} == wanted
+    assert any(r["time"] >= last for r in story.world.ledger(now)), "the interval had rows"
+    assert uncovered(story, failing) == [
+        ("debank", Interval(last, now)) for a in ACCOUNTS if a.source == "debank"]
+    assert any(r["time"] >= last for r in story.world.transactions(now)), "so had DeBank's"
+    assert failing.rows("SELECT source, sync_status FROM ops.sync_log ORDER BY ALL") == [
+        ("coinbase", "success"), ("debank", "failed")]
+    (sync,) = failing.rows("SELECT last_sync_ts FROM ops.sync_log WHERE source = 'debank'")
+    assert sync == (story.boundary.replace(tzinfo=None),)
+
+
+def test_the_next_sync_fetches_the_hole(story):
+    assert uncovered(story, story.healing) == []
+    assert story.healing.rows("SELECT source, sync_status FROM ops.sync_log ORDER BY ALL") == [
+        ("coinbase", "success"), ("debank", "success")]
+
+
+def test_the_mirror_has_every_attempt_of_every_run(story):
+    for name, step in story.steps.items():
+        newest = {(t["task_id"], t["map_index"]): (t["try_number"], t["state"])
+                  for t in step.tasks}
+        mirrored = step.rows(
+            "SELECT task_id, map_index, max(try_number), arg_max(state, try_number) "
+            "FROM ops.sync_runs WHERE run_id = ? GROUP BY ALL", step.run["dag_run_id"])
+        assert {(t, m): (n, s) for t, m, n, s in mirrored} == newest, name
+        assert {t for (t,) in step.rows("SELECT DISTINCT run_type FROM ops.sync_runs WHERE "
+                                        "run_id = ?", step.run["dag_run_id"])} == {
+            step.run["run_type"]}
+        calls, landed = step.rows(
+            "SELECT (SELECT count(*) FROM ops.api_calls WHERE run_id = $1), "
+            "(SELECT coalesce(sum(calls), 0) FROM ops.sync_runs WHERE run_id = $1)",
+            step.run["dag_run_id"])[0]
+        # A killed attempt cannot say how many calls it made; the call log can.
+        assert calls - landed == (1 if name == "healing" else 0), name
+    assert not list((story.var / "attempts").glob("*.json"))
+
+
+def test_a_failed_attempt_says_why_and_tells_no_secret(story):
+    failed = story.failing.rows(
+        "SELECT source, account, rows, error, try_number FROM ops.sync_runs WHERE run_id = ? "
+        "AND state = 'failed'", story.failing.run["dag_run_id"])
+    assert sorted(account for _, account, *_ in failed) == sorted(
+        a.account for a in ACCOUNTS if a.source == "debank")
+    for source, account, rows, error, number in failed:
+        assert re.search(rf"debank account {account}, /v1/\S+: HTTP 401", error)
+        assert (source, rows, number) == ("debank", None, 1), "a wrong key is asked once"
+
+
+def test_a_killed_fetch_is_tried_again_and_no_row_is_double(story):
+    task = story.facts["killed"]
+    assert task["task_id"] == "fetch_debank" and task["status"] == 429
+    tries = story.healing.rows(
+        "SELECT try_number, state, account FROM ops.sync_runs WHERE run_id = ? AND task_id = ? "
+        "AND map_index = ? ORDER BY try_number", task["run_id"], task["task_id"],
+        task["map_index"])
+    assert tries == [(1, "failed", task["account"]), (2, "success", task["account"])]
+    assert story.healing.rows("SELECT try_number, error FROM ops.api_calls WHERE call_id = ?",
+                              task["call_id"]) == [(1, task["error"])]
+
+
+def test_a_backfill_of_covered_time_costs_no_call(story):
+    backfill = story.backfill
+    assert backfill.run["run_type"] == "backfill"
+    assert backfill.calls == story.healing.calls
+    start = story.boundary - 2 * SIX_HOURS
+    assert backfill.rows(
+        "SELECT DISTINCT run_type, interval_start, interval_end FROM ops.sync_runs "
+        "WHERE run_id = ? AND task_id LIKE 'plan%'", backfill.run["dag_run_id"]) == [
+        ("backfill", start.replace(tzinfo=None), (start + SIX_HOURS).replace(tzinfo=None))]
+    assert {t["state"] for t in backfill.tasks if t["task_id"].startswith("fetch")} == {"skipped"}
+
+
+def test_the_sandbox_counted_the_same_calls(story):
+    counted = story.backfill.rows("SELECT count(*) FROM ops.api_calls WHERE status IS NOT NULL")
+    assert counted == [(story.backfill.calls,)]
+
+
+def test_a_plan_beside_a_task_waits_and_says_for_whom(story):
+    assert re.fullmatch(r"sqlmesh plan waited 0 s for warehouse\.duckdb; it is held by "
+                        r"task sync\.load of run R \(process \d+, since .*\)\. .*",
+                        story.facts["plan"])
+
+
+def test_no_secret_is_written_anywhere_but_in_the_settings(story):
+    """Not in a task's log, the landing, the call log, a record, the warehouse or the Data Docs."""
+    secrets = [keys.DEBANK_KEY, *(line for line in keys.KEY_PEM.splitlines() if "-" not in line)]
+    read = 0
+    for file in (*story.var.rglob("*"), *(s.warehouse for s in story.steps.values())):
+        if file.is_file() and "postgres" not in file.relative_to(story.var.parent).parts:
+            content, read = contents(file), read + 1
+            assert not [s for s in secrets if s.encode() in content], file
+    assert read > 50
+
+
+def contents(file: Path) -> bytes:
+    if file.suffix != ".zst":
+        return file.read_bytes()
+    import zstandard
+
+    with open(file, "rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+        return stream.read()
+
+
+def test_nothing_is_left_running_or_locked(story):
+    assert story.facts["left"] == []
+    with open(story.var / "warehouse.duckdb.lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -33,6 +33,8 @@ META = (
     Column("first_seen_at", "TIMESTAMP", "vendor's clock when the row was first met, UTC"),
     Column("changed_at", "TIMESTAMP", "vendor's clock when this version was first met, UTC"),
     Column("batch_id", "VARCHAR", "the load that wrote this version (ops.batches)"),
+    Column("vanished_at", "TIMESTAMP", "vendor's clock when a whole reading of its time no "
+           "longer had the row, UTC; NULL while it is there"),
 )
 
 EXCHANGES_TRADES = Dataset(

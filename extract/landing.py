@@ -3,7 +3,8 @@
 One file a fetch, `<source>~<account>~<start>~<end>~<id>.jsonl.zst`: a header line (what was
 asked, what it covers and why paging ended), then a line a page with the body as text. A file
 appears by one rename after its fetch is whole, so whatever is seen is complete. New files
-wait in `inbox/`; the loader moves them to `<source>/<YYYY-MM>/` once they are committed.
+wait in `inbox/`; the loader moves them to `<source>/<YYYY-MM>/` once they are committed, and
+notes in `loads.jsonl` which files it committed together, and in which order.
 """
 
 from __future__ import annotations
@@ -11,18 +12,33 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.source import Fetched, Job, iso
+from extract.source import Fetched, Job, iso, utc
 
 LEVEL = 6  # zstd: 3 costs 12 % more bytes, 12 costs three times the CPU (debank pages)
 
 
-def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any]) -> Path:
-    """Land one whole fetch; `run` says who made it (dag_id, run_id, …). Returns the file."""
+@dataclass(frozen=True)
+class Load:
+    """One committed batch: its place in the order of loads, and its files by name."""
+
+    sequence: int
+    batch_id: str
+    loaded_at: datetime
+    files: tuple[str, ...]
+
+
+def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
+          secrets: tuple[str, ...] = ()) -> Path:
+    """Land one whole fetch; `run` says who made it (dag_id, run_id, …). Returns the file.
+
+    `secrets` are struck out wherever a vendor has echoed them.
+    """
     import zstandard
 
     inbox = Path(root) / "inbox"
@@ -31,6 +47,7 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any]) -> Path:
     name = f"{job.source}~{job.account}~{stamp}~{uuid4().hex[:12]}.jsonl.zst"
     header = {
         "kind": "fetch", **job.as_dict(), **run,
+        "read_at": iso(min(page.received_at for page in fetched.pages)),
         "covered": [
             {"dataset": c.dataset, "start": iso(c.interval.start), "end": iso(c.interval.end),
              "reason": c.reason}
@@ -40,7 +57,7 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any]) -> Path:
     partial = inbox / f".{name}.part"
     with open(partial, "wb") as raw:
         with zstandard.ZstdCompressor(level=LEVEL).stream_writer(raw, closefd=False) as out:
-            out.write(_line(header))
+            out.write(_line(header, secrets))
             for number, page in enumerate(fetched.pages):
                 out.write(_line({
                     "kind": "page", "number": number,
@@ -48,14 +65,17 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any]) -> Path:
                     "received_at": iso(page.received_at),
                     "as_of": iso(page.as_of) if page.as_of else None,
                     "lo": iso(job.tail), "hi": iso(job.interval.end),
-                }))
+                }, secrets))
         raw.flush()
         os.fsync(raw.fileno())
     os.rename(partial, inbox / name)
     return inbox / name
 
 
-def _line(record: dict) -> bytes:
+def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
+    for secret in filter(None, secrets):
+        record = {name: value.replace(secret, "***") if isinstance(value, str) else value
+                  for name, value in record.items()}
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
@@ -81,3 +101,41 @@ def archive(root: Path, file: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     os.replace(file, folder / file.name)
     return folder / file.name
+
+
+def note_load(root: Path, load: Load) -> None:
+    """Append one committed batch to the order of loads, durably."""
+    line = _line({"sequence": load.sequence, "batch_id": load.batch_id,
+                  "loaded_at": iso(load.loaded_at), "files": list(load.files)})
+    with open(Path(root) / "loads.jsonl", "ab") as out:
+        # A kill may have left half a line: it must not swallow this one.
+        out.write(b"\n" + line if _is_torn(Path(out.name)) else line)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _is_torn(file: Path) -> bool:
+    with open(file, "rb") as read:
+        if read.seek(0, os.SEEK_END) == 0:
+            return False
+        read.seek(-1, os.SEEK_END)
+        return read.read(1) != b"\n"
+
+
+def loads(root: Path) -> list[Load]:
+    """The committed batches in their order, each once; half a line a kill has left is passed."""
+    found: dict[str, Load] = {}
+    file = Path(root) / "loads.jsonl"
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        found[told["batch_id"]] = Load(told["sequence"], told["batch_id"],
+                                       utc(told["loaded_at"]), tuple(told["files"]))
+    return sorted(found.values(), key=lambda load: load.sequence)
+
+
+def archived(root: Path) -> dict[str, Path]:
+    """Loaded files by name."""
+    return {file.name: file for file in sorted(Path(root).glob("*/*/*.jsonl.zst"))}

@@ -1,26 +1,30 @@
 """Landing → raw rows, history, coverage and touched days, in one transaction a batch.
 
 There is no primary key (DESIGN, decision 3): the batch is deduplicated, joined to the rows
-there are within the batch's own span of time, and sorted into new, changed, same and stale.
-Only new and changed rows are written; what they replace goes to `raw.history`. Every day that
-lost or gained anything is marked in `ops.touched_days`. Uniqueness over those days is asserted
-before the commit: either everything of a batch is there afterwards, or nothing.
+there are within the batch's own span of time, and judged (see merge). Only what differs is
+written; what it replaces goes to `raw.history`. Every day that lost or gained anything is
+marked in `ops.touched_days`. Uniqueness over those days is asserted before the commit: either
+everything of a batch is there afterwards, or nothing.
+
+Each committed batch is noted in the landing too (`loads.jsonl`), so that `extract.replay` can
+do exactly the same again from the landing alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Context, Decimal
 from itertools import groupby
 from pathlib import Path
-from uuid import uuid4
 
 from extract import landing
 from extract.datasets import DATASETS
 from extract.merge import merge
-from extract.source import Source
+from extract.source import UTC, Source, utc
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +41,7 @@ PAGES = f"""
 CREATE OR REPLACE TEMP TABLE pages AS
 SELECT row_number() OVER (ORDER BY f.filename, number) AS page_id, h.source, h.account, endpoint,
        params::JSON AS params, ({QUOTED_BODY})::JSON AS body,
-       received_at::TIMESTAMP AS received_at, as_of::TIMESTAMP AS as_of,
+       received_at::TIMESTAMP AS received_at, as_of::TIMESTAMP AS as_of, h.read_at,
        lo::TIMESTAMP AS lo, hi::TIMESTAMP AS hi, f.filename AS file
 FROM read_json(?, format = 'newline_delimited', compression = 'zstd', filename = true,
     maximum_object_size = 268435456, columns = {{kind: 'VARCHAR', number: 'INTEGER',
@@ -71,13 +75,14 @@ class Loaded:
     same: int = 0
     stale: int = 0
     removed: int = 0
+    vanished: int = 0
 
     def plus(self, other: Loaded) -> Loaded:
         return Loaded(*(a + b for a, b in zip(self.counts(), other.counts())))
 
     def counts(self) -> tuple[int, ...]:
         return (self.files, self.rows, self.new, self.changed, self.same, self.stale,
-                self.removed)
+                self.removed, self.vanished)
 
 
 def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
@@ -86,6 +91,7 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
     A file that cannot be loaded keeps no other from it; at the end LoadFailed names the first.
     """
     total, failures = Loaded(), []
+    _archive_loaded(con, root)
     for batch in batches(list(landing.waiting(root))):
         for part in (batch, *([f] for f in batch)):
             try:
@@ -96,16 +102,32 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
                     if part is batch:
                         break
                 continue
-            for file in part:
-                landing.archive(root, file)
+            _archive_loaded(con, root)
             total = total.plus(done)
             log.info("loaded %d files: %d rows, %d new, %d changed, %d same, %d stale, "
-                     "%d removed", *done.counts())
+                     "%d removed, %d vanished", *done.counts())
             if part is batch:
                 break
     if failures:
         raise LoadFailed(f"{len(failures)} of the files could not be loaded. {failures[0]}")
     return total
+
+
+def _archive_loaded(con, root: Path) -> None:
+    """Note the batches whose files are committed but still in the inbox, then move the files.
+
+    After a kill between commit and here, the next load does it: nothing is loaded twice.
+    """
+    here = {file.name: file for file in landing.waiting(root)}
+    done = con.execute(
+        "SELECT batch_id, sequence, loaded_at, list(file ORDER BY file) FROM ops.landed_files "
+        "WHERE batch_id IN (SELECT batch_id FROM ops.landed_files WHERE list_contains(?, file)) "
+        "GROUP BY ALL ORDER BY sequence", [list(here)]).fetchall() if here else []
+    for batch_id, sequence, loaded_at, files in done:
+        landing.note_load(root, landing.Load(sequence, batch_id, utc(loaded_at), tuple(files)))
+        for file in files:
+            if file in here:
+                landing.archive(root, here[file])
 
 
 def batches(files: Sequence[Path]) -> Iterable[list[Path]]:
@@ -121,61 +143,69 @@ def batches(files: Sequence[Path]) -> Iterable[list[Path]]:
         yield batch
 
 
-def load_files(con, files: Sequence[Path], sources: dict[str, Source]) -> Loaded:
-    """Load landed files of one source in one transaction.
+def load_files(con, files: Sequence[Path], sources: dict[str, Source],
+               loaded_at: datetime | None = None) -> Loaded:
+    """Load landed files of one source in one transaction; `loaded_at` is now, unless replayed.
 
     Raises LoadFailed, saying which files and why, with the transaction rolled back.
     """
     headers = [landing.header(file) for file in files]
     source = sources[headers[0]["source"]]
-    batch_id = uuid4().hex
+    names = sorted(file.name for file in files)
+    batch_id = hashlib.sha256("\n".join(names).encode()).hexdigest()[:32]
+    loaded_at = utc(loaded_at or datetime.now(UTC)).replace(tzinfo=None)
     total = Loaded(files=len(files))
     if not con.execute("SELECT count(*) FROM duckdb_functions() WHERE function_name = "
                        "'units_text'").fetchone()[0]:
         con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")
     con.execute("BEGIN")
     try:
-        _open_pages(con, files, headers)
+        _open_pages(con, files, headers, batch_id, loaded_at)
         for name, dataset in DATASETS.items():
             if name in source.mappings:
                 counts = merge(con, dataset, source.mappings[name], batch_id)
-                _record_batch(con, batch_id, source.name, name, headers, counts)
+                _record_batch(con, batch_id, source.name, name, headers, counts, loaded_at)
                 total = total.plus(Loaded(0, *counts))
-        _record_coverage(con, headers, batch_id)
+        con.execute(
+            "INSERT INTO ops.landed_files SELECT unnest(?), ?, "
+            "(SELECT coalesce(max(sequence), 0) + 1 FROM ops.landed_files), ?",
+            [names, batch_id, loaded_at])
         con.execute("COMMIT")
     except Exception as error:
         con.execute("ROLLBACK")
-        names = ", ".join(f.name for f in files[:3]) + (" …" if len(files) > 3 else "")
+        told = ", ".join(names[:3]) + (" …" if len(files) > 3 else "")
         raise LoadFailed(
-            f"loading {source.name} ({names}): {error}. Nothing of this batch was written; the "
+            f"loading {source.name} ({told}): {error}. Nothing of this batch was written; the "
             "files wait in the landing's inbox and are tried again by the next load."
         ) from error
     return total
 
 
-def _open_pages(con, files: Sequence[Path], headers: Sequence[dict]) -> None:
+def _open_pages(con, files: Sequence[Path], headers: Sequence[dict], batch_id: str,
+                loaded_at: datetime) -> None:
+    """The batch's temporary tables: `headers`, `readings` (see extract.readings) and `pages`."""
     con.execute("CREATE OR REPLACE TEMP TABLE headers (file VARCHAR, source VARCHAR, "
-                "account VARCHAR)")
-    for file, header in zip(files, headers):
-        con.execute("INSERT INTO headers VALUES (?, ?, ?)",
-                    [str(file), header["source"], header["account"]])
+                "account VARCHAR, read_at TIMESTAMP)")
+    con.execute("CREATE OR REPLACE TEMP TABLE readings (file VARCHAR, source VARCHAR, account "
+                "VARCHAR, dataset VARCHAR, start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, "
+                "reason VARCHAR, run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP)")
+    moment = "?::TIMESTAMPTZ::TIMESTAMP"
+    con.executemany(f"INSERT INTO headers VALUES (?, ?, ?, {moment})",
+                    [[str(f), h["source"], h["account"], h["read_at"]]
+                     for f, h in zip(files, headers)])
+    told = [[f.name, h["source"], h["account"], c["dataset"], c["start"], c["end"], h["read_at"],
+             c["reason"], h.get("run_id", ""), batch_id, loaded_at]
+            for f, h in zip(files, headers) for c in h["covered"]]
+    if told:
+        con.executemany(f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, "
+                        "?, ?, ?, ?)", told)
     con.execute(PAGES, [[str(file) for file in files]])
 
 
-def _record_batch(con, batch_id, source, dataset, headers, counts) -> None:
+def _record_batch(con, batch_id, source, dataset, headers, counts, loaded_at) -> None:
     accounts = sorted({h["account"] for h in headers})
     runs = sorted({h.get("run_id", "") for h in headers})
     con.execute(
-        "INSERT INTO ops.batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now()::TIMESTAMP)",
+        "INSERT INTO ops.batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [batch_id, f"{len(headers)} files", source, ",".join(accounts), dataset,
-         ",".join(runs), *counts])
-
-
-def _record_coverage(con, headers: Sequence[dict], batch_id: str) -> None:
-    for header in headers:
-        for covered in header["covered"]:
-            con.execute(
-                "INSERT INTO ops.coverage VALUES (?, ?, ?, ?::TIMESTAMPTZ::TIMESTAMP, "
-                "?::TIMESTAMPTZ::TIMESTAMP, ?, ?, ?, now()::TIMESTAMP)",
-                [header["source"], header["account"], covered["dataset"], covered["start"],
-                 covered["end"], covered["reason"], header.get("run_id", ""), batch_id])
+         ",".join(runs), *counts, loaded_at])

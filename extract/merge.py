@@ -1,17 +1,21 @@
 """Merging one dataset's incoming rows into its raw table, inside the caller's transaction.
 
-new      no row of this key                              → inserted
-changed  the row differs and is not older                → old version to history, replaced
-same     the row is what we have                         → nothing is written
-stale    the row differs but is older than what we have  → to history, the table untouched
-removed  a leg that its transaction no longer has        → to history, deleted
+new       no row of this key                              → inserted
+changed   the row differs and is not older                → old version to history, replaced
+same      the row is what we have                         → nothing is written
+stale     the row differs but is older than what we have  → to history, the table untouched
+removed   a leg that its transaction no longer has        → to history, deleted
+vanished  the newest whole reading of its time lacks it   → to history, marked vanished_at
 
-Temporary tables of the batch: `incoming_<name>` (its rows, each key once), `verdict_<name>`
-(key, verdict, rowid of the row there is) and `old_<name>` (the rows that will be replaced).
+A vanished row that a newer reading shows again has changed: its mark goes. Temporary tables of
+the batch: `incoming_<name>` (its rows, each key once), `existing_<name>` (the rows there are
+that it can meet), `verdict_<name>` (key, rowid of the row there is, verdict, when it vanished,
+whether the batch showed it) and `old_<name>` (the rows that will be replaced).
 """
 
 from __future__ import annotations
 
+from extract import history, readings
 from extract.datasets import META
 from extract.source import Dataset
 
@@ -20,25 +24,35 @@ from extract.source import Dataset
 # transaction's time by seconds.
 SLACK = "INTERVAL 2 DAY"
 PARENT_OF = {"onchain_transfers": "onchain_transactions"}
-VERDICTS = ("new", "changed", "same", "stale", "removed")
+VERDICTS = ("new", "changed", "same", "stale", "removed", "vanished")
 
 
 def merge(con, dataset: Dataset, mapping: str, batch_id: str) -> tuple[int, ...]:
-    """Merge what the SELECT `mapping` makes of `pages`: (rows, new, changed, same, stale, removed).
+    """Merge what the SELECT `mapping` makes of `pages`: (rows, then a count of each VERDICTS).
 
     Raises ValueError where a key would be there twice; the caller rolls back.
     """
-    _read(con, dataset, mapping)
-    _judge(con, dataset)
     name = dataset.name
+    readings.open_reach(con, name)
+    _read(con, dataset, mapping)
+    _open_existing(con, dataset)
+    if name in PARENT_OF:
+        _judge_legs(con, dataset)
+    else:
+        _judge(con, dataset)
+    con.execute(f"""
+        CREATE OR REPLACE TEMP TABLE old_{name} AS
+        SELECT o.*, v.verdict, v.gone FROM existing_{name} o JOIN verdict_{name} v ON v.id = o.id
+        WHERE v.verdict IN ('changed', 'removed', 'vanished')""")
     counts = dict(con.execute(f"SELECT verdict, count(*) FROM verdict_{name} GROUP BY 1").fetchall())
-    _keep_shadowed(con, dataset, batch_id)
+    history.keep_shadowed(con, dataset, batch_id)
     if set(counts) - {"same"}:
-        _keep_history(con, dataset, batch_id)
+        history.keep(con, dataset, batch_id)
         if dataset.moves_balances:
             _touch_days(con, dataset, batch_id)
         _replace(con, dataset, batch_id)
-        _assert_unique(con, dataset, batch_id)
+        _assert_unique(con, dataset)
+    readings.record(con, name)
     rows = con.execute(f"SELECT count(*) FROM incoming_{name}").fetchone()[0]
     return (rows, *(counts.get(v, 0) for v in VERDICTS))
 
@@ -56,28 +70,27 @@ def _read(con, dataset: Dataset, mapping: str) -> None:
     name, columns = dataset.name, _of("m", _columns(dataset))
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE mapped_{name} AS
-        SELECT {columns}, hash({columns}) AS row_hash, p.received_at AS observed_at,
+        SELECT {columns}, hash({columns}) AS row_hash, p.received_at AS observed_at, p.read_at,
                m.page_id, m.item, p.lo, p.hi
         FROM ({mapping}) m JOIN pages p USING (page_id)""")
     _refuse_nameless(con, dataset)
-    within = "WHERE m.ts >= m.lo AND m.ts < m.hi" \
-        if dataset.moves_balances and not dataset.dimension else ""
-    parent = PARENT_OF.get(name)
+    within = "WHERE m.ts >= m.lo AND m.ts < m.hi" if dataset.has_history else ""
+    parent, key = PARENT_OF.get(name), _of("m", dataset.key)
     # Legs come and go together: those of the reading that is the transaction's newest, which
     # may have none.
     age = f"CASE WHEN (m.page_id, m.item) IN (SELECT (page_id, item) FROM read_{parent} " \
           "WHERE age = 1) THEN 1 ELSE 2 END" if parent else \
-        f"row_number() OVER (PARTITION BY {_of('m', dataset.key)} " \
+        f"row_number() OVER (PARTITION BY {key} " \
         "ORDER BY m.observed_at DESC, m.page_id DESC, m.item)"
-    con.execute(f"CREATE OR REPLACE TEMP TABLE read_{name} AS "
-                f"SELECT *, {age} AS age FROM mapped_{name} m {within}")
-    columns = ", ".join([*_columns(dataset), "row_hash", "observed_at"])
+    con.execute(f"CREATE OR REPLACE TEMP TABLE read_{name} AS SELECT *, {age} AS age, "
+                f"max(m.read_at) OVER (PARTITION BY {key}) AS seen_at FROM mapped_{name} m {within}")
+    columns = ", ".join([*_columns(dataset), "row_hash", "observed_at", "seen_at"])
     con.execute(f"CREATE OR REPLACE TEMP TABLE incoming_{name} AS "
                 f"SELECT {columns} FROM read_{name} WHERE age = 1")
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE shadowed_{name} AS
-        SELECT {columns} FROM read_{name} r ANTI JOIN incoming_{name} n
-            USING ({', '.join(dataset.key)}, row_hash)
+        SELECT {columns} FROM (FROM read_{name} WHERE age > 1) r
+        ANTI JOIN incoming_{name} n USING ({', '.join(dataset.key)}, row_hash)
         QUALIFY row_number() OVER (PARTITION BY {_of('r', dataset.key)}, row_hash
             ORDER BY observed_at) = 1""")
 
@@ -95,89 +108,83 @@ def _refuse_nameless(con, dataset: Dataset) -> None:
                          f"be placed in {dataset.table} (file {found[3]})")
 
 
-def _existing(con, dataset: Dataset) -> str:
-    """The part of the raw table that the batch can meet."""
-    if dataset.dimension:
-        return f"(SELECT rowid AS id, * FROM {dataset.table})"
-    parent = PARENT_OF.get(dataset.name)  # a transaction may come back without any leg
-    spans = [f"SELECT ts FROM incoming_{name}" for name in (dataset.name, parent) if name]
-    lo, hi = con.execute(
-        f"SELECT min(ts) - {SLACK}, max(ts) + {SLACK} FROM ({' UNION ALL '.join(spans)})"
-    ).fetchone()
-    # Literals: zone maps skip the rest of the table only when the bounds are known beforehand.
-    bound = f"ts >= '{lo}' AND ts <= '{hi}'" if lo is not None else "false"
-    return f"(SELECT rowid AS id, * FROM {dataset.table} WHERE {bound})"
+def _open_existing(con, dataset: Dataset) -> None:
+    """existing_<name>, a view: the part of the raw table that the batch can meet."""
+    where = ""
+    if not dataset.dimension:
+        spans = [f"SELECT ts AS lo, ts AS hi FROM incoming_{name}"
+                 for name in (dataset.name, PARENT_OF.get(dataset.name)) if name]
+        if dataset.has_history:
+            spans += [f"SELECT start_ts, end_ts FROM reach_{dataset.name} WHERE fresh"]
+        lo, hi = con.execute(f"SELECT min(lo) - {SLACK}, max(hi) + {SLACK} FROM "
+                             f"({' UNION ALL '.join(spans)})").fetchone()
+        # Literals: zone maps skip the rest of the table only when the bounds are known beforehand.
+        where = f"WHERE ts >= '{lo}' AND ts <= '{hi}'" if lo is not None else "WHERE false"
+    con.execute(f"CREATE OR REPLACE TEMP VIEW existing_{dataset.name} AS "
+                f"SELECT rowid AS id, * FROM {dataset.table} {where}")
+
+
+# What becomes of a row of the batch (n) that meets a row there is (o), once it is decided when
+# it vanished (gone).
+_VERDICT = """CASE
+    WHEN o.id IS NULL THEN 'new'
+    WHEN o.row_hash = n.row_hash AND (gone IS NULL) = (o.vanished_at IS NULL) THEN 'same'
+    WHEN o.row_hash = n.row_hash AND gone IS NOT NULL THEN 'vanished'
+    WHEN o.row_hash <> n.row_hash AND n.observed_at < o.changed_at THEN 'stale'
+    ELSE 'changed' END AS verdict"""
 
 
 def _judge(con, dataset: Dataset) -> None:
-    name, key, existing = dataset.name, ", ".join(dataset.key), _existing(con, dataset)
-    parent, group = PARENT_OF.get(name), ", ".join(dataset.group)
-    skip = f"ANTI JOIN (FROM verdict_{parent} WHERE verdict = 'stale') s USING ({group})" \
-        if parent else ""
+    """verdict_<name>, for a dataset whose rows stand for themselves."""
+    name, key = dataset.name, ", ".join(dataset.key)
+    if not dataset.has_history:
+        con.execute(f"""
+            CREATE OR REPLACE TEMP TABLE verdict_{name} AS
+            SELECT {_of('n', dataset.key)}, o.id, NULL::TIMESTAMP AS gone, {_VERDICT}, true AS met
+            FROM incoming_{name} n LEFT JOIN existing_{name} o USING ({key})""")
+        return
+    # A row there is and live was in the newest reading we knew, so only a fresh one can lack it.
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE verdict_{name} AS
         SELECT {_of('n', dataset.key)}, o.id, CASE
-            WHEN o.id IS NULL THEN 'new' WHEN o.row_hash = n.row_hash THEN 'same'
-            WHEN n.observed_at < o.changed_at THEN 'stale' ELSE 'changed' END AS verdict
-        FROM incoming_{name} n {skip} LEFT JOIN {existing} o USING ({key})""")
-    if parent:
-        con.execute(f"""
-            INSERT INTO verdict_{name}
-            SELECT {_of('o', dataset.key)}, o.id, 'removed' FROM {existing} o
-            SEMI JOIN (FROM verdict_{parent} WHERE verdict <> 'stale') g USING ({group})
-            ANTI JOIN incoming_{name} n USING ({key})""")
+                   WHEN n.ts < n.end_ts THEN
+                       CASE WHEN n.read_at > n.seen_at
+                                 AND (n.fresh OR o.id IS NULL OR o.vanished_at IS NOT NULL)
+                            THEN coalesce(o.vanished_at, n.read_at) END
+                   WHEN o.vanished_at > n.observed_at THEN o.vanished_at END AS gone,
+               {_VERDICT}, true AS met
+        FROM (SELECT n.*, r.end_ts, r.read_at, r.fresh FROM incoming_{name} n
+              ASOF LEFT JOIN reach_{name} r ON n.source = r.source AND n.account = r.account
+                  AND n.ts >= r.start_ts) n
+        LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
-        CREATE OR REPLACE TEMP TABLE old_{name} AS
-        SELECT o.*, v.verdict FROM {existing} o
-        JOIN verdict_{name} v ON v.id = o.id WHERE v.verdict IN ('changed', 'removed')""")
+        INSERT INTO verdict_{name}
+        SELECT {_of('o', dataset.key)}, o.id, r.read_at, 'vanished', false
+        FROM (FROM existing_{name} WHERE vanished_at IS NULL) o
+        ASOF JOIN (FROM reach_{name}) r ON o.source = r.source AND o.account = r.account
+            AND o.ts >= r.start_ts
+        ANTI JOIN (FROM verdict_{name} WHERE verdict <> 'stale') v ON v.id = o.id
+        WHERE o.ts < r.end_ts AND r.fresh AND r.read_at > o.changed_at""")
 
 
-def _history_row(dataset: Dataset, alias: str) -> tuple[str, str, str]:
-    """SQL of a row's key (JSON), event time, and whole content (JSON, amounts as text)."""
-    # DECIMALs as text: a JSON number would be read back as a double.
-    fields = ", ".join(
-        f"{c.name} := {alias}.{c.name}" + ("::VARCHAR" if c.type.startswith("DEC") else "")
-        for c in dataset.columns)
-    key = ", ".join(f"{k} := {alias}.{k}" for k in dataset.key)
-    return (f"to_json(struct_pack({key}))::VARCHAR",
-            "NULL::TIMESTAMP" if dataset.dimension else f"{alias}.ts",
-            f"to_json(struct_pack({fields}))::VARCHAR")
-
-
-def _keep_history(con, dataset: Dataset, batch_id: str) -> None:
-    """What is about to be replaced or removed, and what came too late to be current."""
-    name, key = dataset.name, ", ".join(dataset.key)
-    its_key, ts, row = _history_row(dataset, "o")
+def _judge_legs(con, dataset: Dataset) -> None:
+    """verdict_<name>, for legs: they vanish with their transaction, and are replaced with it."""
+    name, key, group = dataset.name, ", ".join(dataset.key), ", ".join(dataset.group)
+    parents = f"verdict_{PARENT_OF[name]}"
     con.execute(f"""
-        INSERT INTO raw.history
-        SELECT '{name}', {its_key}, {ts}, o.row_hash, o.changed_at,
-               coalesce(n.observed_at, (SELECT max(received_at) FROM pages)), o.verdict,
-               '{batch_id}', {row}
-        FROM old_{name} o LEFT JOIN incoming_{name} n USING ({key})""")
-    if con.execute(f"SELECT 1 FROM verdict_{name} WHERE verdict = 'stale' LIMIT 1").fetchone():
-        _keep_stale(con, dataset, batch_id, f"(SELECT n.* FROM incoming_{name} n SEMI JOIN (FROM "
-                    f"verdict_{name} WHERE verdict = 'stale') v USING ({key}))")
-
-
-def _keep_shadowed(con, dataset: Dataset, batch_id: str) -> None:
-    """Versions that a newer reading in the same batch replaced before they were ever current."""
-    name = dataset.name
-    if con.execute(f"SELECT 1 FROM shadowed_{name} LIMIT 1").fetchone():
-        _keep_stale(con, dataset, batch_id, f"shadowed_{name}")
-
-
-def _keep_stale(con, dataset: Dataset, batch_id: str, rows: str) -> None:
-    """Older versions, each once: neither one that is current nor one the history has."""
-    its_key, ts, row = _history_row(dataset, "n")
+        CREATE OR REPLACE TEMP TABLE verdict_{name} AS
+        SELECT {_of('n', dataset.key)}, o.id, p.gone, {_VERDICT}, true AS met
+        FROM incoming_{name} n
+        JOIN (FROM {parents} WHERE met AND verdict <> 'stale') p USING ({group})
+        LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
-        INSERT INTO raw.history
-        SELECT * FROM (
-            SELECT '{dataset.name}' AS dataset, {its_key} AS key, {ts} AS ts, n.row_hash,
-                   n.observed_at, n.observed_at AS valid_to, 'stale' AS change,
-                   '{batch_id}' AS batch_id, {row} AS row
-            FROM {rows} n ANTI JOIN {_existing(con, dataset)} o
-                USING ({', '.join(dataset.key)}, row_hash)) s
-        ANTI JOIN raw.history h USING (dataset, key, row_hash)""")
+        INSERT INTO verdict_{name}
+        SELECT {_of('o', dataset.key)}, o.id, NULL, 'removed', false FROM existing_{name} o
+        SEMI JOIN (FROM {parents} WHERE met AND verdict <> 'stale') p USING ({group})
+        ANTI JOIN incoming_{name} n USING ({key})
+        UNION ALL
+        SELECT {_of('o', dataset.key)}, o.id, p.gone, 'vanished', false FROM existing_{name} o
+        JOIN (FROM {parents} WHERE NOT met) p USING ({group}) WHERE o.vanished_at IS NULL""")
 
 
 def _touch_days(con, dataset: Dataset, batch_id: str) -> None:
@@ -199,17 +206,23 @@ def _replace(con, dataset: Dataset, batch_id: str) -> None:
     con.execute(f"DELETE FROM {dataset.table} WHERE rowid IN (SELECT id FROM old_{name})")
     columns = ", ".join([*_columns(dataset), *(c.name for c in META)])
     # In time order: zone maps of the raw table stay narrow whatever order the pages came in.
-    order = "" if dataset.dimension else " ORDER BY n.ts"
+    order = "" if dataset.dimension else " ORDER BY ts"
     con.execute(f"""
         INSERT INTO {dataset.table} ({columns})
-        SELECT {_of('n', _columns(dataset))}, n.row_hash,
-               coalesce(o.first_seen_at, n.observed_at), n.observed_at, '{batch_id}'
-        FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
-        LEFT JOIN old_{name} o USING ({key})
-        WHERE v.verdict IN ('new', 'changed'){order}""")
+        SELECT * FROM (
+            SELECT {_of('n', _columns(dataset))}, n.row_hash,
+                   coalesce(o.first_seen_at, n.observed_at),
+                   n.observed_at, '{batch_id}', v.gone
+            FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
+            LEFT JOIN old_{name} o USING ({key})
+            WHERE v.verdict IN ('new', 'changed')
+            UNION ALL
+            SELECT {_of('o', _columns(dataset))}, o.row_hash, o.first_seen_at, o.changed_at,
+                   '{batch_id}', o.gone
+            FROM old_{name} o WHERE o.verdict = 'vanished'){order}""")
 
 
-def _assert_unique(con, dataset: Dataset, batch_id: str) -> None:
+def _assert_unique(con, dataset: Dataset) -> None:
     """Every key once over the days of this batch; raises ValueError naming one that is not."""
     keys, where = ", ".join(dataset.key), ""
     if not dataset.dimension:

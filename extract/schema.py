@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from extract.datasets import DATASETS, META
+from extract.history import CHANGES, as_of
 from extract.source import Dataset
 
 OPS = """
@@ -16,7 +17,7 @@ CREATE TABLE IF NOT EXISTS raw.history (
     row_hash UBIGINT NOT NULL,
     valid_from TIMESTAMP NOT NULL,   -- vendor's clock when this version was first met
     valid_to TIMESTAMP NOT NULL,     -- vendor's clock when the next version was met
-    change VARCHAR NOT NULL,         -- changed, removed, or stale (an older version met later)
+    change VARCHAR NOT NULL,         -- changed, removed, vanished, or stale (met too late)
     batch_id VARCHAR NOT NULL,       -- the load that replaced it
     row VARCHAR NOT NULL             -- the whole row as JSON text, amounts as text
 );
@@ -24,11 +25,19 @@ CREATE TABLE IF NOT EXISTS ops.batches (
     batch_id VARCHAR NOT NULL, file VARCHAR NOT NULL, source VARCHAR NOT NULL,
     account VARCHAR NOT NULL, dataset VARCHAR NOT NULL, run_id VARCHAR NOT NULL,
     rows BIGINT NOT NULL, new BIGINT NOT NULL, changed BIGINT NOT NULL, same BIGINT NOT NULL,
-    stale BIGINT NOT NULL, removed BIGINT NOT NULL, loaded_at TIMESTAMP NOT NULL
+    stale BIGINT NOT NULL, removed BIGINT NOT NULL, vanished BIGINT NOT NULL,
+    loaded_at TIMESTAMP NOT NULL
+);
+CREATE TABLE IF NOT EXISTS ops.landed_files (
+    file VARCHAR NOT NULL,           -- name in the landing
+    batch_id VARCHAR NOT NULL,       -- the load that has read it
+    sequence BIGINT NOT NULL,        -- order of the loads
+    loaded_at TIMESTAMP NOT NULL
 );
 CREATE TABLE IF NOT EXISTS ops.coverage (
     source VARCHAR NOT NULL, account VARCHAR NOT NULL, dataset VARCHAR NOT NULL,
-    start_ts TIMESTAMP NOT NULL, end_ts TIMESTAMP NOT NULL,   -- [start_ts, end_ts)
+    start_ts TIMESTAMP NOT NULL, end_ts TIMESTAMP NOT NULL,   -- [start_ts, end_ts), disjoint
+    read_at TIMESTAMP NOT NULL,      -- vendor's clock when its newest reading began
     reason VARCHAR NOT NULL,         -- why paging ended
     run_id VARCHAR NOT NULL, batch_id VARCHAR NOT NULL, recorded_at TIMESTAMP NOT NULL
 );
@@ -84,6 +93,18 @@ GROUP BY f.source
 """
 
 
+# Holes between the first and the last instant that was ever read.
+GAPS = """
+CREATE VIEW IF NOT EXISTS ops.gaps AS
+SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
+    SELECT source, account, dataset, start_ts, max(end_ts) OVER (
+        PARTITION BY source, account, dataset ORDER BY start_ts
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
+    FROM ops.coverage WHERE dataset <> 'balances')
+WHERE start_ts > reached
+"""
+
+
 def create_statement(dataset: Dataset) -> str:
     columns = ", ".join(
         f"{c.name} {c.type}" + (" NOT NULL" if c.name in (*dataset.key, "ts") else "")
@@ -96,11 +117,13 @@ def create_all(con) -> None:
     """Make every schema, table and comment that is not there yet (one transaction)."""
     con.execute("BEGIN")
     con.execute("CREATE SCHEMA IF NOT EXISTS raw; CREATE SCHEMA IF NOT EXISTS ops;")
+    con.execute(OPS)
     for dataset in DATASETS.values():
         con.execute(create_statement(dataset))
         for column in (*dataset.columns, *META):
             comment = column.comment.replace("'", "''")
             con.execute(f"COMMENT ON COLUMN {dataset.table}.{column.name} IS '{comment}'")
-    con.execute(OPS)
-    con.execute(SYNC_LOG)
+        con.execute(as_of(dataset))
+    for view in (SYNC_LOG, CHANGES, GAPS):
+        con.execute(view)
     con.execute("COMMIT")

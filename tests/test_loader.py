@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import duckdb
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from conftest import page
@@ -38,23 +38,27 @@ def transaction(number: int, version: int) -> dict:
             "tx": {"status": 1, "from_addr": "0xme", "eth_gas_fee": 0.1, "name": f"v{version}"}}
 
 
-# A reading: which rows one page shows, at what hour of the vendor's clock. A row's version
-# grows with the hour, as it does at a vendor.
+# A reading: at what hour of the vendor's clock, which rows it shows, and whether it is whole (a
+# whole one says that what it lacks has vanished). A row's version grows with the hour.
 readings = st.lists(
-    st.tuples(st.integers(0, 60), st.sets(st.integers(0, 9), min_size=1)),
+    st.tuples(st.integers(0, 60), st.sets(st.integers(0, 9), min_size=1), st.booleans()),
     min_size=1, max_size=6, unique_by=lambda r: r[0])
 
 
-def file_of(kind: str, hour: int, shown: set[int]) -> tuple[Job, Fetched]:
+def file_of(kind: str, hour: int, shown: set[int], whole: bool = True) -> tuple[Job, Fetched]:
     source = "coinbase" if kind == "ledger" else "debank"
     job = Job(source, "me", source, Interval("2025-01-01", "2026-01-01"), utc("2025-01-01"))
+    at = iso(ZERO + timedelta(days=9, hours=hour))
     if kind == "ledger":
         body = page(TRANSACTIONS, {"data": [entry(n, hour // 20) for n in sorted(shown)]},
-                    at=iso(ZERO + timedelta(days=9, hours=hour)), account_id="w")
+                    at=at, account_id="w")
+        datasets = ["exchanges_ledger"]
     else:
         body = page(HISTORY, {"history_list": [transaction(n, hour // 20) for n in sorted(shown)]},
-                    at=iso(ZERO + timedelta(days=9, hours=hour)))
-    return job, Fetched([body], [Covered("exchanges_ledger", job.interval, "test")])
+                    at=at)
+        datasets = ["onchain_transactions", "onchain_transfers"]
+    covered = [Covered(d, job.interval, "test") for d in datasets if whole]
+    return job, Fetched([body], covered)
 
 
 def warehouse():
@@ -69,42 +73,44 @@ def content(con, table: str) -> list[tuple]:
         f"SELECT * EXCLUDE (first_seen_at, changed_at, batch_id) FROM raw.{table}").fetchall())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(kind=st.sampled_from(["ledger", "chain"]), shown=readings, data=st.data())
 def test_newest_reading_wins_in_any_order_and_batching_and_twice_equals_once(
         kind, shown, data, tmp_path_factory):
     truth: dict[int, int] = {}
-    for hour, rows in sorted(shown):
+    for hour, rows, _ in sorted(shown):
         truth |= {n: hour // 20 for n in rows}
+    last_whole = max((hour for hour, _, whole in shown if whole), default=-1)
+    live = {n for n in truth if max(h for h, rows, _ in shown if n in rows) >= last_whole}
     order = data.draw(st.permutations(shown))
     order += data.draw(st.lists(st.sampled_from(order), max_size=2))   # some are loaded twice
     con, root = warehouse(), tmp_path_factory.mktemp("landing")
-    for hour, rows in order:
-        landing.write(root, *file_of(kind, hour, rows), {"run_id": "r"})
+    for hour, rows, whole in order:
+        landing.write(root, *file_of(kind, hour, rows, whole), {"run_id": "r"})
         if data.draw(st.booleans(), label="load now"):
             load(con, root, SOURCES)
     load(con, root, SOURCES)
     if kind == "ledger":
-        assert content(con, "exchanges_ledger") and {
-            (r[0], r[1], r[2]) for r in con.execute(
-                "SELECT entry_id, status, amount_text FROM raw.exchanges_ledger").fetchall()
-        } == {(e["id"], e["status"], e["amount"]["amount"])
-              for e in (entry(n, v) for n, v in truth.items())}
-        (rows,) = con.execute("SELECT count(*) FROM raw.exchanges_ledger").fetchone()
-        assert rows == len(truth)
+        assert sorted(con.execute("SELECT entry_id, status, amount_text, vanished_at IS NULL "
+                                  "FROM raw.exchanges_ledger").fetchall()) == sorted(
+            (e["id"], e["status"], e["amount"]["amount"], n in live)
+            for n, e in ((n, entry(n, v)) for n, v in truth.items()))
     else:
-        legs = con.execute("SELECT tx_id, leg, amount FROM raw.onchain_transfers").fetchall()
+        legs = con.execute("SELECT tx_id, leg, amount, vanished_at IS NULL "
+                           "FROM raw.onchain_transfers").fetchall()
         assert sorted(legs) == sorted(
-            (t["id"], i, Decimal(leg["amount"])) for t in
-            (transaction(n, v) for n, v in truth.items())
+            (t["id"], i, Decimal(leg["amount"]), n in live) for n, t in
+            ((n, transaction(n, v)) for n, v in truth.items())
             for i, leg in enumerate(t["receives"], 1))
-        assert dict(con.execute("SELECT tx_id, method FROM raw.onchain_transactions").fetchall()) \
-            == {f"0x{n}": f"v{v}" for n, v in truth.items()}
+        assert sorted(con.execute("SELECT tx_id, method, vanished_at IS NULL FROM "
+                                  "raw.onchain_transactions").fetchall()) == sorted(
+            (f"0x{n}", f"v{v}", n in live) for n, v in truth.items())
     # Every other version that was ever shown is in the history, once.
-    versions = {(n, h // 20) for h, rows in shown for n in rows}
+    versions = {(n, h // 20) for h, rows, _ in shown for n in rows}
     parent = "exchanges_ledger" if kind == "ledger" else "onchain_transactions"
-    (kept,) = con.execute("SELECT count(DISTINCT (key, row_hash)) FROM raw.history "
-                          "WHERE dataset = ?", [parent]).fetchone()
+    (kept,) = con.execute(f"""
+        SELECT count(*) FROM (SELECT DISTINCT key, row_hash FROM raw.history WHERE dataset = ?) h
+        ANTI JOIN raw.{parent} r ON r.row_hash = h.row_hash""", [parent]).fetchone()
     assert kept == len(versions) - len(truth)
 
 
@@ -193,3 +199,30 @@ def test_an_unknown_ledger_type_lands_and_shows(con, lander):
         entry(1, 1) | {"type": "quantum_rebate"}]}, account_id="w")])
     assert con.execute("SELECT type, kind, is_settled FROM raw.exchanges_ledger").fetchall() == [
         ("quantum_rebate", "unknown", True)]
+
+
+def test_what_was_known_at_any_time_can_be_asked(con, lander):
+    """as_of: the row's version by then, and no row before it came or after it went."""
+    datasets = ["exchanges_ledger"]
+
+    def read(day: int, *rows):
+        lander(con, "coinbase", "me", [page(TRANSACTIONS, {"data": list(rows)}, account_id="w",
+                                            at=f"2025-07-{day:02d}T00:00:00Z")], covered=datasets)
+
+    read(1, entry(1, 0), entry(2, 0))
+    read(2, entry(1, 1), entry(2, 0))
+    read(3, entry(1, 1))                 # 2 has vanished
+    read(5, entry(1, 1), entry(2, 1))    # and is there again, completed
+    read(4, entry(1, 1))                 # met late: says nothing new
+    known = {day: con.execute("SELECT entry_id, status FROM raw.exchanges_ledger_as_of(?::TIMESTAMP)"
+                              "ORDER BY ALL", [f"2025-07-{day:02d} 12:00:00"]).fetchall()
+             for day in range(1, 6)}
+    pending, completed = "pending", "completed"
+    assert known == {
+        1: [("id-1", pending), ("id-2", pending)], 2: [("id-1", completed), ("id-2", pending)],
+        3: [("id-1", completed)], 4: [("id-1", completed)],
+        5: [("id-1", completed), ("id-2", completed)]}
+    assert con.execute("SELECT change, changed_by_run FROM ops.changes ORDER BY valid_to"
+                       ).fetchall() == [("changed", "test"), ("vanished", "test")]
+    assert con.execute("SELECT count(*) FROM raw.exchanges_ledger WHERE vanished_at IS NOT NULL"
+                       ).fetchone() == (0,)

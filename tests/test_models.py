@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
 EXTERNAL = PROJECT / "external_models.yaml"
 COVERAGE = {
     "source": "varchar", "account": "varchar", "dataset": "varchar", "start_ts": "timestamp",
-    "end_ts": "timestamp", "reason": "varchar", "run_id": "varchar", "batch_id": "varchar",
+    "end_ts": "timestamp", "read_at": "timestamp", "reason": "varchar", "run_id": "varchar", "batch_id": "varchar",
     "recorded_at": "timestamp",
 }
 

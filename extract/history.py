@@ -1,0 +1,97 @@
+"""The audit trail: every version a raw row ever had, who replaced it, and what was there when.
+
+`raw.history` gets a version when another takes its place: changed (by a newer one), removed (a
+leg its transaction no longer has), vanished (a whole reading of its time lacks the row), stale
+(an older version met after a newer one). Amounts are kept as text inside `row`.
+
+    FROM raw.exchanges_ledger_as_of(TIMESTAMP '2026-01-31')   the rows as they were known then
+    FROM ops.changes                                          the trail with the runs behind it
+"""
+
+from __future__ import annotations
+
+from extract.source import Dataset
+
+CHANGES = """
+CREATE VIEW IF NOT EXISTS ops.changes AS
+SELECT h.dataset, h.key, h.ts, h.change, h.valid_from, h.valid_to, b.run_id AS changed_by_run,
+       h.batch_id, h.row
+FROM raw.history h
+LEFT JOIN ops.batches b ON b.batch_id = h.batch_id AND b.dataset = h.dataset
+"""
+
+
+def as_of(dataset: Dataset) -> str:
+    """The table macro raw.<dataset>_as_of(moment): live rows as the vendor told them by then."""
+    columns = ", ".join(c.name for c in dataset.columns)
+    old = ", ".join(f"CAST(row->>'$.{c.name}' AS {c.type}) AS {c.name}" for c in dataset.columns)
+    key = ", ".join(dataset.key)
+    return f"""
+CREATE OR REPLACE MACRO raw.{dataset.name}_as_of(moment) AS TABLE
+SELECT {columns} FROM (
+    SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY valid_from DESC, is_raw DESC) AS age
+    FROM (
+        SELECT {columns}, changed_at AS valid_from, vanished_at AS ended_at, true AS is_raw
+        FROM {dataset.table} WHERE changed_at <= moment
+        UNION ALL
+        SELECT {old}, valid_from,
+               CASE WHEN change IN ('removed', 'vanished') THEN valid_to END, false
+        FROM raw.history WHERE dataset = '{dataset.name}' AND valid_from <= moment))
+WHERE age = 1 AND (ended_at IS NULL OR ended_at > moment)"""
+
+
+def keep(con, dataset: Dataset, batch_id: str) -> None:
+    """What this batch replaces or ends, and what came too late to be current."""
+    name, key = dataset.name, ", ".join(dataset.key)
+    its_key, ts, row = _history_row(dataset, "o")
+    con.execute(f"""
+        INSERT INTO raw.history
+        SELECT '{name}', {its_key}, {ts}, o.row_hash, o.changed_at,
+               coalesce(CASE WHEN o.verdict = 'vanished' THEN o.gone ELSE n.observed_at END,
+                        (SELECT max(received_at) FROM pages)),
+               o.verdict, '{batch_id}', {row}
+        FROM old_{name} o LEFT JOIN incoming_{name} n USING ({key})
+        WHERE o.vanished_at IS NULL""")  # its version was kept when it vanished
+    its_key, ts, row = _history_row(dataset, "n")
+    con.execute(f"""
+        INSERT INTO raw.history
+        SELECT '{name}', {its_key}, {ts}, n.row_hash, n.observed_at, v.gone, 'vanished',
+               '{batch_id}', {row}
+        FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
+        WHERE v.verdict IN ('new', 'changed') AND v.gone > n.observed_at""")
+    if con.execute(f"SELECT 1 FROM verdict_{name} WHERE verdict = 'stale' LIMIT 1").fetchone():
+        _keep_stale(con, dataset, batch_id, f"(SELECT n.* FROM incoming_{name} n SEMI JOIN (FROM "
+                    f"verdict_{name} WHERE verdict = 'stale') v USING ({key}))")
+
+
+def keep_shadowed(con, dataset: Dataset, batch_id: str) -> None:
+    """Versions that a newer reading in the same batch replaced before they were ever current."""
+    name = dataset.name
+    if con.execute(f"SELECT 1 FROM shadowed_{name} LIMIT 1").fetchone():
+        _keep_stale(con, dataset, batch_id, f"shadowed_{name}")
+
+
+def _keep_stale(con, dataset: Dataset, batch_id: str, rows: str) -> None:
+    """Older versions, each once: neither one that is current nor one the history has."""
+    its_key, ts, row = _history_row(dataset, "n")
+    con.execute(f"""
+        INSERT INTO raw.history
+        SELECT * FROM (
+            SELECT '{dataset.name}' AS dataset, {its_key} AS key, {ts} AS ts, n.row_hash,
+                   n.observed_at, n.observed_at AS valid_to, 'stale' AS change,
+                   '{batch_id}' AS batch_id, {row} AS row
+            FROM {rows} n ANTI JOIN existing_{dataset.name} o
+                USING ({', '.join(dataset.key)}, row_hash)) s
+        ANTI JOIN raw.history h USING (dataset, key, row_hash)""")
+
+
+def _history_row(dataset: Dataset, alias: str) -> tuple[str, str, str]:
+    """SQL of a row's key (JSON), event time, and whole content (JSON, amounts as text)."""
+    # DECIMALs as text: a JSON number would be read back as a double.
+    fields = ", ".join(
+        f"{c.name} := {alias}.{c.name}" + ("::VARCHAR" if c.type.startswith("DEC") else "")
+        for c in dataset.columns)
+    key = ", ".join(f"{k} := {alias}.{k}" for k in dataset.key)
+    return (f"to_json(struct_pack({key}))::VARCHAR",
+            "NULL::TIMESTAMP" if dataset.dimension else f"{alias}.ts",
+            f"to_json(struct_pack({fields}))::VARCHAR")

@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 from extract.client import (
-    TIMEOUT_S, Answer, ExtractError, Fatal, RateLimited, Retriable, failed, vendor_clock,
+    TIMEOUT_S, Answer, ExtractError, Fatal, RateLimited, Retriable, asked_wait, failed,
+    vendor_clock,
 )
 
 
@@ -40,8 +41,10 @@ def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) ->
     return Answer(response.status_code, body, data, vendor_clock(response.headers))
 
 
-def ccxt_call(exchange: Any, method: Any, params: Mapping[str, Any], key: str) -> Answer:
-    """One implicit ccxt endpoint method whose answer must be an object with a list at `key`.
+def ccxt_call(exchange: Any, method: Any, params: Mapping[str, Any], key: str,
+              expect: Any = lambda data: None) -> Answer:
+    """One implicit ccxt endpoint method whose answer must be an object with a list at `key`;
+    `expect(data)` returns what else is wrong with it, or None.
 
     ccxt's parsed answer cannot tell a broken body from an empty one (HTTP 200 with half a JSON
     comes back as no rows), so the wire's text is what counts.
@@ -54,27 +57,35 @@ def ccxt_call(exchange: Any, method: Any, params: Mapping[str, Any], key: str) -
     except ccxt.BaseError as error:
         raise _from_ccxt(exchange, error) from None
     body = exchange.last_http_response or ""
-    if not isinstance(data, dict) or not isinstance(data.get(key), list):
-        raise _broken(200, f"no list at {key!r}", body)
+    if wrong := listed(key)(data) or expect(data):
+        raise _broken(200, wrong, body)
     clock = vendor_clock(exchange.last_response_headers or {})
     return Answer(200, body, data, clock, rows=len(data[key]))
 
 
 def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
+    """ccxt maps the vendor's code to a class but drops the HTTP status, and calls Coinbase's own
+    500 a bare ExchangeError: the status, where there is one, decides before the class does."""
     import ccxt
+    import requests
 
     text, headers = str(error), exchange.last_response_headers or {}
-    if isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection)):
-        asked = str(headers.get("Retry-After", ""))
-        found: ExtractError = RateLimited(text, float(asked) if asked.isdigit() else None)
-        found.status = 429
+    cause = error.__cause__ or error.__context__
+    status = cause.response.status_code if isinstance(cause, requests.HTTPError) else None
+    if status == 429 or isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection)):
+        found: ExtractError = RateLimited(text, asked_wait(headers))
+        status = status or 429
     elif isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
         found = Fatal(f"{text} — check the key in the Airflow Connection, and its permissions")
-        found.status = 401
+        status = status or 401
+    elif (status or 0) >= 500 or "internal_server_error" in text or status is None and isinstance(
+            cause, requests.RequestException):
+        found = Retriable(text)
     elif isinstance(error, (ccxt.OperationFailed, ccxt.BadResponse)):
         found = Retriable(text)
     else:
         found = Fatal(f"{type(error).__name__}: {text}")
+    found.status = status
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from random import Random
+from urllib.parse import parse_qsl
 
 _LISTS = ("history_list", "data", "fills")
 _TIMES = ("time_at", "created_at", "sequence_timestamp")
@@ -25,18 +26,28 @@ def _time(row: dict) -> object:
     return next((row[name] for name in _TIMES if name in row), None)
 
 
+def _asked(path: str) -> dict[str, str]:
+    return dict(parse_qsl(path.partition("?")[2]))
+
+
 def broken_json(rng: Random, _vendor: str, _path: str, body: bytes) -> bytes | None:
     """The first part of it, as a proxy that gave up leaves it."""
     return body[: rng.randrange(1, len(body))] if len(body) > 1 else None
 
 
 def empty_with_cursor(_rng: Random, vendor: str, path: str, body: bytes) -> bytes | None:
-    """No rows, and yet a cursor to more. DeBank has no cursors."""
+    """No rows, and yet a cursor to more; at DeBank no rows in the middle of a walk.
+
+    DeBank has no cursors: a walk goes on one second after its last row, so that row is first.
+    """
     page = _rows(body)
-    if vendor != "coinbase" or page is None or not page[2]:
+    if page is None or not page[2]:
         return None
     answer, name, rows = page
     answer[name] = []
+    if vendor == "debank":
+        begins = str(int(rows[0]["time_at"]) + 1)
+        return json.dumps(answer).encode() if _asked(path).get("start_time") == begins else None
     if "pagination" in answer:
         answer["pagination"]["next_starting_after"] = rows[-1]["id"]
     else:
@@ -47,7 +58,7 @@ def empty_with_cursor(_rng: Random, vendor: str, path: str, body: bytes) -> byte
 def repeated_cursor(_rng: Random, vendor: str, path: str, body: bytes) -> bytes | None:
     """The cursor that was asked for is given as the next one. DeBank has no cursors."""
     page = _rows(body)
-    asked = dict(part.partition("=")[::2] for part in path.partition("?")[2].split("&"))
+    asked = _asked(path)
     cursor = asked.get("starting_after") or asked.get("cursor")
     if vendor != "coinbase" or page is None or not cursor:
         return None

@@ -14,8 +14,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from extract.client import Answer, Client, Fatal, Retriable
-from extract.source import Covered, Fetched, Interval, Job, Page, Source, iso, utc
+from extract.client import Client, Fatal, Retriable
+from extract.source import Covered, Fetched, Interval, Job, Page, Rate, Source, iso, utc
 from extract.wire import ccxt_call
 
 V2_PAGE = 100
@@ -46,14 +46,18 @@ def fetch(client: Client, exchange: Any, job: Job) -> Fetched:
     """
     got = Fetched()
     wallets, as_of = _wallets(client, exchange, got, job)
-    until = min(job.interval.end, as_of)
-    if until <= job.tail:
+    if as_of <= job.tail:
         raise Fatal(f"the vendor's clock says {iso(as_of)}, so {job.interval} has not happened "
                     "yet; ask again once it has")
     for wallet in wallets:
         _transactions(client, exchange, got, job, wallet)
     _fills(client, exchange, got, job)
-    span = Interval(job.tail, until)
+    # An answer whose clock is ahead of the others' proves nothing about the time in between.
+    clock = min(page.received_at for page in got.pages)
+    if clock <= job.tail:
+        raise Retriable(f"the vendor's clock jumps: it said {iso(as_of)}, then {iso(clock)}, "
+                        f"before {job.interval}; ask again later")
+    span = Interval(job.tail, min(job.interval.end, clock))
     got.covered += [
         Covered("exchanges_ledger", span,
                 f"boundary crossed or last page in each of {len(wallets)} wallets"),
@@ -67,49 +71,70 @@ def fetch(client: Client, exchange: Any, job: Job) -> Fetched:
 
 def _wallets(client: Client, exchange: Any, got: Fetched, job: Job):
     """Every v2 account's id, zero balances too (a spent wallet has a history), and the instant."""
-    ids, as_of, after = [], None, None
+    ids, as_of, after, cursors = [], None, None, set()
     while True:
         params = {"limit": V2_PAGE} | ({"starting_after": after} if after else {})
         answer = client.call(ACCOUNTS, lambda: ccxt_call(
-            exchange, exchange.v2PrivateGetAccounts, params, "data"))
+            exchange, exchange.v2PrivateGetAccounts, params, "data",
+            lambda data: _paging(data, cursors)))
         as_of = as_of or answer.received_at
         got.pages.append(Page(ACCOUNTS, params, answer.body, answer.received_at,
                               as_of if job.snapshot else None))
         ids += [row["id"] for row in answer.data["data"]]
-        after = _next(answer, after, ids)
+        after = answer.data["pagination"]["next_starting_after"]
         if not after:
-            return ids, as_of
+            return list(dict.fromkeys(ids)), as_of
+        cursors.add(after)
 
 
-def _next(answer: Answer, after: str | None, seen: list[str]) -> str | None:
-    """The cursor of the next v2 page, None at the end."""
-    following = (answer.data.get("pagination") or {}).get("next_starting_after")
-    if following and (following == after or not answer.data["data"]):
-        raise Retriable(f"the cursor {following} leads nowhere: the page repeats or is empty")
-    return following or None
+def _paging(data: dict, cursors: set[str]) -> str | None:
+    """What is wrong with the v2 cursor of a page, or None; `cursors` are those followed so far."""
+    pagination = data.get("pagination")
+    if not isinstance(pagination, dict) or "next_starting_after" not in pagination:
+        return "no pagination.next_starting_after, so the end of the paging cannot be told"
+    return _leads_on(pagination["next_starting_after"], data["data"], cursors)
+
+
+def _leads_on(cursor: str | None, rows: list, cursors: set[str]) -> str | None:
+    if cursor and cursor in cursors:
+        return f"the cursor {cursor} was followed before: the paging goes in a circle"
+    if cursor and not rows:
+        return f"an empty page with a cursor ({cursor}) to more"
+    return None
 
 
 def _transactions(client: Client, exchange: Any, got: Fetched, job: Job, wallet: str) -> None:
-    after, oldest = None, None
+    after, oldest, cursors = None, None, set()
+
+    def wrong(data: dict) -> str | None:
+        times = [utc(row["created_at"]) for row in data["data"]]
+        if times != sorted(times, reverse=True) or (oldest and times and times[0] > oldest):
+            return (f"transactions of wallet {wallet} are not newest first, so the walk cannot "
+                    "know where to end; nothing of this interval was recorded")
+        return _paging(data, cursors)
+
     while True:
         params = {"account_id": wallet, "limit": V2_PAGE, "order": "desc"}
         params |= {"starting_after": after} if after else {}
         answer = client.call(TRANSACTIONS, lambda: ccxt_call(
-            exchange, exchange.v2PrivateGetAccountsAccountIdTransactions, params, "data"))
-        rows = answer.data["data"]
-        times = [utc(row["created_at"]) for row in rows]
-        if times != sorted(times, reverse=True) or (oldest and times and times[0] > oldest):
-            raise Fatal(f"wallet {wallet}: transactions are not newest first, so the walk cannot "
-                        "know where to end; nothing of this interval was recorded")
+            exchange, exchange.v2PrivateGetAccountsAccountIdTransactions, params, "data", wrong))
         got.pages.append(Page(TRANSACTIONS, params, answer.body, answer.received_at))
-        oldest = times[-1] if times else oldest
-        after = _next(answer, after, [])
+        if rows := answer.data["data"]:
+            oldest = utc(rows[-1]["created_at"])
+        after = answer.data["pagination"]["next_starting_after"]
         if not after or (oldest and oldest < job.tail):
             return
+        cursors.add(after)
 
 
 def _fills(client: Client, exchange: Any, got: Fetched, job: Job) -> None:
-    cursor = None
+    cursor, cursors = None, set()
+
+    def wrong(data: dict) -> str | None:
+        if not isinstance(data.get("cursor"), str):
+            return "no cursor, so the end of the paging cannot be told"
+        return _leads_on(data["cursor"], data["fills"], cursors)
+
     while True:
         params = {
             "limit": FILLS_PAGE,
@@ -117,15 +142,12 @@ def _fills(client: Client, exchange: Any, got: Fetched, job: Job) -> None:
             "end_sequence_timestamp": iso(job.interval.end),    # exclusive
         } | ({"cursor": cursor} if cursor else {})
         answer = client.call(FILLS, lambda: ccxt_call(
-            exchange, exchange.v3PrivateGetBrokerageOrdersHistoricalFills, params, "fills"))
+            exchange, exchange.v3PrivateGetBrokerageOrdersHistoricalFills, params, "fills", wrong))
         got.pages.append(Page(FILLS, params, answer.body, answer.received_at))
-        following = answer.data.get("cursor")
-        if following is None or (following and following == cursor):
-            raise Retriable(f"fills came with the cursor {following!r} after {cursor!r}: the end "
-                            "of the paging cannot be told")
-        if not following:
+        cursor = answer.data["cursor"]
+        if not cursor:
             return
-        cursor = following
+        cursors.add(cursor)
 
 
 _MONEY = "TRY_CAST({0} AS DECIMAL(38,18))"
@@ -215,5 +237,5 @@ SOURCE = Source(
     connect=connect,
     fetch=fetch,
     mappings={"exchanges_ledger": LEDGER, "exchanges_trades": TRADES, "balances": BALANCES},
-    rates={"/v2/": (10_000 / 3600, 100.0), "/api/v3/": (30.0, 1.0)},
+    rates={"/v2/": Rate(10_000, 3600, burst=100), "/api/v3/": Rate(30, strict=True)},
 )

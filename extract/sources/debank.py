@@ -6,20 +6,25 @@ https://docs.cloud.debank.com/en/readme/api-pro-reference/user
 the end of the interval, each page asked from one second after the last row of the page before
 (rows of one second may straddle a page), until a page is short or ends before the tail. The
 documentation does not say whether `start_time` itself is included: the walk is right under
-both. Limit: 100 calls a second. Prices of calls are not published: set `units` in the
+both. A long walk is cut in time and its pieces are read together (`extract/walk.py`). Limit: 100
+calls a second, taken as strict. Prices of calls are not published: set `units` in the
 Connection's extra; the truth is the difference of /v1/account/units, read with every balance snapshot.
 """
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from extract.client import Client, ExtractError, Fatal, Retriable, UnitsExhausted
-from extract.source import UTC, Covered, Fetched, Interval, Job, Page, Source, iso
+from extract.client import WORKERS, Client, ExtractError, Fatal, UnitsExhausted, failed
+from extract.source import UTC, Covered, Fetched, Interval, Job, Page, Rate, Source, iso
+from extract.walk import Piece, Walk, reasons
 from extract.wire import http_call, listed
 
 PAGE = 20
+_Row = tuple[int, str, str]  # second, chain, id
 HISTORY = "/v1/user/all_history_list"
 CHAIN_HISTORY = "/v1/user/history_list"
 CHAINS = "/v1/user/used_chain_list"
@@ -31,10 +36,16 @@ UNIT_PRICES = {HISTORY: 20, CHAIN_HISTORY: 6, CHAINS: 2, TOKENS: 10, UNITS: 0}
 
 
 def connect(*, host: str, password: str, **_: Any):
-    """A requests session that carries the access key, and knows the host."""
+    """A requests session that carries the access key, and knows the host.
+
+    Its calls share nothing but the headers and a pool of connections, one a worker: it may be
+    used by several threads.
+    """
     import requests
 
     session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=WORKERS))
     session.headers["AccessKey"] = password
     session.host = host.rstrip("/")
     return session
@@ -47,31 +58,32 @@ def fetch(client: Client, session: Any, job: Job) -> Fetched:
     than a page holds share one second on one chain.
     """
     got = Fetched()
-    as_of = None
     if job.snapshot:
-        as_of = _snapshot(client, session, got, job)
-    walk = _Walk(client, session, got, job)
-    reason = walk.all_chains()
-    clock = as_of or got.pages[0].received_at
+        _snapshot(client, session, got, job)
+    pieces = _walk(client, session, job)
+    got.pages += [page for piece in pieces for page in piece.pages]
+    # An answer whose clock is ahead of the others' proves nothing about the time in between.
+    clock = min(page.received_at for page in got.pages)
     until = min(job.interval.end, clock)
     if until <= job.tail:
         raise Fatal(f"the vendor's clock says {iso(clock)}, so {job.interval} has not happened "
                     "yet; ask again once it has")
     span = Interval(job.tail, until)
-    got.covered += [Covered("onchain_transactions", span, reason),
-                    Covered("onchain_transfers", span, reason)]
+    got.covered += [Covered(dataset, span, reasons(pieces))
+                    for dataset in ("onchain_transactions", "onchain_transfers")]
     if job.snapshot:
         _get(client, session, UNITS, {}, lambda d: None if isinstance(d, dict) and "balance" in d
-             else "no balance", got)
+             else "no balance", got.pages)
     return got
 
 
-def _get(client: Client, session: Any, endpoint: str, params: dict, expect, got: Fetched,
+def _get(client: Client, session: Any, endpoint: str, params: dict, expect, pages: list[Page],
          snapshot: bool = False):
     """One paid call; its page is kept. HTTP 403 means the units are used up: no retry helps."""
     def send():
         try:
-            answer = http_call(session, session.host + endpoint, params, expect)
+            answer = http_call(session, session.host + endpoint, params,
+                               lambda data: _refused(data) or expect(data))
         except ExtractError as error:
             raise _explained(error) from None
         rows = answer.data if isinstance(answer.data, list) else \
@@ -81,9 +93,21 @@ def _get(client: Client, session: Any, endpoint: str, params: dict, expect, got:
                             len(rows) if rows is not None else None, left)
 
     answer = client.call(endpoint, send)
-    got.pages.append(Page(endpoint, params, answer.body, answer.received_at,
-                          answer.received_at if snapshot else None))
+    pages.append(Page(endpoint, params, answer.body, answer.received_at,
+                      answer.received_at if snapshot else None))
     return answer
+
+
+# What the vendor's error object means where it comes with HTTP 200; anything else may pass.
+_MEANINGS = (("unauthorized", 401), ("units", 403), ("too many", 429))
+
+
+def _refused(data: Any) -> None:
+    """Raises what an error object stands for, by its words: it is never "no rows"."""
+    if isinstance(data, dict) and data.get("errors"):
+        said = str(data["errors"])
+        status = next((s for words, s in _MEANINGS if words in said.lower()), 500)
+        raise failed(status, f"said with HTTP 200: {said}", {})
 
 
 def _explained(error: ExtractError) -> ExtractError:
@@ -101,80 +125,102 @@ def _explained(error: ExtractError) -> ExtractError:
     return found
 
 
-def _snapshot(client: Client, session: Any, got: Fetched, job: Job) -> datetime:
+def _snapshot(client: Client, session: Any, got: Fetched, job: Job) -> None:
     answer = _get(client, session, TOKENS, {"id": job.account, "is_all": "true"},
-                  lambda d: None if isinstance(d, list) else "not a list of tokens", got, True)
+                  lambda d: None if isinstance(d, list) else "not a list of tokens", got.pages, True)
     as_of = answer.received_at
     got.covered.append(Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)),
                                "the list is not paged"))
-    return as_of
 
 
-class _Walk:
-    """The backward walk over one wallet. Times in whole seconds since 1970, UTC."""
+def _walk(client: Client, session: Any, job: Job) -> list[Piece]:
+    """The pages of all transactions in [job.tail, job.interval.end), newest piece first."""
+    # Rows at the end itself belong to the next interval; one second more costs nothing
+    # and catches rows of a fraction of a second.
+    end = _seconds(job.interval.end) + (job.interval.end.microsecond > 0)
+    return Walk(_seconds(job.tail), end).run(
+        client, lambda piece: _Walker(client, session, job.account, piece).step())
 
-    def __init__(self, client: Client, session: Any, got: Fetched, job: Job):
-        self.client, self.session, self.got, self.job = client, session, got, job
-        self.start = _seconds(job.tail)
-        # Rows at the end itself belong to the next interval; one second more costs nothing
-        # and catches rows of a fraction of a second.
-        self.end = _seconds(job.interval.end) + (job.interval.end.microsecond > 0)
 
-    def page(self, start_time: int, chain: str | None = None) -> list[int]:
-        """The seconds of one page's rows, newest first."""
-        params = {"id": self.job.account, "start_time": start_time, "page_count": PAGE}
+@dataclass(frozen=True)
+class _Walker:
+    """Reads one piece of a wallet's history. Times in whole seconds since 1970, UTC."""
+
+    client: Client
+    session: Any
+    wallet: str
+    piece: Piece
+
+    def page(self, start_time: int, chain: str | None = None, shows: _Row | None = None
+             ) -> list[int]:
+        """The seconds of one page's rows, newest first; `shows` is a row it cannot lack."""
+        params = {"id": self.wallet, "start_time": start_time, "page_count": PAGE}
         params |= {"chain_id": chain} if chain else {}
-        endpoint = CHAIN_HISTORY if chain else HISTORY
-        answer = _get(self.client, self.session, endpoint, params, listed("history_list"),
-                      self.got)
-        times = [row.get("time_at") for row in answer.data["history_list"]]
-        if any(t is None for t in times):
-            raise Retriable(f"{endpoint}: a row without time_at")
-        times = [int(t) for t in times]
-        if times != sorted(times, reverse=True):
-            raise Fatal(f"{endpoint}: rows are not newest first, so the walk cannot know where to "
-                        "end; nothing of this interval was recorded")
-        return times
+        answer = _get(self.client, self.session, CHAIN_HISTORY if chain else HISTORY, params,
+                      lambda data: _wrong(data, shows), self.piece.pages)
+        return [second for second, *_ in _rows(answer.data)]
 
-    def all_chains(self) -> str:
-        """Walk to the tail; returns why it ended."""
-        cursor = self.end
-        while True:
-            times = self.page(cursor)
-            if reason := self._ended(times):
-                return reason
-            following = times[-1] + 1
-            if following < cursor:
-                cursor = following
-                continue
+    def step(self) -> None:
+        """Read on: the piece's cursor goes down, or its paging has ended."""
+        cursor, shows = self.piece.cursor, None
+        if self.piece.pages:  # read from one second after the last row, which must come again
+            shows = _rows(json.loads(self.piece.pages[-1].body))[-1]
+        times = self.page(cursor, shows=shows)
+        while not (reason := self._ended(times)) and times[-1] + 1 >= cursor:
             # A whole page within one second: read that second chain by chain, then go below it.
-            stuck = times[-1]
-            self._second_by_chain(stuck)
-            times = self.page(stuck)
-            if times and times[0] >= stuck:   # this host includes start_time itself
-                times = self.page(stuck - 1)
-            if reason := self._ended(times):
-                return reason
-            cursor = times[-1] + 1
+            cursor = times[-1]
+            self._second_by_chain(cursor, _rows(json.loads(self.piece.pages[-1].body)))
+            times = self.page(cursor)
+            if times and times[0] >= cursor:   # this host includes start_time itself
+                times = self.page(cursor - 1)
+        self.piece.reason = reason
+        if not reason:
+            self.piece.cursor = times[-1] + 1
 
     def _ended(self, times: list[int]) -> str:
         if len(times) < PAGE:
             return "short page" if times else "empty page"
-        return "boundary crossed" if times[-1] < self.start else ""
+        return "boundary crossed" if times[-1] < self.piece.floor else ""
 
-    def _second_by_chain(self, second: int) -> None:
-        chains = _get(self.client, self.session, CHAINS, {"id": self.job.account},
-                      lambda d: None if isinstance(d, list) else "not a list of chains", self.got)
+    def _second_by_chain(self, second: int, known: list[_Row]) -> None:
+        """All rows of a second; `known` are those its full page over all chains did show."""
+        chains = _get(self.client, self.session, CHAINS, {"id": self.wallet},
+                      lambda d: None if isinstance(d, list) else "not a list of chains",
+                      self.piece.pages)
         for chain in (c["id"] for c in chains.data):
-            times = self.page(second + 1, chain)
-            while len(times) == PAGE and times[-1] >= second:
+            shows = next((row for row in known if row[1] == chain), None)
+            times = self.page(second + 1, chain, shows)
+            while len(times) >= PAGE and times[-1] >= second:
                 if times[0] <= second:
                     raise Fatal(
-                        f"wallet {self.job.account}, chain {chain}: {PAGE} or more transactions "
+                        f"wallet {self.wallet}, chain {chain}: {PAGE} or more transactions "
                         f"in the second {iso(datetime.fromtimestamp(second, UTC))}; DeBank "
                         "cannot page within a second, so they cannot all be read. Nothing of "
                         "this interval was recorded; report the wallet to DeBank")
                 times = self.page(times[-1] + 1, chain)
+
+
+def _rows(data: dict) -> list[_Row]:
+    return [(int(row["time_at"]), row["chain"], row["id"]) for row in data["history_list"]]
+
+
+def _wrong(data: Any, shows: _Row | None) -> str | None:
+    """What is wrong with a page of history, or None. An empty answer in the middle of a walk
+    would end it silently: the row it was asked from must come again."""
+    if wrong := listed("history_list")(data):
+        return wrong
+    try:
+        rows = _rows(data)
+    except (KeyError, TypeError, ValueError):
+        return "a row without time_at, chain or id"
+    seconds = [second for second, *_ in rows]
+    if seconds != sorted(seconds, reverse=True):
+        return ("rows are not newest first, so the walk cannot know where to end; nothing of this "
+                "interval was recorded")
+    if shows and shows not in rows and (len(rows) < PAGE or seconds[-1] < shows[0]):
+        return (f"the last row of the page before ({shows[1]} {shows[2]}) is missing, so there "
+                "may be more than it shows; nothing of this interval was recorded")
+    return None
 
 
 def _seconds(moment: datetime) -> int:
@@ -269,7 +315,7 @@ SOURCE = Source(
     fetch=fetch,
     mappings={"onchain_tokens": TOKEN_FACTS, "onchain_transactions": TRANSACTIONS,
               "onchain_transfers": TRANSFERS, "balances": BALANCES},
-    rates={"/v1/": (95.0, 1.0)},  # a little below: two tasks may follow each other closely
+    rates={"/v1/": Rate(100, strict=True)},
     units=UNIT_PRICES,
     monthly=True,
 )

@@ -1,27 +1,37 @@
-"""Check, record, and consume: what follows a transform, in the order that survives a crash.
+"""Check, publish, consume: what follows a transform, in the order that survives a crash.
 
-The marks of touched days are dropped only after the checks have passed; until then the next
-run transforms and checks the same days again.
+The marks of touched days are dropped only after the checks have passed and the books are out;
+until then the next run transforms, checks and publishes the same days again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extract.source import Interval
 from extract.warehouse import hold, open_warehouse, var_dir, warehouse_path
 
+if TYPE_CHECKING:
+    from extract.publish import Published
+
 DOCS_TO_KEEP = 20
 
 
-def check(interval: Interval, *, run_id: str, who: str, batches: Sequence[str]) -> list[Any]:
-    """Run every checkpoint over `interval`, record it, and drop the marks of `batches` if it holds.
+class NotChecked(RuntimeError):
+    """These days must not be published: no check of this run passed over them."""
 
-    Returns the results, one an expectation; those with severity "critical" and not `success`
-    keep the marks.
+
+class Overtaken(Exception):
+    """Another run has loaded days since, whose check is not done: that run publishes them all."""
+
+
+def check(interval: Interval, *, run_id: str, who: str) -> list[Any]:
+    """Run every checkpoint over `interval` and record it; the results, one an expectation.
+
+    Those with severity "critical" and not `success` forbid publishing.
     """
-    from extract.checkpoints import failed_critical, record, run_checkpoints
+    from extract.checkpoints import record, run_checkpoints
 
     path = warehouse_path()
     with hold(path, who):
@@ -29,7 +39,34 @@ def check(interval: Interval, *, run_id: str, who: str, batches: Sequence[str]) 
                                   docs_dir=var_dir() / "data_docs", keep=DOCS_TO_KEEP)
     with open_warehouse(path, who=who) as con:
         record(con, results, run_id, interval)
-        if not failed_critical(results) and batches:
-            con.execute("DELETE FROM ops.touched_days WHERE batch_id IN "
-                        "(SELECT unnest(?))", [list(batches)])
     return results
+
+
+def publish_checked(batches: Sequence[str], *, run_id: str, who: str) -> Published:
+    """Publish the days that `batches` touched and `run_id` has checked, then drop their marks.
+
+    Publishes nothing and keeps every mark when it raises: NotChecked where the checks of this
+    run failed or are missing, Overtaken where there are marks of batches not among these.
+    """
+    from extract.books import published_dir
+    from extract.publish import publish
+    from extract.transform import consume, touched
+
+    with open_warehouse(who=who) as con:
+        passed, failed = con.execute(
+            "SELECT count(*), count(*) FILTER (NOT success AND severity = 'critical') "
+            "FROM ops.checkpoints WHERE run_id = ?", [run_id]).fetchone()
+        if failed or not passed:
+            told = f"{failed} critical expectation(s) failed" if failed else "no check is recorded"
+            raise NotChecked(f"nothing is published: {told} for run {run_id}. See the Data Docs, "
+                             "mend the cause and clear the task check")
+        (others,) = con.execute(
+            "SELECT count(DISTINCT batch_id) FROM ops.touched_days WHERE batch_id NOT IN "
+            "(SELECT unnest($batches::VARCHAR[]))", {"batches": list(batches)}).fetchone()
+        if others:
+            raise Overtaken(f"{others} batch(es) loaded since by another run are not checked yet; "
+                            "that run publishes these days too, once its checks have passed")
+        marks, days = touched(con, batches)
+        published = publish(con, published_dir(), days, run_id=run_id)
+        consume(con, marks)
+    return published

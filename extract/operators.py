@@ -1,4 +1,4 @@
-"""The tasks of a run, as Airflow operators: plan, fetch, load, transform, check, mirror.
+"""The tasks of a run, as Airflow operators: plan, fetch, load, transform, check, publish, mirror.
 
 Fetch runs in parallel and never opens the warehouse. All others open it, so they share the
 pool `warehouse`, which has one slot. Heavy imports happen inside `execute`.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.sdk import BaseOperator, Param
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from extract.attempts import attempt
 from extract.client import Client, Fatal, UnitsExhausted
@@ -183,7 +183,7 @@ class LoadOperator(BaseOperator):
 
 
 class TransformOperator(BaseOperator):
-    """Rebuild the curated days that loads have touched. The marks stay until the check passes."""
+    """Rebuild the curated days that loads have touched. The marks stay until they are published."""
 
     def execute(self, context: Any) -> dict[str, Any]:
         from extract.transform import transform
@@ -197,7 +197,7 @@ class TransformOperator(BaseOperator):
 
 
 class CheckOperator(BaseOperator):
-    """Validate raw and curated over the days transformed; then, and only then, drop their marks.
+    """Validate raw and curated over the days transformed.
 
     Fails on a critical expectation; a warning is logged and recorded in ops.checkpoints.
     """
@@ -219,8 +219,7 @@ class CheckOperator(BaseOperator):
             interval = resolve_interval(context["params"], self.interval_start,
                                         self.interval_end)
         with attempt(var_dir() / "attempts", _facts(context)) as outcome:
-            results = check(interval, run_id=context["ti"].run_id, who=_who(context),
-                            batches=done.get("batches", []))
+            results = check(interval, run_id=context["ti"].run_id, who=_who(context))
             outcome["rows"] = len(results)
             failed = [r for r in results if not r.success]
             for result in failed:
@@ -233,6 +232,34 @@ class CheckOperator(BaseOperator):
                     + ". Nothing is published; see the Data Docs, mend the cause and clear "
                     "this task")
         return {"passed": len(results) - len(failed), "warnings": len(failed)}
+
+
+class PublishOperator(BaseOperator):
+    """Publish the months that the run has touched and checked; then, and only then, drop the marks.
+
+    Skips itself when another run has loaded since: that run's books will have these days too.
+    """
+
+    def __init__(self, *, transform: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.transform = transform
+
+    def execute(self, context: Any) -> dict[str, int]:
+        from extract.checks import NotChecked, Overtaken, publish_checked
+
+        done = context["ti"].xcom_pull(task_ids=self.transform) or {}
+        try:
+            with attempt(var_dir() / "attempts", _facts(context)) as outcome:
+                published = publish_checked(done.get("batches", []), who=_who(context),
+                                            run_id=context["ti"].run_id)
+                outcome["rows"] = published.rows
+        except NotChecked as error:
+            raise AirflowFailException(str(error)) from None
+        except Overtaken as error:
+            raise AirflowSkipException(str(error)) from None
+        return {"generation": published.generation, "files": len(published.files),
+                "months": len(published.months), "rows": published.rows,
+                "bytes": published.bytes, "removed": published.removed}
 
 
 def _day_after(day: str) -> str:
@@ -279,12 +306,13 @@ def pipeline(*, whole: bool) -> None:
     check = CheckOperator(task_id="check", pool=WAREHOUSE_POOL, transform="transform", **interval)
     mirror = MirrorOperator(task_id="mirror", pool=WAREHOUSE_POOL).as_teardown(
         on_failure_fail_dagrun=False)
-    load >> transform >> check >> complete
+    publish = PublishOperator(task_id="publish", pool=WAREHOUSE_POOL, transform="transform")
+    load >> transform >> check >> publish >> complete
     load >> complete
     # `complete` is done with the first fetch that fails, while the others still run.
-    [load, transform, check, complete] >> mirror
+    [load, transform, check, publish, complete] >> mirror
 
 
 __all__ = ["CheckOperator", "FetchOperator", "LoadOperator", "MirrorOperator", "PARAMS",
-           "PlanOperator", "TransformOperator", "UnitsExhausted", "pipeline",
+           "PlanOperator", "PublishOperator", "TransformOperator", "UnitsExhausted", "pipeline",
            "resolve_interval"]

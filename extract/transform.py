@@ -7,7 +7,8 @@ the same marks are met again and the same days are forgotten again. A plain run 
 kill between two "forgets" leaves days marked done and stale.
 
     transform(who="sync") -> Transformed     marks read, days reprocessed, models run
-    consume(con, transformed.marks)          after the checks have passed
+    touched(con, batches)                    their marks again, and the days they reprocess
+    consume(con, marks)                      after the checks have passed and the books are out
     plan_production(), sqlmesh_plan(args)    the versions of the models that production runs
 
 `state_sync.remove_intervals` is semi-internal (sqlmesh 0.236.4); tests/test_transform.py holds
@@ -118,6 +119,13 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
         marks=marks, days=tuple(spans["curated.tx_unified"]), models=tuple(story.evaluated),
         planned=planned, seconds=time.monotonic() - began,
     )
+
+
+def touched(con, batches: Iterable[str]) -> tuple[tuple[Mark, ...], set[date]]:
+    """The marks of these batches, and every day whose rows their transform may have changed."""
+    wanted = set(batches)
+    marks = tuple(mark for mark in _marks(con) if mark[2] in wanted)
+    return marks, set().union(*_days(con, marks).values())
 
 
 def consume(con, marks: Iterable[Mark]) -> int:

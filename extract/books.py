@@ -1,0 +1,166 @@
+"""The published books: `open_books().sql("FROM curated.tx_unified")`; and how the file is made.
+
+Reading takes no lock and waits for nobody. A connection keeps the generation it opened, whole,
+for publish.GRACE; after that its files may be gone, so open one per question, not one per day.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import astuple, dataclass, field, fields
+from datetime import date, datetime
+from pathlib import Path
+
+from extract.warehouse import var_dir
+
+BOOKS = "books.duckdb"
+ROOT_VARIABLE = "published_root"
+
+
+@dataclass(frozen=True)
+class File:
+    """A published file; `made_from` tells the table's definition (and, of some, the content)."""
+
+    table_name: str
+    month: date | None
+    path: str  # relative to the published folder
+    rows: int
+    bytes: int
+    generation: int
+    made_from: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A table's columns and comments; `digest` is that of its definition."""
+
+    columns: list[tuple[str, str, str | None]]  # name, type, comment
+    comment: str | None
+    digest: str
+
+
+@dataclass
+class Listing:
+    """What the books there are say: nothing, where there are none to be relied on."""
+
+    generation: int = 0
+    files: list[File] = field(default_factory=list)
+    retired: dict[str, datetime] = field(default_factory=dict)
+
+
+def published_dir() -> Path:
+    """Where the books are published: `published/` beside the warehouse."""
+    return var_dir() / "published"
+
+
+def open_books(root: Path | None = None):
+    """A DuckDB connection whose schemas curated, raw and ops are the newest published books.
+
+    The books may have been copied or moved: the folder given is the one that is read. Raises
+    FileNotFoundError where nothing has been published. Attached rather than connected to, since
+    within one process DuckDB answers a second connect to a path with the file it has open.
+    """
+    import duckdb
+
+    path = Path(root or published_dir()).resolve() / BOOKS
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no published books at {path}: they appear with the first sync whose checks pass")
+    con = duckdb.connect()
+    try:
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute(f"ATTACH {quoted(path)} AS books (READ_ONLY)")
+        con.execute("USE books")
+        con.execute(f"SET VARIABLE {ROOT_VARIABLE} = {quoted(path.parent)}")
+    except Exception:
+        con.close()
+        raise
+    return con
+
+
+def read(root: Path) -> Listing:
+    """The books there are; empty ones where they cannot be read or a file of theirs is missing."""
+    import duckdb
+
+    try:
+        with open_books(root) as con:
+            (generation,) = con.execute("SELECT generation FROM main.published").fetchone()
+            names = ", ".join(f.name for f in fields(File))
+            files = [File(*row) for row in con.execute(
+                f"SELECT {names} FROM main.published_files").fetchall()]
+            retired = dict(con.execute(
+                "SELECT path, retired_at FROM main.retired_files").fetchall())
+    except (FileNotFoundError, TypeError, duckdb.Error):
+        return Listing()
+    for file in files:
+        path = root / file.path
+        if not path.exists() or path.stat().st_size != file.bytes:
+            return Listing(generation, [], retired)
+    return Listing(generation, files, retired)
+
+
+def build(root: Path, shapes, live, retired, published) -> Path:
+    """The new books, durable, under a temporary name, which is returned.
+
+    `shapes` by table, `live` the files they read, `retired` the times others were dropped,
+    `published` the row of that table.
+    """
+    import duckdb
+
+    partial = root / f".{BOOKS}.part"
+    with duckdb.connect(str(partial)) as books:
+        books.execute("""
+            BEGIN;
+            CREATE SCHEMA curated; CREATE SCHEMA raw; CREATE SCHEMA ops;
+            CREATE TABLE published (generation BIGINT, published_at TIMESTAMP, through TIMESTAMP,
+                run_id VARCHAR);
+            CREATE TABLE published_files (table_name VARCHAR, month DATE, path VARCHAR, rows BIGINT,
+                bytes BIGINT, generation BIGINT, made_from VARCHAR);
+            CREATE TABLE retired_files (path VARCHAR, retired_at TIMESTAMP);
+            COMMENT ON COLUMN published.through IS 'end of the newest interval covered, UTC';
+            COMMENT ON TABLE retired_files IS 'not read by these books; removed after a while'""")
+        _insert(books, "published", [published])
+        _insert(books, "published_files", [astuple(file) for file in live])
+        _insert(books, "retired_files", list(retired.items()))
+        for name, shape in shapes.items():
+            paths = sorted(f.path for f in live if f.table_name == name)
+            books.execute(f"CREATE VIEW {name} AS {_view(root, shape, paths)}")
+            if shape.comment:
+                books.execute(f"COMMENT ON VIEW {name} IS {quoted(shape.comment)}")
+            for column, _, comment in shape.columns:
+                if comment:
+                    books.execute(f'COMMENT ON COLUMN {name}."{column}" IS {quoted(comment)}')
+        books.execute("COMMIT")
+        books.execute("CHECKPOINT")
+    durable(partial)
+    return partial
+
+
+def _view(root: Path, shape: Shape, paths: list[str]) -> str:
+    if not paths:
+        nothing = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind, _ in shape.columns)
+        return f"SELECT {nothing} WHERE false"
+    place = f"coalesce(getvariable('{ROOT_VARIABLE}'), {quoted(root)})"
+    listed = ", ".join(f"{place} || {quoted('/' + path)}" for path in paths)
+    return f"SELECT * FROM read_parquet([{listed}], hive_partitioning = false)"
+
+
+def _insert(con, table: str, rows: list[tuple]) -> None:
+    """As literals: binding parameters makes DuckDB import pandas, half of a small publish."""
+    told = ["(" + ", ".join("NULL" if v is None else quoted(v) for v in row) + ")" for row in rows]
+    if told:
+        con.execute(f"INSERT INTO {table} VALUES {', '.join(told)}")
+
+
+def durable(path: Path) -> None:
+    """Return when `path`, a file or a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def quoted(text) -> str:
+    """A string of SQL."""
+    return "'" + str(text).replace("'", "''") + "'"

@@ -1,0 +1,232 @@
+"""Publishing: what the checks have passed, as monthly Parquet files and a `books.duckdb` of views.
+
+    published/books.duckdb                        views curated.*, raw.*, ops.* and what they read
+    published/<table>/month=YYYY-MM/g<N>.parquet  the rows of a month; zstd, in time order
+    published/<table>/g<N>.parquet                a small table, whole
+
+No file is ever changed: a month that changed gets a new file of generation N. `books.duckdb` is
+built aside and renamed over the old one, and that rename is the only switch: its views name their
+files, so a reader has one generation whole or another. Never glob the folders: files stay there
+for GRACE after the books have dropped them, for the readers that opened them before.
+
+The views hold the folder's absolute path, so they work from any directory, by connect or ATTACH.
+A folder that was moved is told so: `SET VARIABLE published_root = '/new/place'` (open_books does).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+from extract.books import BOOKS, File, Shape, build, durable, quoted, read
+from extract.source import UTC
+
+GRACE = timedelta(hours=1)  # longer than the longest reader keeps one connection
+INEXACT = ("FLOAT", "DOUBLE", "HUGEINT", "UHUGEINT")  # Parquet gets a float of each of them
+FILE_NAME = re.compile(r"g(\d+)\.parquet")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to publish: by month of `time`, or whole where there is none.
+
+    onwards   a changed day changes all later rows, and passing time adds some
+    seen_by   columns whose hash tells a changed month: for tables whose days nobody marks
+    """
+
+    name: str
+    time: str = ""
+    onwards: bool = False
+    seen_by: str = ""
+
+
+TABLES = (
+    Table("curated.tx_unified", "ts"),
+    Table("curated.daily_flows", "date"),
+    Table("curated.daily_balances", "date", onwards=True),
+    Table("curated.assets"),
+    Table("curated.reconciliation"),
+    Table("raw.exchanges_ledger", "ts"),
+    Table("raw.exchanges_trades", "ts"),
+    Table("raw.onchain_transactions", "ts"),
+    Table("raw.onchain_transfers", "ts"),
+    Table("raw.onchain_tokens"),
+    Table("raw.balances", "ts", seen_by="row_hash, changed_at"),
+    Table("raw.history", "valid_to", seen_by="row_hash, key, batch_id"),
+    Table("ops.batches"),
+    Table("ops.coverage"),
+    Table("ops.sync_log"),
+    Table("ops.sync_runs"),
+    Table("ops.checkpoints", "checked_at", seen_by="run_id, checkpoint, expectation, checked_at"),
+    Table("ops.api_calls", "called_at", seen_by="call_id"),
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """What one publish did: the files it wrote, and how many old ones it removed."""
+
+    generation: int
+    files: tuple[File, ...]
+    removed: int
+    seconds: float
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        return tuple(sorted({f.table_name for f in self.files}))
+
+    @property
+    def months(self) -> tuple[date, ...]:
+        return tuple(sorted({f.month for f in self.files if f.month}))
+
+    @property
+    def rows(self) -> int:
+        return sum(f.rows for f in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(f.bytes for f in self.files)
+
+
+def publish(
+    con, root: Path, days: Iterable[date], *, run_id: str = "", full: bool = False,
+    now: datetime | None = None,
+) -> Published:
+    """Publish the months of `days` from the warehouse `con`, whose lock the caller holds.
+
+    `full` publishes every month, as do a first publish, damaged books, a rebuilt warehouse, and
+    (its own months) a table whose model changed: needed only after days were changed by hand,
+    without marks. `now` is naive UTC. Killed anywhere, the books are those of before or those of
+    after; run again, it starts over.
+    """
+    began, root = time.monotonic(), Path(root).resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    if set("*?[") & set(str(root)):
+        raise ValueError(f"{root} cannot hold the books: DuckDB takes * ? [ for patterns. "
+                         "Choose another LEDGERHOUSE_VAR")
+    now = now or datetime.now(UTC).replace(tzinfo=None)
+    for partial in root.rglob(".*.part*"):  # of a publish that was killed: there is no other now
+        partial.unlink()
+    shapes, before, there = _shapes(con), read(root), _on_disk(root)
+    generation = 1 + max([before.generation, *there.values()])  # a name is never used twice
+    touched = {day.replace(day=1) for day in days}
+    live = []
+    for table in TABLES:
+        known = {f.month: f for f in before.files if f.table_name == table.name and not full}
+        live += _publish_table(con, root, table, shapes[table.name], known, touched, generation)
+    fresh = [f for f in live if f.generation == generation]
+    for folder in {(root / f.path).parent for f in fresh}:
+        for each in (folder, folder.parent):
+            durable(each)
+    named = {f.path for f in live}
+    retired = {path: before.retired.get(path, now) for path in there if path not in named}
+    expired = [path for path, since in retired.items() if now - since >= GRACE]
+    kept = {path: since for path, since in retired.items() if path not in expired}
+    (through,) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchone()
+    partial = build(root, shapes, live, kept, (generation, now, through, run_id))
+    os.replace(partial, root / BOOKS)
+    durable(root)
+    for path in expired:
+        (root / path).unlink(missing_ok=True)
+        if not any((root / path).parent.iterdir()):
+            (root / path).parent.rmdir()
+    return Published(generation, tuple(fresh), len(expired), time.monotonic() - began)
+
+
+def _on_disk(root: Path) -> dict[str, int]:
+    """Every data file under `root`, live or not, and its generation."""
+    found = [*root.glob("*/g*.parquet"), *root.glob("*/month=*/g*.parquet")]
+    return {str(path.relative_to(root)): int(match[1])
+            for path in found if (match := FILE_NAME.fullmatch(path.name))}
+
+
+def _shapes(con) -> dict[str, Shape]:
+    """What each table looks like; the SQL of a model's view names the model's version.
+
+    The first load is part of every definition: a warehouse that was rebuilt is another one.
+    """
+    (origin,) = con.execute(
+        "SELECT arg_min(batch_id, (loaded_at, batch_id)) FROM ops.batches").fetchone()
+    columns = con.execute(
+        "SELECT schema_name || '.' || table_name, column_name, data_type, comment "
+        "FROM duckdb_columns() WHERE database_name = current_database() ORDER BY column_index"
+    ).fetchall()
+    made = {name: (comment, sql) for name, comment, sql in con.execute(" UNION ALL ".join(
+        f"SELECT schema_name || '.' || {kind}_name, comment, sql FROM duckdb_{kind}s() "
+        "WHERE database_name = current_database()" for kind in ("table", "view"))).fetchall()}
+    shapes = {}
+    for name in (table.name for table in TABLES):
+        if name not in made:
+            raise ValueError(f"{name} is not in the warehouse: a sync makes it; publish after one")
+        mine, (comment, sql) = [row[1:] for row in columns if row[0] == name], made[name]
+        for column, kind, _ in mine:
+            if kind in INEXACT:
+                raise ValueError(f"{name}.{column} is a {kind}, which Parquet would hold as a "
+                                 "float: cast it to DECIMAL(38,18) or BIGINT in its model")
+        definition = repr(([column[:2] for column in mine], sql, origin))
+        shapes[name] = Shape(mine, comment, hashlib.md5(definition.encode()).hexdigest())
+    return shapes
+
+
+def _publish_table(con, root, table, shape, known, touched, generation) -> list[File]:
+    """The files of one table, `known` ones (by month) kept where they are still true."""
+    current = {m: f for m, f in known.items() if f.made_from.startswith(shape.digest)}
+    if len(current) < len(known):
+        known, current = {}, {}
+    source, month = table.name, f"date_trunc('month', {table.time})::DATE"
+    made_from = {}
+    if not table.time:
+        wanted, kept = [None], []
+    elif table.seen_by:
+        made_from = dict(con.execute(
+            f"SELECT {month}, '{shape.digest} ' || count(*) || ' ' || "
+            f"bit_xor(hash({table.seen_by})) FROM {source} GROUP BY 1").fetchall())
+        kept = [f for m, f in current.items() if made_from.get(m) == f.made_from]
+        wanted = made_from.keys() - {f.month for f in kept}
+    elif table.onwards or not known:
+        since = min([*touched, max(known)]) if known else None
+        if table.onwards:  # a view over all history: computed once, not once a month
+            con.execute(f"CREATE OR REPLACE TEMP TABLE publishing AS FROM {source}"
+                        + (f" WHERE {table.time} >= '{since}'" if since else ""))
+            source = "publishing"
+        wanted = {m for (m,) in con.execute(f"SELECT DISTINCT {month} FROM {source}").fetchall()}
+        kept = [f for m, f in known.items() if m < since]
+    else:
+        wanted, kept = touched, [f for m, f in known.items() if m not in touched]
+    for month in sorted(wanted, key=str):
+        file = _write(con, root, table, source, month, generation,
+                      made_from.get(month, shape.digest))
+        kept += [file] if file.rows or month is None else []
+    if source == "publishing":
+        con.execute("DROP TABLE publishing")
+    return kept
+
+
+def _write(con, root, table, source, month, generation, made_from) -> File:
+    """One file, durable before it has its name. A month without a row gets none."""
+    folder, where = Path(table.name.split(".")[1]), ""
+    if month:
+        folder /= f"month={month:%Y-%m}"
+        following = (month + timedelta(days=31)).replace(day=1)
+        where = f"WHERE {table.time} >= '{month}' AND {table.time} < '{following}' " \
+                f"ORDER BY {table.time}"
+    path = folder / f"g{generation}.parquet"
+    partial = root / folder / f".{path.name}.part"
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    (rows,) = con.execute(f"COPY (SELECT * FROM {source} {where}) TO {quoted(partial)} "
+                          "(FORMAT parquet, COMPRESSION zstd)").fetchone()
+    size = partial.stat().st_size
+    if month and not rows:
+        partial.unlink()
+    else:
+        durable(partial)
+        os.rename(partial, root / path)
+    return File(table.name, month, str(path), rows, size, generation, made_from)
+
+

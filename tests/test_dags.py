@@ -132,7 +132,7 @@ def test_every_task_that_needs_an_interval_gets_the_runs_own(tasks):
 
 
 def test_a_failure_cannot_look_like_success(tasks):
-    """The run's result is that of `complete`, which needs every fetch and the check; the mirror
+    """The run's result is that of `complete`, which needs every fetch and the books; the mirror
     waits for all that is written, since `complete` has failed with the first fetch that has."""
     mirror, complete = tasks["mirror"], tasks["complete"]
     assert mirror["teardown"] and mirror["fails_run"] is False
@@ -144,7 +144,7 @@ def test_a_failure_cannot_look_like_success(tasks):
               and not task["teardown"]]
     assert leaves == ["complete"]
     assert complete["rule"] == "none_failed"
-    assert {"check", *(f"fetch_{c}" for c in CONNECTIONS)} <= set(complete["upstream"])
+    assert {"publish", *(f"fetch_{c}" for c in CONNECTIONS)} <= set(complete["upstream"])
 
 
 def test_a_failed_source_does_not_keep_the_others_from_arriving(tasks):
@@ -153,6 +153,11 @@ def test_a_failed_source_does_not_keep_the_others_from_arriving(tasks):
     assert set(tasks["load"]["upstream"]) == {f"fetch_{c}" for c in CONNECTIONS}
     assert all(tasks[f"fetch_{c}"]["mapped"] for c in CONNECTIONS)
     assert tasks["check"]["rule"] == "all_success", "no check of what was not transformed"
+
+
+def test_nothing_is_published_before_the_check_has_passed(tasks):
+    assert tasks["publish"]["upstream"] == ["check"]
+    assert tasks["publish"]["rule"] == "all_success" and tasks["publish"]["pool"] == "warehouse"
 
 
 # --- the interval -----------------------------------------------------------------------------

@@ -283,6 +283,9 @@ def test_time_alone_moves_the_balances_on(con, tmp_path):
     assert months(done, "curated.daily_balances") == ["04", "05", "06"]
     assert months(done, "curated.tx_unified") == []
     assert published(tmp_path) == contents(con)
+    done = publish(con, tmp_path, sync(con, 2, {date(2031, 8, 2): 1}, date(2031, 8, 3)))
+    assert months(done, "curated.daily_balances") == ["06", "07", "08"], "also before the new day"
+    assert published(tmp_path) == contents(con)
 
 
 def test_a_month_that_lost_all_its_rows_disappears(con, tmp_path):

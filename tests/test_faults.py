@@ -43,11 +43,17 @@ def fault(url, profile: str, **more) -> None:
 
 
 @pytest.fixture(autouse=True)
-def small_pages_and_little_patience(monkeypatch):
-    """More pages of fewer rows, so that cursors matter; and no test waits long for an answer."""
+def small_pages(monkeypatch):
+    """More pages of fewer rows, so that cursors matter."""
     monkeypatch.setattr(extract.sources.coinbase, "V2_PAGE", 12)
     monkeypatch.setattr(extract.sources.coinbase, "FILLS_PAGE", 12)
-    monkeypatch.setattr(extract.wire, "TIMEOUT_S", 0.6)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Clients wait half a second for an answer, the sandbox holds it back for longer."""
+    monkeypatch.setattr(extract.wire, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(extract.sources.coinbase, "TIMEOUT_S", 0.5)
 
 
 @contextmanager
@@ -57,7 +63,6 @@ def world(root, seed=5, now=NOW, scale=0.2, tries=6, **options):
         for limit in (url.app.debank.second, url.app.coinbase.second, url.app.coinbase.hour):
             limit.allows = lambda: True
         books = Books(url, root, tries=tries, clock=Hurried())
-        books.apis["coinbase"].timeout = 600
         yield url, books
 
 
@@ -65,8 +70,14 @@ def test_every_passing_fault_is_told_here():
     assert set(SAID) == set(TRANSIENT)
 
 
+def waits_for(profile, request) -> None:
+    if profile == "timeouts":  # only then: a busy machine must not look like a fault
+        request.getfixturevalue("impatient")
+
+
 @pytest.mark.parametrize("profile", TRANSIENT)
-def test_a_passing_fault_costs_calls_and_nothing_else(profile, tmp_path):
+def test_a_passing_fault_costs_calls_and_nothing_else(profile, tmp_path, request):
+    waits_for(profile, request)
     with world(tmp_path) as (url, books):
         for source in ("coinbase", "debank"):  # a timeout costs real time, so they are few
             fault(url, profile, rate=0.4, vendor=source, count=2 if profile == "timeouts" else None)
@@ -79,6 +90,8 @@ def test_a_passing_fault_costs_calls_and_nothing_else(profile, tmp_path):
             assert bool(struck) == (said is not None or profile == "duplicated_rows")
             if profile == "reordered_rows" and source == "coinbase":
                 assert 0 < len(errors) <= struck, "the order of fills and wallets means nothing"
+            elif profile == "timeouts":
+                assert len(errors) >= struck
             else:
                 assert len(errors) == (struck if said else 0), "one call more for each, logged"
             for error in errors:
@@ -87,7 +100,9 @@ def test_a_passing_fault_costs_calls_and_nothing_else(profile, tmp_path):
 
 @pytest.mark.parametrize("profile", [p for p in TRANSIENT if p != "duplicated_rows"])
 @pytest.mark.parametrize("source", ["coinbase", "debank"])
-def test_a_fault_that_stays_is_told_and_the_next_run_makes_up_for_it(source, profile, tmp_path):
+def test_a_fault_that_stays_is_told_and_the_next_run_makes_up_for_it(
+        source, profile, tmp_path, request):
+    waits_for(profile, request)
     said = SAID[profile][source == "debank"]
     if said is None:
         pytest.skip(f"{source} has no cursors")
@@ -102,6 +117,7 @@ def test_a_fault_that_stays_is_told_and_the_next_run_makes_up_for_it(source, pro
         assert len([c for c in books.calls if c["error"]]) == 2
         assert list(waiting(tmp_path)) == [], "half a fetch is not landed"
         fault(url, "none")
+        books.tries = 6
         books.sync(START, NOW)
         assert_truth(books, url.world, NOW)
 
@@ -152,7 +168,7 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date(tmp_path):
         assert struck and len([s for s in clock.slept if s in range(1, 8)]) >= struck
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_rows_that_arrive_or_change_between_two_pages_are_neither_lost_nor_double(seed, tmp_path):
     begun = "2024-11-06T12:00:00Z"
     with world(tmp_path, seed=seed, now=begun, scale=0.6) as (url, books):
@@ -174,13 +190,13 @@ def test_rows_that_arrive_or_change_between_two_pages_are_neither_lost_nor_doubl
         assert_truth(books, url.world, now)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_a_clock_that_is_off_claims_no_time_and_loses_no_row(seed, tmp_path):
-    with world(tmp_path, seed=seed, now=START, scale=0.6) as (url, books):
+    with world(tmp_path, seed=seed, now=START, scale=0.3) as (url, books):
         fault(url, "clock_skew", rate=0.6)
         now, claimed = utc("2024-11-02"), 0
-        while now < utc("2024-11-05"):
-            now += timedelta(hours=6)
+        while now < utc("2024-11-04"):
+            now += timedelta(hours=8)
             url.clock.set(iso(now))
             for job in books.plan(START, now + timedelta(hours=1)):
                 file = books.fetch(job)
@@ -197,20 +213,20 @@ def test_a_clock_that_is_off_claims_no_time_and_loses_no_row(seed, tmp_path):
 
 
 def dates_of(file) -> list:
-    text = zstandard.ZstdDecompressor().stream_reader(open(file, "rb")).read().decode()
+    text = zstandard.ZstdDecompressor().decompressobj().decompress(file.read_bytes()).decode()
     return [utc(json.loads(line)["received_at"]) for line in text.splitlines()[1:]]
 
 
-SEEDS = random.Random("chaos").sample(range(10**9), 8)
+SEEDS = random.Random("chaos").sample(range(10**9), 5)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_under_chaos_what_a_run_misses_the_next_one_brings(seed, tmp_path):
+def test_under_chaos_what_a_run_misses_the_next_one_brings(seed, tmp_path, impatient):
     rng = random.Random(seed)
-    with world(tmp_path, seed=seed, now=START, scale=0.4, hold=5.0) as (url, books):
+    with world(tmp_path, seed=seed, now=START, scale=0.2, hold=5.0) as (url, books):
         fault(url, "chaos:0.25,clock_skew:0.2,changing_rows:0.1")
         now, failures = utc("2024-11-03"), 0
-        for _ in range(4):
+        for _ in range(3):
             now += timedelta(hours=rng.randrange(6, 60))
             url.clock.set(iso(now))
             for job in books.plan(START, now):

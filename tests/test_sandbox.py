@@ -305,6 +305,120 @@ def test_a_broken_body_with_status_200_can_be_asked_for(small):
     assert (nothing.status_code, nothing.json()["errors"][0]["id"]) == (404, "not_found")
 
 
+ASKED = [("account/units", {}), ("user/used_chain_list", {"id": WALLETS[0]}),
+         ("user/all_history_list", {"id": WALLETS[0]}), ("user/history_list", {"id": WALLETS[1], "chain_id": "eth"})]
+
+
+def heard(url, calls: int) -> list[tuple]:
+    """What a client hears in so many calls: status, Retry-After, Date and body, or the kind of silence."""
+    answers = []
+    for number in range(calls):
+        endpoint, params = ASKED[number % len(ASKED)]
+        try:
+            one = debank(url, endpoint, **params)
+            answers.append((one.status_code, one.headers.get("Retry-After"), one.headers["Date"], one.text))
+        except requests.RequestException as error:
+            answers.append((type(error).__name__,))
+    return answers
+
+
+def test_faults_are_drawn_from_the_seed_and_counted():
+    mixed = "chaos:0.5,clock_skew:0.3,changing_rows:0.1"
+    told = {}
+    for name, seed in (("one", 3), ("same", 3), ("other", 4)):
+        with serve(seed=2, scale=SMALL, now=NOW, faults=mixed, faults_seed=seed, hold=0.01) as url:
+            told[name] = heard(url, 60)
+            stats = requests.get(f"{url}/_stats", timeout=5).json()
+            struck = Counter(stats["faults"]["debank"])
+            failed = sum(len(one) == 1 or one[0] != 200 for one in told[name])
+            loud = ("rate_limited", "rate_limited_silent", "server_errors", "cut")
+            assert failed == sum(struck[kind] for kind in loud) > 0
+            assert stats["faults"]["coinbase"] == {} and struck["clock_skew"] and struck["changing_rows"]
+            assert sum(n for by in stats["calls"]["debank"].values() for n in by.values()) == 60
+            requests.post(f"{url}/_control/reset_stats", timeout=5)
+            assert requests.get(f"{url}/_stats", timeout=5).json()["faults"] == {"coinbase": {}, "debank": {}}
+    assert told["one"] == told["same"] != told["other"]
+
+
+def test_a_passing_fault_lets_every_fourth_try_of_a_call_through(small):
+    what = {"profile": "server_errors", "rate": 1, "vendor": "debank", "count": None}
+    assert requests.post(f"{small}/_control/faults", json=what, timeout=5).json()[0]["name"] == "server_errors"
+    statuses = [debank(small, "account/units").status_code for _ in range(8)]
+    assert statuses == [500, 500, 500, 200] * 2
+    small.app.faults.set("server_errors", rate=1.0, count=1)
+    assert [debank(small, "account/units").status_code for _ in range(3)] == [500, 200, 200]
+    small.app.faults.set("key_revoked", after=2, vendor="debank")
+    statuses = [debank(small, "account/units").status_code for _ in range(9)]
+    assert statuses == [200, 200, *[401] * 7], "until it is turned off"
+    assert requests.get(f"{small.coinbase}/v2/time", timeout=5).status_code == 200
+    small.app.faults.set("none")
+    assert debank(small, "account/units").status_code == 200
+
+
+@pytest.mark.parametrize("what, said", [
+    ({"profile": "chaoss"}, "unknown fault profile 'chaoss'; there are none, chaos"),
+    ({"profile": "cut:2"}, "not between 0 and 1"), ({"profile": "cut", "rate": -1}, "not between 0 and 1"),
+    ({"profile": "cut", "vendor": "kraken"}, "write coinbase, debank or null"), ({"profil": "cut"}, "profil"),
+])
+def test_a_profile_that_is_none_is_refused_with_what_there_is(small, what, said):
+    refused = requests.post(f"{small}/_control/faults", json=what, timeout=5)
+    assert refused.status_code == 400 and said in refused.json()["error"]
+    assert small.app.faults.rules == []
+
+
+def test_the_command_refuses_an_unknown_fault():
+    command = [sys.executable, "-m", "sandbox", "--now", NOW, "--faults", "cut,rain"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and "unknown fault profile 'rain'" in done.stderr
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed):
+    early, later = "2024-12-01T00:00:00Z", "2024-12-01T06:00:00Z"
+    with serve(seed=seed, scale=0.3, now=early) as url:
+        tables = (("coinbase", "ledger", "entry_id"), ("debank", "transactions", "tx_id"))
+        was = {told: getattr(url.world, told)(early) for _, told, _ in tables}
+        balances, at = url.world.balances(None, early), iso(seconds(early) - 1)
+        gone = {told: [
+            requests.post(f"{url}/_control/vanish", json={"vendor": vendor, "seed": n, "since": "2024-11-03"},
+                          timeout=5).json() for n in range(3)] for vendor, told, _ in tables}
+        for _, told, key in tables:
+            names = [(row["wallet"], row[key]) for row in gone[told]]
+            assert len(set(names)) == 3 and all(row["time"] >= "2024-11-03" for row in gone[told])
+            left = [(row["wallet"], row[key]) for row in getattr(url.world, told)(early)]
+            assert sorted([*left, *names]) == sorted((row["wallet"], row[key]) for row in was[told])
+            assert set(names) <= {(row["wallet"], row[key]) for row in getattr(url.world, told)(at)}, "it was there"
+            assert not set(names) & {(row["wallet"], row[key]) for row in getattr(url.world, told)(later)}
+        assert url.world.balances(None, early) != balances, "gas, at least, is back"
+        requests.post(f"{url}/_control/clock", json={"now": later}, timeout=5)
+        truth = {(b["account"], b["token"]): Decimal(b["amount"]) for b in url.world.balances(None, later)}
+        assert all(amount >= 0 for amount in truth.values())
+        for wallet in WALLETS:
+            listed = exactly(debank(url, "user/all_token_list", id=wallet, is_all="false"))
+            assert {f"{t['chain']}:{t['id']}": Decimal(int(t["raw_amount_hex_str"], 16)).scaleb(-t["decimals"], WIDE)
+                    for t in listed} == {token: a for (w, token), a in truth.items() if w == wallet and a}
+        reader = exchange(url.coinbase)
+        sums, rows = defaultdict(Decimal), set()
+        for one in reader.v2PrivateGetAccounts({"limit": 100})["data"]:
+            mine = v2_rows(reader, one["id"], limit=100)
+            rows |= {row["id"] for row in mine}
+            settled = sum((Decimal(r["amount"]["amount"]) for r in mine if r["status"] == "completed"), Decimal(0))
+            assert settled == Decimal(one["balance"]["amount"])
+            sums[one["currency"]["code"]] += settled
+        assert rows == {row["entry_id"] for row in url.world.ledger(later)}
+        assert {k: v for k, v in sums.items() if v} == {
+            token: amount for (account, token), amount in truth.items() if account == "main" and amount}
+
+
+def test_the_profile_vanishing_takes_a_row_away_between_two_calls():
+    with serve(seed=2, scale=SMALL, now=NOW, faults="vanishing:1", faults_seed=1) as url:
+        before = len(url.world.transactions(NOW))
+        for _ in range(3):
+            debank(url, "account/units")
+        stats = requests.get(f"{url}/_stats", timeout=5).json()["faults"]
+        assert stats["debank"] == {"vanishing": 3} and len(url.world.transactions(NOW)) == before - 3
+
+
 def test_histories_filter_by_chain_and_token(small):
     some = exactly(debank(small, "user/all_history_list", id=WALLETS[0], chain_ids="op,arb"))["history_list"]
     assert {item["chain"] for item in some} == {"op", "arb"}

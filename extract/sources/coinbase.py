@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from extract.client import Client, Fatal, Retriable
+from extract.client import TIMEOUT_S, Client, Fatal, Retriable
 from extract.source import Covered, Fetched, Interval, Job, Page, Rate, Source, iso, utc
 from extract.wire import ccxt_call
 
@@ -32,7 +32,7 @@ def connect(*, host: str, login: str, password: str, **_: Any):
 
     exchange = ccxt.coinbase({
         "apiKey": login, "secret": password.replace("\\n", "\n"), "enableRateLimit": False,
-        "timeout": 30_000,
+        "timeout": round(TIMEOUT_S * 1000),
     })
     exchange.urls["api"]["rest"] = host.rstrip("/")
     exchange.number = str  # amounts stay the wire's text

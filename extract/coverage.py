@@ -13,16 +13,27 @@ from datetime import datetime, timedelta
 from extract.source import Interval, Job, Source, union, utc
 from extract.sources import Account
 
-# Vendors index late (minutes, rarely hours) and re-categorise recent rows.
+# Vendors index late (minutes, rarely hours) and re-categorise recent rows: so much is read again
+# whatever was learned. Less would save calls and risk a row.
 TAIL = timedelta(hours=24)
+LONGEST_TAIL = timedelta(days=7)      # one row that came months late must not raise every bill
+LONGEST_PENDING = timedelta(days=30)  # what is pending for longer is left to the weekly refresh
+LEARN_FROM = timedelta(days=90)
+SLOWEST = 0.999                       # the quantile that counts
+MARGIN = 1.25
 
 
 def covered(con, source: str, account: str, dataset: str) -> list[Interval]:
     """Merged intervals over which the dataset is complete, oldest first."""
-    rows = con.execute(
-        "SELECT start_ts, end_ts FROM ops.coverage WHERE source = ? AND account = ? "
-        "AND dataset = ?", [source, account, dataset]).fetchall()
-    return union(Interval(a, b) for a, b in rows)
+    # Merged in the warehouse: a sync leaves a segment, four years of them are 6,000 a dataset.
+    rows = con.execute("""
+        SELECT min(start_ts), max(end_ts) FROM (
+            SELECT *, sum(is_new) OVER (ORDER BY start_ts) AS island FROM (
+                SELECT *, CASE WHEN start_ts <= lag(end_ts) OVER (ORDER BY start_ts)
+                          THEN 0 ELSE 1 END AS is_new
+                FROM ops.coverage WHERE source = ? AND account = ? AND dataset = ?))
+        GROUP BY island ORDER BY 1""", [source, account, dataset]).fetchall()
+    return [Interval(a, b) for a, b in rows]
 
 
 def missing(con, source: Source, account: str, requested: Interval) -> list[Interval]:
@@ -42,19 +53,43 @@ def oldest_pending(con, source: Source, account: str) -> datetime | None:
     if "exchanges_ledger" not in source.mappings:
         return None
     (ts,) = con.execute(
-        "SELECT min(ts) FROM raw.exchanges_ledger WHERE source = ? AND account = ? "
-        "AND status IN ('pending', 'waiting_for_clearing', 'waiting_for_signature')",
+        "SELECT min(ts) FROM raw.exchanges_ledger WHERE source = ? AND account = ? AND vanished_at "
+        "IS NULL AND status IN ('pending', 'waiting_for_clearing', 'waiting_for_signature')",
         [source.name, account]).fetchone()
     return utc(ts) if ts else None
 
 
+def learned_tail(con, source: Source, account: str, until: datetime) -> timedelta:
+    """How far back rows may still come or change: TAIL, or more where the vendor was slower.
+
+    Learned from the delay between an event and the newest version met of it, over LEARN_FROM
+    before `until`, of rows that happened after the account was first read (older ones were
+    met late because we came late). At most LONGEST_TAIL.
+    """
+    slowest = TAIL
+    for dataset in events(source):
+        first = con.execute(
+            "SELECT min(read_at) FROM ops.coverage WHERE source = ? AND account = ? AND "
+            "dataset = ?", [source.name, account, dataset]).fetchone()[0]
+        if first is None:
+            continue
+        since = max(utc(first), until - LEARN_FROM).replace(tzinfo=None)
+        (delay,) = con.execute(
+            f"SELECT quantile_disc(changed_at - ts, {SLOWEST}) FROM raw.{dataset} "
+            f"WHERE ts >= '{since}' AND source = ? AND account = ?",
+            [source.name, account]).fetchone()
+        slowest = max(slowest, (delay or timedelta(0)) * MARGIN)
+    return min(slowest, LONGEST_TAIL)
+
+
 def jobs(
     con, sources: dict[str, Source], accounts: Iterable[Account], requested: Interval, *,
-    snapshot: bool, refetch: bool = False, tail: timedelta = TAIL,
+    snapshot: bool, refetch: bool = False, tail: timedelta | None = None,
 ) -> list[Job]:
     """The fetches that make `requested` complete for the accounts, oldest first.
 
-    A hole that continues what is covered starts with the tail; `refetch` ignores coverage.
+    A hole that continues what is covered starts with the tail (`tail`, or what was learned);
+    `refetch` ignores coverage.
     APIs that cannot seek in time get one job from the first hole to the end of the last.
     """
     found: list[Job] = []
@@ -69,12 +104,13 @@ def jobs(
             spans = [Interval(holes[0].start, holes[-1].end)]
         known = [c for d in events(source) for c in covered(con, source.name, account.account, d)]
         pending = oldest_pending(con, source, account.account)
+        back = learned_tail(con, source, account.account, requested.end) if tail is None else tail
         for span in spans:
             begin = span.start
             if any(c.start < span.start <= c.end for c in known):
-                begin = max(span.start - tail, min(c.start for c in known))
+                begin = max(span.start - back, min(c.start for c in known))
             if pending and span is spans[-1]:
-                begin = min(begin, pending)
+                begin = min(begin, max(pending, span.start - LONGEST_PENDING))
             found.append(Job(account.source, account.account, account.connection, span, begin,
                              snapshot and span is spans[-1]))
     return found

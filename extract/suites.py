@@ -153,6 +153,9 @@ def _raw(dataset: str) -> list:
         _rows("no_future", "warning", "Nothing was met before it happened",
               f"SELECT {key}, ts, changed_at FROM {{batch}} WHERE ts > changed_at + {CLOCK_SKEW}"),
         _fits(dataset),
+        *([_rows("nothing_vanished", "warning", "The vendor still lists what it once listed",
+                 f"SELECT {key}, ts, vanished_at FROM {{batch}} WHERE vanished_at IS NOT NULL")]
+          if DATASETS[dataset].has_history else []),
     ]
 
 
@@ -245,7 +248,8 @@ def _unified(b: Bounds) -> list:
               f"""SELECT source, account, token, w.whole AS raw_whole, w.fraction AS raw_fraction,
                          u.whole, u.fraction
               FROM (SELECT source, account, coalesce(asset, '') AS token, {sums}
-                    FROM {entries} WHERE is_settled AND amount IS NOT NULL GROUP BY ALL) w
+                    FROM {entries} WHERE is_settled AND vanished_at IS NULL
+                      AND amount IS NOT NULL GROUP BY ALL) w
               FULL JOIN (SELECT source, account, coalesce(token, '') AS token, {sums}
                          FROM {{batch}} WHERE domain = 'exchange' AND counts GROUP BY ALL) u
               USING (source, account, token)

@@ -21,7 +21,7 @@ SWAP, RECEIVED, SCAM, FAILED = ("0x" + c * 64 for c in "abcd")
 RAW = f"""
 INSERT INTO ops.batches BY NAME SELECT 'b1' AS batch_id, 'f' AS file, 'coinbase' AS source,
   'main' AS account, 'exchanges_ledger' AS dataset, 'r' AS run_id, 1 AS rows, 1 AS new,
-  0 AS changed, 0 AS same, 0 AS stale, 0 AS removed, TIMESTAMP '2026-01-02' AS loaded_at;
+  0 AS changed, 0 AS same, 0 AS stale, 0 AS removed, 0 AS vanished, TIMESTAMP '2026-01-02' AS loaded_at;
 
 INSERT INTO raw.exchanges_ledger BY NAME
 SELECT 'coinbase' AS source, 'main' AS account, entry_id, ts::TIMESTAMP AS ts, kind AS type, kind,
@@ -326,6 +326,9 @@ for name in ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "on
         (f"raw.{name}", "no_future", "warning",
          f"UPDATE raw.{name} SET first_seen_at = '2026-01-01', changed_at = '2026-01-01'", ()),
     ]
+    if name != "balances":
+        BROKEN.append((f"raw.{name}", "nothing_vanished", "warning",
+                       f"UPDATE raw.{name} SET vanished_at = '2026-02-01'", ()))
 
 
 @pytest.fixture(scope="module")

@@ -130,17 +130,21 @@ def batch_of(rng: random.Random, base: datetime, number: int) -> dict[str, list[
             "source": "kraken", "account": rng.choice(["main", "cold"]), "entry_id": f"e{ident}",
             "ts": ts, "kind": rng.choice(["trade", "deposit", "staking"]),
             "is_settled": rng.choice([True, True, False, None]),
-            "asset": rng.choice(["BTC", "ETH"]), **money("amount", rng.choice(["", "-"]) + amount_text(rng)), "order_id": order,
+            "asset": rng.choice(["BTC", "ETH"]),
+            **money("amount", rng.choice(["", "-"]) + amount_text(rng)), "order_id": order,
+            "vanished_at": rng.choice([None, None, None, base]),
         })
         add("exchanges_trades", {
             "source": "kraken", "account": "main", "symbol": "BTC/USD", "trade_id": f"t{ident}",
             "ts": ts + timedelta(hours=rng.randint(-40, 40)), "order_id": order or "o1",
             **money("price", rng.choice(["50000", "50000", "1.5"])),
+            "vanished_at": rng.choice([None, None, None, base]),
         })
     for _ in range(rng.randint(1, 8)):
         ident, ts = f"0x{rng.randint(1, 40)}", moment()
         scam, ok = rng.random() < 0.2, rng.random() < 0.9
-        who = {"source": "debank", "account": "0xme", "chain": "eth", "tx_id": ident}
+        who = {"source": "debank", "account": "0xme", "chain": "eth", "tx_id": ident,
+               "vanished_at": rng.choice([None, None, None, base])}
         add("onchain_transactions", {
             **who, "ts": ts, "category": rng.choice(["send", "receive", None]), "status": int(ok),
             "is_scam": scam, "pays_gas": rng.choice([True, False, None]),
@@ -190,7 +194,7 @@ def scaled(amount, decimals):
 def expected_legs(con) -> list[tuple]:
     """Every row of tx_unified (columns KEPT), from the raw tables."""
     trades = defaultdict(list)
-    for t in dicts(con, "FROM raw.exchanges_trades"):
+    for t in dicts(con, "FROM raw.exchanges_trades WHERE vanished_at IS NULL"):
         trades[t["source"], t["account"], t["order_id"]].append(t)
     tokens = {t["token"]: t for t in dicts(con, "FROM raw.onchain_tokens")}
     out = []
@@ -198,7 +202,7 @@ def expected_legs(con) -> list[tuple]:
         near = [t for t in trades[e["source"], e["account"], e["order_id"]]
                 if abs((t["ts"].date() - e["ts"].date()).days) <= 1] if e["order_id"] else []
         prices = {t["price"] for t in near}
-        settled = bool(e["is_settled"])
+        settled = bool(e["is_settled"]) and e["vanished_at"] is None
         kind = e["kind"] if e["kind"] in ("trade", "deposit") else "unknown"
         out.append(("exchange", e["source"], e["account"], "", e["entry_id"], "entry", e["ts"],
                     kind, e["asset"], e["asset"], e["amount"], e["amount_text"],
@@ -224,10 +228,12 @@ def expected_legs(con) -> list[tuple]:
             ("receive", "in"): "deposit", ("send", "out"): "withdrawal"
         }.get((category, t["direction"]), "unknown")
         leg(t, f"{t['direction']}:{t['leg']}", kind, t["token"], t["amount"], t["amount_text"],
-            1 if t["direction"] == "in" else -1, t["is_settled"], t["is_scam"])
+            1 if t["direction"] == "in" else -1,
+            t["is_settled"] and t["vanished_at"] is None, t["is_scam"])
     for x in transactions.values():
         if x["pays_gas"] and x["gas_text"] not in (None, "0"):
-            leg(x, "gas", "fee", x["chain"], x["gas"], x["gas_text"], -1, True, False)
+            leg(x, "gas", "fee", x["chain"], x["gas"], x["gas_text"], -1,
+                x["vanished_at"] is None, False)
     return out
 
 

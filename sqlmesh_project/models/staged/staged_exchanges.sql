@@ -20,10 +20,10 @@ MODEL (
     amount = 'signed change of the balance in token units, fees included; NULL when it overflows',
     amount_text = 'the same as the wire spells it',
     is_overflow = 'the wire has an amount that does not fit DECIMAL(38,18)',
-    is_settled = 'final: it moves the balance',
+    is_settled = 'final: it moves the balance; false for entries the exchange no longer lists',
     is_scam = 'false',
     counts = 'settled, and its amount is known and fits: it is summed into balances',
-    status = 'the status word of the exchange',
+    status = 'the status word of the exchange; vanished when it no longer lists the entry',
     price = 'quote units per base unit, when all fills of the order have one price',
     fee = 'fee contained in amount, in fee_token units',
     fee_token = 'asset of the fee',
@@ -42,8 +42,9 @@ MODEL (
 WITH entries AS (
   SELECT
     l.source, l.account, l.entry_id, l.ts, l.kind, l.asset, l.amount, l.amount_text,
-    COALESCE(l.is_settled, FALSE) AS is_settled,
-    l.status, l.fee, l.fee_asset, l.order_id, l.trade_id, l.tx_hash,
+    COALESCE(l.is_settled, FALSE) AND l.vanished_at IS NULL AS is_settled,
+    CASE WHEN l.vanished_at IS NULL THEN l.status ELSE 'vanished' END AS status,
+    l.fee, l.fee_asset, l.order_id, l.trade_id, l.tx_hash,
     CAST(l.ts AS DATE) AS day
   FROM raw.exchanges_ledger AS l
   WHERE
@@ -66,6 +67,7 @@ WITH entries AS (
   WHERE
     t.ts BETWEEN CAST(@start_ts AS TIMESTAMP) - INTERVAL '1' DAY
     AND CAST(@end_ts AS TIMESTAMP) + INTERVAL '1' DAY
+    AND t.vanished_at IS NULL
   GROUP BY
     o.source, o.account, o.order_id, o.day
 )

@@ -19,10 +19,10 @@ MODEL (
     amount = 'signed token units at the scale of the token; NULL when it overflows',
     amount_text = 'the same as the wire spells it, signed, not rounded',
     is_overflow = 'the wire has an amount that does not fit DECIMAL(38,18)',
-    is_settled = 'it moves the balance; false for legs of failed transactions, true for their gas',
+    is_settled = 'it moves the balance; false for legs of failed transactions (true for their gas) and for what the source no longer lists',
     is_scam = 'the source calls the transaction a scam; false for gas, which the wallet paid all the same',
     counts = 'settled, no scam, and its amount is known and fits: it is summed into balances',
-    status = 'succeeded or failed',
+    status = 'succeeded or failed; vanished when the source no longer lists it',
     price = 'NULL',
     fee = 'NULL: gas is a leg of its own',
     fee_token = 'NULL',
@@ -37,7 +37,8 @@ WITH transfers AS (
     t.source, t.account, t.chain, t.tx_id, t.direction, t.leg, t.ts, t.token, t.counterparty,
     t.amount_text, t.amount,
     COALESCE(t.is_scam, FALSE) AS is_scam,
-    COALESCE(t.is_settled, FALSE) AS is_settled,
+    COALESCE(t.is_settled, FALSE) AND t.vanished_at IS NULL AS is_settled,
+    NOT t.vanished_at IS NULL AS is_vanished,
     /* All legs of a transaction share ts; it is here so that a filter on ts passes the window. */
     COUNT(*) FILTER(WHERE t.direction = 'in') OVER transaction AS legs_in,
     COUNT(*) FILTER(WHERE t.direction = 'out') OVER transaction AS legs_out
@@ -57,7 +58,11 @@ WITH transfers AS (
     t.token,
     t.direction = 'out' AS is_negative,
     t.amount_text, t.amount, t.is_settled, t.is_scam,
-    CASE WHEN t.is_settled THEN 'succeeded' ELSE 'failed' END AS status,
+    CASE
+      WHEN t.is_vanished THEN 'vanished'
+      WHEN t.is_settled THEN 'succeeded'
+      ELSE 'failed'
+    END AS status,
     t.counterparty
   FROM transfers AS t
   LEFT JOIN raw.onchain_transactions AS x
@@ -73,9 +78,13 @@ WITH transfers AS (
     TRUE AS is_negative,
     x.gas_text AS amount_text,
     x.gas AS amount,
-    TRUE AS is_settled,
+    x.vanished_at IS NULL AS is_settled,
     FALSE AS is_scam, /* whatever was called, the wallet paid for it */
-    CASE x.status WHEN 1 THEN 'succeeded' WHEN 0 THEN 'failed' END AS status,
+    CASE
+      WHEN NOT x.vanished_at IS NULL THEN 'vanished'
+      WHEN x.status = 1 THEN 'succeeded'
+      WHEN x.status = 0 THEN 'failed'
+    END AS status,
     x.to_addr AS counterparty
   FROM raw.onchain_transactions AS x
   WHERE

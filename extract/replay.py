@@ -1,0 +1,152 @@
+"""Replay: the warehouse again, from the landing alone, with no call paid.
+
+    replay(var) -> Replayed
+
+The landing's own order of loads is followed batch by batch into a new file beside the old one;
+raw, history, coverage and the record of loads come out row for row as they were (or as a new
+mapping reads them). What the landing does not know (calls, runs, checkpoints) is carried over
+from the old file. Then one rename puts the new file in place: whatever dies before leaves the
+old warehouse, whatever dies after leaves days marked as touched, which the next transform
+builds. The caller transforms, checks and publishes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from extract import landing
+from extract.datasets import DATASETS
+from extract.loader import LoadFailed, Loaded, load_files
+from extract.schema import create_all
+from extract.source import Source
+from extract.warehouse import MEMORY_LIMIT, WAIT_S, hold
+
+log = logging.getLogger(__name__)
+
+FROM_LANDING = (*(d.table for d in DATASETS.values()), "raw.history", "ops.coverage",
+                "ops.batches", "ops.landed_files")
+CARRIED = ("ops.api_calls", "ops.sync_runs", "ops.checkpoints")
+SAY_EVERY_S = 2.0
+
+
+class ReplayFailed(RuntimeError):
+    """The landing could not be replayed; the warehouse is as it was."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay did. `differences`: table → rows that are not as they were, either way."""
+
+    loads: int
+    loaded: Loaded
+    differences: dict[str, int]
+    seconds: float
+
+
+def replay(
+    warehouse: Path, root: Path, sources: dict[str, Source], *, who: str = "replay",
+    wait_s: float = WAIT_S, tell: Callable[[str], None] = log.info,
+) -> Replayed:
+    """Rebuild the warehouse file from the landing at `root`; holds the warehouse meanwhile.
+
+    Raises ReplayFailed naming the file that is missing or cannot be read, with the old file
+    in place.
+    """
+    began, draft = time.monotonic(), warehouse.parent / "replay" / warehouse.name
+    with hold(warehouse, who, wait_s):
+        shutil.rmtree(draft.parent, ignore_errors=True)
+        draft.parent.mkdir(parents=True)
+        with _opened(draft) as con:
+            create_all(con)
+            order = _order(root)
+            loaded = _load_all(con, order, sources, tell)
+            differences = _carry_over(con, warehouse)
+        os.replace(draft, warehouse)
+        warehouse.with_name(warehouse.name + ".wal").unlink(missing_ok=True)
+        shutil.rmtree(draft.parent, ignore_errors=True)
+    return Replayed(len(order), loaded, differences, time.monotonic() - began)
+
+
+class _opened:
+    """A DuckDB connection of our own, closed (and so written down) at the end."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __enter__(self):
+        import duckdb
+
+        self.con = duckdb.connect(str(self.path), config={"memory_limit": MEMORY_LIMIT})
+        self.con.execute("SET TimeZone = 'UTC'")
+        return self.con
+
+    def __exit__(self, *_: object) -> None:
+        self.con.close()
+
+
+def _order(root: Path) -> list[tuple[landing.Load, list[Path]]]:
+    """Every load with its files, in order."""
+    files, order = landing.archived(root), []
+    # A kill between commit and move leaves a loaded file in the inbox.
+    files |= {file.name: file for file in landing.waiting(root) if file.name not in files}
+    for load in landing.loads(root):
+        missing = [name for name in load.files if name not in files]
+        if missing:
+            raise ReplayFailed(
+                f"{missing[0]} was loaded on {load.loaded_at:%Y-%m-%d} but is not in the landing "
+                f"({root}) any more; bring it back from a backup, or keep the warehouse as it "
+                "is: it was not touched")
+        order.append((load, [files[name] for name in load.files]))
+    known = {name for load, _ in order for name in load.files}
+    lost = [name for name in landing.archived(root) if name not in known]
+    if lost:
+        raise ReplayFailed(
+            f"{lost[0]} (and {len(lost) - 1} more) is in the landing's archive, but loads.jsonl "
+            "does not say when it was loaded; move such files to the landing's inbox and they are "
+            "loaded like new ones")
+    return order
+
+
+def _load_all(con, order, sources: dict[str, Source], tell) -> Loaded:
+    total, said = Loaded(), float("-inf")
+    for number, (load, files) in enumerate(order, 1):
+        try:
+            total = total.plus(load_files(con, files, sources, load.loaded_at))
+        except LoadFailed as error:
+            raise ReplayFailed(f"load {number} of {len(order)}: {error}") from error
+        if time.monotonic() - said > SAY_EVERY_S or number == len(order):
+            said = time.monotonic()
+            tell(f"replayed {number} of {len(order)} loads, {total.rows:,} rows")
+    return total
+
+
+def _carry_over(con, old: Path) -> dict[str, int]:
+    """Copy what the landing does not know, and count what has become different."""
+    if not old.exists():
+        return {}
+    con.execute(f"ATTACH '{str(old).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
+    try:
+        there = {f"{schema}.{table}" for schema, table in con.execute(
+            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'old'"
+        ).fetchall()}
+        for table in CARRIED:
+            if table in there:
+                con.execute(f"INSERT INTO {table} BY NAME FROM old.{table}")
+        differences = {}
+        for table in FROM_LANDING:
+            if table not in there:
+                continue
+            (count,) = con.execute(
+                f"SELECT count(*) FROM ((FROM {table} EXCEPT ALL FROM old.{table}) UNION ALL "
+                f"(FROM old.{table} EXCEPT ALL FROM {table}))").fetchone()
+            if count:
+                differences[table] = count
+        return differences
+    finally:
+        con.execute("DETACH old")

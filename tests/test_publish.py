@@ -498,13 +498,22 @@ def test_a_publish_that_dies_keeps_the_marks(var, monkeypatch):
 
 
 def test_the_days_of_the_marks_are_all_that_the_real_transform_changed(tmp_path):
-    """Late batches through the models, on both sides of a month's end, published by their days."""
-    from test_transform import load_batch
+    """Also where a row changes another month: a fill the day before its entry."""
+    from test_transform import load_batch, money
+    from test_transform import put as put_rows
 
-    path, root, rng = tmp_path / FILE, tmp_path / "published", random.Random(11)
-    for number in range(3):
+    path, root = tmp_path / FILE, tmp_path / "published"
+    entry = {"source": "kraken", "account": "main", "entry_id": "e99", "asset": "BTC",
+             "ts": datetime(2077, 3, 1, 10), "kind": "trade", "is_settled": True, "order_id": "o9",
+             **money("amount", "1")}
+    fill = {"source": "kraken", "account": "main", "symbol": "BTC/USD", "trade_id": "t99",
+            "ts": datetime(2077, 2, 28, 20), "order_id": "o9", **money("price", "7")}
+    for number, (table, row) in enumerate(
+            [("exchanges_ledger", entry), ("exchanges_trades", fill)]):
         with open_warehouse(path, who="test") as con:
-            load_batch(con, rng, datetime(2077, 2, 24), number)
+            if number == 0:
+                load_batch(con, random.Random(11), datetime(2077, 2, 24), number)
+            put_rows(con, table, [row], f"c{number}")
         done = transform(path, who="test")
         with open_warehouse(path, who="test") as con:
             marks, days = touched(con, {batch for _, _, batch in done.marks})
@@ -512,3 +521,6 @@ def test_the_days_of_the_marks_are_all_that_the_real_transform_changed(tmp_path)
             publish(con, root, days)
             assert published(root) == contents(con), f"after batch {number}"
             con.execute("DELETE FROM ops.touched_days")
+    with open_books(root) as books:
+        assert books.execute("SELECT price, fills FROM curated.tx_unified WHERE txid = 'e99'"
+                             ).fetchall() == [(7, 1)]

@@ -54,7 +54,7 @@ def _raw(rows: str) -> str:
 
 
 class Books:
-    """A warehouse of so many transactions, published once; `sync` adds an increment and times it."""
+    """A warehouse of so many transactions, published once; `sync` adds to it and times that."""
 
     def __init__(self, folder: Path, rows: int):
         import duckdb
@@ -94,7 +94,8 @@ class Books:
 def rows(small: int = 1_000_000, large: int = 10_000_000, repeats: int = 5) -> list[dict]:
     """The publishing share of the database work of one sync cycle."""
     with tempfile.TemporaryDirectory(dir=bench_var()) as folder:
-        short, long = (Books(Path(tempfile.mkdtemp(dir=folder)), size) for size in (small, large))
+        short, long = (Books(Path(tempfile.mkdtemp(dir=folder)), size)
+                       for size in (small, large))
         pairs = [(long.sync(), short.sync()) for _ in range(repeats + 1)][1:]
     above, below = ([pair[side] for pair in pairs] for side in (0, 1))
     grows = ratio(above, below)

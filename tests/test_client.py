@@ -63,6 +63,14 @@ def test_a_wrong_key_is_asked_once():
     assert len(calls) == 1 and not clock.slept
 
 
+def test_a_date_in_retry_after_is_read_by_the_vendors_clock():
+    headers = {"Date": "Fri, 31 Jan 2020 06:00:00 GMT"}
+    for asked, wait in (("Fri, 31 Jan 2020 06:00:17 GMT", 17), ("Fri, 31 Jan 2020 05:00:00 GMT", 0),
+                        ("soon", None), ("", None), ("4", 4)):
+        assert failed(429, "", headers | {"Retry-After": asked}).wait_s == wait
+    assert failed(429, "", headers).wait_s is None
+
+
 def test_retry_after_is_honoured_and_absent_it_the_wait_grows():
     clock, calls = Clock(), []
     client(clock, calls).call("/x", sender(failed(429, "", {"Retry-After": "17"}), OK))

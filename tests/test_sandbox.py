@@ -378,6 +378,7 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
     with serve(seed=seed, scale=0.3, now=early) as url:
         tables = (("coinbase", "ledger", "entry_id"), ("debank", "transactions", "tx_id"))
         was = {told: getattr(url.world, told)(early) for _, told, _ in tables}
+        assert_wire_is_truth(url, early)
         balances, at = url.world.balances(None, early), iso(seconds(early) - 1)
         gone = {told: [
             requests.post(f"{url}/_control/vanish", json={"vendor": vendor, "seed": n, "since": "2024-11-03"},
@@ -390,24 +391,30 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
             assert set(names) <= {(row["wallet"], row[key]) for row in getattr(url.world, told)(at)}, "it was there"
             assert not set(names) & {(row["wallet"], row[key]) for row in getattr(url.world, told)(later)}
         assert url.world.balances(None, early) != balances, "gas, at least, is back"
+        assert_wire_is_truth(url, early)
         requests.post(f"{url}/_control/clock", json={"now": later}, timeout=5)
-        truth = {(b["account"], b["token"]): Decimal(b["amount"]) for b in url.world.balances(None, later)}
-        assert all(amount >= 0 for amount in truth.values())
-        for wallet in WALLETS:
-            listed = exactly(debank(url, "user/all_token_list", id=wallet, is_all="false"))
-            assert {f"{t['chain']}:{t['id']}": Decimal(int(t["raw_amount_hex_str"], 16)).scaleb(-t["decimals"], WIDE)
-                    for t in listed} == {token: a for (w, token), a in truth.items() if w == wallet and a}
-        reader = exchange(url.coinbase)
-        sums, rows = defaultdict(Decimal), set()
-        for one in reader.v2PrivateGetAccounts({"limit": 100})["data"]:
-            mine = v2_rows(reader, one["id"], limit=100)
-            rows |= {row["id"] for row in mine}
-            settled = sum((Decimal(r["amount"]["amount"]) for r in mine if r["status"] == "completed"), Decimal(0))
-            assert settled == Decimal(one["balance"]["amount"])
-            sums[one["currency"]["code"]] += settled
-        assert rows == {row["entry_id"] for row in url.world.ledger(later)}
-        assert {k: v for k, v in sums.items() if v} == {
-            token: amount for (account, token), amount in truth.items() if account == "main" and amount}
+        assert_wire_is_truth(url, later)
+
+
+def assert_wire_is_truth(url, now) -> None:
+    """Balances of both vendors, and Coinbase's rows, are those of the truth at `now`; none is negative."""
+    truth = {(b["account"], b["token"]): Decimal(b["amount"]) for b in url.world.balances(None, now)}
+    assert all(amount >= 0 for amount in truth.values())
+    for wallet in WALLETS:
+        listed = exactly(debank(url, "user/all_token_list", id=wallet, is_all="false"))
+        assert {f"{t['chain']}:{t['id']}": Decimal(int(t["raw_amount_hex_str"], 16)).scaleb(-t["decimals"], WIDE)
+                for t in listed} == {token: a for (w, token), a in truth.items() if w == wallet and a}
+    reader = exchange(url.coinbase)
+    sums, rows = defaultdict(Decimal), set()
+    for one in reader.v2PrivateGetAccounts({"limit": 100})["data"]:
+        mine = v2_rows(reader, one["id"], limit=100)
+        rows |= {row["id"] for row in mine}
+        settled = sum((Decimal(r["amount"]["amount"]) for r in mine if r["status"] == "completed"), Decimal(0))
+        assert settled == Decimal(one["balance"]["amount"])
+        sums[one["currency"]["code"]] += settled
+    assert rows == {row["entry_id"] for row in url.world.ledger(now)}
+    assert {k: v for k, v in sums.items() if v} == {
+        token: amount for (account, token), amount in truth.items() if account == "main" and amount}
 
 
 def test_the_profile_vanishing_takes_a_row_away_between_two_calls():

@@ -1,4 +1,4 @@
-"""`python -m stack demo | up | init | plan [ARGS] | clean`; `make` has a target for each."""
+"""`python -m stack demo | up | init | plan [ARGS] | replay | clean`; `make` has a target for each."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
 
 def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
     """Run a command; known errors as their message instead of a traceback."""
+    from extract.warehouse import WarehouseBusy
     from stack.follow import RunFailed
     from stack.leftovers import StackBusy
     from stack.postgres import PostgresFailed
@@ -30,7 +31,8 @@ def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
     from stack.rest import RestRefused
     from stack.settings import SettingsError
 
-    known = (RunFailed, StackBusy, PostgresFailed, StackFailed, RestRefused, SettingsError)
+    known = (RunFailed, StackBusy, PostgresFailed, StackFailed, RestRefused, SettingsError,
+             WarehouseBusy)
     try:
         return run(rest)
     except known as error:
@@ -66,13 +68,20 @@ def plan(arguments: list[str]) -> int:
     return module.plan(arguments)
 
 
+def replay(_: list[str]) -> int:
+    from stack import up as module
+
+    return module.replay()
+
+
 def clean(_: list[str]) -> int:
     from stack import up as module
 
     return module.clean()
 
 
-COMMANDS = {"demo": demo, "up": up, "init": init, "plan": plan, "clean": clean}
+COMMANDS = {"demo": demo, "up": up, "init": init, "plan": plan, "replay": replay,
+            "clean": clean}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -2,14 +2,18 @@
 # make up     the same services kept running, until Ctrl-C
 # make test   the tests
 # make plan ARGS="dev --include-unmodified"   sqlmesh plan, with the stack up or down
-# make clean  removes what these made: var/, .venv and caches
+# make replay the warehouse again from its landing, without a call
+# make bench  measures it all and writes tests/benchmarks/RESULTS.md; ARGS=load: only that one
+# make clean  removes what these made: var/, .venv, .venv-bench and caches
 
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.requirements
 RUN := $(VENV)/bin/python
+BENCH := .venv-bench
+BENCH_STAMP := $(BENCH)/.requirements
 
-.PHONY: demo up test plan clean
+.PHONY: demo up test plan replay bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -24,6 +28,18 @@ test: $(STAMP)
 plan: $(STAMP)
 	@$(RUN) -m stack plan $(ARGS)
 
+replay: $(STAMP)
+	@$(RUN) -m stack replay
+
+bench: $(STAMP) $(BENCH_STAMP)
+	@$(RUN) -m tests.benchmarks.run $(ARGS)
+
+$(BENCH_STAMP): tests/benchmarks/requirements.txt
+	@echo "Installing dlt, to compare with, into $(BENCH) ..."
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 $(STAMP): requirements.txt
 	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or newer, or say make PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Ledgerhouse needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -34,5 +50,5 @@ $(STAMP): requirements.txt
 
 clean:
 	@if [ -x $(RUN) ] && $(RUN) -c 'import psutil, dotenv' 2>/dev/null; then $(RUN) -m stack clean; else rm -rf var; fi
-	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis sqlmesh_project/.cache sqlmesh_project/logs
+	@rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis sqlmesh_project/.cache sqlmesh_project/logs
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,7 @@ import pytest
 import requests
 
 from books import ACCOUNTS, assert_truth
+from extract.operators import DAG_IDS
 from extract.source import Interval, iso
 from extract.transform import sqlmesh_plan
 from extract.warehouse import WarehouseBusy, hold
@@ -127,7 +128,7 @@ def play(stack, told: Story, root: Path) -> None:
                                 sum(stats["total"].values()), failure,
                                 folder / "warehouse.duckdb")
 
-    rest.wait_for_dags("history", "sync")
+    rest.wait_for_dags(*DAG_IDS)
     facts |= {"dags": rest.dags(), "errors": rest.import_errors(),
               "pools": rest.call("GET", "/pools", limit=100)["pools"]}
 
@@ -206,7 +207,7 @@ def kill_fetch(stack, var: Path, status: int) -> dict:
 
 def test_every_dag_file_imports_and_every_pool_has_one_slot(story):
     assert story.facts["errors"] == {}
-    assert set(story.facts["dags"]) == {"history", "sync"}
+    assert set(story.facts["dags"]) == set(DAG_IDS)
     slots = {p["name"]: p["slots"] for p in story.facts["pools"] if p["name"] != "default_pool"}
     assert slots == dict.fromkeys(pools(), 1)
 

@@ -19,8 +19,9 @@ from typing import Any
 from extract.client import WORKERS, Client
 from extract.source import Page
 
-PAGES_A_CUT = 16     # half a page in 16: cuts cost 3 % of the calls
+PAGES_A_CUT = 18     # half a page in 18: cuts cost 3 % of the calls
 SHORTEST = 4         # pages left of a piece that is worth cutting
+RECENT = 4           # steps that tell how dense it is just now
 READ_A_CUT = 2       # a first page says little of all the others: so many pages earn one cut
 
 
@@ -33,15 +34,23 @@ class Piece:
     cursor: int
     pages: list[Page] = field(default_factory=list)  # newest first
     reason: str = ""
-    guess: float = 0.0
+    guess: float = 0.0   # pages it may have, as long as none is read
+    steps: list[int] = field(default_factory=list)  # where the cursor was after each
 
     def left(self) -> float:
-        """Pages still to come, if the rest is as dense as what was read."""
+        """Pages still to come, if the rest is as dense as what was read.
+
+        Or, in a stretch that is denser than that, as long as there were pages before.
+        """
         if self.reason:
             return 0.0
-        if self.cursor == self.top:
+        if not self.steps:
             return self.guess
-        return len(self.pages) * (self.cursor - self.floor) / (self.top - self.cursor)
+        read, rest = len(self.steps), self.cursor - self.floor
+        even = read * rest / (self.top - self.cursor)
+        if read <= RECENT:
+            return even
+        return max(even, min(RECENT * rest / (self.steps[-1 - RECENT] - self.cursor), read))
 
 
 class Walk:
@@ -61,6 +70,7 @@ class Walk:
         def work(piece: Piece, fork: Callable[[Any], bool]) -> None:
             while not piece.reason:
                 step(piece)
+                piece.steps.append(piece.cursor)
                 self._cut(piece, fork)
 
         client.together(work, self.pieces[0], self.workers)

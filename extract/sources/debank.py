@@ -48,6 +48,10 @@ def connect(*, host: str, password: str, **_: Any):
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=WORKERS))
     session.headers["AccessKey"] = password
     session.host = host.rstrip("/")
+    # The environment's proxy and certificates are looked up once, not at every call (0.3 ms).
+    settings = session.merge_environment_settings(session.host, {}, None, None, None)
+    session.proxies, session.verify = settings["proxies"], settings["verify"]
+    session.trust_env = False
     return session
 
 
@@ -189,7 +193,8 @@ class _Walker:
                       self.piece.pages)
         for chain in (c["id"] for c in chains.data):
             shows = next((row for row in known if row[1] == chain), None)
-            times = self.page(second + 1, chain, shows)
+            cursor = second + 1
+            times = self.page(cursor, chain, shows)
             while len(times) >= PAGE and times[-1] >= second:
                 if times[0] <= second:
                     raise Fatal(
@@ -197,7 +202,9 @@ class _Walker:
                         f"in the second {iso(datetime.fromtimestamp(second, UTC))}; DeBank "
                         "cannot page within a second, so they cannot all be read. Nothing of "
                         "this interval was recorded; report the wallet to DeBank")
-                times = self.page(times[-1] + 1, chain)
+                # A host that includes start_time showed the second after: ask one lower.
+                cursor = min(times[-1] + 1, cursor - 1)
+                times = self.page(cursor, chain)
 
 
 def _rows(data: dict) -> list[_Row]:

@@ -1,0 +1,161 @@
+"""Laws of the walk cut in time: the rows of one walker, no call too many, whatever the wallet."""
+
+import json
+import math
+import random
+from bisect import bisect_left
+from functools import partial
+from heapq import heappop, heappush
+from threading import Lock
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract.client import Client, UnitsExhausted
+from extract.source import Interval, Job, Rate, utc
+from extract.sources import debank
+from extract.walk import Walk
+
+NOW = "Thu, 01 Jan 2026 00:00:00 GMT"
+START = int(utc("2024-01-01").timestamp())
+CHAINS = ("arb", "base", "eth")
+
+
+class Vendor:
+    """DeBank's histories of one wallet without a network: rows are (second, chain, id)."""
+
+    host = ""
+
+    def __init__(self, rows, inclusive, fails_at=None):
+        self.rows, self.inclusive, self.fails_at = sorted(rows, reverse=True), inclusive, fails_at
+        self.calls, self._lock = [], Lock()
+
+    def get(self, url, params, timeout):
+        with self._lock:
+            self.calls.append(url)
+            number = len(self.calls)
+        if url == debank.CHAINS:
+            return self._answer([{"id": chain} for chain in CHAINS])
+        if number == self.fails_at:
+            return self._answer({"errors": ["Insufficient units"]}, 403)
+        bound = params["start_time"] + self.inclusive
+        found = [{"time_at": float(second), "chain": chain, "id": name}
+                 for second, chain, name in self.rows
+                 if second < bound and params.get("chain_id") in (None, chain)]
+        return self._answer({"history_list": found[:params["page_count"]]})
+
+    def _answer(self, data, status=200):
+        return SimpleNamespace(status_code=status, headers={"Date": NOW},
+                               content=json.dumps(data).encode())
+
+
+def wallet(rng, number, span, bursts):
+    """Rows over `span` seconds: `bursts` of the time holds most of them; some share a second."""
+    rows = []
+    while len(rows) < number:
+        at = rng.random()
+        at = at if rng.random() < 0.2 or not bursts else (at * 0.02 + rng.randrange(bursts) / bursts)
+        second = START + int(at % 1 * span)
+        for _ in range(rng.choice([1] * 9 + [3])):
+            rows.append((second, rng.choice(CHAINS), f"0x{len(rows):x}"))
+    return rows
+
+
+def fetch(vendor, tail, end, workers, tries=1):
+    job = Job("debank", "0xabc", "debank", Interval(tail, end), tail)
+    client = Client("debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={},
+                    tries=tries)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(debank, "Walk", partial(Walk, workers=workers))
+        return debank.fetch(client, vendor, job)
+
+
+def rows(fetched, tail, end):
+    """What a load keeps of a fetch: each row of the interval once."""
+    found = {(int(row["time_at"]), row["chain"], row["id"]) for page in fetched.pages
+             if page.endpoint != debank.CHAINS for row in json.loads(page.body)["history_list"]}
+    return {row for row in found if tail.timestamp() <= row[0] < end.timestamp()}
+
+
+def moment(second):
+    return utc("1970-01-01") + second * (utc("1970-01-01T00:00:01Z") - utc("1970-01-01"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(), number=st.sampled_from([0, 5, 19, 20, 60, 300, 1500, 3000]),
+       bursts=st.sampled_from([0, 0, 1, 2, 7]), inclusive=st.booleans(),
+       cut=st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)))
+def test_pieces_bring_the_rows_of_one_walker_for_hardly_more_calls(
+        seed, number, bursts, inclusive, cut):
+    rng, span = random.Random(seed), 5_000_000
+    history = wallet(rng, number, span, bursts)
+    tail, end = (moment(START + int(part * span) + n) for n, part in enumerate(cut))
+    if history and rng.random() < 0.5:  # end at a row's very second
+        end = max(moment(rng.choice(history)[0]), moment(int(tail.timestamp()) + 1))
+    one, many = Vendor(history, inclusive), Vendor(history, inclusive)
+    serial, cut_up = fetch(one, tail, end, workers=1), fetch(many, tail, end, workers=8)
+    truth = {row for row in history if tail.timestamp() <= row[0] < end.timestamp()}
+    assert rows(serial, tail, end) == rows(cut_up, tail, end) == truth
+    assert len(many.calls) <= 1.06 * len(one.calls) + 1
+    if len(one.calls) < 4:
+        assert len(many.calls) == len(one.calls) == max(1, math.ceil((len(truth) + 1) / 20))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(), inclusive=st.booleans(), workers=st.sampled_from([1, 8]))
+def test_seconds_fuller_than_a_page_lose_nothing(seed, inclusive, workers):
+    rng = random.Random(seed)
+    history = wallet(rng, 400, 50_000, 0)
+    for full in (20_000, 20_001, 20_002, rng.randrange(50_000)):  # neighbours, too
+        history += [(START + full, rng.choice(CHAINS), f"0x{full:x}{n}") for n in range(27)]
+    tail, end = moment(START), moment(START + rng.choice([20_002, 20_003, 50_000]))
+    vendor = Vendor(history, inclusive)
+    fetched = fetch(vendor, tail, end, workers)
+    assert rows(fetched, tail, end) == {r for r in history if r[0] < end.timestamp()}
+    assert len(vendor.calls) < 150, "and it ends"
+
+
+@pytest.mark.parametrize("fails_at", [1, 2, 5, 40, 90])
+def test_used_up_units_in_one_piece_end_the_whole_fetch(fails_at):
+    vendor = Vendor(wallet(random.Random(1), 3000, 5_000_000, 0), True, fails_at)
+    with pytest.raises(UnitsExhausted, match="units are used up"):
+        fetch(vendor, moment(START), moment(START + 5_000_000), 8)
+    assert len(vendor.calls) <= fails_at + 7, "what was under way is answered, no more is asked"
+
+
+def rounds(seconds, end, workers):
+    """How many latencies a walk takes when each call takes one, and a little more or less."""
+    rng, walk, now, queue = random.Random(0), Walk(START, end, workers), 0.0, []
+
+    def begin(piece):
+        if len(queue) >= workers:
+            return False
+        heappush(queue, (now + rng.uniform(0.9, 1.1), piece.top, piece))
+        return True
+
+    begin(walk.pieces[0])
+    while queue:
+        now, _, piece = queue[0]
+        newest = bisect_left(seconds, piece.cursor)
+        page = seconds[max(0, newest - 20):newest]
+        piece.pages.append(page)
+        if len(page) < 20 or page[0] < piece.floor:
+            piece.reason = "ended"
+        else:
+            piece.cursor = page[0] + 1
+            piece.steps.append(piece.cursor)
+            walk._cut(piece, begin)
+        heappop(queue)
+        if not piece.reason:
+            begin(piece)
+    return now
+
+
+@pytest.mark.parametrize("number, bursts, times", [
+    (60, 0, 1), (2500, 0, 3.5), (6000, 0, 6), (6000, 1, 4), (6000, 7, 4), (20_000, 2, 6)])
+def test_the_longer_a_wallet_the_more_its_pieces_are_faster(number, bursts, times):
+    end = START + 50_000_000
+    seconds = sorted({row[0] for row in wallet(random.Random(5), number, 50_000_000, bursts)})
+    assert rounds(seconds, end, 1) / rounds(seconds, end, 8) >= times

@@ -8,6 +8,7 @@ import json
 from sandbox.app import create_app
 from sandbox.debank_api import START_BALANCE
 from sandbox.faults import PROFILES, parse
+from sandbox.limits import NoLimit
 from sandbox.moments import Clock
 from sandbox.server import run
 from sandbox.world import GENESIS, World
@@ -30,6 +31,7 @@ def main() -> None:
                         help=f"what goes wrong, of: {', '.join(PROFILES)}")
     parser.add_argument("--faults-seed", type=int, help="another seed for the faults than --seed")
     parser.add_argument("--hold", type=float, default=35.0, help="seconds that timeouts keep an answer back")
+    parser.add_argument("--no-limits", action="store_true", help="no rate limits: for clients that do not wait")
     args = parser.parse_args()
     try:
         parse(args.faults)
@@ -41,6 +43,8 @@ def main() -> None:
     inclusive = {"yes": True, "no": False, "seed": None}[args.inclusive]
     app = create_app(world, clock, inclusive=inclusive, units=args.units, faults=args.faults,
                      faults_seed=args.faults_seed, hold=args.hold)
+    if args.no_limits:
+        app.coinbase.hour = app.coinbase.second = app.debank.second = NoLimit()
     run(app, args.host, args.port)
 
 

@@ -22,6 +22,13 @@ class SlidingSecond:
         return True
 
 
+class NoLimit:
+    """For tests whose clients do not wait."""
+
+    def allows(self) -> bool:
+        return True
+
+
 class Bucket:
     """`limit` calls an hour, refilled evenly."""
 

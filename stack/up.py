@@ -1,13 +1,13 @@
-"""The commands beside the demo: `up` keeps the stack running, `init`, `plan` and `clean`."""
+"""The commands beside the demo: `up` keeps the stack running, `init`, `plan`, `replay`, `clean`."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
-from datetime import datetime, timezone
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 from stack.airflow import state_uri
@@ -84,15 +84,64 @@ def init() -> int:
 
 
 def plan(arguments: list[str]) -> int:
-    """`sqlmesh plan`, with the running stack's PostgreSQL, else one started for the purpose."""
+    """`sqlmesh plan ARGUMENTS`, also beside a running stack."""
     from extract.transform import sqlmesh_plan
 
+    with _models_state("stack plan"):
+        return sqlmesh_plan(arguments)
+
+
+def replay() -> int:
+    """The warehouse again from its landing, then transform, check and publish; no call is made."""
+    from extract.checkpoints import failed_critical
+    from extract.checks import check, publish_checked
+    from extract.replay import ReplayFailed
+    from extract.replay import replay as rebuild
+    from extract.source import Interval
+    from extract.sources import all_sources
+    from extract.transform import transform
+    from extract.warehouse import var_dir as working_dir, warehouse_path
+
+    screen, who = Screen(), "stack replay"
+    run_id = f"replay__{iso(datetime.now(timezone.utc))}"
+    with _models_state(who):
+        try:
+            with screen.step("replay the landing") as step:
+                done = rebuild(warehouse_path(), working_dir() / "landing", all_sources(), who=who,
+                               tell=step.note)
+        except ReplayFailed as error:
+            screen.line(f"✗ {error}")
+            return 1
+        screen.line(f"  {done.loads} loads, {done.loaded.rows:,} rows; "
+                    + ("row for row as it was" if not done.differences else "not as it was: "
+                       + ", ".join(f"{t} {n:,} rows" for t, n in done.differences.items())))
+        with screen.step("transform every day"):
+            built = transform(who=who)
+        if not built.days:
+            screen.line("✓ the landing holds no rows: nothing to check")
+            return 0
+        with screen.step("check and publish"):
+            days = [day for _, day, _ in built.marks]
+            results = check(Interval(iso_day(min(days)), iso_day(max(days), 1)), run_id=run_id,
+                            who=who)
+            critical = failed_critical(results)
+            if not critical:
+                publish_checked(sorted({batch for _, _, batch in built.marks}), run_id=run_id,
+                                who=who)
+        for result in critical:
+            screen.line(f"✗ {result}")
+        return 1 if critical else 0
+
+
+@contextmanager
+def _models_state(command: str) -> Iterator[None]:
+    """SQLMesh's state in reach: the running stack's PostgreSQL, else one started meanwhile."""
     settings, base, _ = _settings(os.environ)
     os.environ["LEDGERHOUSE_VAR"] = str(settings.var)
     os.environ["SQLMESH__DISABLE_ANONYMIZED_ANALYTICS"] = "true"
     with ExitStack() as live:
         try:
-            stack = live.enter_context(launch(settings, base, "stack plan", airflow=False))
+            stack = live.enter_context(launch(settings, base, command, airflow=False))
             sockets = stack.processes.sockets
         except StackBusy:
             record = Record.load(settings.var)
@@ -100,7 +149,12 @@ def plan(arguments: list[str]) -> int:
                 raise
             sockets = Path(record.facts["socket_dir"])
         os.environ["LEDGERHOUSE_STATE_URI"] = state_uri(sockets)
-        return sqlmesh_plan(arguments)
+        yield
+
+
+def iso_day(day: date, later: int = 0) -> str:
+    """Midnight of a day, or of `later` days after it."""
+    return f"{day + timedelta(days=later)}T00:00:00Z"
 
 
 def clean() -> int:

@@ -100,7 +100,7 @@ def assert_truth(books: Books, world, now, start="2000-01-01") -> None:
     con = books.con
     ledger = con.execute("SELECT entry_id, ts, wallet, type, status, is_settled, asset, "
                          "amount_text, amount, order_id, trade_id, tx_hash "
-                         "FROM raw.exchanges_ledger").fetchall()
+                         "FROM raw.exchanges_ledger WHERE vanished_at IS NULL").fetchall()
     assert sorted(ledger, key=repr) == sorted((
         (r["entry_id"], moment(r["time"]), r["wallet"], r["type"], r["status"], r["is_settled"],
          r["token"], r["wire_amount"], Decimal(r["amount"]).quantize(Decimal("1e-18")),
@@ -108,7 +108,7 @@ def assert_truth(books: Books, world, now, start="2000-01-01") -> None:
         for r in wanted(world.ledger(now), now)), key=repr)
 
     fills = con.execute("SELECT trade_id, ts, symbol, side, order_id, price, fee, "
-                        "coalesce(amount_text, cost_text) FROM raw.exchanges_trades").fetchall()
+                        "coalesce(amount_text, cost_text) FROM raw.exchanges_trades WHERE vanished_at IS NULL").fetchall()
     assert sorted(fills, key=repr) == sorted((
         (r["trade_id"], moment(r["time"]), r["symbol"], r["side"], r["order_id"],
          Decimal(r["price"]).quantize(Decimal("1e-18")),
@@ -117,7 +117,7 @@ def assert_truth(books: Books, world, now, start="2000-01-01") -> None:
 
     rows = con.execute("SELECT account, chain, tx_id, ts, category, status, is_scam, pays_gas, "
                        "CASE WHEN gas_text IS NOT NULL THEN gas END FROM "
-                       "raw.onchain_transactions").fetchall()
+                       "raw.onchain_transactions WHERE vanished_at IS NULL").fetchall()
     assert sorted(rows, key=repr) == sorted((
         (r["wallet"], r["chain"], r["tx_id"], moment(r["time"]), r["category"], r["status"],
          r["is_scam"], r["pays_gas"],
@@ -125,7 +125,7 @@ def assert_truth(books: Books, world, now, start="2000-01-01") -> None:
         for r in wanted(world.transactions(now), now)), key=repr)
 
     legs = con.execute("SELECT account, chain, tx_id, direction, ts, token, counterparty, "
-                       "amount_text, is_scam, is_settled FROM raw.onchain_transfers").fetchall()
+                       "amount_text, is_scam, is_settled FROM raw.onchain_transfers WHERE vanished_at IS NULL").fetchall()
     assert sorted(legs, key=repr) == sorted((
         (r["wallet"], r["chain"], r["tx_id"], r["direction"], moment(r["time"]), r["token"],
          r["counterparty"], r["wire_amount"], r["is_scam"], r["is_settled"])

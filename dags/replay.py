@@ -1,0 +1,25 @@
+"""### replay: the warehouse again, from what was landed, without a call
+
+Rebuilds raw, history, coverage and curated from the landing alone: after a change of a mapping, or
+when the warehouse file is lost. The task `replay` logs what is not as it was; the old warehouse
+stays in place until the new one is whole. `make replay` does the same from a terminal.
+"""
+
+from datetime import datetime, timezone
+
+import jinja2
+from airflow.sdk import DAG
+
+from extract.operators import replay_pipeline
+
+with DAG(
+    "replay",
+    doc_md=__doc__,
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    template_undefined=jinja2.Undefined,
+    tags=["ledgerhouse"],
+):
+    replay_pipeline()

@@ -35,6 +35,7 @@ class Piece:
     pages: list[Page] = field(default_factory=list)  # newest first
     reason: str = ""
     guess: float = 0.0   # pages it may have, as long as none is read
+    last: Any = None     # what the source remembers of the page before
     steps: list[int] = field(default_factory=list)  # where the cursor was after each
 
     def left(self) -> float:

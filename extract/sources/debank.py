@@ -13,7 +13,6 @@ Connection's extra; the truth is the difference of /v1/account/units, read with 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -162,18 +161,19 @@ class _Walker:
         params |= {"chain_id": chain} if chain else {}
         answer = _get(self.client, self.session, CHAIN_HISTORY if chain else HISTORY, params,
                       lambda data: _wrong(data, shows), self.piece.pages)
-        return [second for second, *_ in _rows(answer.data)]
+        self.piece.last = _rows(answer.data)
+        return [second for second, *_ in self.piece.last]
 
     def step(self) -> None:
         """Read on: the piece's cursor goes down, or its paging has ended."""
         cursor, shows = self.piece.cursor, None
         if self.piece.pages:  # read from one second after the last row, which must come again
-            shows = _rows(json.loads(self.piece.pages[-1].body))[-1]
+            shows = self.piece.last[-1]
         times = self.page(cursor, shows=shows)
         while not (reason := self._ended(times)) and times[-1] + 1 >= cursor:
             # A whole page within one second: read that second chain by chain, then go below it.
             cursor = times[-1]
-            self._second_by_chain(cursor, _rows(json.loads(self.piece.pages[-1].body)))
+            self._second_by_chain(cursor, self.piece.last)
             times = self.page(cursor)
             if times and times[0] >= cursor:   # this host includes start_time itself
                 times = self.page(cursor - 1)

@@ -3,6 +3,7 @@
 # make test   the tests
 # make plan ARGS="dev --include-unmodified"   sqlmesh plan, with the stack up or down
 # make replay the warehouse again from its landing, without a call
+# make torture N=20   random lives with faults and kill -9; ARGS=--curated: the models and books too
 # make bench  measures it all and writes tests/benchmarks/RESULTS.md; ARGS=load: only that one
 # make clean  removes what these made: var/, .venv, .venv-bench and caches
 
@@ -13,7 +14,7 @@ RUN := $(VENV)/bin/python
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.requirements
 
-.PHONY: demo up test plan replay bench clean
+.PHONY: demo up test plan replay torture bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -30,6 +31,9 @@ plan: $(STAMP)
 
 replay: $(STAMP)
 	@$(RUN) -m stack replay
+
+torture: $(STAMP)
+	@$(RUN) tests/torture.py --lives $(or $(N),20) $(ARGS)
 
 bench: $(STAMP) $(BENCH_STAMP)
 	@$(RUN) -m tests.benchmarks.run $(ARGS)

@@ -1,0 +1,132 @@
+"""What is asked next: the holes of what was requested, and a tail as long as a vendor needs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract import coverage
+from extract.readings import Reading, newest
+from extract.source import Interval, union, utc
+from extract.sources import Account, all_sources
+
+SOURCES = all_sources()
+WALLET = Account("debank", "0xme", "debank")
+COINBASE = Account("coinbase", "main", "coinbase_main")
+DAY = timedelta(days=1)
+ZERO = utc("2026-01-01")
+
+
+def cover(con, account: Account, *spans: tuple[str, str], read_at="2026-01-01") -> None:
+    for dataset in coverage.events(SOURCES[account.source]):
+        con.executemany(
+            f"INSERT INTO ops.coverage VALUES (?, ?, '{dataset}', ?, ?, ?, 'short page', 'r', 'b', "
+            "'2026-01-01')", [[account.source, account.account, a, b, read_at] for a, b in spans])
+
+
+def jobs(con, account: Account, start, end, **more):
+    return coverage.jobs(con, SOURCES, [account], Interval(start, end), snapshot=True, **more)
+
+
+def rows(con, account: Account, *told: tuple[datetime, timedelta], status="completed") -> None:
+    """Rows of `account`: (when it happened, how much later its newest version was met)."""
+    table, key = ("raw.exchanges_ledger", "entry_id, status, wallet") \
+        if account is COINBASE else ("raw.onchain_transactions", "tx_id, category, chain")
+    for number, (ts, delay) in enumerate(told):
+        con.execute(f"INSERT INTO {table} (source, account, {key}, ts, changed_at) "
+                    "VALUES (?, ?, ?, ?, 'x', ?, ?)",
+                    [account.source, account.account, f"{status}{number}", status,
+                     ts.replace(tzinfo=None), (ts + delay).replace(tzinfo=None)])
+
+
+def test_a_run_closes_every_hole_there_is_with_one_job_a_month(con):
+    cover(con, WALLET, ("2025-11-01", "2025-11-20"), ("2025-12-10", "2026-01-03"))
+    asked = jobs(con, WALLET, "2025-11-01", "2026-01-25")
+    assert [str(j.interval)[1:11] for j in asked] == ["2025-11-20", "2025-12-01", "2026-01-03"]
+    assert union(j.interval for j in asked) == [
+        Interval("2025-11-20", "2025-12-10"), Interval("2026-01-03", "2026-01-25")]
+    assert [j.snapshot for j in asked] == [False, False, True]
+    assert [j.interval.start - j.tail for j in asked] == [DAY, timedelta(0), DAY], \
+        "the tail is read where the hole continues what is covered"
+    assert con.execute("SELECT start_ts::DATE::VARCHAR, end_ts::DATE::VARCHAR FROM ops.gaps WHERE "
+                       "dataset = 'onchain_transfers'").fetchall() == [("2025-11-20", "2025-12-10")]
+    cover(con, COINBASE, ("2025-11-01", "2025-11-20"))
+    (only,) = jobs(con, COINBASE, "2025-11-01", "2026-01-25")
+    assert str(only.interval) == "[2025-11-20T00:00:00Z, 2026-01-25T00:00:00Z)", \
+        "an API that cannot seek walks once"
+
+
+def test_covered_time_is_not_asked_again_unless_it_is_asked_for(con):
+    cover(con, WALLET, ("2026-01-01", "2026-01-10"), ("2026-01-10", "2026-01-20"))
+    assert jobs(con, WALLET, "2026-01-02", "2026-01-19") == []
+    (again,) = jobs(con, WALLET, "2026-01-02", "2026-01-19", refetch=True)
+    assert again.interval == Interval("2026-01-02", "2026-01-19")
+
+
+@pytest.mark.parametrize("pending, begin", [
+    ("2026-01-07T05:00:00Z", "2026-01-07T05:00:00Z"),    # longer than the tail
+    ("2026-01-19T05:00:00Z", "2026-01-19T00:00:00Z"),    # within it
+    ("2025-11-07T05:00:00Z", "2025-12-21T00:00:00Z"),    # for ever: the weekly refresh's
+])
+def test_what_is_pending_is_read_again_until_it_is_final(con, pending, begin):
+    cover(con, COINBASE, ("2025-01-01", "2026-01-20"))
+    rows(con, COINBASE, (utc(pending), timedelta(hours=1)), status="pending")
+    (job,) = jobs(con, COINBASE, "2025-01-01", "2026-01-20T06:00:00Z")
+    assert job.tail == utc(begin)
+    con.execute("UPDATE raw.exchanges_ledger SET vanished_at = '2026-01-20'")
+    (job,) = jobs(con, COINBASE, "2025-01-01", "2026-01-20T06:00:00Z")
+    assert job.tail == utc("2026-01-19"), "a pending entry that is gone is not waited for"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 24 * 20), min_size=1, max_size=40), st.booleans())
+def test_the_tail_is_as_long_as_the_vendor_was_slow(delays, was_there):
+    import duckdb
+
+    from extract import schema
+
+    with duckdb.connect() as con:
+        schema.create_all(con)
+        cover(con, WALLET, ("2025-01-01", "2026-03-01"),
+              read_at="2026-01-01" if was_there else "2026-02-25")
+        rows(con, WALLET, *((ZERO + n * timedelta(hours=6), timedelta(hours=h))
+                            for n, h in enumerate(delays)))
+        tail = coverage.learned_tail(con, SOURCES["debank"], "0xme", utc("2026-03-01"))
+    slowest = timedelta(hours=max(delays)) if was_there else timedelta(0)  # else history: met late
+    assert tail == min(max(DAY, slowest * 1.25), 7 * DAY)
+
+
+def test_old_slowness_is_forgotten(con):
+    cover(con, WALLET, ("2025-01-01", "2026-03-01"), read_at="2025-01-01")
+    rows(con, WALLET, (utc("2025-11-01"), 5 * DAY))
+    assert coverage.learned_tail(con, SOURCES["debank"], "0xme", utc("2026-01-01")) == 6.25 * DAY
+    assert coverage.learned_tail(con, SOURCES["debank"], "0xme", utc("2026-03-01")) == DAY
+
+
+HOURS = st.integers(0, 40)
+READINGS = st.lists(st.tuples(HOURS, HOURS, st.integers(0, 5), st.booleans()).filter(
+    lambda r: r[0] < r[1]), max_size=12)
+
+
+@settings(max_examples=500, deadline=None)
+@given(READINGS)
+def test_every_instant_belongs_to_its_newest_reading(told):
+    at = [datetime(2026, 1, 1) + timedelta(hours=h) for h in range(41)]
+    found = [Reading(at[a], at[b], at[r], str(n), "r", "b", at[0], fresh)
+             for n, (a, b, r, fresh) in enumerate(told)]
+    segments = newest(found)
+    assert all(x.end <= y.start for x, y in zip(segments, segments[1:])), "disjoint, oldest first"
+    for hour in range(40):
+        over = [r for r in found if r.start <= at[hour] < r.end]
+        here = [s for s in segments if s.start <= at[hour] < s.end]
+        assert bool(over) == bool(here)
+        if over:
+            best = max(r.read_at for r in over)
+            settled = [r for r in over if r.read_at == best]
+            assert here[0].read_at == best
+            assert here[0].fresh == all(r.fresh for r in settled), "of a tie the one known before"
+    again = newest(segments)
+    assert again == segments, "twice equals once"

@@ -43,8 +43,13 @@ WHERE age = 1 AND (ended_at IS NULL OR ended_at > moment)"""
 def keep(con, dataset: Dataset, batch_id: str) -> None:
     """What this batch replaces or ends, and what came too late to be current."""
     name, key = dataset.name, ", ".join(dataset.key)
-    its_key, ts, row = _history_row(dataset, "o")
-    con.execute(f"""
+
+    def any_row(what: str) -> bool:
+        return con.execute(f"SELECT 1 FROM {what} LIMIT 1").fetchone() is not None
+
+    if any_row(f"old_{name}"):
+        its_key, ts, row = _history_row(dataset, "o")
+        con.execute(f"""
         INSERT INTO raw.history
         SELECT '{name}', {its_key}, {ts}, o.row_hash, o.changed_at,
                coalesce(CASE WHEN o.verdict = 'vanished' THEN o.gone ELSE n.observed_at END,
@@ -52,14 +57,15 @@ def keep(con, dataset: Dataset, batch_id: str) -> None:
                o.verdict, '{batch_id}', {row}
         FROM old_{name} o LEFT JOIN incoming_{name} n USING ({key})
         WHERE o.vanished_at IS NULL""")  # its version was kept when it vanished
-    its_key, ts, row = _history_row(dataset, "n")
-    con.execute(f"""
+    if any_row(f"verdict_{name} WHERE gone IS NOT NULL AND met"):
+        its_key, ts, row = _history_row(dataset, "n")
+        con.execute(f"""
         INSERT INTO raw.history
         SELECT '{name}', {its_key}, {ts}, n.row_hash, n.observed_at, v.gone, 'vanished',
                '{batch_id}', {row}
         FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
         WHERE v.verdict IN ('new', 'changed') AND v.gone > n.observed_at""")
-    if con.execute(f"SELECT 1 FROM verdict_{name} WHERE verdict = 'stale' LIMIT 1").fetchone():
+    if any_row(f"verdict_{name} WHERE verdict = 'stale'"):
         _keep_stale(con, dataset, batch_id, f"(SELECT n.* FROM incoming_{name} n SEMI JOIN (FROM "
                     f"verdict_{name} WHERE verdict = 'stale') v USING ({key}))")
 

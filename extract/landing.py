@@ -54,18 +54,23 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
             for c in fetched.covered
         ],
     }
+    lines = [
+        _line({
+            "kind": "page", "number": number,
+            **asdict(page), "params": json.dumps(dict(page.params), sort_keys=True),
+            "received_at": iso(page.received_at),
+            "as_of": iso(page.as_of) if page.as_of else None,
+            "lo": iso(job.tail), "hi": iso(job.interval.end),
+        }, secrets)
+        for number, page in enumerate(fetched.pages)
+    ]
+    header["longest"] = max(map(len, lines))  # what a reader needs room for
     partial = inbox / f".{name}.part"
     with open(partial, "wb") as raw:
         with zstandard.ZstdCompressor(level=LEVEL).stream_writer(raw, closefd=False) as out:
             out.write(_line(header, secrets))
-            for number, page in enumerate(fetched.pages):
-                out.write(_line({
-                    "kind": "page", "number": number,
-                    **asdict(page), "params": json.dumps(dict(page.params), sort_keys=True),
-                    "received_at": iso(page.received_at),
-                    "as_of": iso(page.as_of) if page.as_of else None,
-                    "lo": iso(job.tail), "hi": iso(job.interval.end),
-                }, secrets))
+            for line in lines:
+                out.write(line)
         raw.flush()
         os.fsync(raw.fileno())
     os.rename(partial, inbox / name)

@@ -30,6 +30,7 @@ from extract.source import UTC, Source, utc
 log = logging.getLogger(__name__)
 
 FILES_A_BATCH = 200        # about 100,000 rows: keeps memory flat however much waits
+LONGEST_LINE = 2**28       # of a file that does not say
 BYTES_A_BATCH = 16_000_000  # the same bound for a few big files (compressed)
 
 # A bare JSON number would pass through a double in any JSON parser, 17 digits at best. So
@@ -39,15 +40,15 @@ QUOTED_BODY = r"""regexp_replace(body,
     '([^\\]"\s*:\s*)(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', '\1"\2"', 'g')"""
 
 PAGES = f"""
-CREATE OR REPLACE TEMP TABLE pages AS
-SELECT row_number() OVER (ORDER BY f.filename, number) AS page_id, h.source, h.account, endpoint,
+CREATE OR REPLACE TEMP TABLE {{table}} AS
+SELECT h.place * 1000000::BIGINT + number AS page_id, h.source, h.account, endpoint,
        params::JSON AS params, ({QUOTED_BODY})::JSON AS body,
        received_at::TIMESTAMP AS received_at, as_of::TIMESTAMP AS as_of, h.read_at,
        lo::TIMESTAMP AS lo, hi::TIMESTAMP AS hi, f.filename AS file
 FROM read_json(?, format = 'newline_delimited', compression = 'zstd', filename = true,
-    maximum_object_size = 268435456, columns = {{kind: 'VARCHAR', number: 'INTEGER',
+    maximum_object_size = {{room}}, columns = {{{{kind: 'VARCHAR', number: 'INTEGER',
     endpoint: 'VARCHAR', params: 'VARCHAR', body: 'VARCHAR', received_at: 'VARCHAR',
-    as_of: 'VARCHAR', lo: 'VARCHAR', hi: 'VARCHAR'}}) f
+    as_of: 'VARCHAR', lo: 'VARCHAR', hi: 'VARCHAR'}}}}) f
 JOIN headers h ON h.file = f.filename
 WHERE kind = 'page'
 """
@@ -173,6 +174,9 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
             "(SELECT coalesce(max(sequence), 0) + 1 FROM ops.landed_files), ?",
             [names, batch_id, loaded_at])
         con.execute("COMMIT")
+        for (table,) in con.execute(  # or the next batch needs room for two
+                "SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall():
+            con.execute(f"DROP TABLE {table}")
     except Exception as error:
         con.execute("ROLLBACK")
         told = ", ".join(names[:3]) + (" …" if len(files) > 3 else "")
@@ -186,22 +190,31 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
 def _open_pages(con, files: Sequence[Path], headers: Sequence[dict], batch_id: str,
                 loaded_at: datetime) -> None:
     """The batch's temporary tables: `headers`, `readings` (see extract.readings) and `pages`."""
-    con.execute("CREATE OR REPLACE TEMP TABLE headers (file VARCHAR, source VARCHAR, "
+    con.execute("CREATE OR REPLACE TEMP TABLE headers (place INTEGER, file VARCHAR, source VARCHAR, "
                 "account VARCHAR, read_at TIMESTAMP)")
     con.execute("CREATE OR REPLACE TEMP TABLE readings (file VARCHAR, source VARCHAR, account "
                 "VARCHAR, dataset VARCHAR, start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, "
                 "reason VARCHAR, run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP)")
     moment = "?::TIMESTAMPTZ::TIMESTAMP"
-    con.executemany(f"INSERT INTO headers VALUES (?, ?, ?, {moment})",
-                    [[str(f), h["source"], h["account"], h["read_at"]]
-                     for f, h in zip(files, headers)])
+    con.executemany(f"INSERT INTO headers VALUES (?, ?, ?, ?, {moment})",
+                    [[place, str(f), h["source"], h["account"], h["read_at"]]
+                     for place, (f, h) in enumerate(zip(files, headers))])
     told = [[f.name, h["source"], h["account"], c["dataset"], c["start"], c["end"], h["read_at"],
              c["reason"], h.get("run_id", ""), batch_id, loaded_at]
             for f, h in zip(files, headers) for c in h["covered"]]
     if told:
         con.executemany(f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, "
                         "?, ?, ?, ?)", told)
-    con.execute(PAGES, [[str(file) for file in files]])
+    # A table this small is scanned by one thread: in slices, the mapping runs on every core. A
+    # reader takes twice the room of the longest line for each thread.
+    room = max(h.get("longest", LONGEST_LINE) for h in headers) + 1024
+    (threads,) = con.execute("SELECT current_setting('threads')").fetchone()
+    slices = [files[n::threads] for n in range(min(threads, len(files)))]
+    for number, each in enumerate(slices):
+        con.execute(PAGES.format(table=f"pages_{number}", room=room),
+                    [[str(file) for file in each]])
+    con.execute("CREATE OR REPLACE TEMP VIEW pages AS " + " UNION ALL ".join(
+        f"FROM pages_{number}" for number in range(len(slices))))
 
 
 def _record_batch(con, batch_id, source, dataset, headers, counts, loaded_at) -> None:

@@ -39,7 +39,11 @@ PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
 DAY = timedelta(days=1)
 FIRST_DAY = date(2009, 1, 1)  # start of the models, as in sqlmesh_project/config.py
 LAST_DAY = date(2200, 1, 1)  # a row dated later is a broken date: 65,000 more intervals a model
-RANGES = 8  # each costs 0.15 s a model whatever its size: past 8 spans, small gaps are reprocessed
+# A span costs 0.15 s a model whatever its size, as much as 40,000 rows: a gap that holds fewer is
+# reprocessed with its neighbours, and past RANGES spans the smallest gaps are.
+ROWS_A_SPAN = 40_000
+RANGES = 64
+ROWS_A_RUN = 3_000_000  # 10M rows at once ran out of the 4 GB that DuckDB may take
 FILE = "warehouse.duckdb"  # config.py names the file itself, and so the catalog of the views
 
 Mark = tuple[str, date, str]  # dataset, day, batch_id: a row of ops.touched_days
@@ -68,6 +72,9 @@ RESCALED = """
     SELECT DISTINCT CAST(ts AS DATE) FROM raw.onchain_transactions
     WHERE pays_gas AND (source, chain, chain) IN (FROM written)
 """
+MOVEMENTS = ("raw.exchanges_ledger", "raw.onchain_transactions", "raw.onchain_transfers")
+TABLE_SIZES = " UNION ALL ".join(
+    f"SELECT count(*) AS rows, min(ts) AS first, max(ts) AS last FROM {name}" for name in MOVEMENTS)
 NEWEST = """
     SELECT GREATEST((SELECT MAX(ts) FROM raw.exchanges_ledger),
                     (SELECT MAX(ts) FROM raw.onchain_transactions),
@@ -102,9 +109,12 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
             create_all(con)
             marks = _marks(con)
             days, newest, published = _days(con, marks), _newest(con), _has_views(con)
+            rows_a_day = _rows_a_day(con)
+            most = max(len(touched) for touched in days.values())
+            pauses = _pauses(con) if most * rows_a_day > ROWS_A_RUN else []
         if published and not any(days.values()):
             return Transformed(marks=marks, seconds=time.monotonic() - began)
-        spans = {model: coalesce(touched) for model, touched in days.items()}
+        spans = {model: coalesce(touched, apart=int(ROWS_A_SPAN / rows_a_day)) for model, touched in days.items()}
         spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
         # To the newest row, not only the last marked day: heals what a plan by hand has left out.
         end = max([newest + DAY, *(span[-1][1] for span in spans.values() if span)])
@@ -114,7 +124,8 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
             for model in tables - set(REACH):  # yours, downstream of ours: every day that moved
                 spans[model] = spans["curated.tx_unified"]
             forget(ctx, spans)
-            _run(ctx, story, tables, end)
+            for stop in [*(day for day in pauses if day < end), end]:
+                _run(ctx, story, tables, stop)
     return Transformed(
         marks=marks, days=tuple(spans["curated.tx_unified"]), models=tuple(story.evaluated),
         planned=planned, seconds=time.monotonic() - began,
@@ -175,11 +186,12 @@ def sqlmesh_plan(args: Sequence[str], path: Path | None = None, *, wait_s: float
         ).returncode
 
 
-def coalesce(days: Iterable[date], limit: int = RANGES) -> list[Span]:
-    """Neighbouring days as spans, oldest first; past `limit` spans the smallest gaps are closed."""
+def coalesce(days: Iterable[date], limit: int = RANGES, apart: int = 1) -> list[Span]:
+    """Days as spans, oldest first: neighbours are one, and so are those less than `apart` days
+    from each other; past `limit` spans the smallest gaps are closed."""
     spans: list[Span] = []
     for day in sorted(set(days)):
-        if spans and day <= spans[-1][1]:
+        if spans and (day - spans[-1][1]).days < apart:
             spans[-1] = (spans[-1][0], day + DAY)
         else:
             spans.append((day, day + DAY))
@@ -226,6 +238,23 @@ def _marks(con) -> tuple[Mark, ...]:
     return tuple(con.execute(
         "SELECT DISTINCT dataset, day, batch_id FROM ops.touched_days ORDER BY ALL"
     ).fetchall())
+
+
+def _rows_a_day(con) -> float:
+    """Raw rows that move a balance, per day of the history; at least one."""
+    rows, days = con.execute(
+        f"SELECT sum(rows), date_diff('day', min(first), max(last)) + 1 FROM ({TABLE_SIZES})"
+    ).fetchone()
+    return max(1.0, float(rows) / days) if rows else 1.0
+
+
+def _pauses(con) -> list[date]:
+    """Where a run over all of the history pauses, oldest first: after each ROWS_A_RUN rows."""
+    return [day for (day,) in con.execute(f"""
+        SELECT max(day) + 1 FROM (
+            SELECT day, sum(count(*)) OVER (ORDER BY day) // {ROWS_A_RUN} AS run FROM (
+                {" UNION ALL ".join(f"SELECT ts::DATE AS day FROM {name}" for name in MOVEMENTS)})
+            GROUP BY day) GROUP BY run ORDER BY 1""").fetchall()]
 
 
 def _newest(con) -> date:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 from extract.client import TIMEOUT_S, Client, Fatal, Retriable
+from extract.mapping import decimal, records
 from extract.source import Covered, Fetched, Interval, Job, Page, Rate, Source, iso, utc
 from extract.wire import ccxt_call
 
@@ -150,8 +151,6 @@ def _fills(client: Client, exchange: Any, got: Fetched, job: Job) -> None:
         cursors.add(cursor)
 
 
-_MONEY = "TRY_CAST({0} AS DECIMAL(38,18))"
-
 # v2 types: https://docs.cdp.coinbase.com/coinbase-app/track-apis/transactions#transaction-types
 _KIND = """CASE
     WHEN type IN ('advanced_trade_fill', 'buy', 'sell', 'derivatives_settlement') THEN 'trade'
@@ -169,66 +168,68 @@ _KIND = """CASE
     WHEN type IN ('subscription', 'subscription_fee', 'cardspend', 'fee') THEN 'fee'
     ELSE 'unknown' END"""
 
+# Each record is read into its fields once (a path at a time is four times slower), and kept as
+# text beside them.
+_ENTRY = '''{"id": "VARCHAR", "type": "VARCHAR", "status": "VARCHAR", "created_at": "VARCHAR",
+    "amount": {"amount": "VARCHAR", "currency": "VARCHAR"},
+    "network": {"hash": "VARCHAR", "network_name": "VARCHAR",
+                "transaction_fee": {"amount": "VARCHAR", "currency": "VARCHAR"}},
+    "advanced_trade_fill": {"commission": "VARCHAR", "product_id": "VARCHAR",
+                            "order_id": "VARCHAR"},
+    "trade": {"id": "VARCHAR", "fee": {"amount": "VARCHAR", "currency": "VARCHAR"}}}'''
+_FILL = '''{"trade_id": "VARCHAR", "trade_time": "VARCHAR", "order_id": "VARCHAR",
+    "product_id": "VARCHAR", "side": "VARCHAR", "price": "VARCHAR", "size": "VARCHAR",
+    "size_in_quote": "VARCHAR", "commission": "VARCHAR", "liquidity_indicator": "VARCHAR"}'''
+_WALLET = '{"id": "VARCHAR", "balance": {"amount": "VARCHAR", "currency": "VARCHAR"}}'
+
 LEDGER = f"""
 SELECT page_id, item, source, account, entry_id, ts, wallet, type, {_KIND} AS kind, status,
        status = 'completed' AS is_settled, asset,
-       amount_text, {_MONEY.format('amount_text')} AS amount,
-       fee_text, {_MONEY.format('fee_text')} AS fee, fee_asset, network, tx_hash, order_id,
+       amount_text, {decimal('amount_text')} AS amount,
+       fee_text, {decimal('fee_text')} AS fee, fee_asset, network, tx_hash, order_id,
        trade_id, payload
 FROM (
-    SELECT page_id, item, source, account, row->>'$.id' AS entry_id,
-           (row->>'$.created_at')::TIMESTAMPTZ::TIMESTAMP AS ts,
-           params->>'$.account_id' AS wallet, row->>'$.type' AS type,
-           row->>'$.status' AS status, row->>'$.amount.currency' AS asset,
-           row->>'$.amount.amount' AS amount_text,
-           coalesce(row->>'$.network.transaction_fee.amount',
-               row->>'$.advanced_trade_fill.commission', row->>'$.trade.fee.amount') AS fee_text,
-           coalesce(row->>'$.network.transaction_fee.currency',
-               CASE WHEN (row->>'$.advanced_trade_fill.commission') IS NOT NULL THEN
-                   split_part(row->>'$.advanced_trade_fill.product_id', '-', 2) END,
-               row->>'$.trade.fee.currency') AS fee_asset,
-           row->>'$.network.network_name' AS network, row->>'$.network.hash' AS tx_hash,
-           row->>'$.advanced_trade_fill.order_id' AS order_id, row->>'$.trade.id' AS trade_id,
-           row::VARCHAR AS payload
-    FROM (SELECT page_id, source, account, params, rows[item] AS row, item
-          FROM (SELECT *, from_json(body->'$.data', '["JSON"]') AS rows FROM pages
-                WHERE endpoint = '{TRANSACTIONS}'), range(1, len(rows) + 1) AS i(item)))
+    SELECT page_id, item, source, account, row.id AS entry_id,
+           row.created_at::TIMESTAMP AS ts,
+           params->>'$.account_id' AS wallet, row.type AS type,
+           row.status AS status, row.amount.currency AS asset, row.amount.amount AS amount_text,
+           coalesce(row.network.transaction_fee.amount, row.advanced_trade_fill.commission,
+               row.trade.fee.amount) AS fee_text,
+           coalesce(row.network.transaction_fee.currency,
+               CASE WHEN row.advanced_trade_fill.commission IS NOT NULL THEN
+                   split_part(row.advanced_trade_fill.product_id, '-', 2) END,
+               row.trade.fee.currency) AS fee_asset,
+           row.network.network_name AS network, row.network.hash AS tx_hash,
+           row.advanced_trade_fill.order_id AS order_id, row.trade.id AS trade_id, payload
+    FROM ({records(TRANSACTIONS, "data", _ENTRY)}))
 """
 
 # Perpetuals are ADA-PERP-INTX on the wire and ADA/USDC:USDC in unified symbols (as ccxt reads).
 TRADES = f"""
 SELECT page_id, item, source, account,
        base || '/' || quote || CASE WHEN swap THEN ':' || quote ELSE '' END AS symbol,
-       row->>'$.trade_id' AS trade_id,
-       (row->>'$.trade_time')::TIMESTAMPTZ::TIMESTAMP AS ts,
-       row->>'$.order_id' AS order_id, base, quote, lower(row->>'$.side') AS side,
-       row->>'$.price' AS price_text, {_MONEY.format("row->>'$.price'")} AS price,
-       CASE WHEN NOT in_quote THEN row->>'$.size' END AS amount_text,
-       CASE WHEN NOT in_quote THEN {_MONEY.format("row->>'$.size'")} END AS amount,
-       CASE WHEN in_quote THEN row->>'$.size' END AS cost_text,
-       CASE WHEN in_quote THEN {_MONEY.format("row->>'$.size'")} END AS cost,
-       row->>'$.commission' AS fee_text, {_MONEY.format("row->>'$.commission'")} AS fee,
-       quote AS fee_asset, lower(row->>'$.liquidity_indicator') AS liquidity,
-       row::VARCHAR AS payload
+       row.trade_id AS trade_id, row.trade_time::TIMESTAMP AS ts,
+       row.order_id AS order_id, base, quote, lower(row.side) AS side,
+       row.price AS price_text, {decimal("row.price")} AS price,
+       CASE WHEN NOT in_quote THEN row.size END AS amount_text,
+       CASE WHEN NOT in_quote THEN {decimal("row.size")} END AS amount,
+       CASE WHEN in_quote THEN row.size END AS cost_text,
+       CASE WHEN in_quote THEN {decimal("row.size")} END AS cost,
+       row.commission AS fee_text, {decimal("row.commission")} AS fee,
+       quote AS fee_asset, lower(row.liquidity_indicator) AS liquidity, payload
 FROM (
     SELECT *, product LIKE '%-PERP-%' AS swap, split_part(product, '-', 1) AS base,
            CASE WHEN product LIKE '%-PERP-%' THEN 'USDC' ELSE split_part(product, '-', 2) END
                AS quote,
-           coalesce(row->>'$.size_in_quote', 'false') = 'true' AS in_quote
-    FROM (SELECT page_id, source, account, rows[item] AS row, item,
-                 rows[item]->>'$.product_id' AS product
-          FROM (SELECT *, from_json(body->'$.fills', '["JSON"]') AS rows FROM pages
-                WHERE endpoint = '{FILLS}'), range(1, len(rows) + 1) AS i(item)))
+           coalesce(row.size_in_quote, 'false') = 'true' AS in_quote
+    FROM (SELECT *, row.product_id AS product FROM ({records(FILLS, "fills", _FILL)})))
 """
 
 BALANCES = f"""
-SELECT page_id, item, source, account, row->>'$.id' AS wallet,
-       row->>'$.balance.currency' AS token, as_of AS ts,
-       row->>'$.balance.amount' AS amount_text,
-       {_MONEY.format("row->>'$.balance.amount'")} AS amount, row::VARCHAR AS payload
-FROM (SELECT page_id, source, account, as_of, rows[item] AS row, item
-      FROM (SELECT *, from_json(body->'$.data', '["JSON"]') AS rows FROM pages
-            WHERE endpoint = '{ACCOUNTS}' AND as_of IS NOT NULL), range(1, len(rows) + 1) AS i(item))
+SELECT page_id, item, source, account, row.id AS wallet, row.balance.currency AS token,
+       as_of AS ts, row.balance.amount AS amount_text,
+       {decimal("row.balance.amount")} AS amount, payload
+FROM ({records(ACCOUNTS, "data", _WALLET)}) WHERE as_of IS NOT NULL
 """
 
 SOURCE = Source(

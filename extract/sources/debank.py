@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from extract.client import WORKERS, Client, ExtractError, Fatal, UnitsExhausted, failed
+from extract.mapping import decimal, records
 from extract.source import UTC, Covered, Fetched, Interval, Job, Page, Rate, Source, iso
 from extract.walk import Piece, Walk, reasons
 from extract.wire import http_call, listed
@@ -234,53 +235,58 @@ def _seconds(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
-_MONEY = "TRY_CAST({0} AS DECIMAL(38,18))"
-_TIME = "make_timestamp((({0})::DECIMAL(20,6) * 1000000)::BIGINT)"
+_TIME = "make_timestamp((({0})::DECIMAL(18,6)::DECIMAL(38,6) * 1000000)::BIGINT)"
 
-# One row a transaction of a page; `legs` of it are unnested below.
+_LEG = """{"amount": "VARCHAR", "token_id": "VARCHAR", "to_addr": "VARCHAR",
+    "from_addr": "VARCHAR"}"""
+_ITEM = f"""{{"chain": "VARCHAR", "id": "VARCHAR", "time_at": "VARCHAR", "is_scam": "VARCHAR",
+    "cate_id": "VARCHAR", "other_addr": "VARCHAR", "project_id": "VARCHAR", "cex_id": "VARCHAR",
+    "tx": {{"status": "VARCHAR", "name": "VARCHAR", "from_addr": "VARCHAR",
+           "to_addr": "VARCHAR", "eth_gas_fee": "VARCHAR"}},
+    "token_approve": {{"token_id": "VARCHAR", "spender": "VARCHAR", "value": "VARCHAR"}},
+    "sends": [{_LEG}], "receives": [{_LEG}]}}"""
+
+# One row a transaction of a page; its legs are unnested below.
 _ITEMS = f"""
-SELECT page_id, item, source, account, row, row->>'$.chain' AS chain, row->>'$.id' AS tx_id,
-       {_TIME.format("row->>'$.time_at'")} AS ts,
-       coalesce(row->>'$.is_scam', 'false') = 'true' AS is_scam,
-       TRY_CAST(row->>'$.tx.status' AS INTEGER) AS status
-FROM (SELECT page_id, source, account, rows[item] AS row, item
-      FROM (SELECT *, from_json(body->'$.history_list', '["JSON"]') AS rows FROM pages
-            WHERE endpoint IN ('{HISTORY}', '{CHAIN_HISTORY}')),
-           range(1, len(rows) + 1) AS i(item))
+SELECT page_id, item, source, account, row, row.chain AS chain, row.id AS tx_id,
+       {_TIME.format("row.time_at")} AS ts, coalesce(row.is_scam, 'false') = 'true' AS is_scam,
+       TRY_CAST(row.tx.status AS INTEGER) AS status, payload
+FROM ({records((HISTORY, CHAIN_HISTORY), "history_list", _ITEM)})
 """
 
 # Gas and "who sent it" are about the account only where it is the sender; an address compares
 # without its checksum's capitals.
 TRANSACTIONS = f"""
-SELECT page_id, item, source, account, chain, tx_id, ts, row->>'$.cate_id' AS category,
-       row->>'$.tx.name' AS method, status, is_scam,
-       row->>'$.tx.from_addr' AS from_addr, row->>'$.tx.to_addr' AS to_addr,
-       row->>'$.other_addr' AS other_addr, row->>'$.project_id' AS project,
-       row->>'$.cex_id' AS cex,
-       coalesce(lower(row->>'$.tx.from_addr') = lower(account), false) AS pays_gas,
-       row->>'$.tx.eth_gas_fee' AS gas_text, {_MONEY.format("row->>'$.tx.eth_gas_fee'")} AS gas,
-       row->>'$.token_approve.token_id' AS approve_token,
-       row->>'$.token_approve.spender' AS approve_spender,
-       row->>'$.token_approve.value' AS approve_text, row::VARCHAR AS payload
+SELECT page_id, item, source, account, chain, tx_id, ts, row.cate_id AS category,
+       row.tx.name AS method, status, is_scam,
+       row.tx.from_addr AS from_addr, row.tx.to_addr AS to_addr,
+       row.other_addr AS other_addr, row.project_id AS project, row.cex_id AS cex,
+       coalesce(lower(row.tx.from_addr) = lower(account), false) AS pays_gas,
+       row.tx.eth_gas_fee AS gas_text, {decimal("row.tx.eth_gas_fee")} AS gas,
+       row.token_approve.token_id AS approve_token,
+       row.token_approve.spender AS approve_spender,
+       row.token_approve.value AS approve_text, payload
 FROM ({_ITEMS})
 """
 
 TRANSFERS = f"""
 SELECT page_id, item, source, account, chain, tx_id, direction,
        (row_number() OVER (PARTITION BY page_id, item, direction
-           ORDER BY leg_row->>'$.token_id', counterparty, amount, amount_text, n))::INTEGER AS leg,
-       ts, leg_row->>'$.token_id' AS token, counterparty, amount_text, amount, is_scam,
-       coalesce(status, 1) = 1 AS is_settled, leg_row::VARCHAR AS payload
+           ORDER BY token, counterparty, amount, amount_text, n))::INTEGER AS leg,
+       ts, token, counterparty, amount_text, amount, is_scam,
+       coalesce(status, 1) = 1 AS is_settled, payload
 FROM (
-    SELECT *, legs[n] AS leg_row, legs[n]->>'$.amount' AS amount_text,
-           {_MONEY.format("legs[n]->>'$.amount'")} AS amount,
-           coalesce(legs[n]->>'$.to_addr', legs[n]->>'$.from_addr') AS counterparty
+    SELECT * EXCLUDE (legs, texts, leg), leg.token_id AS token, leg.amount AS amount_text,
+           {decimal("leg.amount")} AS amount, coalesce(leg.to_addr, leg.from_addr) AS counterparty
     FROM (
-        SELECT *, 'out' AS direction, from_json(row->'$.sends', '["JSON"]') AS legs
-        FROM ({_ITEMS})
-        UNION ALL
-        SELECT *, 'in', from_json(row->'$.receives', '["JSON"]') FROM ({_ITEMS})
-    ), range(1, len(legs) + 1) AS i(n))
+        SELECT *, generate_subscripts(legs, 1) AS n, unnest(legs) AS leg,
+               unnest(from_json(texts, '["JSON"]'))::VARCHAR AS payload
+        FROM (
+            SELECT * EXCLUDE (row, payload), 'out' AS direction, row.sends AS legs,
+                   payload->'$.sends' AS texts FROM ({_ITEMS}) WHERE len(row.sends) > 0
+            UNION ALL
+            SELECT * EXCLUDE (row, payload), 'in', row.receives, payload->'$.receives'
+            FROM ({_ITEMS}) WHERE len(row.receives) > 0)))
 """
 
 # Keyed by token id alone, a token of the same address on two chains collides in the
@@ -302,17 +308,16 @@ WHERE (row->>'$.chain') IS NOT NULL AND (row->>'$.id') IS NOT NULL
 """
 
 # raw_amount is a JSON number that has lost digits where it is long; the hex text is exact.
+_BALANCE = """{"chain": "VARCHAR", "id": "VARCHAR", "raw_amount_hex_str": "VARCHAR",
+    "decimals": "VARCHAR", "amount": "VARCHAR"}"""
 BALANCES = f"""
 SELECT page_id, item, source, account, chain AS wallet, chain || ':' || token AS token, ts,
-       amount_text, {_MONEY.format('amount_text')} AS amount, payload
+       amount_text, {decimal("amount_text")} AS amount, payload
 FROM (
-    SELECT page_id, item, source, account, row->>'$.chain' AS chain, row->>'$.id' AS token,
-           as_of AS ts, row::VARCHAR AS payload,
-           coalesce(units_text(row->>'$.raw_amount_hex_str', row->>'$.decimals'),
-                    row->>'$.amount') AS amount_text
-    FROM (SELECT page_id, source, account, as_of, rows[item] AS row, item
-          FROM (SELECT *, from_json(body, '["JSON"]') AS rows FROM pages
-                WHERE endpoint = '{TOKENS}'), range(1, len(rows) + 1) AS i(item)))
+    SELECT page_id, item, source, account, row.chain AS chain, row.id AS token, as_of AS ts,
+           payload,
+           coalesce(units_text(row.raw_amount_hex_str, row.decimals), row.amount) AS amount_text
+    FROM ({records(TOKENS, None, _BALANCE)}))
 """
 
 SOURCE = Source(

@@ -39,10 +39,10 @@ PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
 DAY = timedelta(days=1)
 FIRST_DAY = date(2009, 1, 1)  # start of the models, as in sqlmesh_project/config.py
 LAST_DAY = date(2200, 1, 1)  # a row dated later is a broken date: 65,000 more intervals a model
-# A span costs 0.15 s a model whatever its size, as much as 40,000 rows: a gap that holds fewer is
-# reprocessed with its neighbours, and past RANGES spans the smallest gaps are.
+# A span costs 0.15 s a model whatever its size, as much as 40,000 rows. So past EXACT spans a gap
+# that holds fewer is reprocessed with its neighbours, and past MOST the smallest gaps are.
 ROWS_A_SPAN = 40_000
-RANGES = 64
+EXACT, MOST = 8, 64
 ROWS_A_RUN = 3_000_000  # 10M rows at once ran out of the 4 GB that DuckDB may take
 FILE = "warehouse.duckdb"  # config.py names the file itself, and so the catalog of the views
 
@@ -114,7 +114,8 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
             pauses = _pauses(con) if most * rows_a_day > ROWS_A_RUN else []
         if published and not any(days.values()):
             return Transformed(marks=marks, seconds=time.monotonic() - began)
-        spans = {model: coalesce(touched, apart=int(ROWS_A_SPAN / rows_a_day)) for model, touched in days.items()}
+        apart = int(ROWS_A_SPAN / rows_a_day)
+        spans = {model: coalesce(touched, apart=apart) for model, touched in days.items()}
         spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
         # To the newest row, not only the last marked day: heals what a plan by hand has left out.
         end = max([newest + DAY, *(span[-1][1] for span in spans.values() if span)])
@@ -186,17 +187,21 @@ def sqlmesh_plan(args: Sequence[str], path: Path | None = None, *, wait_s: float
         ).returncode
 
 
-def coalesce(days: Iterable[date], limit: int = RANGES, apart: int = 1) -> list[Span]:
-    """Days as spans, oldest first: neighbours are one, and so are those less than `apart` days
-    from each other; past `limit` spans the smallest gaps are closed."""
+def coalesce(days: Iterable[date], limit: int = EXACT, apart: int | None = None) -> list[Span]:
+    """Neighbouring days as spans, oldest first; past `limit` spans the smallest gaps are closed,
+    but not those of `apart` days and more, unless there are MOST spans."""
     spans: list[Span] = []
     for day in sorted(set(days)):
-        if spans and (day - spans[-1][1]).days < apart:
+        if spans and day <= spans[-1][1]:
             spans[-1] = (spans[-1][0], day + DAY)
         else:
             spans.append((day, day + DAY))
     gaps = sorted(range(1, len(spans)), key=lambda i: spans[i][0] - spans[i - 1][1])
-    kept = sorted(gaps[max(0, len(spans) - limit):])
+    closed = max(0, len(spans) - limit)
+    if apart is not None:
+        near = sum((spans[i][0] - spans[i - 1][1]).days < apart for i in gaps)
+        closed = max(min(closed, near), len(spans) - MOST)
+    kept = sorted(gaps[closed:])
     starts = [0, *kept]
     return [(spans[a][0], spans[b - 1][1]) for a, b in zip(starts, [*kept, len(spans)]) if spans]
 

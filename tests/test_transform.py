@@ -311,8 +311,8 @@ def assert_balances(con, flows) -> None:
 
 
 def covered(con, source, account, dataset, start, end) -> None:
-    con.execute("INSERT INTO ops.coverage VALUES (?, ?, ?, ?, ?, 'empty cursor', 'r', 'b', ?)",
-                [source, account, dataset, start, end, end])
+    con.execute("INSERT INTO ops.coverage VALUES (?, ?, ?, ?, ?, ?, 'empty cursor', 'r', 'b', ?)",
+                [source, account, dataset, start, end, end, end])
 
 
 def expected_reconciliation(con, legs) -> dict[tuple, tuple]:
@@ -703,6 +703,21 @@ def test_coalesce_joins_neighbours_and_bounds_the_number_of_spans():
     assert tf.coalesce(at, limit=3) == [(day, day + 3 * DAY), (at[3], at[4] + DAY),
                                         (at[5], at[5] + DAY)]
     assert tf.coalesce(at, limit=1) == [(day, at[5] + DAY)]
+    assert tf.coalesce(at, limit=1, apart=8) == [(day, at[4] + DAY), (at[5], at[5] + DAY)]
+    assert tf.coalesce(at, apart=8) == tf.coalesce(at), "few spans stay exact"
+    many = [day + 30 * n * DAY for n in range(tf.MOST + 5)]
+    assert len(tf.coalesce(many, apart=8)) == tf.MOST
+
+
+def test_a_long_history_is_built_in_several_runs_and_equals_the_truth(warehouse, monkeypatch):
+    ends, run = [], tf._run
+    monkeypatch.setattr(tf, "ROWS_A_RUN", 5)
+    monkeypatch.setattr(tf, "_run", lambda *given: (ends.append(given[-1]), run(*given)))
+    with opened(warehouse) as con:
+        load_batch(con, random.Random(5), datetime(2077, 2, 20), 0)
+    settle(warehouse)
+    assert len(ends) > 2 and ends == sorted(set(ends))
+    assert_curated_is_the_truth(warehouse)
 
 
 def test_a_changed_model_is_planned_over_all_the_days_there_are(lived_in, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from extract.client import Fatal, Retriable, UnitsExhausted
 from extract.landing import header, waiting
 from extract.loader import load
 from extract.source import iso, utc
+from sandbox.chain_records import NEVER
 from sandbox.faults import LASTING, LONGEST_RUN, TRANSIENT
 from sandbox.server import serve
 
@@ -254,3 +255,35 @@ def test_under_chaos_what_a_run_misses_the_next_one_brings(seed, tmp_path, impat
         assert failures, "some fetches did fail"
         text = str(books.calls)
         assert "sandbox-debank" not in text and "PRIVATE" not in text
+
+
+@pytest.mark.parametrize("vendor, table, key, seed", [
+    ("coinbase", "exchanges_ledger", "entry_id", 7), ("debank", "onchain_transactions", "tx_id", 4)])
+def test_a_row_that_vanishes_is_marked_and_kept_and_may_come_back(
+        vendor, table, key, seed, tmp_path):
+    with world(tmp_path, seed=seed, now=NOW, scale=1.5) as (url, books):
+        books.sync(START, NOW)
+        later = iso(utc(NOW) + timedelta(hours=6))
+        url.clock.set(later)
+        gone = url.world.vanish(iso(utc(NOW) + timedelta(seconds=1)), vendor, random.Random(1),
+                                since="2024-12-19T06:00:00Z")
+        assert gone, "the world has a recent row that may vanish"
+        books.con.execute("DELETE FROM ops.touched_days")
+        assert books.sync(START, later).vanished >= 1
+        assert_truth(books, url.world, later)
+        marked = f"SELECT {key} FROM raw.{table} WHERE vanished_at = '{later[:-1]}'"
+        assert books.column(marked) == [gone[key]], "marked, not deleted, in the tail's reading"
+        assert gone["time"][:10] in books.column("SELECT day::VARCHAR FROM ops.touched_days")
+        assert books.column(f"SELECT row->>'$.{key}' FROM ops.changes WHERE change = 'vanished' "
+                            f"AND dataset = '{table}'") == [gone[key]]
+        assert books.column(f"SELECT {key} FROM raw.{table}_as_of(TIMESTAMP '{NOW[:-1]}') "
+                            f"WHERE {key} = '{gone[key]}'") == [gone[key]]
+        for row in url.world.exchange.entries.values() if vendor == "coinbase" else \
+                url.world.chain.wallets.values():
+            for one in row:
+                one.gone_at = NEVER  # the vendor has found it again
+        again = iso(utc(later) + timedelta(hours=6))
+        url.clock.set(again)
+        books.sync(START, again)
+        assert books.column(f"SELECT {key} FROM raw.{table} WHERE vanished_at IS NOT NULL") == []
+        assert_truth(books, url.world, again)

@@ -63,7 +63,7 @@ def test_replay_is_row_for_row_the_warehouse_and_asks_nobody(lived, tmp_path):
     louder = dataclasses.replace(sources["coinbase"], mappings={
         **sources["coinbase"].mappings,
         "exchanges_ledger": sources["coinbase"].mappings["exchanges_ledger"].replace(
-            "row->>'$.type' AS type", "upper(row->>'$.type') AS type")})
+            "row.type AS type", "upper(row.type) AS type")})
     changed = replay(var / "warehouse.duckdb", var / "landing", {**sources, "coinbase": louder})
     assert set(changed.differences) <= {"raw.exchanges_ledger", "raw.history"}
     with duckdb.connect(str(var / "warehouse.duckdb")) as con:

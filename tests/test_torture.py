@@ -5,11 +5,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import time
+import traceback
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
-from torture import live
+from extract.source import iso
+from extract.transform import sqlmesh_plan
+from torture import START, Life, Sandbox, live, preload
 
 KILLED: Counter = Counter()
 
@@ -25,3 +32,65 @@ def test_killed_between_models_checks_and_books_it_ends_equal_all_the_same():
     life = live(200, runs=4, kill=0.8, curated=True)
     assert {"transform", "check", "publish"} & set(life.kills)
     KILLED.update(life.kills)
+
+
+def test_two_syncs_a_backfill_a_plan_and_a_reader_at_once(tmp_path):
+    """Nobody sees a lock error: each waits its turn and says for whom, or reads the books."""
+    preload()
+    span = dict(whole=True, harm=False)
+    with Sandbox(31, 0.1, 0) as sandbox:
+        life = Life(tmp_path, sandbox.url, 31, curated=True)
+        now = START + timedelta(days=12)
+        sandbox.tell("clock", now=iso(now))
+        assert life.run(START, now, **span)
+        now += timedelta(days=1)
+        sandbox.tell("clock", now=iso(now))
+        working = [
+            _fork(tmp_path, "sync-1", lambda: life.run(START, now, **span)),
+            _fork(tmp_path, "sync-2", lambda: life.run(START, now, **span)),
+            _fork(tmp_path, "backfill", lambda: life.run(
+                START + timedelta(days=2), START + timedelta(days=6), whole=False, refetch=True,
+                harm=False)),
+            _fork(tmp_path, "plan", lambda: sqlmesh_plan(
+                ["dev", "--auto-apply", "--no-prompts", "--skip-tests", "--include-unmodified"],
+                life.path)),
+        ]
+        looks = 0
+        while any(_running(pid) for pid in working):
+            life.look()
+            looks += 1
+            time.sleep(0.1)
+        logs = {f.stem: f.read_text() for f in tmp_path.glob("*.log")}
+        assert looks > 10 and set(logs) == {"sync-1", "sync-2", "backfill", "plan"}
+        for name, log in logs.items():
+            assert log.endswith("done\n"), f"{name}:\n{log}"
+        assert "waits for warehouse.duckdb, held by" in "".join(logs.values())
+        life.end(now)
+
+
+ENDED: set[int] = set()
+
+
+def _running(pid: int) -> bool:
+    if pid not in ENDED and os.waitpid(pid, os.WNOHANG)[0]:
+        ENDED.add(pid)
+    return pid not in ENDED
+
+
+def _fork(folder, name: str, work) -> int:
+    """Do `work` in another process; <name>.log ends with "done" when it went well."""
+    pid = os.fork()
+    if pid:
+        return pid
+    with open(folder / f"{name}.log", "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            logging.basicConfig(level=logging.INFO, stream=log, force=True)
+            work()
+            print("done", file=log, flush=True)
+        except BaseException:
+            traceback.print_exc(file=log)
+        finally:
+            log.flush()
+            os._exit(0)

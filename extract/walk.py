@@ -35,7 +35,8 @@ class Piece:
     pages: list[Page] = field(default_factory=list)  # newest first
     reason: str = ""
     guess: float = 0.0   # pages it may have, as long as none is read
-    last: Any = None     # what the source remembers of the page before
+    first: Any = None    # what the source remembers of its first page
+    last: Any = None     # and of the page before
     steps: list[int] = field(default_factory=list)  # where the cursor was after each
 
     def left(self) -> float:

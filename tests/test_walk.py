@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.client import Client, UnitsExhausted
+from extract.client import Client, Retriable, UnitsExhausted
 from extract.source import Interval, Job, Rate, utc
 from extract.sources import debank
 from extract.walk import Walk
@@ -29,8 +29,9 @@ class Vendor:
 
     host = ""
 
-    def __init__(self, rows, inclusive, fails_at=None):
+    def __init__(self, rows, inclusive, fails_at=None, lies=()):
         self.rows, self.inclusive, self.fails_at = sorted(rows, reverse=True), inclusive, fails_at
+        self.lies = set(lies)  # numbers of calls that are answered with no rows at all
         self.calls, self._lock = [], Lock()
 
     def get(self, url, params, timeout):
@@ -41,6 +42,8 @@ class Vendor:
             return self._answer([{"id": chain} for chain in CHAINS])
         if self.fails_at and number >= self.fails_at:
             return self._answer({"errors": ["Insufficient units"]}, 403)
+        if number in self.lies:
+            return self._answer({"history_list": []})
         bound = params["start_time"] + self.inclusive
         found = [{"time_at": float(second), "chain": chain, "id": name}
                  for second, chain, name in self.rows
@@ -122,7 +125,9 @@ def test_seconds_fuller_than_a_page_lose_nothing(seed, inclusive, workers):
     rng = random.Random(seed)
     history = wallet(rng, 400, 50_000, 0)
     for full in (20_000, 20_001, 20_002, rng.randrange(50_000)):  # neighbours, too
-        history += [(START + full, rng.choice(CHAINS), f"0x{full:x}{n}") for n in range(27)]
+        share = rng.randrange(8, 20)  # of one chain: 20 of one in a second cannot be read
+        history += [(START + full, CHAINS[0 if n < share else 1 + n % 2], f"0x{full:x}{n}")
+                    for n in range(27)]
     tail, end = moment(START), moment(START + rng.choice([20_002, 20_003, 50_000]))
     vendor = Vendor(history, inclusive)
     fetched = fetch(vendor, tail, end, workers)
@@ -174,3 +179,20 @@ def test_the_longer_a_wallet_the_more_its_pieces_are_faster(number, bursts, time
     (slow, one), (fast, many) = rounds(seconds, end, 1), rounds(seconds, end, 8)
     assert slow / fast >= times
     assert many <= 1.045 * one + 1, "a cut spares more than it costs"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_piece_that_is_told_to_be_empty_is_asked_again(seed):
+    """A false "no rows" on the first page below a cut would lose all that the piece has."""
+    rng = random.Random(f"lies/{seed}")
+    tail, end = utc("2024-01-01"), utc("2025-01-01")
+    every = wallet(rng, 800, 366 * 86_400, 0)
+    first = rng.randrange(6, 30)  # not the walk's very first pages: nothing tells those
+    for lies in ((first,), range(first, 10_000)):
+        vendor = Vendor(every, bool(seed % 2), lies=lies)
+        try:
+            fetched = fetch(vendor, tail, end, workers=8, tries=3)
+        except Retriable as error:
+            assert "missing" in str(error) and len(lies) > 1
+        else:
+            assert rows(fetched, tail, end) == {r for r in every if r[0] < end.timestamp()}

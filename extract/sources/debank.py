@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from extract.client import WORKERS, Client, ExtractError, Fatal, UnitsExhausted, failed
+from extract.client import (
+    WORKERS, Client, ExtractError, Fatal, Retriable, UnitsExhausted, failed,
+)
 from extract.mapping import decimal, records
 from extract.source import UTC, Covered, Fetched, Interval, Job, Page, Rate, Source, iso
 from extract.walk import Piece, Walk, reasons
@@ -142,8 +144,31 @@ def _walk(client: Client, session: Any, job: Job) -> list[Piece]:
     # Rows at the end itself belong to the next interval; one second more costs nothing
     # and catches rows of a fraction of a second.
     end = _seconds(job.interval.end) + (job.interval.end.microsecond > 0)
-    return Walk(_seconds(job.tail), end).run(
-        client, lambda piece: _Walker(client, session, job.account, piece).step())
+
+    def step(piece: Piece) -> None:
+        _Walker(client, session, job.account, piece).step()
+
+    pieces = Walk(_seconds(job.tail), end).run(client, step)
+    for newer, older in zip(pieces, pieces[1:]):
+        if not _lacks(older, newer):
+            continue
+        again = Piece(older.floor, older.top, older.top)
+        while not again.reason:
+            step(again)
+        older.pages += again.pages
+        if lacking := _lacks(again, newer):
+            raise Retriable(
+                f"debank account {job.account}, {HISTORY}: the page before "
+                f"{iso(datetime.fromtimestamp(newer.floor, UTC))} lacks {len(lacking)} of the rows "
+                "that the page above it has shown, so rows may be missing. Nothing of this "
+                "interval was recorded; run again")
+    return pieces
+
+
+def _lacks(older: Piece, newer: Piece) -> set[_Row]:
+    """Rows below a cut, shown by the last page above it, that the first page below it lacks."""
+    reach = older.first[-1][0] if len(older.first) >= PAGE else -1
+    return {row for row in newer.last if reach < row[0] < newer.floor} - {*older.first}
 
 
 @dataclass(frozen=True)
@@ -163,6 +188,8 @@ class _Walker:
         answer = _get(self.client, self.session, CHAIN_HISTORY if chain else HISTORY, params,
                       lambda data: _wrong(data, shows), self.piece.pages)
         self.piece.last = _rows(answer.data)
+        if self.piece.first is None:
+            self.piece.first = self.piece.last
         return [second for second, *_ in self.piece.last]
 
     def step(self) -> None:

@@ -125,7 +125,7 @@ def test_seconds_fuller_than_a_page_lose_nothing(seed, inclusive, workers):
     rng = random.Random(seed)
     history = wallet(rng, 400, 50_000, 0)
     for full in (20_000, 20_001, 20_002, rng.randrange(50_000)):  # neighbours, too
-        share = rng.randrange(8, 20)  # of one chain: 20 of one in a second cannot be read
+        share = rng.randrange(8, 17)  # of one chain: 20 of one in a second cannot be read
         history += [(START + full, CHAINS[0 if n < share else 1 + n % 2], f"0x{full:x}{n}")
                     for n in range(27)]
     tail, end = moment(START), moment(START + rng.choice([20_002, 20_003, 50_000]))

@@ -315,6 +315,7 @@ def _context(path: Path) -> Iterator:
 
     Models come from the state, so the project's files are read only when there is a plan to make.
     """
+    from sqlmesh.core import constants
     from sqlmesh.core.console import NoopConsole, get_console, set_console
     from sqlmesh.core.context import Context
 
@@ -333,6 +334,8 @@ def _context(path: Path) -> Iterator:
     previous, var = get_console(), os.environ.get("LEDGERHOUSE_VAR")
     set_console(Listener())
     os.environ["LEDGERHOUSE_VAR"] = str(path.parent)
+    # It would read eight small files with forked workers, which outlive a killed task and wait.
+    constants.MAX_FORK_WORKERS = 1
     collecting, ctx = gc.isenabled(), None
     gc.disable()  # SQLMesh copies syntax trees: collecting among them took a fifth of the time
     try:

@@ -28,6 +28,19 @@ class WarehouseBusy(RuntimeError):
     """Somebody else kept the warehouse for longer than the caller was willing to wait."""
 
 
+_HELD: set[int] = set()
+
+
+def _let_go() -> None:
+    for handle in _HELD:
+        os.close(handle)
+    _HELD.clear()
+
+
+# A fork shares the lock: a worker that outlives its killed parent would keep it for ever.
+os.register_at_fork(after_in_child=_let_go)
+
+
 def var_dir() -> Path:
     """Where everything the project writes lives: $LEDGERHOUSE_VAR, else `var/` in the project."""
     return Path(os.environ.get("LEDGERHOUSE_VAR") or Path(__file__).parents[1] / "var")
@@ -58,7 +71,7 @@ def hold(path: Path, who: str, wait_s: float = WAIT_S) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT, 0o644)
+    handle, owner = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT, 0o644), os.getpid()
     try:
         deadline, reported = time.monotonic() + wait_s, float("-inf")
         while True:
@@ -80,9 +93,13 @@ def hold(path: Path, who: str, wait_s: float = WAIT_S) -> Iterator[Path]:
                  "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(facts).encode(), 0)
+        _HELD.add(handle)
         yield path
     finally:
-        os.close(handle)
+        # In a fork it is closed already, and the number may be somebody else's by now.
+        if owner == os.getpid():
+            _HELD.discard(handle)
+            os.close(handle)
 
 
 @contextmanager

@@ -123,3 +123,32 @@ def test_an_unreadable_name_is_no_error(path):
         with pytest.raises(WarehouseBusy, match="held by an unnamed process"), \
                 hold(path, "two", wait_s=0):
             pass
+
+
+FORKING = """
+import os, sys, time
+from pathlib import Path
+from extract.warehouse import hold
+with hold(Path(sys.argv[1]), "the parent"):
+    if not os.fork():
+        print("forked", flush=True)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+"""
+
+
+def test_what_a_killed_holder_has_forked_does_not_keep_the_lock(path):
+    process = subprocess.Popen([sys.executable, "-c", FORKING, str(path)], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert process.stdout.readline() == "forked\n"
+        with pytest.raises(WarehouseBusy, match="the parent"), hold(path, "me", wait_s=0.2):
+            pass
+        process.kill()
+        process.wait()
+        with hold(path, "me", wait_s=5):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()

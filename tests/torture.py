@@ -2,12 +2,13 @@
 
     python tests/torture.py --lives 20 --seed 1 [--curated]      (make torture N=20)
 
-Every step of a run (plan, fetch, load, transform, check, publish) is done by a forked process.
+Every step of a run (plan, fetch, load, transform, check, publish, mirror) is done by a forked process.
 A doomed one is killed, with SIGKILL, at a drawn call that the code of `extract/` makes (before or
 after it), or after a drawn time, which also falls into the middle of a transaction of DuckDB's.
 The next run simply goes on. After every step the readers' copy is opened and must be whole.
 At the end, after one unharmed run that reads everything again, raw equals the sandbox's
-truth, a replay of the landing equals raw, and the books equal the warehouse.
+truth, a replay of the landing equals raw, the books equal the warehouse, and ops.sync_runs has
+every attempt once, as it ended.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,9 +42,11 @@ import zstandard  # noqa: E402, F401
 
 from books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
 from extract import coverage, landing  # noqa: E402
+from extract.attempts import attempt  # noqa: E402
 from extract.client import Client, ExtractError  # noqa: E402
+from extract.mirror import mirror  # noqa: E402
 from extract.replay import replay  # noqa: E402
-from extract.source import Interval, Job, iso, utc  # noqa: E402
+from extract.source import UTC, Interval, Job, iso, utc  # noqa: E402
 from extract.sources import all_sources  # noqa: E402
 from extract.warehouse import open_warehouse  # noqa: E402
 from sandbox import keys  # noqa: E402
@@ -73,8 +76,10 @@ class Life:
         self.rng = random.Random(f"torture/{seed}")
         self.path = var / "warehouse.duckdb"
         self.kills, self.steps, self.runs = Counter(), Counter(), 0
-        self.calls = {"fetch": 400, "load": 300, "transform": 300, "check": 200, "publish": 400}
+        self.calls = {"fetch": 400, "load": 300, "transform": 300, "check": 200, "publish": 400,
+                      "mirror": 300}
         self.published: set = set()
+        self.airflow: dict[str, dict] = {}  # run id → the run, and its tasks, as Airflow tells
         os.environ["LEDGERHOUSE_VAR"] = str(var)
 
     # One step of a run, in a process of its own.
@@ -82,7 +87,9 @@ class Life:
     def step(self, name: str, work: Callable[[], object], harm: bool = True):
         """What `work` returns, or None where it was killed."""
         self.steps[name] += 1
-        doom = self.rng.random() < self.kill if harm and name in self.calls else False
+        # A run whose load was killed comes to no model: of a curated life, those are spared.
+        spared = self.curated and name in ("fetch", "load") and self.rng.random() < 0.8
+        doom = harm and name in self.calls and not spared and self.rng.random() < self.kill
         at = self.rng.randrange(1, self.calls.get(name, 1) + 1) if doom else 0
         after = self.rng.uniform(0, 0.3) if doom and self.rng.random() < 0.3 else None
         read, write = os.pipe()
@@ -113,12 +120,49 @@ class Life:
         run_id = f"run-{os.getpid()}-{self.runs}"
         jobs = self.step("plan", lambda: self._plan(Interval(start, end), whole, refetch))
         self.rng.shuffle(jobs)
+        tasks: list[dict] = []
+        self.airflow[run_id] = {"dag_run_id": run_id, "run_type": "manual", "end_date": None,
+                                "tasks": tasks}
         alive = True
-        for job in jobs:
-            alive &= self.step("fetch", lambda job=job: self._fetch(job, run_id), harm) is not None
-        if self.step("load", self._load, harm) is None:
-            return False
-        return self._believe(run_id, harm) and alive if self.curated else alive
+        for number, job in enumerate(jobs):
+            alive &= self.task(tasks, "fetch", lambda at, job=job: self._fetch(job, at), run_id,
+                               harm, number)
+        if self.task(tasks, "load", self._load, run_id, harm):
+            alive &= not self.curated or self._believe(run_id, harm)
+        else:
+            alive = False
+        self.airflow[run_id]["end_date"] = iso(datetime.now(UTC))
+        return self.step("mirror", self._mirror, harm) is not None and alive
+
+    def task(self, tasks: list[dict], name: str, work: Callable, run_id: str, harm: bool,
+             number: int = -1) -> bool:
+        """A step that leaves records of its attempt; False where it was killed."""
+        key = {"dag_id": "torture", "run_id": run_id, "task_id": name, "map_index": number,
+               "try_number": 1}
+
+        def attempted():
+            with attempt(self.var / "attempts", key) as outcome:
+                outcome["rows"] = 1
+                return work(key)
+
+        done = self.step(name, attempted, harm) is not None
+        tasks.append({**key, "state": "success" if done else "failed", "start_date": None,
+                      "end_date": None})
+        return done
+
+    def _mirror(self) -> int:
+        def get(path: str) -> dict:
+            if "?order_by" in path:
+                return {"dag_runs": list(self.airflow.values())}
+            run = self.airflow.get(path.split("/dagRuns/")[1].partition("/")[0])
+            if run is None:
+                raise LookupError(path)
+            if "/taskInstances?" not in path:
+                return run
+            return {"task_instances": run["tasks"], "total_entries": len(run["tasks"])}
+
+        with open_warehouse(self.path, who="torture") as con:
+            return mirror(con, get, self.var / "attempts", ["torture"])
 
     def _believe(self, run_id: str, harm: bool) -> bool:
         from extract import checks
@@ -154,15 +198,13 @@ class Life:
         with open_warehouse(self.path, who="torture") as con:
             return coverage.jobs(con, SOURCES, ACCOUNTS, span, snapshot=whole, refetch=refetch)
 
-    def _fetch(self, job: Job, run_id: str) -> str:
+    def _fetch(self, job: Job, run: dict) -> str:
         from extract.calls import call_log
 
         source, clock = SOURCES[job.source], Hurried()
         host = f"{self.url}/{job.source}"
         login, secret = (keys.KEY_NAME, keys.KEY_PEM) if job.source == "coinbase" else \
             ("", keys.DEBANK_KEY)
-        run = {"run_id": run_id, "dag_id": "torture", "task_id": "fetch", "map_index": -1,
-               "try_number": 1}
         with call_log(self.var / "calls", run) as record:
             client = Client(job.source, job.account, rates=source.rates, units=source.units,
                             record=record, sleep=clock.sleep, timer=clock)
@@ -174,7 +216,7 @@ class Life:
             landing.write(self.var / "landing", job, fetched, run)
         return "landed"
 
-    def _load(self) -> tuple:
+    def _load(self, _run: dict) -> tuple:
         from extract.calls import load_calls
         from extract.loader import load
 
@@ -205,6 +247,7 @@ class Life:
     def end(self, now) -> None:
         """One unharmed run over everything, then all the laws."""
         assert self.run(START, now, whole=True, refetch=True, harm=False)
+        self.step("mirror", self._mirror, harm=False)  # of the last run, too
         asked = self.step("plan", lambda: self._plan(Interval(START, now), False, False))
         assert asked == [], "all is covered"
         with open_warehouse(self.path, who="torture") as con:
@@ -212,6 +255,12 @@ class Life:
             assert_truth(live, Truth(self.url), iso(now))
             assert con.execute("SELECT count(*) - count(DISTINCT file) FROM ops.landed_files"
                                ).fetchone() == (0,)
+            mirrored = Counter(con.execute(
+                "SELECT run_id, task_id, map_index, state FROM ops.sync_runs").fetchall())
+            there = Counter((run_id, t["task_id"], t["map_index"], t["state"])
+                            for run_id, run in self.airflow.items() for t in run["tasks"])
+            assert mirrored == there, f"mirrored only: {mirrored - there}, lacking: {there - mirrored}"
+            assert list((self.var / "attempts").glob("*.json")) == []
             stats = requests.get(f"{self.url}/_stats", timeout=30).json()
             (logged,) = con.execute("SELECT count(*) FROM ops.api_calls").fetchone()
             # A call is written down when it is answered: a kill in between leaves it out.

@@ -82,12 +82,13 @@ COLUMNS = [c for c in EXCHANGES_LEDGER.columns if c.name != "kind"]
 
 
 class Pandas:
-    """What one would write first: records → DataFrame → CSV → INSERT OR REPLACE by a primary key."""
+    """What one would write first: DataFrame → CSV → INSERT OR REPLACE by a primary key."""
 
     def __init__(self, work: Path, landing_root: Path, records: int):
         self.work, self.files, self.records = work, list(landing.waiting(landing_root)), records
         self.con = connect(work / "pandas.duckdb")
-        self.con.execute(f"""CREATE TABLE ledger ({', '.join(f'{c.name} {c.type}' for c in COLUMNS)},
+        columns = ", ".join(f"{c.name} {c.type}" for c in COLUMNS)
+        self.con.execute(f"""CREATE TABLE ledger ({columns},
             PRIMARY KEY ({', '.join(EXCHANGES_LEDGER.key)}))""")
 
     def load(self) -> None:
@@ -250,8 +251,8 @@ def against_create_table_as(work: Path, source: Path, records: int, repeats: int
         f"**{share:.0f} %**: {spread(times['audited'])} against {spread(times['plain'])} of CPU",
         "40 %", "60 %", share >= 40,
         f"Records per CPU second of a whole load of {records:,} from landing (merge, history, "
-        "coverage, touched days, uniqueness, one commit, files archived) as a share of those of one "
-        "CREATE TABLE AS of the ledger mapping over the same files, parsed the same way; CPU of "
+        "coverage, touched days, uniqueness, one commit, files archived) as a share of those of "
+        "one CREATE TABLE AS of the ledger mapping over the same files, parsed the same way; CPU of "
         f"all threads; {repeats} rounds in turn")
 
 

@@ -153,8 +153,8 @@ def growth_rows(short, long, small: int, large: int) -> list[dict]:
             f"**{growth:.2f}×**: {spread(times['long'])} against {spread(times['short'])}",
             "≤ 1.2×", "≤ 1.05×", growth <= 1.2,
             f"1,000 Coinbase entries and 400 DeBank transactions (600 legs) of the six hours after "
-            f"the history, loaded in turn into a warehouse of each size ({ROWS_A_DAY:,} movements a "
-            f"day in both, so ten times the years), {len(short)} rounds; opening the file and "
+            "the history, loaded in turn into a warehouse of each size "
+            f"({ROWS_A_DAY:,} movements a day in both, so ten times the years), {len(short)} rounds; opening the file and "
             "SQLMesh's state in PostgreSQL included, imports not"))
     return found
 
@@ -176,8 +176,5 @@ def late_row(times, large: int) -> dict:
         f"**{median(total):.2f} s** ({min(total):.2f}–{max(total):.2f}): {_told(times)}",
         "≤ 10 s", "≤ 3 s", median(total) <= 10,
         f"One entry on each of {LATE_DAYS} days spread over the whole history, each a fetch of "
-        f"its own; the whole cycle, checks over the span from the first to the last of them; {len(times)} "
-        "cycles")
-
-
-
+        f"its own; the whole cycle, checks over the span from the first to the last of them; "
+        f"{len(times)} cycles")

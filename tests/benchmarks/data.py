@@ -18,7 +18,7 @@ from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY
 
 V2_PAGE, DEBANK_PAGE = 100, 20
-TYPES = ("advanced_trade_fill",) * 10 + ("staking_reward",) * 4 + ("send",) * 4 + ("fiat_deposit",) * 2
+TYPES = (*["advanced_trade_fill"] * 5, *["staking_reward"] * 2, *["send"] * 2, "fiat_deposit")
 ASSETS = ("BTC", "ETH", "SOL", "ADA", "DOT", "AVAX", "LINK", "UNI", "AAVE", "USDC", "USD", "EUR")
 TOKENS = (("eth", 18), ("usdc", 6), ("weth", 18), ("wbtc", 8), ("dai", 18), ("link", 18))
 
@@ -97,7 +97,8 @@ def coinbase(root: Path, times: Sequence[datetime], *, account="main", seed=7,
                  {"account_id": wallet, "limit": V2_PAGE, "order": "desc"},
                  (f'{{"pagination": {{}}, "data": [{rows}]}}' for rows in (
                      ", ".join(entry(rng, wallet, when, money) for when in page)
-                     for page in _pages(times, V2_PAGE))), ("exchanges_ledger", "exchanges_trades"), received)
+                     for page in _pages(times, V2_PAGE))),
+                 ("exchanges_ledger", "exchanges_trades"), received)
 
 
 def debank(root: Path, times: Sequence[datetime], *, account="0x" + "ab" * 20, seed=7) -> Path:

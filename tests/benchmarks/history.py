@@ -20,7 +20,6 @@ from pathlib import Path
 
 from extract import schema
 from extract.datasets import DATASETS
-from extract.source import Interval
 from extract.transform import FILE, PROJECT, transform
 from tests.benchmarks.data import ASSETS, TOKENS
 from tests.benchmarks.measure import bench_var, seconds, tell
@@ -125,8 +124,8 @@ def snapshot(con) -> None:
     """Report the balances that the history computes, so that there is something to reconcile."""
     con.execute(f"""INSERT INTO raw.balances (source, account, wallet, token, ts, amount_text,
         amount, payload, row_hash, first_seen_at, changed_at, batch_id)
-        SELECT source, account, domain, token, TIMESTAMP '{END}', sum(net)::VARCHAR, sum(net), '{{}}',
-        0, TIMESTAMP '{END}', TIMESTAMP '{END}', 'history' FROM curated.daily_flows GROUP BY ALL""")
+        SELECT source, account, domain, token, TIMESTAMP '{END}', sum(net)::VARCHAR, sum(net),
+        '{{}}', 0, TIMESTAMP '{END}', TIMESTAMP '{END}', 'history' FROM curated.daily_flows GROUP BY ALL""")
     con.execute("""INSERT INTO ops.coverage BY NAME SELECT DISTINCT source, account,
         'balances' AS dataset, ts AS start_ts, ts + INTERVAL 1 SECOND AS end_ts, ts AS read_at,
         'not paged' AS reason, 'bench' AS run_id, 'history' AS batch_id, ts AS recorded_at
@@ -225,6 +224,3 @@ def warehouse(rows: int, uri: str) -> History:
     tell(f"transformed in {took['transform']:.0f} s; "
          f"{(var / FILE).stat().st_size / 1e9:.2f} GB")
     return History(var, history.state, took)
-
-
-__all__ = ["END", "History", "Interval", "living_in", "postgres", "warehouse"]

@@ -84,6 +84,7 @@ status = pathlib.Path("/proc/self/status")
 if status.exists():
     kb = next(int(l.split()[1]) for l in status.read_text().splitlines() if l.startswith("VmHWM"))
 else:
-    kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kb /= 1024 if sys.platform == "darwin" else 1
 print(kb / 1024)
 """

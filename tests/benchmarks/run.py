@@ -1,7 +1,7 @@
 """Run the benchmarks and write RESULTS.md: `python -m tests.benchmarks.run [NAME …]`.
 
-NAME is that of a bench_NAME.py; without one all run. A partial run keeps the other rows as they were
-measured before. Ends with 1 when a bound does not hold or a benchmark failed.
+NAME is that of a bench_NAME.py; without one all run. A partial run keeps the other rows as they
+were measured before. Ends with 1 when a bound does not hold or a benchmark failed.
 """
 
 from __future__ import annotations

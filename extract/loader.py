@@ -30,8 +30,12 @@ from extract.source import UTC, Source, utc
 log = logging.getLogger(__name__)
 
 FILES_A_BATCH = 200        # about 100,000 rows: keeps memory flat however much waits
-LONGEST_LINE = 2**28       # of a file that does not say
-BYTES_A_BATCH = 16_000_000  # the same bound for a few big files (compressed)
+# DuckDB keeps what it has written in whatever memory it may have; a batch needs 40 times its
+# compressed size (0.9 MB: 10,000 ledger records), and a file is never split.
+LEAST_MEMORY = 512 * 2**20
+MEMORY_A_BYTE = 60
+LONGEST_LINE = 2**25       # of a file that does not say
+BYTES_A_BATCH = 8_000_000  # the same bound for a few big files (compressed)
 
 # A bare JSON number would pass through a double in any JSON parser, 17 digits at best. So
 # numbers are quoted first (ccxt does the same). `"key": 1.50` cannot occur inside a JSON
@@ -95,6 +99,8 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
     total, failures = Loaded(), []
     _archive_loaded(con, root)
     for batch in batches(list(landing.waiting(root))):
+        room = max(LEAST_MEMORY, MEMORY_A_BYTE * sum(f.stat().st_size for f in batch))
+        con.execute(f"SET memory_limit = '{room // 2**20}MiB'")
         for part in (batch, *([f] for f in batch)):
             try:
                 done = load_files(con, part, sources)

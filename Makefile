@@ -24,7 +24,7 @@ up: $(STAMP)
 	@$(RUN) -m stack up
 
 test: $(STAMP)
-	@$(RUN) -m pytest tests
+	@$(RUN) -m pytest tests -n 2 --dist loadfile
 
 plan: $(STAMP)
 	@$(RUN) -m stack plan $(ARGS)

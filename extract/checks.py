@@ -26,8 +26,10 @@ class Overtaken(Exception):
     """Another run has loaded days since, whose check is not done: that run publishes them all."""
 
 
-def check(interval: Interval, *, run_id: str, who: str) -> list[Any]:
-    """Run every checkpoint over `interval` and record it; the results, one an expectation.
+def check(interval: Interval, *, run_id: str, who: str, spans: Sequence[Interval] = ()
+          ) -> list[Any]:
+    """Run every checkpoint over `interval` (of that over `spans`, where there are several) and
+    record it; the results, one an expectation.
 
     Those with severity "critical" and not `success` forbid publishing.
     """
@@ -36,7 +38,8 @@ def check(interval: Interval, *, run_id: str, who: str) -> list[Any]:
     path = warehouse_path()
     with hold(path, who):
         results = run_checkpoints(path, interval, run_id=run_id,
-                                  docs_dir=var_dir() / "data_docs", keep=DOCS_TO_KEEP)
+                                  docs_dir=var_dir() / "data_docs", keep=DOCS_TO_KEEP,
+                                  spans=spans)
     with open_warehouse(path, who=who) as con:
         record(con, results, run_id, interval)
     return results

@@ -203,14 +203,14 @@ class TransformOperator(BaseOperator):
     """Rebuild the curated days that loads have touched. The marks stay until they are published."""
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from extract.transform import transform
+        from extract.transform import coalesce, transform
 
         with attempt(var_dir() / "attempts", _facts(context)) as outcome:
             done = transform(who=_who(context))
             outcome["rows"] = len(done.marks)
-        days = sorted({day for _, day, _ in done.marks})
+        spans = coalesce((day for _, day, _ in done.marks), limit=64)
         return {"batches": sorted({batch for _, _, batch in done.marks}),
-                "start": str(days[0]) if days else None, "end": str(days[-1]) if days else None}
+                "spans": [[str(first), str(after)] for first, after in spans]}
 
 
 class CheckOperator(BaseOperator):
@@ -230,13 +230,15 @@ class CheckOperator(BaseOperator):
         from extract.checks import check
 
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
-        if done.get("start"):
-            interval = Interval(done["start"], _day_after(done["end"]))
+        spans = [Interval(first, after) for first, after in done.get("spans", [])]
+        if spans:
+            interval = Interval(spans[0].start, spans[-1].end)
         else:
             interval = resolve_interval(context["params"], self.interval_start,
                                         self.interval_end)
         with attempt(var_dir() / "attempts", _facts(context)) as outcome:
-            results = check(interval, run_id=context["ti"].run_id, who=_who(context))
+            results = check(interval, run_id=context["ti"].run_id, who=_who(context),
+                            spans=spans)
             outcome["rows"] = len(results)
             failed = [r for r in results if not r.success]
             for result in failed:
@@ -277,12 +279,6 @@ class PublishOperator(BaseOperator):
         return {"generation": published.generation, "files": len(published.files),
                 "months": len(published.months), "rows": published.rows,
                 "bytes": published.bytes, "removed": published.removed}
-
-
-def _day_after(day: str) -> str:
-    from datetime import date, timedelta
-
-    return str(date.fromisoformat(day) + timedelta(days=1))
 
 
 class MirrorOperator(BaseOperator):

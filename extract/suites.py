@@ -11,7 +11,7 @@ a curated row that lost its `ts` is missed by `entries_complete` or `legs_comple
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -42,40 +42,59 @@ class Suite:
 
 @dataclass(frozen=True)
 class Bounds:
-    """SQL conditions that keep a query within an interval, and within the days it touches."""
+    """SQL conditions that keep a query within an interval, and within the days it touches.
+
+    Where `spans` are given, disjoint parts of the interval, only they are looked at: 20 late days
+    of ten years are 20 days.
+    """
 
     interval: Interval
+    spans: tuple[Interval, ...] = ()
 
     def __str__(self) -> str:
         return self.of("ts")
 
     def of(self, column: str, slack: str = "INTERVAL 0 SECOND") -> str:
-        start, end = _literal(self.interval.start), _literal(self.interval.end)
-        return f"{column} >= {start} - {slack} AND {column} < {end} + {slack}"
+        return self._within(column, lambda span: (
+            f"{_literal(span.start)} - {slack}", f"{_literal(span.end)} + {slack}"))
 
     def days(self, column: str, kind: str = "DATE") -> str:
-        first = self.interval.start.date()
-        last = (self.interval.end - timedelta(microseconds=1)).date()
-        return (f"{column} >= {kind} '{first}' AND "
-                f"{column} < {kind} '{last + timedelta(days=1)}'")
+        def ends(span: Interval) -> tuple[str, str]:
+            last = (span.end - timedelta(microseconds=1)).date()
+            return f"{kind} '{span.start.date()}'", f"{kind} '{last + timedelta(days=1)}'"
+
+        return self._within(column, ends)
+
+    def _within(self, column: str, ends: Callable[[Interval], tuple[str, str]]) -> str:
+        def between(span: Interval) -> str:
+            start, end = ends(span)
+            return f"{column} >= {start} AND {column} < {end}"
+
+        if len(self.spans) < 2:
+            return between(self.interval)
+        # The whole first: it alone lets zone maps skip what lies outside.
+        return f"({between(self.interval)} AND ({' OR '.join(map(between, self.spans))}))"
 
 
 def _literal(moment) -> str:
     return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None)}'"
 
 
-def suites(interval: Interval) -> list[Suite]:
-    """Every suite, bounded to `interval`; raw first, in the order data flows."""
-    b = Bounds(interval)
+def suites(interval: Interval, spans: Sequence[Interval] = ()) -> list[Suite]:
+    """Every suite, bounded to `interval` (of that to `spans`, where there are several); raw first,
+    in the order data flows."""
+    b = Bounds(interval, tuple(spans))
+    scattered = len(b.spans) > 1  # each look would pass over all that lies between
     dated = "SELECT * FROM {} WHERE " + b.days("date")
     raw = {"exchanges_ledger": _ledger, "exchanges_trades": _trades,
            "onchain_transactions": _transactions, "onchain_transfers": _transfers,
            "balances": _balances}
     return [
-        *(Suite(f"raw.{name}", f"SELECT * FROM raw.{name} WHERE {b}", expect(b))
+        *(Suite(f"raw.{name}", f"SELECT * FROM raw.{name} WHERE {b}", expect(b), scattered)
           for name, expect in raw.items()),
-        Suite("curated.tx_unified", f"SELECT * FROM curated.tx_unified WHERE {b}", _unified(b)),
-        Suite("curated.daily_flows", dated.format("curated.daily_flows"), _flows(b)),
+        Suite("curated.tx_unified", f"SELECT * FROM curated.tx_unified WHERE {b}", _unified(b),
+              scattered),
+        Suite("curated.daily_flows", dated.format("curated.daily_flows"), _flows(b), scattered),
         Suite("curated.daily_balances", dated.format("curated.daily_balances"), _daily(b),
               view=True),
         Suite("curated.reconciliation", "SELECT * FROM curated.reconciliation",
@@ -333,9 +352,11 @@ def _daily(b: Bounds) -> list:
                 AND legs + overflow_legs > 0) f USING ({key})
               WHERE d.source IS NULL OR f.net IS DISTINCT FROM d.net"""),
         _rows("balance_moves_by_net", "critical", "From day to day a balance moves by the net flow",
-              f"""SELECT {key}, before, net, balance FROM (SELECT *, lag(balance) OVER (
-                PARTITION BY domain, source, account, token ORDER BY date) AS before FROM {{batch}})
-              WHERE balance <> TRY(before + net)"""),
+              f"""SELECT {key}, before, net, balance FROM (
+                SELECT *, lag(balance) OVER token AS before, lag(date) OVER token AS day_before
+                FROM {{batch}}
+                WINDOW token AS (PARTITION BY domain, source, account, token ORDER BY date))
+              WHERE day_before >= date - 1 AND balance <> TRY(before + net)"""),
     ]
 
 

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import date, datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 from stack.airflow import state_uri
@@ -99,7 +99,7 @@ def replay() -> int:
     from extract.replay import replay as rebuild
     from extract.source import Interval
     from extract.sources import all_sources
-    from extract.transform import transform
+    from extract.transform import coalesce, transform
     from extract.warehouse import var_dir as working_dir, warehouse_path
 
     screen, who = Screen(), "stack replay"
@@ -121,9 +121,10 @@ def replay() -> int:
             screen.line("✓ the landing holds no rows: nothing to check")
             return 0
         with screen.step("check and publish"):
-            days = [day for _, day, _ in built.marks]
-            results = check(Interval(iso_day(min(days)), iso_day(max(days), 1)), run_id=run_id,
-                            who=who)
+            spans = [Interval(str(a), str(b)) for a, b in
+                     coalesce((day for _, day, _ in built.marks), limit=64)]
+            results = check(Interval(spans[0].start, spans[-1].end), run_id=run_id, who=who,
+                            spans=spans)
             critical = failed_critical(results)
             if not critical:
                 publish_checked(sorted({batch for _, _, batch in built.marks}), run_id=run_id,
@@ -150,11 +151,6 @@ def _models_state(command: str) -> Iterator[None]:
             sockets = Path(record.facts["socket_dir"])
         os.environ["LEDGERHOUSE_STATE_URI"] = state_uri(sockets)
         yield
-
-
-def iso_day(day: date, later: int = 0) -> str:
-    """Midnight of a day, or of `later` days after it."""
-    return f"{day + timedelta(days=later)}T00:00:00Z"
 
 
 def clean() -> int:

@@ -360,8 +360,8 @@ def only(monkeypatch):
     real = suites_module.suites
 
     def choose(*tables):
-        monkeypatch.setattr(suites_module, "suites", lambda interval: [
-            s for s in real(interval) if s.table in tables])
+        monkeypatch.setattr(suites_module, "suites", lambda *bounds: [
+            s for s in real(*bounds) if s.table in tables])
     return choose
 
 
@@ -424,6 +424,20 @@ def test_rows_outside_the_interval_are_not_looked_at(warehouse):
         DELETE FROM curated.daily_flows WHERE date <> '2026-01-02';
         UPDATE curated.daily_balances SET balance = -9 WHERE date <> '2026-01-02';""")
     assert failures(run(path)) == set()
+
+
+def test_of_scattered_days_only_those_are_looked_at(warehouse):
+    """Late rows touch single days of years: what lies between is not read, what they touch is."""
+    wide = Interval("2025-12-20T00:00:00Z", "2026-01-25T00:00:00Z")
+    spans = (Interval("2025-12-20T00:00:00Z", "2025-12-21T00:00:00Z"), INTERVAL,
+             Interval("2026-01-20T00:00:00Z", "2026-01-25T00:00:00Z"))
+    between = "UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id IN ('e0', 'e5', 'e7');"
+    assert failures(run(warehouse(between), wide, spans=spans)) == set()
+    assert ("raw.exchanges_ledger", "kind_known", "critical") in failures(
+        run(warehouse(between), wide))
+    inside = "UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id = 'e1'"
+    assert failures(run(warehouse(inside), wide, spans=spans)) == {
+        ("raw.exchanges_ledger", "kind_known", "critical")}
 
 
 def test_the_ends_of_the_interval_are_half_open(warehouse, only):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta, timezone
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +14,7 @@ from extract.checks import check, publish_checked
 from extract.loader import Loaded, load
 from extract.source import Interval
 from extract.sources import all_sources
-from extract.transform import Transformed, transform
+from extract.transform import Transformed, coalesce, transform
 from extract.warehouse import open_warehouse
 from tests.benchmarks import data
 from tests.benchmarks.history import (
@@ -93,10 +93,10 @@ def _steps(landing: Path, done: dict, run_id: str) -> list[tuple[str, Callable[[
 
     def check_step() -> None:
         marks = done["transformed"].marks
-        days = sorted({day for _, day, _ in marks})
-        interval = Interval(*(datetime(d.year, d.month, d.day, tzinfo=timezone.utc)
-                              for d in (days[0], days[-1] + timedelta(days=1))))
-        critical = failed_critical(check(interval, run_id=run_id, who="bench"))
+        spans = [Interval(str(first), str(after)) for first, after in
+                 coalesce((day for _, day, _ in marks), limit=64)]
+        interval = Interval(spans[0].start, spans[-1].end)
+        critical = failed_critical(check(interval, run_id=run_id, who="bench", spans=spans))
         if critical:
             raise RuntimeError(f"the history is not what the checks expect: {critical[0]}")
 

@@ -44,15 +44,17 @@ $(BENCH_STAMP): tests/benchmarks/requirements.txt
 	@$(BENCH)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
-$(STAMP): requirements.txt
+$(STAMP): requirements.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "No $(PYTHON) here: install Python 3.11 or newer, or say make PYTHON=/path/to/python"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); Ledgerhouse needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Installing the packages of requirements.txt into $(VENV), the first time for a minute or two ..."
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip install --quiet --quiet --disable-pip-version-check --requirement requirements.txt
+	@$(RUN) -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@rm -rf ledgerhouse.egg-info  # a second description of the package on PYTHONPATH
 	@touch $@
 
 clean:
 	@if [ -x $(RUN) ] && $(RUN) -c 'import psutil, dotenv' 2>/dev/null; then $(RUN) -m stack clean; else rm -rf var; fi
-	@rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis sqlmesh_project/.cache sqlmesh_project/logs
+	@rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis *.egg-info sqlmesh_project/.cache sqlmesh_project/logs
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -196,7 +196,11 @@ def _keep_rows(warehouse, suite) -> str:
     """
     name = "checked_" + suite.table.replace(".", "_")
     with warehouse.get_execution_engine().engine.begin() as con:
+        for variable, value in suite.settings.items():
+            con.exec_driver_sql(f"SET VARIABLE {variable} = {value}")
         con.exec_driver_sql(f"CREATE TEMP TABLE {name} AS {suite.query}")
+        for variable in suite.settings:
+            con.exec_driver_sql(f"RESET VARIABLE {variable}")
     return f"SELECT * FROM {name}"
 
 

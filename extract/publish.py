@@ -36,20 +36,21 @@ FILE_NAME = re.compile(r"g(\d+)\.parquet")
 class Table:
     """A table to publish: by month of `time`, or whole where there is none.
 
-    onwards   a changed day changes all later rows, and passing time adds some
+    since     a changed day changes all later rows, and passing time adds some; the variable that
+              makes the view compute only the rows from a day on
     seen_by   columns whose hash tells a changed month: for tables whose days nobody marks
     """
 
     name: str
     time: str = ""
-    onwards: bool = False
+    since: str = ""
     seen_by: str = ""
 
 
 TABLES = (
     Table("curated.tx_unified", "ts"),
     Table("curated.daily_flows", "date"),
-    Table("curated.daily_balances", "date", onwards=True),
+    Table("curated.daily_balances", "date", since="balances_since"),
     Table("curated.assets"),
     Table("curated.reconciliation"),
     Table("raw.exchanges_ledger", "ts"),
@@ -189,11 +190,10 @@ def _publish_table(con, root, table, shape, known, touched, generation) -> list[
             f"bit_xor(hash({table.seen_by})) FROM {source} GROUP BY 1").fetchall())
         kept = [f for m, f in current.items() if made_from.get(m) == f.made_from]
         wanted = made_from.keys() - {f.month for f in kept}
-    elif table.onwards or not known:
+    elif table.since or not known:
         since = min([*touched, max(known)]) if known else None
-        if table.onwards:  # a view over all history: computed once, not once a month
-            con.execute(f"CREATE OR REPLACE TEMP TABLE publishing AS FROM {source}"
-                        + (f" WHERE {table.time} >= '{since}'" if since else ""))
+        if table.since:  # a view over all history: computed once, not once a month
+            _compute(con, table, since)
             source = "publishing"
         wanted = {m for (m,) in con.execute(f"SELECT DISTINCT {month} FROM {source}").fetchall()}
         kept = [f for m, f in known.items() if m < since]
@@ -206,6 +206,17 @@ def _publish_table(con, root, table, shape, known, touched, generation) -> list[
     if source == "publishing":
         con.execute("DROP TABLE publishing")
     return kept
+
+
+def _compute(con, table: Table, since: date | None) -> None:
+    """The rows of a view from `since` on (all without it) as the temporary table `publishing`."""
+    where = f"WHERE {table.time} >= '{since}'" if since else ""
+    if since:
+        con.execute(f"SET VARIABLE {table.since} = DATE '{since}'")
+    try:
+        con.execute(f"CREATE OR REPLACE TEMP TABLE publishing AS FROM {table.name} {where}")
+    finally:
+        con.execute(f"RESET VARIABLE {table.since}")
 
 
 def _write(con, root, table, source, month, generation, made_from) -> File:

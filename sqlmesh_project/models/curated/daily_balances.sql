@@ -1,7 +1,7 @@
 MODEL (
   name curated.daily_balances,
   kind VIEW,
-  description 'What was held at the end of each UTC day: a row for every day from the first movement of a token to the last day covered. A window over daily_flows, never over transactions.',
+  description 'What was held at the end of each UTC day: a row for every day from the first movement of a token to the last day covered. A window over daily_flows, never over transactions. Where the variable balances_since is set, only the rows from that day on are computed, from what was held then.',
   grain (date, domain, source, account, token),
   /* A view's audits scan all of it; daily_flows, its only source of amounts, is audited. */
   ignored_rules ['nomissingaudits'],
@@ -24,24 +24,55 @@ WITH horizon AS (
   SELECT MAX(date) AS last_day FROM curated.daily_flows
 ), last AS (
   SELECT MAX(last_day) AS last_day FROM horizon
+), moves AS (
+  SELECT
+    date, domain, source, account, token, net,
+    @whole(net) AS whole,
+    @part(net, 18) AS part,
+    @whole(net_wide) AS wide_whole,
+    @part(net_wide, 6) AS wide_part,
+    CASE WHEN net IS NULL THEN 1 ELSE 0 END AS lost,
+    CASE WHEN overflow_legs > 0 THEN 1 ELSE 0 END AS overflowed
+  FROM curated.daily_flows
+  WHERE
+    legs + overflow_legs > 0
+), bounded AS (
+  SELECT
+    date, domain, source, account, token, net, whole, part, wide_whole, wide_part, lost, overflowed
+  FROM moves
+  WHERE
+    date >= COALESCE(CAST(GETVARIABLE('balances_since') AS DATE), CAST('0001-01-01' AS DATE))
+  UNION ALL
+  /* What was held when they begin, as one move of the day before. */
+  SELECT
+    CAST(GETVARIABLE('balances_since') AS DATE) - 1 AS date, domain, source, account, token,
+    0 AS net, SUM(whole) AS whole, SUM(part) AS part, SUM(wide_whole) AS wide_whole,
+    SUM(wide_part) AS wide_part, SUM(lost) AS lost, SUM(overflowed) AS overflowed
+  FROM moves
+  WHERE
+    date < CAST(GETVARIABLE('balances_since') AS DATE)
+  GROUP BY
+    domain, source, account, token
 ), running AS (
   SELECT
-    f.date, f.domain, f.source, f.account, f.token, f.net,
-    @exact_sum(f.net, TRUE, so_far) AS balance,
-    @wide_sum(f.net_wide, TRUE, so_far) AS balance_wide,
-    COUNT(*) FILTER(WHERE f.net IS NULL) OVER so_far AS lost_sums,
-    COUNT(*) FILTER(WHERE f.overflow_legs > 0) OVER so_far AS overflow_days,
-    COALESCE(LEAD(f.date) OVER so_far, l.last_day + 1) AS until
-  FROM curated.daily_flows AS f
+    b.date, b.domain, b.source, b.account, b.token, b.net,
+    SUM(b.whole) OVER so_far AS whole,
+    SUM(b.part) OVER so_far AS part,
+    SUM(b.wide_whole) OVER so_far AS wide_whole,
+    SUM(b.wide_part) OVER so_far AS wide_part,
+    SUM(b.lost) OVER so_far AS lost_sums,
+    SUM(b.overflowed) OVER so_far AS overflow_days,
+    COALESCE(LEAD(b.date) OVER so_far, l.last_day + 1) AS until
+  FROM bounded AS b
   CROSS JOIN last AS l
-  WHERE
-    f.legs + f.overflow_legs > 0
-  WINDOW so_far AS (PARTITION BY f.domain, f.source, f.account, f.token ORDER BY f.date)
+  WINDOW so_far AS (PARTITION BY b.domain, b.source, b.account, b.token ORDER BY b.date)
 ), dense AS (
   /* Each balance is repeated up to the day before the next movement. */
   SELECT
     UNNEST(GENERATE_SERIES(date, until - 1, INTERVAL '1' DAY)) AS day,
-    date, domain, source, account, token, net, balance, balance_wide, lost_sums, overflow_days
+    date, domain, source, account, token, net, lost_sums, overflow_days,
+    @joined(whole, part, 18) AS balance,
+    @joined(wide_whole, wide_part, 6) AS balance_wide
   FROM running
 )
 SELECT
@@ -55,3 +86,5 @@ SELECT
   CAST(balance_wide AS DECIMAL(38, 6)) AS balance_wide,
   CAST(lost_sums = 0 AND overflow_days = 0 AND NOT balance IS NULL AS BOOLEAN) AS is_exact
 FROM dense
+WHERE
+  day >= COALESCE(CAST(GETVARIABLE('balances_since') AS DATE), CAST('0001-01-01' AS DATE))

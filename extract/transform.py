@@ -119,7 +119,7 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
         spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
         # To the newest row, not only the last marked day: heals what a plan by hand has left out.
         end = max([newest + DAY, *(span[-1][1] for span in spans.values() if span)])
-        with _context(held) as (ctx, story):
+        with context(held) as (ctx, story):
             planned = _ensure_production(ctx, story, published)
             tables = _tables(ctx)
             for model in tables - set(REACH):  # yours, downstream of ours: every day that moved
@@ -164,7 +164,7 @@ def plan_production(path: Path | None = None, *, who: str = "plan", wait_s: floa
         with _connect(held) as con:
             create_all(con)
             published = _has_views(con)
-        with _context(held) as (ctx, story):
+        with context(held) as (ctx, story):
             return _ensure_production(ctx, story, published)
 
 
@@ -310,7 +310,7 @@ class _Story:
 
 
 @contextmanager
-def _context(path: Path) -> Iterator:
+def context(path: Path) -> Iterator:
     """A SQLMesh context on this warehouse, nothing parsed yet, and its story; closed at the end.
 
     Models come from the state, so the project's files are read only when there is a plan to make.

@@ -680,14 +680,14 @@ def test_remove_intervals_takes_one_interval_per_model_per_call(warehouse):
         put(con, "exchanges_ledger", [entry("a", "2026-02-01")], "b1")
     settle(warehouse)
     spans = [(date(2026, 1, d), date(2026, 1, d) + DAY) for d in (5, 9, 20)]
-    with tf._context(warehouse) as (ctx, _):
+    with tf.context(warehouse) as (ctx, _):
         production = ctx.state_sync.get_environment("prod").snapshots
         model = next(s for s in production if "tx_unified" in s.name)
         both = [(model, tuple(map(tf._milliseconds, span))) for span in spans[:2]]
         ctx.state_sync.remove_intervals(both, remove_shared_versions=True)
         assert missing(ctx, "tx_unified", "2026-02-02") == spans[1:2]  # the first is lost, silently
         tf.forget(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
-    with tf._context(warehouse) as (ctx, _):
+    with tf.context(warehouse) as (ctx, _):
         assert missing(ctx, "tx_unified", "2026-02-02") == spans
         assert missing(ctx, "daily_flows", "2026-02-02") == spans[:1]
         assert missing(ctx, "staged_exchanges", "2026-02-02") == []

@@ -19,6 +19,7 @@ TAIL = timedelta(hours=24)
 LONGEST_TAIL = timedelta(days=7)      # one row that came months late must not raise every bill
 LONGEST_PENDING = timedelta(days=30)  # what is pending for longer is left to the weekly refresh
 LEARN_FROM = timedelta(days=90)
+PENDING = ("pending", "waiting_for_clearing", "waiting_for_signature")
 SLOWEST = 0.999                       # the quantile that counts
 MARGIN = 1.25
 
@@ -54,7 +55,7 @@ def oldest_pending(con, source: Source, account: str) -> datetime | None:
         return None
     (ts,) = con.execute(
         "SELECT min(ts) FROM raw.exchanges_ledger WHERE source = ? AND account = ? AND vanished_at "
-        "IS NULL AND status IN ('pending', 'waiting_for_clearing', 'waiting_for_signature')",
+        f"IS NULL AND status IN {PENDING}",
         [source.name, account]).fetchone()
     return utc(ts) if ts else None
 
@@ -98,19 +99,32 @@ def jobs(
         holes = [requested] if refetch else missing(con, source, account.account, requested)
         if not holes:
             continue
-        if source.monthly:
-            spans = [span for hole in holes for span in hole.by_month()]
-        else:
-            spans = [Interval(holes[0].start, holes[-1].end)]
         known = [c for d in events(source) for c in covered(con, source.name, account.account, d)]
         pending = oldest_pending(con, source, account.account)
         back = learned_tail(con, source, account.account, requested.end) if tail is None else tail
-        for span in spans:
-            begin = span.start
-            if any(c.start < span.start <= c.end for c in known):
-                begin = max(span.start - back, min(c.start for c in known))
-            if pending and span is spans[-1]:
-                begin = min(begin, max(pending, span.start - LONGEST_PENDING))
-            found.append(Job(account.source, account.account, account.connection, span, begin,
-                             snapshot and span is spans[-1]))
+        found += readings(source, account, holes, known, back, pending, snapshot=snapshot)
+    return found
+
+
+def readings(
+    source: Source, account: Account, holes: list[Interval], known: Iterable[Interval],
+    back: timedelta, pending: datetime | None = None, *, snapshot: bool = False,
+) -> list[Job]:
+    """The fetches that fill `holes` (oldest first, at least one) of an account, oldest first.
+
+    `known` is what is covered of its datasets, `back` its tail, `pending` its oldest pending row.
+    """
+    if source.monthly:
+        spans = [span for hole in holes for span in hole.by_month()]
+    else:
+        spans = [Interval(holes[0].start, holes[-1].end)]
+    known, found = list(known), []
+    for span in spans:
+        begin = span.start
+        if any(c.start < span.start <= c.end for c in known):
+            begin = max(span.start - back, min(c.start for c in known))
+        if pending and span is spans[-1]:
+            begin = min(begin, max(pending, span.start - LONGEST_PENDING))
+        found.append(Job(account.source, account.account, account.connection, span, begin,
+                         snapshot and span is spans[-1]))
     return found

@@ -62,6 +62,7 @@ TABLES = (
     Table("raw.history", "valid_to", seen_by="row_hash, key, batch_id"),
     Table("ops.batches"),
     Table("ops.coverage"),
+    Table("ops.gaps"),
     Table("ops.sync_log"),
     Table("ops.sync_runs"),
     Table("ops.checkpoints", "checked_at", seen_by="run_id, checkpoint, expectation, checked_at"),

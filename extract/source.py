@@ -198,6 +198,23 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Form:
+    """How Airflow's form for a Connection of this source calls its fields.
+
+    A field with a label is asked for and needed; `login` empty: it is hidden and not needed.
+    `secrets` are further secret fields, {name in the extra: label}; `hints` are placeholders by
+    field.
+    """
+
+    title: str = ""     # in the list of connection types; empty: the source's name
+    host: str = ""      # the vendor's own address, the host's placeholder
+    password: str = "API key"
+    login: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Source:
     """One API: how to fetch it, and the SQL that maps its landed pages to datasets.
 
@@ -206,6 +223,11 @@ class Source:
     record's number in the page, the same in each dataset made of it). `rates` gives the
     vendor's limit per endpoint prefix; `units` the assumed price of a call by endpoint.
     `monthly`: the API can seek in time, so long ranges are cut into months.
+    `form` and `look` are for the Connection: `look(client, api)` makes one call, the cheapest that
+    proves the key, and returns in words what it sees; without it the form has no working Test.
+    `expected`: {endpoint: calls} that a job without a snapshot will take, told the number of rows:
+    `rows(dataset, interval)` over the account, `rows(dataset, interval, column)` as a list of them
+    by what the column holds; the interval may reach up to now. None: at least a call a job.
     """
 
     name: str
@@ -216,3 +238,6 @@ class Source:
     rates: Mapping[str, Rate]
     units: Mapping[str, int] = field(default_factory=dict)
     monthly: bool = False
+    expected: Callable[[Job, Callable[..., Any], datetime], Mapping[str, int]] | None = None
+    form: Form = Form()
+    look: Callable[[Any, Any], str] | None = None

@@ -11,12 +11,13 @@ the first page whose oldest row is before the interval's tail. Limits: 10,000 v2
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import datetime, timedelta
 from typing import Any
 
 from extract.client import TIMEOUT_S, Client, Fatal, Retriable
 from extract.mapping import decimal, records
-from extract.source import Covered, Fetched, Interval, Job, Page, Rate, Source, iso, utc
+from extract.source import Covered, Fetched, Form, Interval, Job, Page, Rate, Source, iso, utc
 from extract.wire import ccxt_call
 
 V2_PAGE = 100
@@ -28,16 +29,55 @@ FILLS = "/api/v3/brokerage/orders/historical/fills"
 
 
 def connect(*, host: str, login: str, password: str, **_: Any):
-    """A ccxt client for the host; its own pacing is off, since Client paces."""
+    """A ccxt client for the host; its own pacing is off, since Client paces.
+
+    Raises Fatal for a private key that cannot be read.
+    """
     import ccxt
 
     exchange = ccxt.coinbase({
-        "apiKey": login, "secret": password.replace("\\n", "\n"), "enableRateLimit": False,
+        "apiKey": login.strip(), "secret": _pem(password), "enableRateLimit": False,
         "timeout": round(TIMEOUT_S * 1000),
     })
     exchange.urls["api"]["rest"] = host.rstrip("/")
     exchange.number = str  # amounts stay the wire's text
     return exchange
+
+
+def _pem(text: str) -> str:
+    """The private key with its line ends, which a one-line form field or a JSON file has lost."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    wrong = ("the private key cannot be used: it must be the whole text of an ECDSA (ES256) key, "
+             "from -----BEGIN EC PRIVATE KEY----- to -----END EC PRIVATE KEY-----")
+    found = re.fullmatch(r"-----BEGIN ([A-Z ]+)-----(.+?)-----END \1-----",
+                         text.replace("\\n", "\n").strip(), re.DOTALL)
+    if not found:
+        raise Fatal(wrong)
+    kind, body = found[1], "".join(found[2].split())
+    lines = [body[at:at + 64] for at in range(0, len(body), 64)]
+    pem = "\n".join([f"-----BEGIN {kind}-----", *lines, f"-----END {kind}-----", ""])
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        raise Fatal(f"{wrong}; a character is missing or changed") from None
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
+        raise Fatal(f"{wrong}; this is a key of another kind")
+    return pem
+
+
+def look(client: Client, exchange: Any) -> str:
+    """The wallets on the first page: one call, free, and the first of every fetch."""
+    answer = client.call(ACCOUNTS, lambda: ccxt_call(
+        exchange, exchange.v2PrivateGetAccounts, {"limit": V2_PAGE}, "data",
+        lambda data: _paging(data, set())))
+    rows = answer.data["data"]
+    assets = list(dict.fromkeys(str(row["balance"]["currency"]) for row in rows))
+    more = " or more" if answer.data["pagination"]["next_starting_after"] else ""
+    return (f"sees {len(rows)}{more} wallets ({', '.join(assets[:5])}"
+            f"{', …' if len(assets) > 5 else ''})")
 
 
 def fetch(client: Client, exchange: Any, job: Job) -> Fetched:
@@ -68,6 +108,15 @@ def fetch(client: Client, exchange: Any, job: Job) -> Fetched:
         got.covered.append(Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)),
                                    "last page of wallets"))
     return got
+
+
+def expected(job: Job, rows, now: datetime) -> dict[str, int]:
+    """Calls a job will take. The ledger cannot seek: each wallet is walked from now to the tail."""
+    wallets = rows("exchanges_ledger", Interval(job.tail, max(now, job.interval.end)), "wallet")
+    fills = rows("exchanges_trades", Interval(job.tail, job.interval.end))
+    return {ACCOUNTS: len(wallets) // V2_PAGE + 1,
+            TRANSACTIONS: sum(int(count) // V2_PAGE + 1 for count in wallets),
+            FILLS: int(fills) // FILLS_PAGE + 1}
 
 
 def _wallets(client: Client, exchange: Any, got: Fetched, job: Job):
@@ -235,8 +284,15 @@ FROM ({records(ACCOUNTS, "data", _WALLET)}) WHERE as_of IS NOT NULL
 SOURCE = Source(
     name="coinbase",
     documentation="https://docs.cdp.coinbase.com/coinbase-app/track-apis/transactions",
+    form=Form(
+        title="Coinbase", host="https://api.coinbase.com", login="API key name",
+        password="private key",
+        hints={"login": "organizations/…/apiKeys/…",
+               "password": "-----BEGIN EC PRIVATE KEY----- … (ECDSA; view permission only)"}),
     connect=connect,
+    look=look,
     fetch=fetch,
     mappings={"exchanges_ledger": LEDGER, "exchanges_trades": TRADES, "balances": BALANCES},
     rates={"/v2/": Rate(10_000, 3600, burst=100), "/api/v3/": Rate(30, strict=True)},
+    expected=expected,
 )

@@ -21,7 +21,7 @@ from extract.client import (
     WORKERS, Client, ExtractError, Fatal, Retriable, UnitsExhausted, failed,
 )
 from extract.mapping import decimal, records
-from extract.source import UTC, Covered, Fetched, Interval, Job, Page, Rate, Source, iso
+from extract.source import UTC, Covered, Fetched, Form, Interval, Job, Page, Rate, Source, iso
 from extract.walk import Piece, Walk, reasons
 from extract.wire import http_call, listed
 
@@ -41,10 +41,13 @@ def connect(*, host: str, password: str, **_: Any):
     """A requests session that carries the access key, and knows the host.
 
     Its calls share nothing but the headers and a pool of connections, one a worker: it may be
-    used by several threads.
+    used by several threads. Raises Fatal for an access key that no header can carry.
     """
     import requests
 
+    password = password.strip()
+    if not password.isascii() or not password.isprintable():
+        raise Fatal("the access key holds a line end or a letter that no key has: copy it again")
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=WORKERS))
@@ -55,6 +58,16 @@ def connect(*, host: str, password: str, **_: Any):
     session.proxies, session.verify = settings["proxies"], settings["verify"]
     session.trust_env = False
     return session
+
+
+def look(client: Client, session: Any) -> str:
+    """The units left: one call, at no units."""
+    answer = _get(client, session, UNITS, {}, _no_balance, [])
+    return f"has {int(answer.data['balance']):,} units left"
+
+
+def _no_balance(data: Any) -> str | None:
+    return None if isinstance(data, dict) and "balance" in data else "no balance"
 
 
 def fetch(client: Client, session: Any, job: Job) -> Fetched:
@@ -78,9 +91,14 @@ def fetch(client: Client, session: Any, job: Job) -> Fetched:
     got.covered += [Covered(dataset, span, reasons(pieces))
                     for dataset in ("onchain_transactions", "onchain_transfers")]
     if job.snapshot:
-        _get(client, session, UNITS, {}, lambda d: None if isinstance(d, dict) and "balance" in d
-             else "no balance", got.pages)
+        _get(client, session, UNITS, {}, _no_balance, got.pages)
     return got
+
+
+def expected(job: Job, rows, _: datetime) -> dict[str, int]:
+    """Calls a job will take; a walk ends with the first page that is short or reaches the tail."""
+    return {HISTORY: int(rows("onchain_transactions", Interval(job.tail, job.interval.end))) // PAGE
+            + 1}
 
 
 def _get(client: Client, session: Any, endpoint: str, params: dict, expect, pages: list[Page],
@@ -122,9 +140,6 @@ def _explained(error: ExtractError) -> ExtractError:
         found: ExtractError = UnitsExhausted(
             f"{error}. DeBank units are used up: buy more at cloud.debank.com, then run again; "
             "what was loaded before is kept and not paid for twice")
-    elif status == 401:
-        found = Fatal(f"{error}. DeBank refused the access key: check the password of the "
-                      "Airflow Connection")
     else:
         return error
     found.status = status
@@ -350,11 +365,16 @@ FROM (
 SOURCE = Source(
     name="debank",
     documentation="https://docs.cloud.debank.com/en/readme/api-pro-reference/user",
+    form=Form(
+        title="DeBank", host="https://pro-openapi.debank.com", password="access key",
+        hints={"password": "from cloud.debank.com"}),
     connect=connect,
+    look=look,
     fetch=fetch,
     mappings={"onchain_tokens": TOKEN_FACTS, "onchain_transactions": TRANSACTIONS,
               "onchain_transfers": TRANSFERS, "balances": BALANCES},
     rates={"/v1/": Rate(100, strict=True)},
     units=UNIT_PRICES,
     monthly=True,
+    expected=expected,
 )

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
+
 from extract.datasets import DATASETS, META
 from extract.history import CHANGES, as_of
 from extract.source import Dataset
@@ -69,14 +72,18 @@ CREATE TABLE IF NOT EXISTS ops.sync_runs (
 
 # One line a source, as somebody expects who kept a table of last syncs by hand.
 SYNC_LOG = """
-CREATE VIEW IF NOT EXISTS ops.sync_log AS
+CREATE OR REPLACE VIEW ops.sync_log AS
 WITH fetches AS (
     SELECT * FROM ops.sync_runs WHERE source IS NOT NULL AND task_id LIKE 'fetch%'
     QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
 ), newest AS (
-    SELECT source, arg_max(entry_id, ts) AS txid FROM raw.exchanges_ledger GROUP BY source
+    SELECT source, max(entry_id) AS txid FROM raw.exchanges_ledger
+    WHERE (source, ts) IN (SELECT source, max(ts) FROM raw.exchanges_ledger GROUP BY source)
+    GROUP BY source
     UNION ALL
-    SELECT source, arg_max(tx_id, ts) FROM raw.onchain_transactions GROUP BY source
+    SELECT source, max(tx_id) FROM raw.onchain_transactions
+    WHERE (source, ts) IN (SELECT source, max(ts) FROM raw.onchain_transactions GROUP BY source)
+    GROUP BY source
 )
 SELECT f.source,
        max(f.interval_end) FILTER (f.state = 'success') AS last_sync_ts,
@@ -95,7 +102,7 @@ GROUP BY f.source
 
 # Holes between the first and the last instant that was ever read.
 GAPS = """
-CREATE VIEW IF NOT EXISTS ops.gaps AS
+CREATE OR REPLACE VIEW ops.gaps AS
 SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
     SELECT source, account, dataset, start_ts, max(end_ts) OVER (
         PARTITION BY source, account, dataset ORDER BY start_ts
@@ -114,16 +121,31 @@ def create_statement(dataset: Dataset) -> str:
 
 
 def create_all(con) -> None:
-    """Make every schema, table and comment that is not there yet (one transaction)."""
+    """Make every schema, table and comment that is not there yet, and the views anew (one
+    transaction); nothing where this has been done, told by a digest on ops.batches."""
+    digest = _digest()
+    if con.execute("SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
+                   "AND schema_name = 'ops' AND table_name = 'batches'").fetchone() == (digest,):
+        return
     con.execute("BEGIN")
-    con.execute("CREATE SCHEMA IF NOT EXISTS raw; CREATE SCHEMA IF NOT EXISTS ops;")
-    con.execute(OPS)
+    for statement in _statements():
+        con.execute(statement)
+    con.execute(f"COMMENT ON TABLE ops.batches IS '{digest}'")
+    con.execute("COMMIT")
+
+
+@cache
+def _statements() -> tuple[str, ...]:
+    made = ["CREATE SCHEMA IF NOT EXISTS raw; CREATE SCHEMA IF NOT EXISTS ops;", OPS]
     for dataset in DATASETS.values():
-        con.execute(create_statement(dataset))
+        made.append(create_statement(dataset))
         for column in (*dataset.columns, *META):
             comment = column.comment.replace("'", "''")
-            con.execute(f"COMMENT ON COLUMN {dataset.table}.{column.name} IS '{comment}'")
-        con.execute(as_of(dataset))
-    for view in (SYNC_LOG, CHANGES, GAPS):
-        con.execute(view)
-    con.execute("COMMIT")
+            made.append(f"COMMENT ON COLUMN {dataset.table}.{column.name} IS '{comment}'")
+        made.append(as_of(dataset))
+    return (*made, SYNC_LOG, CHANGES, GAPS)
+
+
+@cache
+def _digest() -> str:
+    return "schema " + hashlib.md5(";".join(_statements()).encode()).hexdigest()

@@ -91,13 +91,18 @@ def _keep_stale(con, dataset: Dataset, batch_id: str, rows: str) -> None:
         ANTI JOIN raw.history h USING (dataset, key, row_hash)""")
 
 
+def row_key(dataset: Dataset, alias: str) -> str:
+    """SQL of a row's key as the history has it: JSON text."""
+    key = ", ".join(f"{k} := {alias}.{k}" for k in dataset.key)
+    return f"to_json(struct_pack({key}))::VARCHAR"
+
+
 def _history_row(dataset: Dataset, alias: str) -> tuple[str, str, str]:
     """SQL of a row's key (JSON), event time, and whole content (JSON, amounts as text)."""
     # DECIMALs as text: a JSON number would be read back as a double.
     fields = ", ".join(
         f"{c.name} := {alias}.{c.name}" + ("::VARCHAR" if c.type.startswith("DEC") else "")
         for c in dataset.columns)
-    key = ", ".join(f"{k} := {alias}.{k}" for k in dataset.key)
-    return (f"to_json(struct_pack({key}))::VARCHAR",
+    return (row_key(dataset, alias),
             "NULL::TIMESTAMP" if dataset.dimension else f"{alias}.ts",
             f"to_json(struct_pack({fields}))::VARCHAR")

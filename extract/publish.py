@@ -62,6 +62,7 @@ TABLES = (
     Table("raw.history", "valid_to", seen_by="row_hash, key, batch_id"),
     Table("ops.batches"),
     Table("ops.coverage"),
+    Table("ops.refreshes"),
     Table("ops.gaps"),
     Table("ops.sync_log"),
     Table("ops.sync_runs"),

@@ -60,6 +60,20 @@ CREATE TABLE IF NOT EXISTS ops.checkpoints (
     severity VARCHAR NOT NULL, success BOOLEAN NOT NULL, observed VARCHAR,
     start_ts TIMESTAMP, end_ts TIMESTAMP, checked_at TIMESTAMP NOT NULL
 );
+CREATE TABLE IF NOT EXISTS ops.refreshes (
+    run_id VARCHAR NOT NULL,
+    scope VARCHAR NOT NULL,          -- quarter, full, or the interval asked for
+    source VARCHAR NOT NULL, account VARCHAR NOT NULL,
+    dataset VARCHAR NOT NULL,        -- '' where nothing of the account was read whole
+    start_ts TIMESTAMP, end_ts TIMESTAMP,          -- what was read again, [start_ts, end_ts)
+    rows_new BIGINT NOT NULL, rows_changed BIGINT NOT NULL, rows_vanished BIGINT NOT NULL,
+    rows_removed BIGINT NOT NULL,    -- legs that their transaction no longer has
+    rows_same BIGINT NOT NULL,
+    -- of the account in the whole run, on the first of its rows only, so that sums are right
+    calls BIGINT NOT NULL, units BIGINT NOT NULL,
+    estimated_calls BIGINT NOT NULL, estimated_units BIGINT NOT NULL,
+    recorded_at TIMESTAMP NOT NULL
+);
 CREATE TABLE IF NOT EXISTS ops.sync_runs (
     dag_id VARCHAR NOT NULL, run_id VARCHAR NOT NULL, run_type VARCHAR, task_id VARCHAR NOT NULL,
     map_index INTEGER NOT NULL, try_number INTEGER NOT NULL, source VARCHAR, account VARCHAR,

@@ -43,7 +43,7 @@ class Books:
 
     def __init__(self, url, root: Path, path: str = ":memory:", tries: int = 3,
                  clock: Hurried | None = None):
-        self.tries = tries
+        self.tries, self.run_id = tries, "test"
         self.waits = {"sleep": clock.sleep, "timer": clock} if clock else {}
         self.con = duckdb.connect(path)
         self.con.execute("SET TimeZone = 'UTC'")
@@ -67,7 +67,7 @@ class Books:
                         record=self.calls.append, tries=tries or self.tries, **self.waits,
                         secrets=(keys.KEY_PEM, keys.DEBANK_KEY))
         fetched = source.fetch(client, self.apis[job.source], job)
-        return landing.write(self.root, job, fetched, {"run_id": "test"})
+        return landing.write(self.root, job, fetched, {"run_id": self.run_id})
 
     def sync(self, start, end, **kwargs):
         """One run over [start, end): returns what the load did."""

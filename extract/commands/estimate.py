@@ -1,0 +1,181 @@
+"""What runs would cost, told before they run: from the coverage, and from how dense rows were.
+
+The jobs are those a run would plan (`coverage.readings`); what a job costs is told by its source
+(`Source.expected`) from the number of rows it will meet. Where time is covered, the rows are
+known and counted, by the hour; elsewhere as many are assumed as the account had per covered hour,
+or, of an account that was never read, the mean of its source's accounts. Where no account was
+read, one page a walk: at least so many calls.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import accumulate
+
+from extract.coverage import TAIL, covered, events, learned_tail, oldest_pending, readings
+from extract.source import Interval, Source, union, utc
+from extract.sources import Account
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Calls and units of one source over one run."""
+
+    calls: int = 0
+    units: int = 0
+
+    def plus(self, other: Cost) -> Cost:
+        return Cost(self.calls + other.calls, self.units + other.units)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows by the hour: how many there are before an instant, an hour's being spread evenly."""
+
+    hours: Sequence[datetime]  # ascending
+    before: Sequence[int]      # rows before each, and all rows at the end
+
+    def until(self, moment: datetime) -> float:
+        place = bisect_right(self.hours, moment) - 1
+        if place < 0:
+            return 0.0
+        part = min((moment - self.hours[place]) / HOUR, 1.0)
+        return self.before[place] + part * (self.before[place + 1] - self.before[place])
+
+    def within(self, interval: Interval) -> float:
+        return self.until(interval.end) - self.until(interval.start)
+
+
+@dataclass
+class Known:
+    """What the books say of the accounts; the connection is not needed once it is made."""
+
+    covered: dict[tuple[str, str, str], list[Interval]] = field(default_factory=dict)
+    tail: dict[tuple[str, str], timedelta] = field(default_factory=dict)
+    pending: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
+    counts: dict[tuple, dict[str | None, Counts]] = field(default_factory=dict)
+    guessed: set[tuple[str, str]] = field(default_factory=set)  # accounts never read
+    con: object = None
+
+    @classmethod
+    def read(cls, con, sources: Mapping[str, Source], accounts: Iterable[Account],
+             now: datetime) -> Known:
+        """Everything an estimate may ask for, in a few queries an account; `con` None: nothing."""
+        known = cls(con=con)
+        for one in accounts:
+            source, key = sources[one.source], (one.source, one.account)
+            for dataset in events(source):
+                known.covered[*key, dataset] = covered(con, *key, dataset) if con else []
+            known.tail[key] = learned_tail(con, source, one.account, now) if con else TAIL
+            known.pending[key] = oldest_pending(con, source, one.account) if con else None
+            if source.expected:  # so that it asks now for what it will ask for
+                span = Interval(now - HOUR, now)
+                for job in readings(source, one, [span], [], TAIL):
+                    source.expected(job, known.rows(one), now)
+        known.con = None
+        return known
+
+    def rows(self, account: Account):
+        """The function a source asks: rows of a dataset in an interval (Source.expected)."""
+        key = (account.source, account.account)
+
+        def rows(dataset: str, interval: Interval, column: str | None = None):
+            self._count(*key, dataset, column)
+            whole = self.covered.get((*key, dataset)) or []
+            if not whole:
+                self.guessed.add(key)
+                mean = self._mean(account.source, dataset) * interval_seconds([interval])
+                return [mean] if column else mean
+            seconds = interval_seconds(whole)
+            unknown = interval_seconds(interval.minus(whole))
+            parts = [clipped for one in whole if (clipped := _common(one, interval))]
+            found = [sum(counts.within(part) for part in parts)
+                     + unknown * sum(counts.within(one) for one in whole) / seconds
+                     for counts in self.counts[*key, dataset, column].values()]
+            return found if column else sum(found)
+
+        return rows
+
+    def _count(self, source: str, account: str, dataset: str, column: str | None) -> None:
+        if self.con is None or (source, account, dataset, column) in self.counts:
+            return
+        by: dict[str | None, list[tuple[datetime, int]]] = {}
+        for value, hour, count in self.con.execute(
+                f"SELECT {column or 'NULL'}, date_trunc('hour', ts), count(*) FROM raw.{dataset} "
+                "WHERE source = ? AND account = ? GROUP BY ALL ORDER BY 2", [source, account]
+        ).fetchall():
+            by.setdefault(value, []).append((utc(hour), count))
+        self.counts[source, account, dataset, column] = {
+            value: Counts([hour for hour, _ in found],
+                          [0, *accumulate(count for _, count in found)])
+            for value, found in by.items()}
+
+    def _mean(self, source: str, dataset: str) -> float:
+        """Rows a second of the source's accounts that were read; 0 where none was."""
+        read = [(key, whole) for key, whole in self.covered.items()
+                if key[0] == source and key[2] == dataset and whole]
+        rows = 0.0
+        for key, whole in read:
+            self._count(*key, None)
+            rows += sum(counts.within(one) for counts in self.counts.get((*key, None), {}).values()
+                        for one in whole)
+        seconds = sum(interval_seconds(whole) for _, whole in read)
+        return rows / seconds if seconds else 0.0
+
+
+def interval_seconds(intervals: Iterable[Interval]) -> float:
+    return sum((one.end - one.start).total_seconds() for one in intervals)
+
+
+def _common(one: Interval, other: Interval) -> Interval | None:
+    start, end = max(one.start, other.start), min(one.end, other.end)
+    return Interval(start, end) if start < end else None
+
+
+def simulate(
+    known: Known, sources: Mapping[str, Source], accounts: Iterable[Account],
+    intervals: Sequence[Interval], now: datetime, *, refetch: bool = False,
+    prices: Mapping[str, Mapping[str, int]] | None = None,
+) -> list[dict[str, Cost]]:
+    """What each of the runs over `intervals`, made in this order, costs: {source: Cost} a run.
+
+    `prices`: units by source and endpoint, else the sources' own. A source without a call to make
+    is not in a run's dict.
+    """
+    found: list[dict[str, Cost]] = [{} for _ in intervals]
+    for account in accounts:
+        source, key = sources[account.source], (account.source, account.account)
+        units = (prices or {}).get(source.name, source.units)
+        whole = {d: union(known.covered.get((*key, d), [])) for d in events(source)}
+        rows = known.rows(account)
+        for number, interval in enumerate(intervals):
+            holes = [interval] if refetch else union(
+                hole for spans in whole.values() for hole in interval.minus(spans))
+            if not holes:
+                continue
+            spans = [span for one in whole.values() for span in one]
+            cost = Cost()
+            for job in readings(source, account, holes, spans, known.tail.get(key, TAIL),
+                                known.pending.get(key)):
+                calls = source.expected(job, rows, now) if source.expected else {"": 1}
+                cost = cost.plus(Cost(sum(calls.values()), sum(
+                    units.get(endpoint, 0) * count for endpoint, count in calls.items())))
+                read = Interval(job.tail, job.interval.end)
+                whole = {dataset: union([*spans, read]) for dataset, spans in whole.items()}
+            run = found[number]
+            run[source.name] = run.get(source.name, Cost()).plus(cost)
+    return found
+
+
+def total(runs: Iterable[Mapping[str, Cost]]) -> dict[str, Cost]:
+    """All runs together, by source."""
+    found: dict[str, Cost] = {}
+    for run in runs:
+        for source, cost in run.items():
+            found[source] = found.get(source, Cost()).plus(cost)
+    return found

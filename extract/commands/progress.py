@@ -1,0 +1,48 @@
+"""How far a long command is: a bar in a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+QUIET_S = 5.0  # a log hears of it this often at most
+
+
+class Progress:
+    """`show` says how many of `total` are done; `total` may change meanwhile."""
+
+    def __init__(self, title: str, total: int):
+        self.title, self.total = title, total
+        self._bar = self._task = None
+        self._said, self._said_at = "", float("-inf")
+
+    def __enter__(self) -> Progress:
+        from rich import progress
+        from rich.console import Console
+
+        console = Console(stderr=True, highlight=False)
+        if console.is_terminal:
+            self._bar = progress.Progress(
+                progress.TextColumn("{task.description}"), progress.BarColumn(),
+                progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
+                progress.TextColumn("{task.fields[now]}", style="dim", markup=False),
+                console=console)
+            self._task = self._bar.add_task(self.title, total=self.total, now="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, done: int, failed: int, now: str) -> None:
+        """`done` succeeded, `failed` did not; `now` is what it is doing."""
+        trouble = f"{failed} failed  " if failed else ""
+        if self._bar:
+            self._bar.update(self._task, completed=done + failed, total=self.total,
+                             now=trouble + now)
+            return
+        said = f"{done + failed} of {self.total}  {trouble}{now}"
+        if said != self._said and time.monotonic() - self._said_at > QUIET_S:
+            self._said, self._said_at = said, time.monotonic()
+            print(f"  {self.title}: {said}", file=sys.stderr, flush=True)

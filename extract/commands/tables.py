@@ -1,0 +1,129 @@
+"""How commands answer: tables for people, tab-separated lines for pipes, JSON for programs.
+
+Amounts are text from the warehouse to the screen; JSON has them as strings.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from extract.source import iso
+
+WIDTH = 140  # of tables, where the output is no terminal
+Row = Mapping[str, Any]
+
+
+def rows(con, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """The answer of a query, a dict a row."""
+    cursor = con.execute(sql, list(params))
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+
+def digits(amount: Decimal | None) -> str | None:
+    """Every digit of an amount, without the zeros at its end and never as 1E+3."""
+    if amount is None:
+        return None
+    text = format(amount, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in ("-0", "") else text
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: times as 2026-01-31T06:00:00Z, amounts as text."""
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return digits(value)
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def cell(value: Any) -> str:
+    """A value as a table has it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, datetime):
+        return iso(value).replace("T", " ").replace(":00Z", "").removesuffix("Z")
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(cell, value))
+    return str(plain(value))
+
+
+class Answer:
+    """One command's answer: tables and remarks, printed in the form that was asked for.
+
+    `facts` are what JSON has beside the tables, by name.
+    """
+
+    def __init__(self, output: str, **facts: Any):
+        self.output, self.document = output, dict(facts)
+        self._console = None
+
+    @property
+    def console(self):
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(highlight=False)
+            if not self._console.is_terminal:
+                self._console = Console(highlight=False, width=WIDTH)
+        return self._console
+
+    def table(self, name: str, title: str, found: Sequence[Row], columns: Mapping[str, str],
+              marked=lambda row: False, right: Sequence[str] = ()) -> None:
+        """Rows under `title`; `columns`: field → heading; `marked` rows are red, `right` aligned.
+
+        JSON has every field of the rows, by their names.
+        """
+        self.document[name] = [plain(row) for row in found]
+        if self.output == "plain":
+            print("\t".join(columns))
+            for row in found:
+                print("\t".join("" if (v := plain(row.get(c))) is None else str(v)
+                                for c in columns))
+        elif self.output == "table":
+            self.console.print(_table(title, found, columns, marked, right))
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """A remark beside the tables; programs do not get it."""
+        if self.output == "table":
+            self.console.print(text, style=style, markup=False)
+
+    def end(self) -> None:
+        if self.output == "json":
+            print(json.dumps(plain(self.document), indent=1))
+
+
+def _table(title: str, found, columns, marked, right):
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for name, heading in columns.items():
+        table.add_column(heading, overflow="fold",
+                         justify="right" if name in right or _numbers(found, name) else "left")
+    for row in found:
+        # As text, not markup: what a token is called was chosen by a stranger.
+        table.add_row(*(Text(cell(row.get(name))) for name in columns),
+                      style="bold red" if marked(row) else None)
+    return table
+
+
+def _numbers(found, name: str) -> bool:
+    return any(isinstance(row.get(name), (int, Decimal)) and not isinstance(row.get(name), bool)
+               for row in found)

@@ -15,14 +15,18 @@ whether the batch showed it) and `old_<name>` (the rows that will be replaced).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from extract import history, readings
 from extract.datasets import META
 from extract.source import Dataset
 
-# An existing row is looked for within the batch's own span of time, this much wider on both
+# An existing row is looked for within the batch's own spans of time, this much wider on both
 # sides, so that the join reads a few days and not the history. Chain reorganisations move a
 # transaction's time by seconds.
-SLACK = "INTERVAL 2 DAY"
+SLACK = 2  # days
+DAY = 86_400_000_000  # microseconds
+MOST_SPANS = 32  # a late row of each of twenty days is twenty spans, not the years between
 ROW_GROUP = 122_880  # rows, https://duckdb.org/docs/stable/internals/storage
 PARENT_OF = {"onchain_transfers": "onchain_transactions"}
 VERDICTS = ("new", "changed", "same", "stale", "removed", "vanished")
@@ -114,18 +118,37 @@ def _refuse_nameless(con, dataset: Dataset) -> None:
 
 def _open_existing(con, dataset: Dataset) -> None:
     """existing_<name>, a view: the part of the raw table that the batch can meet."""
-    where = ""
+    where = [""]
     if not dataset.dimension:
         spans = [f"SELECT ts AS lo, ts AS hi FROM incoming_{name}"
                  for name in (dataset.name, PARENT_OF.get(dataset.name)) if name]
         if dataset.has_history:
             spans += [f"SELECT start_ts, end_ts FROM reach_{dataset.name} WHERE fresh"]
-        lo, hi = con.execute(f"SELECT min(lo) - {SLACK}, max(hi) + {SLACK} FROM "
-                             f"({' UNION ALL '.join(spans)})").fetchone()
-        # Literals: zone maps skip the rest of the table only when the bounds are known beforehand.
-        where = f"WHERE ts >= '{lo}' AND ts <= '{hi}'" if lo is not None else "WHERE false"
-    con.execute(f"CREATE OR REPLACE TEMP VIEW existing_{dataset.name} AS "
-                f"SELECT rowid AS id, * FROM {dataset.table} {where}")
+        days = con.execute(f"SELECT DISTINCT lo::DATE - '1970-01-01'::DATE, "
+                           f"hi::DATE - '1970-01-01'::DATE FROM ({' UNION ALL '.join(spans)}) "
+                           "WHERE lo IS NOT NULL AND hi IS NOT NULL").fetchall()
+        # Literals, each span apart: zone maps skip the rest of the table only where the bounds
+        # are known beforehand and not joined by OR.
+        where = [f"WHERE ts >= make_timestamp({lo * DAY}) AND ts < make_timestamp({hi * DAY})"
+                 for lo, hi in _spans(days)] or ["WHERE false"]
+    con.execute(f"CREATE OR REPLACE TEMP VIEW existing_{dataset.name} AS " + " UNION ALL ".join(
+        f"SELECT rowid AS id, * FROM {dataset.table} {each}" for each in where))
+
+
+def _spans(days: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """First and last days (numbered from 1970) as disjoint spans [first, end), SLACK wider; the
+    smallest gaps are closed where there would be more than MOST_SPANS."""
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted(days):
+        first, end = first - SLACK, last + SLACK + 1
+        if spans and first <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((first, end))
+    gaps = sorted(range(1, len(spans)), key=lambda i: spans[i][0] - spans[i - 1][1])
+    kept = sorted(gaps[max(0, len(spans) - MOST_SPANS):])
+    return [(spans[a][0], spans[b - 1][1])
+            for a, b in zip([0, *kept], [*kept, len(spans)]) if spans]
 
 
 # What becomes of a row of the batch (n) that meets a row there is (o), once it is decided when

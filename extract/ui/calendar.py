@@ -1,0 +1,166 @@
+"""Coverage, day by day: what is known of each account, what is not, and why.
+
+A day is *covered* when every dataset of the account has been read over all of it; else *failed*
+(the last attempt of a fetch of it failed), *gap* (later time is known, it is not), or *partly*.
+What is not listed was not asked. Bounded: a year at a time, at most MOST_GAPS gaps.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+
+WEEKS = 53
+MOST_GAPS = 200
+ERROR = 300  # characters of an error that are shown
+
+# Snapshots have no history; a dataset counts for an account from its first reading on.
+SEGMENTS = """
+segments AS (
+    SELECT * FROM ops.coverage WHERE dataset <> 'balances'
+), gaps AS (
+    SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
+        SELECT *, max(end_ts) OVER (PARTITION BY source, account, dataset ORDER BY start_ts
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached FROM segments)
+    WHERE start_ts > reached
+), failures AS (
+    SELECT source, account, interval_start AS start_ts, interval_end AS end_ts, run_id, ended,
+           try_number, error
+    FROM ops.sync_runs WHERE source IS NOT NULL AND account IS NOT NULL AND task_id LIKE 'fetch%'
+    QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
+        AND state = 'failed'
+)"""
+
+# One row a day and account that anything is known of. `{name}` spans are cut to days.
+DAYS = f"""
+WITH {SEGMENTS}, expected AS (
+    SELECT source, account, count(DISTINCT dataset) AS datasets FROM segments GROUP BY ALL
+), days AS (
+    SELECT unnest(generate_series($first::TIMESTAMP, $last::TIMESTAMP, INTERVAL 1 DAY)) AS day
+), read AS (
+    SELECT s.source, s.account, s.dataset, d.day,
+           sum(epoch_us(least(s.end_ts, d.day + INTERVAL 1 DAY))
+               - epoch_us(greatest(s.start_ts, d.day))) AS micros,
+           max(least(s.end_ts, d.day + INTERVAL 1 DAY)) AS reached,
+           arg_max(s.reason, s.read_at) AS reason, arg_max(s.run_id, s.read_at) AS run_id
+    FROM segments s JOIN days d ON s.start_ts < d.day + INTERVAL 1 DAY AND s.end_ts > d.day
+    GROUP BY ALL
+), known AS (
+    SELECT r.source, r.account, r.day,
+           CASE WHEN count(*) < any_value(e.datasets) THEN 0 ELSE min(micros) END AS micros,
+           min(reached) AS reached, arg_min(reason, micros) AS reason,
+           arg_min(run_id, micros) AS run_id
+    FROM read r JOIN expected e ON e.source = r.source AND e.account = r.account GROUP BY ALL
+), holes AS (
+    SELECT g.source, g.account, d.day, string_agg(DISTINCT g.dataset, ', ' ORDER BY g.dataset)
+        AS datasets
+    FROM gaps g JOIN days d ON g.start_ts < d.day + INTERVAL 1 DAY AND g.end_ts > d.day
+    GROUP BY ALL
+), failed AS (
+    SELECT f.source, f.account, d.day, arg_max(f.run_id, f.ended) AS run_id,
+           arg_max(f.error, f.ended) AS error
+    FROM failures f JOIN days d ON f.start_ts < d.day + INTERVAL 1 DAY AND f.end_ts > d.day
+    GROUP BY ALL
+)
+SELECT source, account, day::DATE AS day, k.micros, k.reached, k.reason, k.run_id, h.datasets,
+       f.run_id, left(f.error, {ERROR})
+FROM known k FULL JOIN holes h USING (source, account, day)
+FULL JOIN failed f USING (source, account, day)
+ORDER BY source, account, day
+"""
+
+# A hole of an account is one gap, however many datasets have it.
+GAPS = f"""
+WITH {SEGMENTS}, whole AS (
+    SELECT source, account, start_ts, end_ts,
+           string_agg(dataset, ', ' ORDER BY dataset) AS datasets
+    FROM gaps GROUP BY ALL
+), newest AS (
+    SELECT *, count(*) OVER () AS total FROM whole
+    ORDER BY start_ts DESC, source, account, end_ts LIMIT {MOST_GAPS}
+)
+SELECT g.source, g.account, g.datasets, g.start_ts, g.end_ts, any_value(g.total),
+       arg_max(f.run_id, f.ended)
+FROM newest g LEFT JOIN failures f ON f.source = g.source AND f.account = g.account
+    AND f.start_ts < g.end_ts AND f.end_ts > g.start_ts
+GROUP BY ALL ORDER BY g.start_ts DESC, g.source, g.account, g.end_ts
+"""
+
+SPANS = """
+SELECT source, account, min(since), min(until) FROM (
+    SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS until
+    FROM ops.coverage WHERE dataset <> 'balances' GROUP BY ALL)
+GROUP BY ALL ORDER BY source, account
+"""
+
+FULL_DAY = 86_400_000_000
+
+
+def coverage(con, year: int | None = None) -> dict:
+    """{first, last, years, accounts: [{source, account, since, until, days}], notes, gaps, …}.
+
+    `days` are [date, state, covered per mille, index of its note] of the year, or of the WEEKS
+    weeks that end with the newest week known. A note says why: the run that read the day and the
+    reason its paging ended, the datasets with a gap, the run that failed and its error.
+    """
+    spans = con.execute(SPANS).fetchall()
+    oldest, newest = con.execute(
+        "SELECT min(start_ts)::DATE, (max(end_ts) - INTERVAL 1 MICROSECOND)::DATE "
+        "FROM ops.coverage WHERE dataset <> 'balances'").fetchone()
+    first, last = _span(newest, year)
+    days: dict[tuple, list] = {}
+    notes: dict[str, int] = {}  # by their JSON: most days share theirs
+    for source, account, day, *facts in con.execute(
+            DAYS, {"first": str(first), "last": str(last)}).fetchall():
+        state, share, note = _day(*facts)
+        told = json.dumps({name: value for name, value in note.items() if value})
+        days.setdefault((source, account), []).append(
+            [str(day), state, share, notes.setdefault(told, len(notes))])
+    keys = list(dict.fromkeys([*((s, a) for s, a, _, _ in spans), *days]))
+    bounds = {(s, a): (since, until) for s, a, since, until in spans}
+    gaps = con.execute(GAPS).fetchall()
+    return {
+        "first": str(first), "last": str(last),
+        "years": [*range(oldest.year, newest.year + 1)] if newest else [],
+        "accounts": [{
+            "source": s, "account": a, "days": days.get((s, a), []),
+            "since": _iso(bounds.get((s, a), (None, None))[0]),
+            "until": _iso(bounds.get((s, a), (None, None))[1]),
+        } for s, a in keys],
+        "notes": [json.loads(note) for note in notes],
+        "gaps": [{"source": s, "account": a, "datasets": d, "start": _iso(b), "end": _iso(e),
+                  "failed_run": run} for s, a, d, b, e, _, run in gaps],
+        "gaps_total": gaps[0][5] if gaps else 0,
+    }
+
+
+def gap_count(con) -> int:
+    """How many gaps there are."""
+    return con.execute(f"WITH {SEGMENTS} SELECT count(DISTINCT (source, account, start_ts, end_ts)) "
+                       "FROM gaps").fetchone()[0]
+
+
+def _span(newest: date | None, year: int | None) -> tuple[date, date]:
+    """The days shown, both included: whole weeks from a Monday, or the calendar year."""
+    if year is not None:
+        return date(year, 1, 1), date(year, 12, 31)
+    last = newest or date.today()
+    monday = last - timedelta(days=last.weekday())
+    return monday - timedelta(weeks=WEEKS - 1), last
+
+
+def _day(micros, reached, reason, run_id, holes, failed_run, error) -> tuple[str, int, dict]:
+    """State, covered per mille, and the note."""
+    micros = micros or 0
+    note = {"failed": failed_run, "error": error, "gap": holes}
+    if micros:
+        note |= {"reason": reason, "run": run_id}
+    if micros >= FULL_DAY:
+        return "covered", 1000, note
+    note["reached"] = _iso(reached)
+    state = "failed" if failed_run else "gap" if holes else "partly" if micros else "none"
+    return state, micros * 1000 // FULL_DAY, note
+
+
+def _iso(moment) -> str | None:
+    return moment.isoformat() + "Z" if moment else None

@@ -1,0 +1,252 @@
+"""The questions the page asks of the published books; every answer is bounded, amounts are text.
+
+`ops.spending`, `ops.budgets` and `ops.incidents` are asked where the books have them: books
+published by an older version do not.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from extract.data_docs import folder_of
+from extract.ui.calendar import SPANS, gap_count
+
+MOST_ROWS = 200       # of a table, a page
+MOST_POINTS = 1_500   # of a line
+MOST_ASSETS = 5_000
+MOST_FAILED = 20      # failed expectations named, a checkpoint
+MOST_INCIDENTS = 50
+PENDING = "('pending', 'waiting_for_clearing', 'waiting_for_signature')"
+
+# What was spent, as ops.spending has it; of books without it only the calls are known.
+SPENDING = "ops.spending"
+CALLS = """(SELECT source, called_at::DATE AS day, count(*) AS calls, sum(units)::BIGINT AS units,
+    NULL::BIGINT AS full_refresh_calls, NULL::BIGINT AS full_refresh_units
+    FROM ops.api_calls GROUP BY ALL)"""
+
+
+def overview(con, docs: Path, now: datetime | None = None) -> dict:
+    """What the head of the page says. `now` is naive UTC."""
+    now = now or datetime.now(UTC).replace(tzinfo=None)
+    generation, at, run_id = con.execute(
+        "SELECT generation, published_at, run_id FROM main.published").fetchone()
+    spans = con.execute(SPANS).fetchall()
+    statuses = dict(con.execute(
+        "SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall())
+    (pending,) = con.execute("SELECT count(*) FROM raw.exchanges_ledger WHERE vanished_at IS NULL "
+                             f"AND status IN {PENDING}").fetchone()
+    return {
+        "published": {"generation": generation, "at": _iso(at), "run": run_id},
+        "now": _iso(now),
+        "through": _iso(min((until for *_, until in spans), default=None)),
+        "newest": _iso(max((until for *_, until in spans), default=None)),
+        "accounts": [{"source": s, "account": a} for s, a, *_ in spans],
+        "reconciled": statuses.get("reconciled", 0), "balances": sum(statuses.values()),
+        "off": statuses.get("off", 0), "awaiting": statuses.get("awaiting_coverage", 0),
+        "gaps": gap_count(con), "pending": pending,
+        "month": _month(con, now.date()),
+        "incidents": _incidents(con),
+        "checkpoints": _checkpoints(con, docs),
+        "refused": refused(docs, at),
+    }
+
+
+def has(con, table: str) -> bool:
+    """Whether the books have the table or view."""
+    schema, name = table.split(".")
+    return bool(con.execute(
+        "SELECT count(*) FROM information_schema.tables WHERE table_catalog = 'books' "
+        "AND table_schema = ? AND table_name = ?", [schema, name]).fetchone()[0])
+
+
+def _month(con, today: date) -> list[dict]:
+    """Per source: calls and units of the month, what is allowed, and what a full refresh costs.
+
+    `full` and `ours` compare the days that have a full refresh to compare with; None without.
+    """
+    table = SPENDING if has(con, SPENDING) else CALLS
+    allowed = _budgets(con)
+    return [{
+        "source": source, "calls": calls, "units": units,
+        "allowed": {measure: allowed.get((source, measure, "month"))
+                    for measure in ("calls", "units")},
+        "full": {"calls": full_calls, "units": full_units},
+        "ours": {"calls": our_calls, "units": our_units},
+    } for source, calls, units, full_calls, full_units, our_calls, our_units in con.execute(f"""
+        SELECT source, sum(calls)::BIGINT, sum(units)::BIGINT, sum(full_refresh_calls)::BIGINT,
+               sum(full_refresh_units)::BIGINT,
+               sum(calls) FILTER (full_refresh_calls IS NOT NULL)::BIGINT,
+               sum(units) FILTER (full_refresh_units IS NOT NULL)::BIGINT
+        FROM {table} WHERE day >= ? AND day <= ? GROUP BY 1 ORDER BY 1""",
+        [today.replace(day=1), today]).fetchall()]
+
+
+def _budgets(con) -> dict[tuple[str, str, str], int]:
+    """(source, measure, period) → allowed."""
+    if not has(con, "ops.budgets"):
+        return {}
+    return {(s, m, p): n for s, m, p, n in con.execute(
+        "SELECT source, measure, period, allowed FROM ops.budgets").fetchall()}
+
+
+def spending(con, days: int, today: date | None = None) -> dict:
+    """{first, last, sources: [{source, days: [[date, calls, units]], budget}]}, a row a day with
+    a call, of the `days` days up to `today`."""
+    today = today or datetime.now(UTC).date()
+    first = today - timedelta(days=days - 1)
+    table = SPENDING if has(con, SPENDING) else CALLS
+    sources: dict[str, list] = {s: [] for (s,) in con.execute(
+        "SELECT DISTINCT source FROM ops.coverage ORDER BY 1").fetchall()}
+    for source, day, calls, units in con.execute(
+            f"SELECT source, day, sum(calls)::BIGINT, sum(units)::BIGINT FROM {table} "
+            "WHERE day >= ? AND day <= ? GROUP BY ALL ORDER BY ALL", [first, today]).fetchall():
+        sources.setdefault(source, []).append([str(day), calls, units])
+    allowed = _budgets(con)
+    return {"first": str(first), "last": str(today), "sources": [{
+        "source": source, "days": rows,
+        "budget": {measure: {period: allowed.get((source, measure, period))
+                             for period in ("day", "month")} for measure in ("calls", "units")},
+    } for source, rows in sources.items()]}
+
+
+def reconciliation(con, search: str, status: str, account: str, limit: int, offset: int) -> dict:
+    """{rows, total, offset, statuses}: what is off first. `search` looks in symbol, token, name
+    and account; `total` counts the rows found, `statuses` all of them by status."""
+    found = con.execute(f"""
+        SELECT r.source, r.account, r.token, coalesce(a.symbol, r.token), coalesce(a.chain, ''),
+               coalesce(a.is_verified, true), r.reported_text, r.computed_text,
+               r.difference_text, r.status, r.is_exact, r.snapshot_ts, count(*) OVER () AS total
+        FROM curated.reconciliation r LEFT JOIN curated.assets a ON a.token = r.token
+        WHERE ($search = '' OR contains(lower(concat_ws(' ', a.symbol, a.name, r.token, r.source,
+                                        r.account)), lower($search)))
+          AND ($status = '' OR r.status = $status) AND ($account = '' OR r.account = $account)
+        ORDER BY CASE r.status WHEN 'off' THEN 0 WHEN 'reconciled' THEN 2 ELSE 1 END,
+                 r.source, r.account, lower(coalesce(a.symbol, r.token)), r.token
+        LIMIT {min(limit, MOST_ROWS)} OFFSET {offset}
+        """, {"search": search, "status": status, "account": account}).fetchall()
+    names = ("source", "account", "token", "symbol", "chain", "verified", "reported", "computed",
+             "difference", "status", "exact")
+    return {
+        "rows": [dict(zip(names, row)) | {"snapshot": _iso(row[11])} for row in found],
+        "total": found[0][-1] if found else 0, "offset": offset,
+        "statuses": dict(con.execute(
+            "SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall()),
+    }
+
+
+def assets(con) -> dict:
+    """{assets, more}: what each account has held, its most moved assets first."""
+    rows = con.execute(f"""
+        SELECT f.source, f.account, f.token, coalesce(a.symbol, f.token), coalesce(a.chain, '')
+        FROM (SELECT source, account, token, sum(legs + overflow_legs) AS legs
+              FROM curated.daily_flows GROUP BY ALL HAVING sum(legs + overflow_legs) > 0) f
+        LEFT JOIN curated.assets a ON a.token = f.token
+        ORDER BY f.source, f.account, f.legs DESC, f.token LIMIT {MOST_ASSETS + 1}""").fetchall()
+    names = ("source", "account", "token", "symbol", "chain")
+    return {"assets": [dict(zip(names, row)) for row in rows[:MOST_ASSETS]],
+            "more": len(rows) > MOST_ASSETS}
+
+
+def balances(con, source: str, account: str, token: str, since: date | None = None) -> dict:
+    """{points: [[date, balance]], every, reported}: the balance after each day it changed on, the
+    first and the last day known. Where those are more than MOST_POINTS, the last of every
+    `every` days. The balance is exact text; to six digits where the books say it is not exact.
+    """
+    key = {"source": source, "account": account, "token": token, "since": since}
+    points = con.execute(f"""
+        WITH held AS (
+            SELECT date, CASE WHEN is_exact THEN balance::VARCHAR ELSE balance_wide::VARCHAR END
+                   AS balance FROM curated.daily_balances
+            WHERE source = $source AND account = $account AND token = $token
+              AND ($since::DATE IS NULL OR date >= $since::DATE)
+        ), steps AS (
+            SELECT *, max(date) OVER () AS last FROM held
+            QUALIFY balance IS DISTINCT FROM lag(balance) OVER (ORDER BY date) OR date = last
+                OR row_number() OVER (ORDER BY date) = 1
+        ), sized AS (
+            SELECT *, CASE WHEN count(*) OVER () <= {MOST_POINTS} THEN 1 ELSE
+                   ceil((last - min(date) OVER () + 1) / {MOST_POINTS})::INTEGER END AS every
+            FROM steps)
+        SELECT date, balance, every FROM sized
+        QUALIFY every = 1 OR row_number() OVER (
+            PARTITION BY (last - date) // every ORDER BY date DESC) = 1
+        ORDER BY date""", key).fetchall()
+    reported = con.execute(
+        "SELECT reported_text, snapshot_ts, status FROM curated.reconciliation "
+        "WHERE source = ? AND account = ? AND token = ?", [source, account, token]).fetchone()
+    return {
+        "points": [[str(day), plain(text)] for day, text, _ in points],
+        "every": points[0][2] if points else 1,
+        "reported": {"balance": reported[0], "at": _iso(reported[1]), "status": reported[2]}
+        if reported else None,
+    }
+
+
+def _checkpoints(con, docs: Path) -> list[dict]:
+    """The last run of each table's checkpoint, worst first; `docs` is its page, if it is kept."""
+    found: dict[str, dict] = {}
+    for checkpoint, run_id, at, expectation, severity, success, observed in con.execute("""
+            SELECT checkpoint, run_id, max(checked_at) OVER (PARTITION BY checkpoint),
+                   expectation, severity, success, observed
+            FROM ops.checkpoints
+            QUALIFY run_id = arg_max(run_id, checked_at) OVER (PARTITION BY checkpoint)
+            ORDER BY checkpoint, expectation""").fetchall():
+        page = f"runs/{folder_of(run_id)}/{checkpoint}.html"
+        one = found.setdefault(checkpoint, {
+            "checkpoint": checkpoint, "at": _iso(at), "run": run_id, "passed": 0, "warning": 0,
+            "critical": 0, "info": 0, "failed": [],
+            "docs": page if (docs / page).is_file() else None})
+        one["passed" if success else severity] += 1
+        if not success and len(one["failed"]) < MOST_FAILED:
+            one["failed"].append(f"{expectation}: {observed or 'failed'}"[:300])
+    return sorted(found.values(), key=lambda c: (-c["critical"], -c["warning"], c["checkpoint"]))
+
+
+def refused(docs: Path, published_at: datetime | None) -> dict | None:
+    """The newest run of checks, where it is newer than the books and has kept them from change.
+
+    Its checks are in no books: Data Docs has the run in numbers.
+    """
+    runs = []
+    for path in docs.glob("runs/*/run.json"):
+        try:
+            runs.append((json.loads(path.read_text()), path.parent.name))
+        except (OSError, ValueError):
+            continue  # being written, or removed
+    newest, folder = max(runs, key=lambda run: run[0]["checked_at"], default=({}, ""))
+    if not sum(table["critical"] for table in newest.get("tables", {}).values()):
+        return None
+    at = datetime.fromisoformat(newest["checked_at"]).astimezone(UTC).replace(tzinfo=None)
+    if published_at and at <= published_at:
+        return None
+    worst = max(newest["tables"], key=lambda table: newest["tables"][table]["critical"])
+    return {"run": newest["run_id"], "at": _iso(at), "failed": newest["failed"][:MOST_FAILED],
+            "docs": f"runs/{folder}/{worst}.html"}
+
+
+def _incidents(con) -> dict:
+    """{open, total}: the newest open incidents."""
+    if not has(con, "ops.incidents"):
+        return {"open": [], "total": 0}
+    names = ("incident_id", "kind", "source", "account", "subject", "severity", "text")
+    rows = con.execute(f"""
+        SELECT {', '.join(names)}, opened_at, count(*) OVER () FROM ops.incidents
+        WHERE resolved_at IS NULL ORDER BY opened_at DESC LIMIT {MOST_INCIDENTS}""").fetchall()
+    return {"open": [dict(zip(names, row)) | {"opened_at": _iso(row[7])} for row in rows],
+            "total": rows[0][8] if rows else 0}
+
+
+def plain(text: str | None) -> str | None:
+    """A decimal's text without exponent or trailing zeros."""
+    if text is None:
+        return None
+    told = f"{Decimal(text):f}"
+    told = told.rstrip("0").rstrip(".") if "." in told else told
+    return "0" if told in ("-0", "") else told
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() + "Z" if moment else None

@@ -1,0 +1,162 @@
+// The page: loads its parts, and loads them again when newer books are published.
+import { address, ago, airflow, ask, count, h, moment, saved } from "./dom.js";
+import { coverage } from "./heatmap.js";
+import { spending, meter } from "./spending.js";
+import { checkpoints } from "./checkpoints.js";
+import { balances } from "./balances.js";
+
+const EVERY = 60000; // milliseconds between two looks whether the books are newer
+
+/** Show the page in `place`; returns what takes it away again. */
+export function mount(place) {
+  const style = address("static/ledgerhouse.css");
+  if (![...document.styleSheets].some((sheet) => sheet.href === style)) {
+    document.head.append(h("link", { rel: "stylesheet", href: style }));
+  }
+  const page = h("div.ledgerhouse", { "aria-busy": "true" });
+  const tip = tooltip(page);
+  place.replaceChildren(page);
+  let parts, generation, timer, gone = false;
+
+  async function look() {
+    try {
+      const overview = await ask("overview");
+      if (gone) return;
+      if (!overview.published) empty(page, overview);
+      else await show(overview);
+    } catch (error) {
+      if (!gone) failed(page, error, look);
+      parts = generation = undefined;
+    }
+    page.setAttribute("aria-busy", "false");
+    clearTimeout(timer);
+    if (!gone) timer = setTimeout(() => (document.hidden ? later() : look()), EVERY);
+  }
+
+  function later() {
+    document.addEventListener("visibilitychange", () => { if (!gone) look(); }, { once: true });
+  }
+
+  async function show(overview) {
+    if (!parts) {
+      parts = { head: h("div.lh-head"), coverage: coverage(tip), spending: spending(),
+        checkpoints: checkpoints(), balances: balances() };
+      page.replaceChildren(parts.head, parts.coverage.element,
+        h("div.lh-pair", {}, parts.spending.element, parts.checkpoints.element),
+        ...parts.balances.elements, tip.element);
+    }
+    parts.head.replaceChildren(...head(overview));
+    parts.checkpoints.load(overview);
+    if (generation === overview.published.generation) return;
+    generation = overview.published.generation;
+    await Promise.all([parts.coverage.load(), parts.spending.load(overview), parts.balances.load()]);
+  }
+
+  look();
+  return () => {
+    gone = true;
+    clearTimeout(timer);
+    parts?.spending.stop();
+    parts?.balances.stop();
+    place.replaceChildren();
+  };
+}
+
+function head(o) {
+  const { published: p } = o;
+  return [
+    h("div.lh-title", {}, h("h1", {}, "Ledgerhouse"),
+      h("p", { title: `generation ${p.generation}, run ${p.run}` }, "Books published ",
+        h("b", {}, `${moment(p.at)} UTC`), `, ${ago(p.at, o.now)}`)),
+    o.refused && refusal(o.refused),
+    ...incidents(o.incidents, o.now),
+    h("div.lh-kpis", {}, tiles(o)),
+  ].filter(Boolean);
+}
+
+function tiles(o) {
+  const late = o.newest !== o.through;
+  const units = o.month.filter((m) => m.units || m.allowed.units);
+  const measure = units.length ? "units" : "calls";
+  const counted = units.length ? units : o.month;
+  const sum = (pick) => counted.reduce((total, m) => total + (pick(m) ?? 0), 0);
+  const spent = sum((m) => m[measure]);
+  const allowed = counted.length && counted.every((m) => m.allowed[measure] !== null)
+    ? sum((m) => m.allowed[measure]) : 0;
+  const less = saved(sum((m) => m.ours[measure]), sum((m) => m.full[measure]));
+  const wrong = [o.off && `${count(o.off)} off`, o.awaiting && `${count(o.awaiting)} awaiting coverage`]
+    .filter(Boolean).join(", ");
+  return [
+    tile("covered through", moment(o.through), late ? `newest account ${moment(o.newest)}`
+      : `UTC, all ${count(o.accounts.length)} accounts`, late && "warn"),
+    tile("reconciled", [count(o.reconciled), h("small", {}, ` of ${count(o.balances)}`)],
+      wrong || (o.balances ? "every balance as reported" : "no balance reported yet"),
+      o.off ? "bad" : o.awaiting ? "warn" : o.balances && "good"),
+    tile("gaps", count(o.gaps), o.gaps ? "in what has been read" : "nothing is missing",
+      o.gaps ? "bad" : "good"),
+    tile("pending rows", count(o.pending), o.pending ? "not final at the vendor yet" : "all rows are final"),
+    tile(`${measure} this month`, [count(spent), allowed ? h("small", {}, ` of ${count(allowed)}`) : ""],
+      allowed ? meter(spent, allowed) : "no budget set", allowed && spent > allowed && "bad"),
+    tile("saved", less ?? "–", less ? "against a full refresh each sync" : "no sync to compare yet"),
+  ];
+}
+
+const tile = (name, value, hint, state) => h(`div.lh-tile${state ? `.${state}` : ""}`, {},
+  h("dt", {}, name), h("dd", {}, value), h("div.lh-sub", {}, hint));
+
+function incidents({ open, total }, now) {
+  if (!total) return [];
+  const line = (i) => h("li", {},
+    h(`span.lh-chip.${i.severity === "critical" ? "failed" : "gap"}`, {}, i.kind.replaceAll("_", " ")),
+    h("span", {}, i.text), h("span.lh-muted.lh-right", { title: moment(i.opened_at) },
+      `since ${ago(i.opened_at, now).replace(" ago", "")}`));
+  return [h("section.lh-banner.incidents", { "aria-label": "Open incidents" },
+    h("h2", {}, `${count(total)} open ${total === 1 ? "incident" : "incidents"}`),
+    h("ul", {}, open.map(line)),
+    total > open.length ? h("p.lh-hint", {}, `The newest ${count(open.length)} are listed.`) : "")];
+}
+
+const refusal = (r) => h("section.lh-banner.bad", { role: "alert" },
+  h("h2", {}, "The newest run was not published: critical checks failed"),
+  h("p", {}, `Run ${r.run}, checked ${moment(r.at)} UTC. What is shown here is from before it. `,
+    h("a", { href: address(`docs/${r.docs}`), target: "_blank", rel: "noopener" }, "See the checks ↗")),
+  h("ul", {}, r.failed.map((line) => h("li", {}, line))));
+
+function empty(page, { refused }) {
+  const dag = (name) => h("a", { href: airflow(`dags/${name}`) }, name);
+  page.replaceChildren(h("div.lh-empty", {}, h("h1", {}, "No books yet"),
+    refused ? refusal(refused) : h("p", {}, "Books are published by the first run whose checks pass."),
+    h("ol", {},
+      h("li", {}, "List your accounts in accounts.toml, and put their keys into Airflow's Connections."),
+      h("li", {}, "Unpause ", dag("sync"), ": every six hours it reads what is missing since START_TS."),
+      h("li", {}, "For years of history trigger ", dag("history"), " with interval_start and interval_end.")),
+    h("p.lh-muted", {}, "This page looks again every minute.")));
+}
+
+function failed(page, error, again) {
+  page.replaceChildren(h("div.lh-empty", { role: "alert" }, h("h1", {}, "The books cannot be shown"),
+    h("p", {}, error.message), h("button", { type: "button", onclick: again }, "Try again")));
+}
+
+/** What appears beside the pointer: `on(picture, text)`, text(element) gives its lines. */
+function tooltip(page) {
+  const element = h("div.lh-tip", { role: "tooltip", hidden: true });
+  const hide = () => { element.hidden = true; };
+  const on = (picture, text) => {
+    picture.addEventListener("mouseover", ({ target }) => {
+      const lines = text(target);
+      if (!lines) { hide(); return; }
+      element.replaceChildren(...lines.filter(Boolean));
+      element.hidden = false;
+      const cell = target.getBoundingClientRect(), box = element.getBoundingClientRect();
+      const left = Math.min(Math.max(8, cell.left + cell.width / 2 - box.width / 2),
+        document.documentElement.clientWidth - box.width - 8);
+      const above = cell.top - box.height - 8;
+      element.style.left = `${left}px`;
+      element.style.top = `${above > 8 ? above : cell.bottom + 8}px`;
+    });
+    picture.addEventListener("mouseleave", hide);
+  };
+  page.addEventListener("scroll", hide, { passive: true });
+  return { element, on };
+}

@@ -21,7 +21,7 @@ from extract.sources import accounts, all_sources, get
 from extract.warehouse import open_warehouse, var_dir, warehouse_path
 
 WAREHOUSE_POOL = "warehouse"
-DAG_IDS = ("sync", "history", "replay")
+DAG_IDS = ("sync", "history", "replay", "weekly_refresh")
 
 # Params of every DAG that fetches; empty means: the run's own data interval.
 PARAMS = {

@@ -148,6 +148,20 @@ def rebuild(var: Path, *, batches: Iterable[str] = (), who: str = "rebuild",
     return rebuilt
 
 
+def record(con, run_id: str, rebuilt: Rebuilt) -> None:
+    """The comparison as critical expectations of the run in ops.checkpoints: none may fail."""
+    wrong = {one.table: str(one) for one in rebuilt.differences}
+    con.execute("BEGIN")
+    con.execute("DELETE FROM ops.checkpoints WHERE run_id = ? AND checkpoint = ?", [run_id, FOLDER])
+    for table, rows in rebuilt.rows.items():
+        con.execute("INSERT INTO ops.checkpoints BY NAME SELECT ? AS run_id, ? AS checkpoint, "
+                    "? AS expectation, 'critical' AS severity, ? AS success, ? AS observed, "
+                    "(now() AT TIME ZONE 'UTC')::TIMESTAMP AS checked_at",
+                    [run_id, FOLDER, f"{table} equals its rebuild from raw", table not in wrong,
+                     wrong.get(table, f"{rows:,} rows")])
+    con.execute("COMMIT")
+
+
 def _copy(warehouse: Path, draft: Path, who: str, wait_s: float) -> float:
     """The warehouse's file as it stands between two writers; the seconds it was held."""
     draft.parent.mkdir(parents=True)
@@ -251,7 +265,7 @@ def _opened(path: Path) -> Iterator:
 
 def _compare(draft: Path, left_out: set[date], versions: dict[str, str]
              ) -> tuple[dict[str, int], list[Difference], tuple[str, ...]]:
-    """Rows compared by table, the differences, and models that production has another version of."""
+    """Rows compared by table, the differences, and the models whose version is another one."""
     rows, differing, found = {}, {}, []
     with _opened(draft) as con:
         con.execute("CREATE SCHEMA rebuilt")

@@ -129,6 +129,33 @@ def _first_of_month(moment: datetime) -> datetime:
     return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
+def expected(
+    con, source: Source, fetches: Iterable[Job], units: Mapping[str, int]
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """(source, account) → calls and units that these fetches of a source will take, at `units` by
+    endpoint: what they read is covered, so its rows can be counted.
+    """
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for job in fetches:
+        key = (job.source, job.account)
+        (now,) = con.execute("SELECT max(read_at) FROM ops.coverage WHERE source = ? AND "
+                             "account = ?", key).fetchone()
+
+        def rows(dataset: str, interval: Interval, column: str | None = None):
+            counts = [count for (count,) in con.execute(
+                f"SELECT count(*) FROM raw.{dataset} WHERE source = ? AND account = ? AND "
+                f"ts >= '{interval.start}'::TIMESTAMPTZ::TIMESTAMP AND "
+                f"ts < '{interval.end}'::TIMESTAMPTZ::TIMESTAMP "
+                + (f"GROUP BY {column}" if column else ""), key).fetchall()]
+            return counts if column else counts[0]
+
+        calls = source.expected(job, rows, utc(now)) if source.expected else {"": 1}
+        before = found.get(key, (0, 0))
+        found[key] = (before[0] + sum(calls.values()),
+                      before[1] + sum(units.get(e, 0) * n for e, n in calls.items()))
+    return found
+
+
 def _fetches(source: Source, parts: list[Part]) -> list[Interval]:
     """Neighbouring parts together, up to ROWS_A_JOB; all in one where the API cannot seek."""
     if not source.monthly:
@@ -145,11 +172,13 @@ def _fetches(source: Source, parts: list[Part]) -> list[Interval]:
     return spans
 
 
-def record(con, run_id: str, scope: str, expected: Mapping[tuple[str, str], tuple[int, int]]
-           ) -> Found:
+def record(
+    con, run_id: str, scope: str | Interval,
+    estimated: Mapping[tuple[str, str], tuple[int, int]],
+) -> Found:
     """Write what the run `run_id` read and found into ops.refreshes, once; and tell it.
 
-    `expected`: (source, account) → calls and units estimated beforehand. Whichever load took the
+    `estimated`: (source, account) → calls and units, beforehand. Whichever load took the
     run's files from the landing, its batches name the run.
     """
     spans: dict[tuple[str, str, str], list[Interval]] = defaultdict(list)
@@ -170,14 +199,16 @@ def record(con, run_id: str, scope: str, expected: Mapping[tuple[str, str], tupl
     rows, told = [], set()
     accounts = {(row["source"], row["account"]) for row in counted}
     # Nothing was read whole, but it was paid for.
-    for source, account in sorted((spent.keys() | expected.keys()) - accounts):
+    for source, account in sorted((spent.keys() | estimated.keys()) - accounts):
         counted.append({"source": source, "account": account, "dataset": "", "start_ts": None,
                         "end_ts": None, **dict.fromkeys(_COUNTS, 0)})
     for row in counted:
         who = (row["source"], row["account"])
-        cost = (0, 0, 0, 0) if who in told else (*spent.get(who, (0, 0)), *expected.get(who, (0, 0)))
+        cost = (0, 0, 0, 0)
+        if who not in told:
+            cost = (*spent.get(who, (0, 0)), *estimated.get(who, (0, 0)))
         told.add(who)
-        rows.append({"run_id": run_id, "scope": scope, **row, **dict(zip(_COSTS, cost))})
+        rows.append({"run_id": run_id, "scope": str(scope), **row, **dict(zip(_COSTS, cost))})
     _write(con, run_id, rows)
     every = [one for read in spans.values() for one in read]
     whole = Interval(min(s.start for s in every), max(s.end for s in every)) if every else None
@@ -218,14 +249,13 @@ def _judge(con, dataset: Dataset, run_id: str, source: str, account: str, span: 
     counts = {"rows_new": new, "rows_changed": changed,
               "rows_vanished": found.get("vanished", 0), "rows_removed": removed,
               "rows_same": live - new - changed}
-    days = LONGEST_TAIL.days
+    late = f"verdict = 'new' AND first_seen_at - ts > INTERVAL {LONGEST_TAIL.days} DAY"
 
     def listed(column: str, where: str) -> list[tuple]:
         return [(dataset.name, account, *row) for row in con.execute(
             f"SELECT key, ts, {column} FROM met WHERE {where} ORDER BY ts LIMIT {TOLD}").fetchall()]
 
-    return (counts,
-            listed("first_seen_at", f"verdict = 'new' AND first_seen_at - ts > INTERVAL {days} DAY"),
+    return (counts, listed("first_seen_at", late),
             listed("vanished_at", "verdict = 'vanished'"))
 
 

@@ -77,7 +77,7 @@ def parsed(tmp_path_factory):
                SYNC_START_DATE="2026-01-31T06:00:00Z", RETRY_DELAY_S="3")
 
 
-@pytest.fixture(scope="module", params=["sync", "history"])
+@pytest.fixture(scope="module", params=["sync", "history", "weekly_refresh"])
 def tasks(parsed, request):
     return parsed["dags"][request.param]["tasks"]
 
@@ -97,8 +97,8 @@ def test_the_folder_parses_into_the_dags_that_are_mirrored(parsed):
     for name, dag in parsed["dags"].items():
         assert dag["doc"] and dag["doc"].startswith(f"### {name}"), "its docstring is its page"
         assert not dag["catchup"] and dag["active"] == 1
-        assert dag["params"] == ([] if name == "replay" else
-                                 ["interval_end", "interval_start", "refetch"])
+        assert dag["params"] == sorted({"replay": []}.get(name, [
+            "interval_end", "interval_start", "scope" if name == "weekly_refresh" else "refetch"]))
 
 
 def test_sync_has_explicit_six_hour_intervals(parsed):
@@ -110,13 +110,32 @@ def test_sync_has_explicit_six_hour_intervals(parsed):
     assert parsed["dags"]["history"]["timetable"] == "NullTimetable"
 
 
+def test_weekly_refresh_runs_on_sundays_at_two(parsed):
+    weekly = parsed["dags"]["weekly_refresh"]
+    assert (weekly["timetable"], weekly["cron"], weekly["zone"]) == (
+        "CronDataIntervalTimetable", "0 2 * * 0", "UTC")
+    assert weekly["start"] == "2026-01-31T06:00:00+00:00"
+
+
+def test_weekly_refresh_tells_what_it_found_and_compares_before_it_publishes(parsed):
+    tasks = parsed["dags"]["weekly_refresh"]["tasks"]
+    assert tasks["report"]["upstream"] == ["load"] and tasks["report"]["rule"] == "all_done"
+    assert tasks["transform"]["upstream"] == ["report"], "what was found is written with the rows"
+    assert tasks["rebuild"]["upstream"] == ["check"] and tasks["rebuild"]["rule"] == "all_success"
+    assert tasks["check"]["interval"] == {
+        name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
+
+
 def test_whoever_opens_the_warehouse_takes_its_slot_and_a_fetch_its_connections(tasks):
     pools = {name: task["pool"] for name, task in tasks.items() if task["kind"] != "EmptyOperator"}
     fetches = {f"fetch_{connection}": pool for connection, pool in CONNECTIONS.items()}
+    # It holds the warehouse only while the file is copied, and takes its turn at the lock.
+    fetches |= {name: "default_pool" for name in pools if name == "rebuild"}
     assert pools == fetches | dict.fromkeys(set(pools) - set(fetches), "warehouse")
     assert {t["kind"] for t in tasks.values()} <= {
         "PlanOperator", "FetchOperator", "LoadOperator", "TransformOperator", "CheckOperator",
-        "PublishOperator", "MirrorOperator", "EmptyOperator"}, "which pool takes this kind of task?"
+        "PublishOperator", "MirrorOperator", "EmptyOperator", "RefreshPlanOperator",
+        "RefreshReportOperator", "RebuildOperator"}, "which pool takes this kind of task?"
 
 
 def test_every_task_is_tried_again(tasks):
@@ -125,10 +144,12 @@ def test_every_task_is_tried_again(tasks):
 
 def test_every_task_that_needs_an_interval_gets_the_runs_own(tasks):
     needing = {name: task for name, task in tasks.items()
-               if task["kind"] in ("PlanOperator", "CheckOperator")}
-    assert len(needing) == len(CONNECTIONS) + 1
+               if task["kind"] in ("PlanOperator", "CheckOperator", "RefreshReportOperator")}
+    plans = sum(task["kind"] == "PlanOperator" for task in tasks.values())
+    assert plans == (0 if "report" in tasks else len(CONNECTIONS))
+    assert len(needing) == plans + 1 + ("report" in tasks)
     for name, task in needing.items():
-        assert task["interval"] == INTERVAL, name
+        assert task["interval"] == INTERVAL or (name == "check" and "report" in tasks), name
         assert set(INTERVAL) <= set(task["templates"]), f"{name} would see the braces"
 
 
@@ -140,7 +161,8 @@ def test_a_failure_cannot_look_like_success(tasks):
     assert mirror["downstream"] == [] and complete["downstream"] == ["mirror"]
     assert set(mirror["upstream"]) == {
         name for name, task in tasks.items() if task["pool"] == "warehouse"
-        and name != "mirror" and task["kind"] != "PlanOperator"} | {"complete"}
+        and name != "mirror" and not task["kind"].endswith("PlanOperator")} | {"complete"} | (
+            {"rebuild"} & set(tasks))
     leaves = [name for name, task in tasks.items() if set(task["downstream"]) <= {"mirror"}
               and not task["teardown"]]
     assert leaves == ["complete"]
@@ -157,7 +179,7 @@ def test_a_failed_source_does_not_keep_the_others_from_arriving(tasks):
 
 
 def test_nothing_is_published_before_the_check_has_passed(tasks):
-    assert tasks["publish"]["upstream"] == ["check"]
+    assert set(tasks["publish"]["upstream"]) == {"check", "rebuild"} & set(tasks)
     assert tasks["publish"]["rule"] == "all_success" and tasks["publish"]["pool"] == "warehouse"
 
 

@@ -1,0 +1,44 @@
+"""### weekly_refresh: is what we know still what the vendors say, and curated what raw gives?
+
+Sundays at 02:00 UTC. Nothing is wiped: a part of the history is **read again**, also where it is
+covered, and what the vendor tells differently by now is loaded like any other row. **report** says
+how many rows are new, changed, vanished and the same (`ops.refreshes`), lists those that vanished,
+and warns of new ones: they came later than any tail reached. **rebuild** builds curated from raw a
+second time, aside, and compares it with production row by row; a difference fails the run, naming
+table, day, key and both values.
+
+`scope`: **quarter** (default) is the fourth part of an account's months that was read longest ago,
+by `ops.coverage`: in four weeks every month has been read. An API that cannot seek (Coinbase) is
+read whole, every fourth week. **full** is everything. Or give `interval_start` and `interval_end`.
+Only what is covered is read; holes are the sync's.
+
+What it costs is estimated in the log of the plan, and counted in `ops.refreshes`. Against a full
+refresh a day, reading everything once a week caps the savings at 1 - 1/7 = 86 %, a quarter of it
+at 1 - 1/28 = 96 %.
+"""
+
+import os
+from datetime import datetime, timedelta, timezone
+
+import jinja2
+from airflow.sdk import DAG, CronDataIntervalTimetable
+
+from extract.refresh_operators import PARAMS, refresh_pipeline
+
+with DAG(
+    "weekly_refresh",
+    doc_md=__doc__,
+    schedule=CronDataIntervalTimetable("0 2 * * 0", timezone="UTC"),
+    start_date=datetime.fromisoformat(
+        os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(tzinfo=timezone.utc),
+    catchup=False,
+    max_active_runs=1,
+    params=PARAMS,
+    template_undefined=jinja2.Undefined,
+    default_args={
+        "retries": 2, "retry_exponential_backoff": True,
+        "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
+    },
+    tags=["ledgerhouse"],
+):
+    refresh_pipeline()

@@ -1,0 +1,236 @@
+"""The weekly refresh as Airflow operators: plan, report and rebuild; the rest is the sync's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator, Param
+from airflow.sdk.exceptions import AirflowFailException
+
+from extract.attempts import attempt
+from extract.operators import (
+    WAREHOUSE_POOL, FetchOperator, LoadOperator, _facts, _who, accounts_file, believe,
+    resolve_interval,
+)
+from extract.source import Interval, iso
+from extract.sources import accounts, all_sources
+from extract.warehouse import open_warehouse, var_dir
+
+PARAMS = {
+    "scope": Param("quarter", enum=["quarter", "full"], description="quarter: the fourth part of "
+                   "the history that was read longest ago; full: all of it"),
+    "interval_start": Param(None, type=["null", "string"],
+                            description="read this instead: start, UTC, included"),
+    "interval_end": Param(None, type=["null", "string"], description="end, UTC, excluded"),
+}
+
+
+def scope_of(params: dict[str, Any]) -> str | Interval:
+    """What the params ask for; AirflowFailException where an interval is half given or wrong."""
+    if params.get("interval_start") or params.get("interval_end"):
+        try:
+            return resolve_interval(params, "", "")
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
+    return params.get("scope") or "quarter"
+
+
+class RefreshPlanOperator(BaseOperator):
+    """What of one connection's accounts is read again, and what that will cost; see refresh.
+
+    Returns a list of kwargs for FetchOperator; pushes the estimate as the XCom `estimate`, a list
+    of [source, account, calls, units].
+    """
+
+    def __init__(self, *, connection: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.connection = connection
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        from extract import refresh
+
+        scope, sources = scope_of(context["params"]), all_sources()
+        mine = [a for a in accounts(accounts_file()) if a.connection == self.connection]
+        estimate: dict[tuple[str, str], tuple[int, int]] = {}
+        with attempt(var_dir() / "attempts", _facts(context)) as outcome, \
+                open_warehouse(who=_who(context)) as con:
+            jobs = refresh.jobs(con, sources, mine, scope)
+            for name in {job.source for job in jobs}:
+                estimate |= refresh.expected(con, sources[name],
+                                             [job for job in jobs if job.source == name],
+                                             self._prices(sources[name]))
+            outcome["rows"] = len(jobs)
+        for job in jobs:
+            self.log.info("%s %s: %s", job.source, job.account, job.interval)
+        for (source, account), (calls, units) in sorted(estimate.items()):
+            self.log.info("%s %s: about %d calls, %d units", source, account, calls, units)
+        if not jobs:
+            self.log.info("nothing of connection %s is due: see docs of the DAG for what is",
+                          self.connection)
+        context["ti"].xcom_push(key="estimate", value=[
+            [*account, *cost] for account, cost in sorted(estimate.items())])
+        return [job.as_dict() for job in jobs]
+
+    def _prices(self, source: Any) -> dict[str, int]:
+        """Units by endpoint, as the Connection has them; where it cannot be opened, as assumed."""
+        from extract.client import Fatal
+        from extract.hooks import SourceHook
+
+        try:
+            return SourceHook(self.connection).open(source)[1]
+        except Fatal:
+            return dict(source.units)  # the fetch will say why
+
+
+class RefreshReportOperator(BaseOperator):
+    """What the refresh found: into ops.refreshes, and as a table into the log.
+
+    Returns the interval that was read, for the checks: where none was, the run's own.
+    """
+
+    template_fields: Sequence[str] = ("interval_start", "interval_end")
+
+    def __init__(self, *, plans: Sequence[str], interval_start: str, interval_end: str,
+                 **kwargs: Any):
+        super().__init__(**kwargs)
+        self.plans = list(plans)
+        self.interval_start, self.interval_end = interval_start, interval_end
+
+    def execute(self, context: Any) -> dict[str, str]:
+        from extract import refresh
+
+        ti, scope = context["ti"], scope_of(context["params"])
+        estimate = {(source, account): (calls, units) for plan in self.plans
+                    for source, account, calls, units in
+                    ti.xcom_pull(task_ids=plan, key="estimate") or []}
+        with attempt(var_dir() / "attempts", _facts(context)) as outcome, \
+                open_warehouse(who=_who(context)) as con:
+            found = refresh.record(con, ti.run_id, scope, estimate)
+            outcome["rows"] = len(found.rows)
+            read = found.read
+            if read is None:
+                (end,) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchone()
+                read = Interval(end - refresh.WEEK, end) if end else resolve_interval(
+                    {}, self.interval_start, self.interval_end)
+        self.log.info("read again (%s):\n%s", scope, table(found.rows))
+        if found.late:
+            self.log.warning(
+                "%d rows are new in settled time: they came later than any tail reached (first "
+                "seen is when they were met). The first:\n%s", found.total("rows_new"),
+                _listed(found.late, "first seen"))
+        if found.vanished:
+            self.log.warning("%d rows have vanished at the vendor; they are kept, marked, and out "
+                             "of the balances. The first:\n%s", found.total("rows_vanished"),
+                             _listed(found.vanished, "gone"))
+        return {"interval_start": iso(read.start), "interval_end": iso(read.end)}
+
+
+class RebuildOperator(BaseOperator):
+    """Build curated again from raw, aside, and compare; fails where production differs.
+
+    It takes its turn at the warehouse's lock, and holds it only while the file is copied: no slot
+    of the pool, so syncs go on meanwhile.
+    """
+
+    def __init__(self, *, transform: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.transform = transform
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        from extract import rebuild
+
+        done, run_id = context["ti"].xcom_pull(task_ids=self.transform) or {}, context["ti"].run_id
+        failure = ""
+        with attempt(var_dir() / "attempts", _facts(context)) as outcome:
+            try:
+                rebuilt = rebuild.rebuild(var_dir(), batches=done.get("batches", []),
+                                          who=_who(context))
+            except rebuild.NoRoom as error:
+                raise AirflowFailException(str(error)) from None
+            except rebuild.NotEqual as error:
+                failure, rebuilt = str(error), error.rebuilt
+            with open_warehouse(who=_who(context)) as con:
+                rebuild.record(con, run_id, rebuilt)
+            outcome["rows"] = sum(rebuilt.rows.values())
+            if failure:
+                raise AirflowFailException(
+                    f"curated is not what its raw rows give: {failure} Nothing of this run is "
+                    "published. `make replay` builds everything again; see extract/rebuild.py")
+        if rebuilt.left_out:
+            self.log.info("%d days were loaded by others meanwhile and left out, from %s to %s",
+                          len(rebuilt.left_out), rebuilt.left_out[0], rebuilt.left_out[-1])
+        return {"rows": rebuilt.rows, "seconds": round(rebuilt.seconds, 1),
+                "held_s": round(rebuilt.held_s, 2), "bytes": rebuilt.bytes}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows of ops.refreshes as a table of text, with a line of sums."""
+    heads = {"source": "source", "account": "account", "dataset": "dataset", "start_ts": "from",
+             "end_ts": "to", "rows_new": "new", "rows_changed": "changed",
+             "rows_vanished": "vanished", "rows_removed": "removed", "rows_same": "same",
+             "calls": "calls", "estimated_calls": "of about", "units": "units",
+             "estimated_units": "of about"}
+    counts = [name for name in heads if name.startswith(("rows_", "estimated_"))
+              or name in ("calls", "units")]
+    lines = [[f"{row[n]:%Y-%m-%d}" if n.endswith("_ts") and row[n] else
+              f"{row[n]:,}" if n in counts else str(row[n] or "") for n in heads] for row in rows]
+    lines.append([f"{sum(row[n] for row in rows):,}" if n in counts else "" for n in heads])
+    return _text([*heads.values()], lines, right={*range(5, len(heads))})
+
+
+def _listed(rows: Sequence[tuple], met: str) -> str:
+    return _text(["dataset", "account", "key", "happened", met],
+                 [[str(value) for value in row] for row in rows])
+
+
+def _text(heads: Sequence[str], lines: Sequence[Sequence[str]], right: set[int] = frozenset()
+          ) -> str:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=SIMPLE)
+    for number, head in enumerate(heads):
+        drawn.add_column(head, justify="right" if number in right else "left", overflow="fold",
+                         no_wrap=True)
+    for line in lines:
+        drawn.add_row(*line)
+    screen = Console(width=1000, color_system=None)
+    with screen.capture() as captured:
+        screen.print(drawn)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines() if line.strip())
+
+
+def refresh_pipeline() -> None:
+    """The tasks of a refresh, inside a DAG: as a sync's, with the report before the models and the
+    rebuild before publishing."""
+    from airflow.providers.standard.operators.empty import EmptyOperator
+
+    load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
+    complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
+    plans = []
+    for connection, pool in {a.connection: a.pool for a in accounts(accounts_file())}.items():
+        plan = RefreshPlanOperator(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL,
+                                   connection=connection)
+        fetch = FetchOperator.partial(task_id=f"fetch_{connection}", pool=pool).expand_kwargs(
+            plan.output)
+        fetch >> [load, complete]
+        plans.append(plan.task_id)
+    report = RefreshReportOperator(
+        task_id="report", pool=WAREHOUSE_POOL, trigger_rule="all_done", plans=plans,
+        interval_start="{{ data_interval_start }}", interval_end="{{ data_interval_end }}")
+    load >> [report, complete]
+    believe(report, complete)
+    check, publish, mirror = (complete.dag.get_task(name)
+                              for name in ("check", "publish", "mirror"))
+    # Where no day was touched: what was read, not the week that has passed.
+    for name in ("interval_start", "interval_end"):
+        setattr(check, name, f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}")
+    rebuild = RebuildOperator(task_id="rebuild", transform="transform")
+    check >> rebuild >> publish
+    [load, rebuild] >> mirror
+
+
+__all__ = ["PARAMS", "RebuildOperator", "RefreshPlanOperator", "RefreshReportOperator",
+           "refresh_pipeline"]

@@ -25,6 +25,7 @@ from uuid import uuid4
 
 from extract.pacing import Bucket, Pacing, Window
 from extract.source import UTC, Rate, utc
+from extract.strike import strike
 
 log = logging.getLogger(__name__)
 
@@ -201,10 +202,8 @@ class Client:
         return min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
     def _clean(self, error: Exception) -> str:
-        text = " ".join(str(error).split())[:500]
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return text
+        # Struck out before the text is cut or its line ends go: half a secret is one, too.
+        return strike(" ".join(strike(str(error), self._secrets).split()), self._secrets)[:500]
 
     def _explained(self, error: ExtractError, endpoint: str, attempt: int) -> ExtractError:
         error.args = (

@@ -2,36 +2,133 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from airflow.sdk import BaseHook
+from airflow.sdk._shared.secrets_masker import redact
+from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 
-from extract.client import Fatal
-from extract.source import Source
+from extract import outcome
+from extract.client import Client, ExtractError, Fatal
+from extract.provider import hook_class
+from extract.source import Form, Source
+from extract.sources import get, names
+from extract.strike import strike
+
+TEST_TRIES = 3  # somebody waits for the answer
 
 
 class SourceHook(BaseHook):
-    """Opens a source's API with the host, login, password and extra of one Connection."""
+    """Opens a source's API with the host, login, password and extra of one Connection.
+
+    Each source has a connection type of its name and a subclass of this, `CoinbaseHook` for
+    "coinbase", made when Airflow asks for it (`__getattr__` below): none is written by hand.
+    """
+
+    conn_name_attr = "connection_id"
+    conn_type = hook_name = default_conn_name = ""
 
     def __init__(self, connection_id: str):
         super().__init__()
         self.connection_id = connection_id
+        self.where, self.host = f"the Airflow Connection {connection_id!r}", "the host"
 
     def open(self, source: Source) -> tuple[Any, dict[str, int], tuple[str, ...]]:
         """The source's API object, its unit prices, and the secrets to keep out of texts.
 
         `units` in the extra, {endpoint: units}, replaces the source's assumed prices.
-        Raises Fatal where the Connection has no host or no password.
+        Raises Fatal where there is no such Connection, or it lacks a field or is another type's.
         """
-        connection = self.get_connection(self.connection_id)
-        for field in ("host", "password"):
-            if not getattr(connection, field):
-                raise Fatal(f"the Airflow Connection {self.connection_id!r} has no {field}; "
-                            f"{source.name} needs one (see .env.example)")
-        extra = connection.extra_dejson
-        api = source.connect(host=connection.host, login=connection.login or "",
-                             password=connection.password, extra=extra)
-        return api, {**source.units, **extra.get("units", {})}, (connection.password,)
+        form, title = source.form, source.form.title or source.name
+        try:
+            connection = self.get_connection(self.connection_id)
+        except AirflowNotFoundException:
+            raise Fatal(
+                f"Airflow has no Connection {self.connection_id!r}, which accounts.toml names: make "
+                f"it (Admin, Connections; type {title}), or set AIRFLOW_CONN_"
+                f"{self.connection_id.upper()} (see .env.example), or mend the name") from None
+        extra, secrets = _extra(connection), [connection.password or ""]
+        secrets += _secrets(extra, form)
+        for secret in secrets:
+            for line in {secret, *secret.replace("\\n", "\n").splitlines()}:
+                if "-----" not in line or line == secret:
+                    mask_secret(line)
+        if connection.conn_type != source.name and connection.conn_type in names():
+            raise Fatal(f"{self.where} is of the type {connection.conn_type}, and {source.name} is "
+                        "to be opened with it: mend accounts.toml, or the Connection")
+        self.host = (connection.host or "").strip()
+        needed = {"host": "host", "password": form.password} | (
+            {"login": form.login} if form.login else {})
+        missing = [label if label == name else f"{label} ({name})" for name, label in needed.items()
+                   if not (getattr(connection, name) or "").strip()]
+        missing += [f"{label} ({name} in the extra)" for name, label in form.secrets.items()
+                    if not extra.get(name)]
+        if missing:
+            raise Fatal(f"{self.where} has no {' and no '.join(missing)}; {title} needs it"
+                        + (f" (its host is {form.host})" if "host" in missing and form.host else ""))
+        if not self.host.startswith(("https://", "http://")):
+            raise Fatal(f"the host of {self.where} is {self.host!r}; write it with https://, like "
+                        f"{form.host or 'https://api.example.com'}")
+        try:
+            api = source.connect(host=self.host, login=connection.login or "",
+                                 password=connection.password, extra=extra)
+        except Fatal as error:
+            raise Fatal(f"{self.where}: {error}") from None
+        return api, {**source.units, **extra.get("units", {})}, tuple(filter(None, secrets))
+
+    def told(self, error: ExtractError, source: Source) -> str:
+        """What an error means to whom the Connection belongs; the Test button says the same."""
+        return outcome.told(error, source, self.host, self.where)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """The Test button: one call of the real client, at most TEST_TRIES times. (ok, words)"""
+        source, secrets = get(self.conn_type), ()
+        self.where = "this Connection"  # Airflow tests a copy, under a name nobody knows
+        try:
+            api, units, secrets = self.open(source)
+            client = Client(source.name, "of this Connection", rates=source.rates, units=units,
+                            secrets=secrets, tries=TEST_TRIES)
+            seen = source.look(client, api) if source.look else "was not asked: it has no look()"
+        except ExtractError as error:
+            return False, strike(self.told(error, source), secrets)
+        except Exception as error:  # the form must answer, and its text must hold no secret
+            return False, strike(f"{type(error).__name__}: {error}", secrets)
+        return True, strike(
+            f"OK: {source.form.title or source.name} {seen}. The test made {client.calls} "
+            f"call{'s' * (client.calls != 1)} and spent {client.units_spent} units", secrets)
+
+
+def _extra(connection: Any) -> dict[str, Any]:
+    """The extra as an object; Fatal where it is none (the text itself is not shown)."""
+    try:
+        extra = json.loads(connection.extra or "{}")
+    except ValueError:
+        extra = None
+    if not isinstance(extra, dict) or not isinstance(extra.get("units", {}), dict):
+        raise Fatal('the extra of the Connection must be a JSON object, such as {"units": '
+                    '{"/v1/user/all_history_list": 20}}')
+    return extra
+
+
+def _secrets(extra: dict[str, Any], form: Form) -> list[str]:
+    """Texts of the extra that the form, or Airflow by their names, holds for secret."""
+    named = {name: value for name, value in extra.items() if isinstance(value, str)}
+    return [value for name, value in named.items()
+            if name in form.secrets or redact({name: value}) != {name: value}]
+
+
+def __getattr__(name: str) -> type[SourceHook]:
+    """The hook class of a source, by its name in the provider's info."""
+    for source in names():
+        if name == hook_class(source):
+            form = get(source).form
+            globals()[name] = made = type(name, (SourceHook,), {
+                "conn_type": source, "hook_name": form.title or source, "__module__": __name__,
+                "default_conn_name": source})
+            return made
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class AirflowHook(BaseHook):
@@ -43,6 +140,20 @@ class AirflowHook(BaseHook):
 
     def get(self, path: str) -> dict[str, Any]:
         """Parsed JSON of a REST path. Raises LookupError for what is not there."""
+        return self._ask("GET", path)
+
+    def ensure_pool(self, name: str, description: str) -> bool:
+        """Make a pool of one slot where there is none; whether it was made."""
+        path = "/api/v2/pools"
+        try:
+            self.get(f"{path}/{name}")
+            return False
+        except LookupError:
+            self._ask("POST", path, {"name": name, "slots": 1, "description": description,
+                                     "include_deferred": False})
+            return True
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         import requests
 
         connection = self.get_connection(self.connection_id)
@@ -54,7 +165,7 @@ class AirflowHook(BaseHook):
                 json={"username": connection.login, "password": connection.password})
             token.raise_for_status()
             self._session.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
-        answer = self._session.get(host + path, timeout=30)
+        answer = self._session.request(method, host + path, json=body, timeout=30)
         if answer.status_code == 404:
             raise LookupError(path)
         answer.raise_for_status()

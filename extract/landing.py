@@ -19,6 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from extract.source import Fetched, Job, iso, utc
+from extract.strike import strike
 
 LEVEL = 6  # zstd: 3 costs 12 % more bytes, 12 costs three times the CPU (debank pages)
 
@@ -78,8 +79,8 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
 
 
 def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
-    for secret in filter(None, secrets):
-        record = {name: value.replace(secret, "***") if isinstance(value, str) else value
+    if secrets:
+        record = {name: strike(value, secrets) if isinstance(value, str) else value
                   for name, value in record.items()}
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 

@@ -15,9 +15,9 @@ from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from extract.attempts import attempt
-from extract.client import Client, Fatal, UnitsExhausted
+from extract.client import Client, ExtractError, Fatal, UnitsExhausted
 from extract.source import Interval, Job
-from extract.sources import accounts, all_sources, get
+from extract.sources import all_sources, get, read_accounts
 from extract.warehouse import open_warehouse, var_dir, warehouse_path
 
 WAREHOUSE_POOL = "warehouse"
@@ -103,7 +103,8 @@ class PlanOperator(BaseOperator):
             # Holes that failed runs or downtime left are closed by this run.
             start = Interval(self.history_start, interval.end).start
             requested = Interval(min(start, interval.start), interval.end)
-        mine = [a for a in accounts(accounts_file()) if a.connection == self.connection]
+        listed, _ = read_accounts(accounts_file())
+        mine = [a for a in listed if a.connection == self.connection]
         with attempt(var_dir() / "attempts", _facts(context)) as outcome, \
                 open_warehouse(who=_who(context)) as con:
             jobs = coverage.jobs(
@@ -115,7 +116,35 @@ class PlanOperator(BaseOperator):
                           job.tail)
         if not jobs:
             self.log.info("%s is covered: nothing to fetch", requested)
+        elif mine:
+            self._ensure_pool(mine[0].pool)
         return [job.as_dict() for job in jobs]
+
+    def _ensure_pool(self, pool: str) -> None:
+        """A connection added to accounts.toml since the start has no pool yet, and a task whose
+        pool is missing waits for ever, without a word."""
+        from extract.hooks import AirflowHook
+
+        try:
+            if AirflowHook().ensure_pool(pool, f"accounts of connection {self.connection} share "
+                                               "its rate limit"):
+                self.log.info("made the pool %s, with one slot", pool)
+        except Exception as error:
+            self.log.warning("could not look for the pool %s (%s): where it is missing, the "
+                             "fetches wait for it; make it with one slot", pool,
+                             type(error).__name__)
+
+
+class RefuseOperator(BaseOperator):
+    """Fails with what is wrong with an entry of accounts.toml, so that the run is not green; the
+    other accounts are synced all the same."""
+
+    def __init__(self, *, why: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.why = why
+
+    def execute(self, context: Any) -> None:
+        raise AirflowFailException(self.why)
 
 
 class FetchOperator(BaseOperator):
@@ -147,14 +176,17 @@ class FetchOperator(BaseOperator):
                  "interval_start": self.interval_start, "interval_end": self.interval_end}
         with attempt(var_dir() / "attempts", facts, **about) as outcome, \
                 call_log(var_dir() / "calls", facts) as record:
-            client, secrets = None, ()
+            client, secrets, hook = None, (), SourceHook(self.connection)
             try:
-                api, units, secrets = SourceHook(self.connection).open(source)
+                api, units, secrets = hook.open(source)
                 client = Client(job.source, job.account, rates=source.rates, units=units,
                                 record=record, secrets=secrets)
                 fetched = source.fetch(client, api, job)
-            except Fatal as error:
-                raise AirflowFailException(f"{type(error).__name__}: {error}") from None
+            except ExtractError as error:
+                words = f"{type(error).__name__}: {hook.told(error, source)}"
+                if isinstance(error, Fatal):
+                    raise AirflowFailException(words) from None
+                raise type(error)(words) from None
             finally:
                 outcome |= {"calls": client.calls if client else 0,
                             "units": client.units_spent if client else 0}
@@ -306,7 +338,10 @@ def pipeline(*, whole: bool) -> None:
                 "interval_end": "{{ data_interval_end }}"}
     load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
     complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
-    for connection, pool in {a.connection: a.pool for a in accounts(accounts_file())}.items():
+    listed, wrong = read_accounts(accounts_file())
+    for number, why in wrong.items():
+        RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0) >> complete
+    for connection, pool in {a.connection: a.pool for a in listed}.items():
         plan = PlanOperator(
             task_id=f"plan_{connection}", pool=WAREHOUSE_POOL, connection=connection,
             history_start="{{ var.value.start_ts }}", whole=whole, **interval)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,6 +15,9 @@ from extract.client import (
     TIMEOUT_S, Answer, ExtractError, Fatal, RateLimited, Retriable, asked_wait, failed,
     vendor_clock,
 )
+from extract.source import UTC
+
+SKEW_S = 60.0  # signed requests are good for two minutes by the vendor's clock
 
 
 def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) -> Answer:
@@ -76,11 +80,16 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
         found: ExtractError = RateLimited(text, asked_wait(headers))
         status = status or 429
     elif isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
-        found = Fatal(f"{text} — check the key in the Airflow Connection, and its permissions")
-        status = status or 401
-    elif (status or 0) >= 500 or "internal_server_error" in text or status is None and isinstance(
-            cause, requests.RequestException):
+        found = Fatal(text if status is None else f"HTTP {status}: {text}")
+        status = status or (403 if isinstance(error, ccxt.PermissionDenied) else 401)
+        skew = (vendor_clock(headers) - datetime.now(UTC)).total_seconds()
+        if abs(skew) > SKEW_S:
+            found.skew_s = skew
+    elif (status or 0) >= 500 or "internal_server_error" in text:
         found = Retriable(text)
+        status = status or 500
+    elif status is None and isinstance(cause, requests.RequestException):
+        found = Retriable(f"no answer: {type(cause).__name__}: {text}")
     elif isinstance(error, (ccxt.OperationFailed, ccxt.BadResponse)):
         found = Retriable(text)
     else:

@@ -68,6 +68,8 @@ def environment(
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "true",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{api}/execution/",
+        # The Test button: here the only user is the admin who may store keys anyway.
+        "AIRFLOW__CORE__TEST_CONNECTION": base.get("AIRFLOW__CORE__TEST_CONNECTION", "Enabled"),
         "AIRFLOW__CORE__FERNET_KEY": settings.secret("fernet"),
         "AIRFLOW__CORE__AUTH_MANAGER":
             "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",

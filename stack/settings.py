@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import socket
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -57,16 +56,16 @@ def connections(accounts: Path | None = None) -> list[str]:
     """The Airflow Connections the accounts use, each once, in the file's order.
 
     The file is `accounts`, else $LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project.
+    Raises SettingsError where it cannot be read at all.
     """
+    from extract.sources import read_accounts
+
     path = accounts or Path(os.environ.get("LEDGERHOUSE_ACCOUNTS") or PROJECT / "accounts.toml")
     try:
-        listed = tomllib.loads(path.read_text())["account"]
-        return list(dict.fromkeys(one["connection"] for one in listed))
-    except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(
-            f"{path.name} cannot be used ({error!r}); it needs an [[account]] block with "
-            "source, account and connection for every account"
-        ) from None
+        listed, _ = read_accounts(path)  # the DAGs tell which entries are wrong
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return list(dict.fromkeys(one.connection for one in listed))
 
 
 def free_port(preferred: int | None = None) -> int:

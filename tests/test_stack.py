@@ -79,9 +79,9 @@ def test_the_example_opens_the_sandbox_with_its_own_keys():
     port = values["SANDBOX_PORT"]
     coinbase = json.loads(values["AIRFLOW_CONN_COINBASE_MAIN"])
     debank = json.loads(values["AIRFLOW_CONN_DEBANK"])
-    assert coinbase == {"conn_type": "http", "host": f"http://127.0.0.1:{port}/coinbase",
+    assert coinbase == {"conn_type": "coinbase", "host": f"http://127.0.0.1:{port}/coinbase",
                         "login": KEY_NAME, "password": KEY_PEM}
-    assert debank == {"conn_type": "http", "host": f"http://127.0.0.1:{port}/debank",
+    assert debank == {"conn_type": "debank", "host": f"http://127.0.0.1:{port}/debank",
                       "login": "", "password": DEBANK_KEY}
 
 
@@ -140,7 +140,7 @@ def test_a_pool_with_one_slot_for_the_warehouse_and_for_each_connection():
 
 def test_a_broken_accounts_file_is_named(tmp_path):
     file = tmp_path / "accounts.toml"
-    file.write_text("[[account]]\nsource = 'debank'\n")
+    file.write_text("[account]\nsource = 'debank'\n")
     with pytest.raises(settings.SettingsError, match="accounts.toml"):
         settings.connections(file)
 

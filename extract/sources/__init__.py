@@ -15,6 +15,7 @@ from extract.datasets import DATASETS
 from extract.source import Source
 
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9._@:+-]{1,128}")
+CONNECTION_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # also the end of a task's and a pool's name
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Account:
 
 def names() -> list[str]:
     """Names of the sources in this folder, without importing them."""
-    return sorted(f.stem for f in Path(__file__).parent.glob("*.py") if f.stem != "__init__")
+    return sorted(f.stem for folder in __path__ for f in Path(folder).glob("*.py")
+                  if f.stem != "__init__")
 
 
 def get(name: str) -> Source:
@@ -52,32 +54,64 @@ def all_sources() -> dict[str, Source]:
     return {name: get(name) for name in names()}
 
 
-def accounts(file: str | Path) -> list[Account]:
-    """The accounts listed in a TOML file (see accounts.toml).
+def read_accounts(file: str | Path) -> tuple[list[Account], dict[int, str]]:
+    """The accounts a TOML file lists (see accounts.toml), and by their number in the file, from
+    1, what is wrong with the entries that cannot be used: the others can.
 
-    Raises ValueError naming the file and the entry when one is incomplete, unknown or double.
+    Raises ValueError where nothing can be told: no such file, no TOML, no [[account]].
     """
     try:
-        entries = tomllib.loads(Path(file).read_text()).get("account", [])
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        listed = tomllib.loads(Path(file).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"there is no {file}: copy accounts.toml of the project there, or let "
+                         "LEDGERHOUSE_ACCOUNTS name the file") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the accounts in {file}: {error}") from None
-    found: list[Account] = []
-    for number, entry in enumerate(entries, 1):
-        where = f"{file}, [[account]] number {number}"
-        if set(entry) != {"source", "account", "connection"}:
-            raise ValueError(f"{where} needs exactly source, account and connection; "
-                             f"it has {', '.join(sorted(entry)) or 'nothing'}")
-        if entry["source"] not in names():
-            raise ValueError(f"{where}: unknown source {entry['source']!r}; "
-                             f"known: {', '.join(names())}")
-        for field in ("account", "connection"):
-            if not ACCOUNT_NAME.fullmatch(str(entry[field])):
-                raise ValueError(f"{where}: {field} {entry[field]!r} may hold letters, digits "
-                                 "and ._@:+- only")
-        account = Account(**entry)
-        if any((a.source, a.account) == (account.source, account.account) for a in found):
-            raise ValueError(f"{where}: {account.source} {account.account} is listed twice")
-        found.append(account)
-    if not found:
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file} is not TOML: {error}. Texts stand in quotation marks, as in "
+                         'source = "debank"') from None
+    entries = listed.get("account", [])
+    if set(listed) - {"account"} or not isinstance(entries, list):
+        raise ValueError(f"{file} may hold [[account]] blocks only, with two brackets; it has "
+                         f"{', '.join(sorted(listed))}")
+    if not entries:
         raise ValueError(f"{file} lists no [[account]]; see accounts.toml in the project")
+    found: list[Account] = []
+    wrong: dict[int, str] = {}
+    for number, entry in enumerate(entries, 1):
+        if why := _wrong(entry, found):
+            wrong[number] = f"{file}, [[account]] number {number}: {why}"
+        else:
+            found.append(Account(**entry))
+    return found, wrong
+
+
+def _wrong(entry: dict, before: list[Account]) -> str | None:
+    """Why an entry cannot be used, or None; `before` are those above it."""
+    if not isinstance(entry, dict) or set(entry) != {"source", "account", "connection"}:
+        has = ", ".join(sorted(entry)) if entry and isinstance(entry, dict) else "nothing"
+        return f"it needs exactly source, account and connection; it has {has}"
+    if entry["source"] not in names():
+        return (f"unknown source {entry['source']!r}; known: {', '.join(names())}. A new one is "
+                "a file in extract/sources/")
+    for field, legal, signs in (("account", ACCOUNT_NAME, "._@:+-"),
+                                ("connection", CONNECTION_ID, "._-")):
+        if not isinstance(entry[field], str) or not legal.fullmatch(entry[field]):
+            return (f"{field} {entry[field]!r} may hold letters, digits and {signs} only, in "
+                    "quotation marks")
+    for other in before:
+        if (other.source, other.account) == (entry["source"], entry["account"]):
+            return (f"{other.source} {other.account} is listed twice (before with the connection "
+                    f"{other.connection}): remove one, or give it another name")
+        if other.connection == entry["connection"] and other.source != entry["source"]:
+            return (f"the connection {other.connection} is {other.source}'s above: a key opens "
+                    "one API, so name another")
+    return None
+
+
+def accounts(file: str | Path) -> list[Account]:
+    """The accounts of a file, all of them: ValueError also where an entry is wrong."""
+    found, wrong = read_accounts(file)
+    if wrong:
+        raise ValueError("; ".join(wrong.values()))
     return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from extract.client import (
@@ -62,12 +63,15 @@ def connect(*, host: str, password: str, **_: Any):
 
 def look(client: Client, session: Any) -> str:
     """The units left: one call, at no units."""
-    answer = _get(client, session, UNITS, {}, _no_balance, [])
-    return f"has {int(answer.data['balance']):,} units left"
+    left = _get(client, session, UNITS, {}, _no_balance, []).data["balance"]
+    if left <= 0:
+        raise UnitsExhausted("no units are left: buy more at cloud.debank.com")
+    return f"has {left:,.0f} units left"
 
 
 def _no_balance(data: Any) -> str | None:
-    return None if isinstance(data, dict) and "balance" in data else "no balance"
+    found = data.get("balance") if isinstance(data, dict) else None
+    return None if isinstance(found, (int, Decimal)) else "no balance"
 
 
 def fetch(client: Client, session: Any, job: Job) -> Fetched:

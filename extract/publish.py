@@ -19,7 +19,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from pathlib import Path
 from extract.books import BOOKS, File, Shape, build, durable, quoted, read
 from extract.source import UTC
 
+WRITERS = 4  # tables written at once
 GRACE = timedelta(hours=1)  # longer than the longest reader keeps one connection
 INEXACT = ("FLOAT", "DOUBLE", "HUGEINT", "UHUGEINT")  # Parquet gets a float of each of them
 FILE_NAME = re.compile(r"g(\d+)\.parquet")
@@ -68,6 +70,8 @@ TABLES = (
     Table("ops.sync_runs"),
     Table("ops.checkpoints", "checked_at", seen_by="run_id, checkpoint, expectation, checked_at"),
     Table("ops.api_calls", "called_at", seen_by="call_id"),
+    Table("ops.spending"),
+    Table("ops.budgets"),
 )
 
 
@@ -98,11 +102,12 @@ class Published:
 
 
 def publish(
-    con, root: Path, days: Iterable[date], *, run_id: str = "", full: bool = False,
-    now: datetime | None = None,
+    con, root: Path, days: Iterable[date] | Mapping[str, Iterable[date]], *, run_id: str = "",
+    full: bool = False, now: datetime | None = None,
 ) -> Published:
     """Publish the months of `days` from the warehouse `con`, whose lock the caller holds.
 
+    Where `days` are told by table, those of a table that is not named have not changed.
     `full` publishes every month, as do a first publish, damaged books, a rebuilt warehouse, and
     (its own months) a table whose model changed: needed only after days were changed by hand,
     without marks. `now` is naive UTC. Killed anywhere, the books are those of before or those of
@@ -118,11 +123,18 @@ def publish(
         partial.unlink()
     shapes, before, there = _shapes(con), read(root), _on_disk(root)
     generation = 1 + max([before.generation, *there.values()])  # a name is never used twice
-    touched = {day.replace(day=1) for day in days}
-    live = []
-    for table in TABLES:
+
+    def files_of(table: Table) -> list[File]:
+        mine = days.get(table.name, ()) if isinstance(days, Mapping) else days
+        touched = {day.replace(day=1) for day in mine}
         known = {f.month: f for f in before.files if f.table_name == table.name and not full}
-        live += _publish_table(con, root, table, shapes[table.name], known, touched, generation)
+        with con.cursor() as own:
+            own.execute("SET TimeZone = 'UTC'")
+            return _publish_table(own, root, table, shapes[table.name], known, touched, generation)
+
+    # A month is one row group, which DuckDB writes on one core.
+    with ThreadPoolExecutor(WRITERS) as pool:
+        live = [file for files in pool.map(files_of, TABLES) for file in files]
     fresh = [f for f in live if f.generation == generation]
     for folder in {(root / f.path).parent for f in fresh}:
         for each in (folder, folder.parent):

@@ -201,7 +201,7 @@ def _put_aside(draft: Path, batches: set[str]) -> tuple[set[date], dict[str, str
     with _opened(draft) as con:
         create_all(con)
         others = {batch for _, _, batch in _marks(con)} - batches
-        _, left_out = touched(con, others)
+        left_out = set().union(*touched(con, others)[1].values())
         con.execute("CREATE SCHEMA production")
         # A view over daily_flows: computed while that still has its name.
         running = [t for t in TABLES if t.running]

@@ -7,7 +7,7 @@ the same marks are met again and the same days are forgotten again. A plain run 
 kill between two "forgets" leaves days marked done and stale.
 
     transform(who="sync") -> Transformed     marks read, days reprocessed, models run
-    touched(con, batches)                    their marks again, and the days they reprocess
+    touched(con, batches)                    their marks again, and the days that changed by table
     consume(con, marks)                      after the checks have passed and the books are out
     plan_production(), sqlmesh_plan(args)    the versions of the models that production runs
 
@@ -133,11 +133,16 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
     )
 
 
-def touched(con, batches: Iterable[str]) -> tuple[tuple[Mark, ...], set[date]]:
-    """The marks of these batches, and every day whose rows their transform may have changed."""
+def touched(con, batches: Iterable[str]) -> tuple[tuple[Mark, ...], dict[str, set[date]]]:
+    """The marks of these batches, and by table the days whose rows their load and transform may
+    have changed."""
     wanted = set(batches)
     marks = tuple(mark for mark in _marks(con) if mark[2] in wanted)
-    return marks, set().union(*_days(con, marks).values())
+    days = _days(con, marks)
+    days["curated.daily_balances"] = days["curated.daily_flows"]
+    for dataset, day, _ in marks:
+        days.setdefault(f"raw.{dataset}", set()).add(day)
+    return marks, days
 
 
 def consume(con, marks: Iterable[Mark]) -> int:

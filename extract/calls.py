@@ -23,7 +23,7 @@ _COLUMNS = (
     "call_id VARCHAR, called_at VARCHAR, dag_id VARCHAR, run_id VARCHAR, task_id VARCHAR, "
     "map_index INTEGER, try_number INTEGER, source VARCHAR, account VARCHAR, endpoint VARCHAR, "
     "status INTEGER, duration_ms INTEGER, rows INTEGER, units INTEGER, units_left BIGINT, "
-    "error VARCHAR"
+    "error VARCHAR, answered_at VARCHAR"
 )
 
 
@@ -52,7 +52,8 @@ def load_calls(con, root: Path) -> int:
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in fields.items())
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE calls AS
-        SELECT * REPLACE (called_at::TIMESTAMPTZ::TIMESTAMP AS called_at)
+        SELECT * REPLACE (called_at::TIMESTAMPTZ::TIMESTAMP AS called_at,
+                          answered_at::TIMESTAMPTZ::TIMESTAMP AS answered_at)
         FROM read_json(?, format = 'newline_delimited', ignore_errors = true,
                        columns = {{{columns}}}) WHERE call_id IS NOT NULL""",
         [[str(f) for f in files]])

@@ -127,7 +127,8 @@ class Client:
                 self._sleep(wait)
             else:
                 self._log(endpoint, started, status=answer.status, rows=answer.rows,
-                          units=self._units.get(endpoint, 0), units_left=answer.units_left)
+                          units=self._units.get(endpoint, 0), units_left=answer.units_left,
+                          answered_at=answer.received_at)
                 return answer
         raise AssertionError("unreachable")
 
@@ -213,13 +214,15 @@ class Client:
         return error
 
     def _log(self, endpoint: str, started: float, *, status: int | None, rows: int | None = None,
-             units: int = 0, units_left: int | None = None, error: Exception | None = None) -> None:
+             units: int = 0, units_left: int | None = None, answered_at: datetime | None = None,
+             error: Exception | None = None) -> None:
         call = {
             "call_id": uuid4().hex, "called_at": datetime.now(UTC).isoformat(),
             "source": self.source, "account": self.account, "endpoint": endpoint,
             "status": status, "duration_ms": round((self._timer() - started) * 1000),
             "rows": rows, "units": units, "units_left": units_left,
             "error": self._clean(error) if error else None,
+            "answered_at": answered_at.isoformat() if answered_at else None,
         }
         with self._lock:
             self.calls += 1

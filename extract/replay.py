@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 FROM_LANDING = (*(d.table for d in DATASETS.values()), "raw.history", "ops.coverage",
                 "ops.batches", "ops.landed_files")
-CARRIED = ("ops.api_calls", "ops.sync_runs", "ops.checkpoints", "ops.refreshes")
+CARRIED = ("ops.api_calls", "ops.sync_runs", "ops.checkpoints", "ops.refreshes", "ops.budgets",
+           "ops.listings", "ops.account_units")
 SAY_EVERY_S = 2.0
 
 

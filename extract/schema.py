@@ -11,6 +11,7 @@ from functools import cache
 from extract.datasets import DATASETS, META
 from extract.history import CHANGES, as_of
 from extract.source import Dataset
+from extract.spending import statements
 
 OPS = """
 CREATE TABLE IF NOT EXISTS raw.history (
@@ -53,8 +54,10 @@ CREATE TABLE IF NOT EXISTS ops.api_calls (
     account VARCHAR NOT NULL, endpoint VARCHAR NOT NULL, status INTEGER,
     duration_ms INTEGER NOT NULL, rows INTEGER, units INTEGER NOT NULL,
     units_left BIGINT,               -- as the vendor counts them, where the answer says so
-    error VARCHAR
+    error VARCHAR,
+    answered_at TIMESTAMP            -- the vendor's own clock on a good answer
 );
+ALTER TABLE ops.api_calls ADD COLUMN IF NOT EXISTS answered_at TIMESTAMP;
 CREATE TABLE IF NOT EXISTS ops.checkpoints (
     run_id VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, expectation VARCHAR NOT NULL,
     severity VARCHAR NOT NULL, success BOOLEAN NOT NULL, observed VARCHAR,
@@ -157,7 +160,7 @@ def _statements() -> tuple[str, ...]:
             comment = column.comment.replace("'", "''")
             made.append(f"COMMENT ON COLUMN {dataset.table}.{column.name} IS '{comment}'")
         made.append(as_of(dataset))
-    return (*made, SYNC_LOG, CHANGES, GAPS)
+    return (*made, SYNC_LOG, CHANGES, GAPS, *statements())
 
 
 @cache

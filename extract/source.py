@@ -198,6 +198,23 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What a whole reading of an account asks of `endpoint`: the rows of `dataset`, `page` a call.
+
+    `more`: one row more is asked for, since a full last page does not say that it is the last;
+    `each`: asked once for every value of this column; `of`: the pages list the values of this
+    column instead of rows. Without a dataset: one call.
+    """
+
+    endpoint: str
+    dataset: str = ""
+    page: int = 1
+    more: bool = False
+    each: str = ""
+    of: str = ""
+
+
+@dataclass(frozen=True)
 class Form:
     """How Airflow's form for a Connection of this source calls its fields.
 
@@ -228,6 +245,7 @@ class Source:
     `expected`: {endpoint: calls} that a job without a snapshot will take, told the number of rows:
     `rows(dataset, interval)` over the account, `rows(dataset, interval, column)` as a list of them
     by what the column holds; the interval may reach up to now. None: at least a call a job.
+    `whole`: what reading everything again would ask for (ops.full_refreshes).
     """
 
     name: str
@@ -239,5 +257,6 @@ class Source:
     units: Mapping[str, int] = field(default_factory=dict)
     monthly: bool = False
     expected: Callable[[Job, Callable[..., Any], datetime], Mapping[str, int]] | None = None
+    whole: tuple[Listing, ...] = ()
     form: Form = Form()
     look: Callable[[Any, Any], str] | None = None

@@ -17,7 +17,9 @@ from typing import Any
 
 from extract.client import TIMEOUT_S, Client, Fatal, Retriable
 from extract.mapping import decimal, records
-from extract.source import Covered, Fetched, Form, Interval, Job, Page, Rate, Source, iso, utc
+from extract.source import (
+    Covered, Fetched, Form, Interval, Job, Listing, Page, Rate, Source, iso, utc,
+)
 from extract.wire import ccxt_call
 
 V2_PAGE = 100
@@ -295,4 +297,7 @@ SOURCE = Source(
     mappings={"exchanges_ledger": LEDGER, "exchanges_trades": TRADES, "balances": BALANCES},
     rates={"/v2/": Rate(10_000, 3600, burst=100), "/api/v3/": Rate(30, strict=True)},
     expected=expected,
+    whole=(Listing(ACCOUNTS, "balances", V2_PAGE, of="wallet"),
+           Listing(TRANSACTIONS, "exchanges_ledger", V2_PAGE, each="wallet"),
+           Listing(FILLS, "exchanges_trades", FILLS_PAGE, more=True)),
 )

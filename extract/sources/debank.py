@@ -22,7 +22,9 @@ from extract.client import (
     WORKERS, Client, ExtractError, Fatal, Retriable, UnitsExhausted, failed,
 )
 from extract.mapping import decimal, records
-from extract.source import UTC, Covered, Fetched, Form, Interval, Job, Page, Rate, Source, iso
+from extract.source import (
+    UTC, Covered, Fetched, Form, Interval, Job, Listing, Page, Rate, Source, iso,
+)
 from extract.walk import Piece, Walk, reasons
 from extract.wire import http_call, listed
 
@@ -381,4 +383,5 @@ SOURCE = Source(
     units=UNIT_PRICES,
     monthly=True,
     expected=expected,
+    whole=(Listing(HISTORY, "onchain_transactions", PAGE, more=True), Listing(TOKENS)),
 )

@@ -2,6 +2,8 @@
 # make up     the same services kept running, until Ctrl-C
 # make test   the tests
 # make plan ARGS="dev --include-unmodified"   sqlmesh plan, with the stack up or down
+# make airflow ARGS="dags backfill -s 2026-01-01 -e 2026-01-31 sync"   a command of the running stack
+# make shell  a shell in which `airflow …` is that of the running stack
 # make replay the warehouse again from its landing, without a call
 # make torture N=20   random lives with faults and kill -9; ARGS=--curated: the models and books too
 # make bench  measures it all and writes tests/benchmarks/RESULTS.md; ARGS=load: only that one
@@ -14,7 +16,7 @@ RUN := $(VENV)/bin/python
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.requirements
 
-.PHONY: demo up test plan replay torture bench clean
+.PHONY: demo up test plan replay airflow shell torture bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -31,6 +33,12 @@ plan: $(STAMP)
 
 replay: $(STAMP)
 	@$(RUN) -m stack replay
+
+airflow: $(STAMP)
+	@$(RUN) -m stack airflow $(ARGS)
+
+shell: $(STAMP)
+	@$(RUN) -m stack shell
 
 torture: $(STAMP)
 	@$(RUN) tests/torture.py --lives $(or $(N),20) $(ARGS)

@@ -1,4 +1,7 @@
-"""`python -m stack demo | up | init | plan [ARGS] | replay | clean`; `make` has a target for each."""
+"""`python -m stack demo | up | init | plan [ARGS] | replay | airflow ARGS | shell | clean`.
+
+`make` has a target for each.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ def main(arguments: list[str]) -> int:
 
         die_with_parent()
     command, *rest = arguments or ["help"]
-    if command not in COMMANDS or (rest and command != "plan"):
+    if command not in COMMANDS or (rest and command not in ("plan", "airflow")):
         print(USAGE, file=sys.stderr)
         return 2
     return _reported(COMMANDS[command], rest)
@@ -74,6 +77,18 @@ def replay(_: list[str]) -> int:
     return module.replay()
 
 
+def airflow(arguments: list[str]) -> int:
+    from stack import attach as module
+
+    return module.airflow(arguments)
+
+
+def shell(_: list[str]) -> int:
+    from stack import attach as module
+
+    return module.shell(_)
+
+
 def clean(_: list[str]) -> int:
     from stack import up as module
 
@@ -81,7 +96,7 @@ def clean(_: list[str]) -> int:
 
 
 COMMANDS = {"demo": demo, "up": up, "init": init, "plan": plan, "replay": replay,
-            "clean": clean}
+            "airflow": airflow, "shell": shell, "clean": clean}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

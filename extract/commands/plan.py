@@ -133,19 +133,14 @@ def make(airflow: Airflow, args: Any, now: datetime) -> Plan:
 
 def intervals(dag: dict[str, Any], starts: Sequence[datetime]) -> list[Interval]:
     """The data interval of each logical date, by the DAG's cron expression."""
-    from airflow.timetables.base import DataInterval, TimeRestriction
-    from airflow.timetables.interval import CronDataIntervalTimetable
-    from pendulum import instance
+    from zoneinfo import ZoneInfo
 
+    from croniter import croniter
+
+    zone = ZoneInfo(dag["timezone"] or "UTC")
     try:
-        table = CronDataIntervalTimetable(dag["timetable_summary"], timezone=dag["timezone"] or "UTC")
-        found = []
-        for start in starts:
-            info = table.next_dagrun_info(
-                last_automated_data_interval=DataInterval(instance(start), instance(start)),
-                restriction=TimeRestriction(instance(start), None, catchup=True))
-            found.append(Interval(info.data_interval.start, info.data_interval.end))
-        return found
+        return [Interval(start, croniter(dag["timetable_summary"], start.astimezone(zone))
+                         .get_next(datetime)) for start in starts]
     except Exception:  # a schedule of another kind: from one start to the next
         ordered = sorted(starts)
         step = min((b - a for a, b in zip(ordered, ordered[1:])), default=timedelta(days=1))
@@ -187,7 +182,8 @@ def _known(sources, mine, now: datetime) -> tuple[Known, str]:
     if not warehouse_path().exists():
         return nothing, "before anything was read"
     try:
-        with open_warehouse(who="airflow dags backfill --dry-run", wait_s=WAIT_S) as con:
+        with open_warehouse(who="airflow dags backfill --dry-run", wait_s=WAIT_S,
+                            read_only=True) as con:
             return Known.read(con, sources, mine, now), "from the warehouse"
     except WarehouseBusy as error:
         return nothing, f"without the warehouse ({error})"

@@ -132,6 +132,9 @@ def play(stack, told: Story, root: Path) -> None:
     facts |= {"dags": rest.dags(), "errors": rest.import_errors(),
               "pools": rest.call("GET", "/pools", limit=100)["pools"]}
 
+    facts["connections"] = try_connections(stack)
+    control("reset_stats")
+
     rest.unpause("history")
     until = last - timedelta(days=4)
     control("clock", now=iso(until))
@@ -142,6 +145,7 @@ def play(stack, told: Story, root: Path) -> None:
     rest.unpause("sync")  # makes the run of the last whole interval
     step("scheduled", "sync", await_run(rest, "scheduled")["dag_run_id"], last)
 
+    rest.call("DELETE", "/pools/api_debank")  # as if the connection had been added since the start
     first, second = last + timedelta(days=4), last + timedelta(days=8)
     control("clock", now=iso(first))
     control("fail", vendor="debank", status=401)
@@ -160,11 +164,29 @@ def play(stack, told: Story, root: Path) -> None:
         "dag_run_conf": {}, "run_backwards": False, "reprocess_behavior": "none"})
     step("backfill", "sync", await_run(rest, "backfill")["dag_run_id"], second)
 
+    facts["pool made"] = rest.call("GET", "/pools/api_debank")["slots"]
     facts["runs"] = [r["run_type"] for r in rest.call("GET", "/dags/sync/dagRuns")["dag_runs"]]
     with hold(told.var / "warehouse.duckdb", "task sync.load of run R", LIMIT_S):
         with pytest.raises(WarehouseBusy) as busy:
             sqlmesh_plan(["dev"], told.var / "warehouse.duckdb", wait_s=0.2)
     facts["plan"] = str(busy.value)
+
+
+def try_connections(stack) -> dict:
+    """What the api-server says to the Test button, and what it shows of a Connection it keeps."""
+    def test(name: str, **fields) -> tuple[bool, str]:
+        known = json.loads(stack.env[f"AIRFLOW_CONN_{name.upper()}"])
+        told = stack.rest.call("POST", "/connections/test",
+                               {"connection_id": "tried", **known, **fields})
+        return told["status"], told["message"]
+
+    kept = {"connection_id": "kept", "conn_type": "debank", "host": "http://127.0.0.1:1",
+            "password": keys.DEBANK_KEY, "extra": json.dumps({"api_token": keys.DEBANK_KEY})}
+    stack.rest.call("POST", "/connections", kept)
+    return {"debank": test("debank"), "coinbase": test("coinbase_main"),
+            "one line": test("coinbase_main", password=keys.KEY_PEM.replace("\n", "")),
+            "wrong": test("debank", password="guess-1234"),
+            "kept": json.dumps(stack.rest.call("GET", "/connections/kept"))}
 
 
 def await_run(rest, run_type: str) -> dict:
@@ -311,6 +333,24 @@ def test_a_failed_attempt_says_why_and_tells_no_secret(story):
     for source, account, rows, error, number in failed:
         assert re.search(rf"debank account {account}, /v1/\S+: HTTP 401", error)
         assert (source, rows, number) == ("debank", None, 1), "a wrong key is asked once"
+
+
+def test_the_test_button_tells_what_is_wrong_and_a_failed_task_says_the_same(story):
+    tried = story.facts["connections"]
+    assert tried["debank"] == (True, "OK: DeBank has 1,000,000 units left. The test made 1 call "
+                               "and spent 0 units")
+    for name in ("coinbase", "one line"):
+        ok, words = tried[name]
+        assert ok and words.startswith("OK: Coinbase sees "), words
+    ok, words = tried["wrong"]
+    meaning = words.partition(" — ")[0].replace("this Connection", "the Airflow Connection 'debank'")
+    assert not ok and meaning.startswith("DeBank refuses the key") and "guess" not in words
+    assert meaning in story.failing.failure
+    assert keys.DEBANK_KEY not in tried["kept"] and tried["kept"].count("***") == 2
+
+
+def test_a_pool_that_is_missing_is_made_before_it_is_needed(story):
+    assert story.facts["pool made"] == 1 and story.healing.run["state"] == "success"
 
 
 def test_a_killed_fetch_is_tried_again_and_no_row_is_double(story):

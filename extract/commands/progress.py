@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 QUIET_S = 5.0  # a log hears of it this often at most
 
@@ -46,3 +48,26 @@ class Progress:
         if said != self._said and time.monotonic() - self._said_at > QUIET_S:
             self._said, self._said_at = said, time.monotonic()
             print(f"  {self.title}: {said}", file=sys.stderr, flush=True)
+
+
+class Steps:
+    """A command's steps on stderr: a spinner in a terminal, a line each at their end."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Callable[..., None]]:
+        """Run a step; what is yielded tells what it is doing now."""
+        began = time.monotonic()
+        sign = "✗"
+        with self.console.status(title) as status:
+            try:
+                yield lambda text, *_: status.update(f"{title}: {text}")
+                sign = "✓"
+            finally:
+                status.stop()
+                self.console.print(f"{sign} {title}  {time.monotonic() - began:.1f} s",
+                                   markup=False)

@@ -13,7 +13,8 @@ from typing import Any
 
 from extract.source import iso
 
-WIDTH = 140  # of tables, where the output is no terminal
+WIDTH = 160  # of tables, where the output is no terminal
+UNBROKEN = ("account", "dataset", "ts", "start", "end", "amount", "covered_through", "last_run")
 Row = Mapping[str, Any]
 
 
@@ -57,7 +58,7 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
-        return iso(value).replace("T", " ").replace(":00Z", "").removesuffix("Z")
+        return iso(value.replace(microsecond=0)).replace("T", " ").replace(":00Z", "").removesuffix("Z")
     if isinstance(value, (list, tuple)):
         return ", ".join(map(cell, value))
     return str(plain(value))
@@ -108,6 +109,11 @@ class Answer:
             print(json.dumps(plain(self.document), indent=1))
 
 
+def short(text: str, keep: int = 11) -> str:
+    """A long name with its middle left out; a table has no room for wallets."""
+    return text if len(text) <= keep else f"{text[: keep - 5]}…{text[-4:]}"
+
+
 def _table(title: str, found, columns, marked, right):
     from rich import box
     from rich.table import Table
@@ -115,11 +121,12 @@ def _table(title: str, found, columns, marked, right):
 
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for name, heading in columns.items():
-        table.add_column(heading, overflow="fold",
+        table.add_column(heading, overflow="fold", no_wrap=name in UNBROKEN,
                          justify="right" if name in right or _numbers(found, name) else "left")
     for row in found:
         # As text, not markup: what a token is called was chosen by a stranger.
-        table.add_row(*(Text(cell(row.get(name))) for name in columns),
+        table.add_row(*(Text(short(text) if name == "account" else text) for name in columns
+                        for text in [cell(row.get(name))]),
                       style="bold red" if marked(row) else None)
     return table
 

@@ -1,0 +1,86 @@
+"""The published books as commands read them: how old they are, and whose accounts they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from typing import Any
+
+from extract.commands import CommandFailed
+from extract.commands.tables import Answer, rows
+from extract.source import iso, utc
+
+OLD = timedelta(hours=12)  # two syncs
+
+
+@contextmanager
+def opened(output: str) -> Iterator[tuple[Any, Answer]]:
+    """(connection, answer): the newest books, whose age the answer tells; printed at the end."""
+    from extract.books import open_books
+
+    with open_books() as con:
+        at, through, run = con.execute(
+            "SELECT published_at, through, run_id FROM main.published").fetchone()
+        age = datetime.now(UTC) - utc(at)
+        answer = Answer(output, published_at=at, through=through, run_id=run)
+        yield con, answer
+        answer.say(f"Books published {ago(age)} ago, at {iso(at)}, by run {run}",
+                   style="bold red" if age > OLD else "dim")
+        answer.end()
+
+
+def ago(age: timedelta) -> str:
+    """3 days, 5 h, 12 min."""
+    minutes = int(age.total_seconds() // 60)
+    for size, unit in ((1440, "days"), (60, "h"), (1, "min")):
+        if minutes >= 2 * size:
+            return f"{minutes // size} {unit}"
+    return f"{max(int(age.total_seconds()), 0)} s"
+
+
+def has(con, table: str) -> bool:
+    """Whether these books have the table: they may be older than it."""
+    schema, name = table.split(".")
+    return bool(con.execute(
+        "SELECT count(*) FROM duckdb_views() WHERE database_name = current_database() AND "
+        "schema_name = ? AND view_name = ?", [schema, name]).fetchone()[0])
+
+
+def accounts(con, source: str | None = None, account: str | None = None
+             ) -> list[tuple[str, str]]:
+    """(source, account) of the books, in order: those of `source` whose name begins with `account`.
+
+    Raises CommandFailed (2) with those there are where none is meant.
+    """
+    every = [tuple(row.values()) for row in rows(
+        con, "SELECT DISTINCT source, account FROM ops.coverage ORDER BY ALL")]
+    if source and source not in {s for s, _ in every}:
+        raise CommandFailed(f"the books hold no source {source!r}; they hold: "
+                            + (", ".join(sorted({s for s, _ in every})) or "none yet"), 2)
+    mine = [(s, a) for s, a in every if source in (None, s)]
+    if account is None:
+        return mine
+    exact = [one for one in mine if one[1] == account]
+    found = exact or [one for one in mine if one[1].lower().startswith(account.lower())]
+    if not found:
+        raise CommandFailed(f"the books hold no account {account!r}; they hold: "
+                            + (", ".join(f"{s} {a}" for s, a in mine) or "none yet"), 2)
+    return found
+
+
+def one_account(con, source: str | None, account: str) -> tuple[str, str]:
+    """The one account that is meant; CommandFailed (2) where several are."""
+    found = accounts(con, source, account)
+    if len(found) > 1:
+        raise CommandFailed(f"{account!r} may be " + " or ".join(f"{s} {a}" for s, a in found)
+                            + ": write more of it, or --source", 2)
+    return found[0]
+
+
+def near(word: str, known: Sequence[str], most: int = 5) -> list[str]:
+    """Known words like `word`, else the first of all."""
+    lower = {name.lower(): name for name in known}
+    return [lower[m] for m in get_close_matches(word.lower(), lower, most, 0.4)] or \
+        list(known)[:most]

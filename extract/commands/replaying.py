@@ -1,0 +1,87 @@
+"""`airflow warehouse replay`: the warehouse again from its landing, without a call paid.
+
+What `make replay` does: replay, transform, check, publish. Each step waits for its turn at the
+warehouse, so it may run beside the stack.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from extract.commands import CommandFailed
+from extract.commands.progress import Steps
+from extract.commands.tables import Answer
+from extract.source import Interval, iso
+
+WHO = "airflow warehouse replay"
+
+
+def replay(args: Any) -> int:
+    """0 when the books are published again; 1 when the landing or the checks forbid it."""
+    from extract.checkpoints import failed_critical
+    from extract.checks import check, publish_checked
+    from extract.replay import ReplayFailed
+    from extract.replay import replay as rebuild
+    from extract.sources import all_sources
+    from extract.transform import coalesce, transform
+    from extract.warehouse import var_dir, warehouse_path
+
+    state_in_reach()
+    steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
+    try:
+        with steps.step("replay the landing") as note:
+            done = rebuild(warehouse_path(), var_dir() / "landing", all_sources(), who=WHO,
+                           tell=note)
+    except ReplayFailed as error:
+        raise CommandFailed(str(error)) from None
+    with steps.step("transform every day"):
+        built = transform(who=WHO)
+    answer = Answer(args.output, run_id=run_id, loads=done.loads, rows=done.loaded.rows,
+                    differences=done.differences, days=len({day for _, day, _ in built.marks}),
+                    published=False, critical=[])
+    answer.say(f"{done.loads} loads, {done.loaded.rows:,} rows: "
+               + ("row for row as it was" if not done.differences else "not as it was: " + ", ".join(
+                   f"{table} {count:,} rows" for table, count in done.differences.items())))
+    critical = []
+    if built.marks:
+        with steps.step("check and publish"):
+            spans = [Interval(str(a), str(b)) for a, b in
+                     coalesce((day for _, day, _ in built.marks), limit=64)]
+            critical = failed_critical(check(Interval(spans[0].start, spans[-1].end),
+                                             run_id=run_id, who=WHO, spans=spans))
+            if not critical:
+                publish_checked(sorted({batch for _, _, batch in built.marks}), run_id=run_id,
+                                who=WHO)
+        answer.document |= {"published": not critical, "critical": list(map(str, critical))}
+        for one in critical:
+            answer.say(f"✗ {one}", style="bold red")
+        answer.say("✗ nothing is published: the books are as they were" if critical else
+                   "✓ the books are published again")
+    else:
+        answer.say("✓ the landing holds no rows: nothing to check")
+    answer.end()
+    return 1 if critical else 0
+
+
+def state_in_reach() -> None:
+    """CommandFailed where the models' state is not: another one would build them all anew."""
+    from extract.warehouse import var_dir
+
+    uri = os.environ.get("LEDGERHOUSE_STATE_URI")
+    if not uri:
+        if (var_dir() / "postgres").exists():
+            raise CommandFailed(
+                "the state of this warehouse's models is in its stack's PostgreSQL, and "
+                'LEDGERHOUSE_STATE_URI does not say where: make airflow ARGS="warehouse replay" '
+                "beside a running stack, make replay without one")
+        return
+    import psycopg2
+
+    try:
+        psycopg2.connect(uri.replace("postgresql+psycopg2", "postgresql"), connect_timeout=5).close()
+    except psycopg2.OperationalError:
+        raise CommandFailed("the PostgreSQL of LEDGERHOUSE_STATE_URI does not answer: start the "
+                            "stack (make up), or use make replay, which starts what it needs"
+                            ) from None

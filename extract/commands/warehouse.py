@@ -1,0 +1,121 @@
+"""`airflow warehouse status` and `coverage`: what is known whole, and whether it is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from extract.commands import CommandFailed
+from extract.commands.books import accounts, opened
+from extract.commands.tables import rows
+from extract.coverage import PENDING
+
+# The last run is the newest that fetched anything of the account.
+STATUS = f"""
+WITH known AS (
+    SELECT source, account, min(start_ts) AS since,
+        max(end_ts) FILTER (dataset <> 'balances') AS newest
+    FROM ops.coverage GROUP BY ALL
+), gaps AS (
+    SELECT source, account, min(start_ts) AS first_gap, count(DISTINCT (start_ts, end_ts)) AS gaps
+    FROM ops.gaps GROUP BY ALL
+), tries AS (
+    SELECT source, account, dag_id, run_id, state, started, error FROM ops.sync_runs
+    WHERE task_id LIKE 'fetch%' AND source IS NOT NULL
+    QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
+), each_run AS (
+    SELECT source, account, run_id, any_value(dag_id) AS dag_id, min(started) AS started,
+        CASE WHEN bool_or(state = 'failed') THEN 'failed'
+             WHEN bool_and(state = 'success') THEN 'success' ELSE max(state) END AS state,
+        any_value(error) FILTER (state = 'failed') AS error
+    FROM tries GROUP BY ALL
+), runs AS (
+    FROM each_run
+    QUALIFY row_number() OVER (PARTITION BY source, account ORDER BY started DESC) = 1
+), pending AS (
+    SELECT source, account, count(*) AS pending, min(ts) AS oldest_pending
+    FROM raw.exchanges_ledger WHERE vanished_at IS NULL AND status IN {PENDING} GROUP BY ALL
+), judged AS (
+    SELECT source, account, count(*) FILTER (status = 'reconciled') AS reconciled,
+        count(*) AS assets, count(*) FILTER (status = 'off') AS off,
+        count(*) FILTER (status = 'awaiting_coverage') AS awaiting, max(snapshot_ts) AS snapshot
+    FROM curated.reconciliation GROUP BY ALL
+)
+SELECT k.source, k.account, k.since, coalesce(g.first_gap, k.newest) AS covered_through,
+    coalesce(g.gaps, 0) AS gaps, r.dag_id, r.run_id, r.started AS last_run, r.state, r.error,
+    coalesce(p.pending, 0) AS pending, p.oldest_pending,
+    coalesce(j.reconciled, 0) AS reconciled, coalesce(j.assets, 0) AS assets,
+    coalesce(j.off, 0) AS off, coalesce(j.awaiting, 0) AS awaiting, j.snapshot
+FROM known k
+LEFT JOIN gaps g USING (source, account) LEFT JOIN runs r USING (source, account)
+LEFT JOIN pending p USING (source, account) LEFT JOIN judged j USING (source, account)
+ORDER BY k.source, k.account"""
+
+# A segment a sync; those that touch are one line, with the newest run and why its paging ended.
+COVERAGE = """
+WITH marked AS (
+    SELECT *, CASE WHEN start_ts <= lag(end_ts) OVER spans THEN 0 ELSE 1 END AS is_new
+    FROM ops.coverage WINDOW spans AS (PARTITION BY source, account, dataset ORDER BY start_ts)
+), islands AS (
+    SELECT *, sum(is_new) OVER (PARTITION BY source, account, dataset ORDER BY start_ts) AS island
+    FROM marked
+)
+SELECT source, account, dataset, 'covered' AS what, min(start_ts) AS start, max(end_ts) AS "end",
+    count(*) AS readings, max(read_at) AS read_at, arg_max(reason, end_ts) AS reason,
+    arg_max(run_id, end_ts) AS run_id
+FROM islands WHERE dataset <> 'balances' GROUP BY source, account, dataset, island
+UNION ALL
+SELECT source, account, dataset, 'snapshots', min(start_ts), max(end_ts), count(*), max(read_at),
+    arg_max(reason, end_ts), arg_max(run_id, end_ts)
+FROM ops.coverage WHERE dataset = 'balances' GROUP BY ALL
+UNION ALL
+SELECT source, account, dataset, 'gap', start_ts, end_ts, 0, NULL,
+    'not read: the next sync does, or a backfill', NULL FROM ops.gaps
+ORDER BY ALL"""
+
+
+def status(args: Any) -> int:
+    """Per account; 1 when one has gaps, is off or failed last."""
+    with opened(args.output) as (con, answer):
+        mine = accounts(con, args.source, args.account)
+        found = [row for row in rows(con, STATUS) if (row["source"], row["account"]) in mine]
+        for row in found:
+            row["agree"] = f"{row['reconciled']}/{row['assets']}" + (
+                " once covered" if row["awaiting"] else "")
+            row["run"] = " ".join(filter(None, (row["dag_id"], row["state"]))) or "never seen"
+        answer.table("accounts", "Accounts", found, {
+            "source": "source", "account": "account", "covered_through": "covered through",
+            "gaps": "gaps", "last_run": "last fetch", "run": "by", "pending": "pending",
+            "agree": "reconciled"}, marked=_is_wrong, right=("agree",))
+        for row in found:
+            if row["gaps"]:
+                answer.say(f"{row['source']} {row['account']}: {row['gaps']} gaps; airflow "
+                           "warehouse coverage shows them", style="bold red")
+            if row["off"]:
+                answer.say(f"{row['source']} {row['account']}: {row['off']} balances are off by "
+                           "what the vendor reports; FROM curated.reconciliation", style="bold red")
+            if row["state"] == "failed":
+                answer.say(f"{row['source']} {row['account']}: {row['error'] or 'failed'}",
+                           style="bold red")
+    return int(any(map(_is_wrong, found)))
+
+
+def _is_wrong(row) -> bool:
+    return bool(row["gaps"] or row["off"] or row["state"] == "failed")
+
+
+def coverage(args: Any) -> int:
+    """Every stretch that is whole, with the run that ended it, and the gaps between."""
+    with opened(args.output) as (con, answer):
+        mine = accounts(con, args.source, args.account)
+        known = [d["dataset"] for d in rows(con, "SELECT DISTINCT dataset FROM ops.coverage "
+                                                 "ORDER BY 1")]
+        if args.dataset and args.dataset not in known:
+            raise CommandFailed(f"the books hold no dataset {args.dataset!r}; they hold: "
+                                f"{', '.join(known)}", 2)
+        found = [row for row in rows(con, COVERAGE) if (row["source"], row["account"]) in mine
+                 and args.dataset in (None, row["dataset"])]
+        answer.table("coverage", "Coverage, [from, to)", found, {
+            "source": "source", "account": "account", "dataset": "dataset", "what": "",
+            "start": "from", "end": "to", "readings": "readings", "reason": "why it ended",
+            "run_id": "newest run"}, marked=lambda row: row["what"] == "gap")
+    return 0

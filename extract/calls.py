@@ -12,10 +12,12 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from extract.source import UTC
 
 RUN_FIELDS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
@@ -70,6 +72,24 @@ def load_calls(con, root: Path) -> int:
         folder.mkdir(exist_ok=True)
         os.replace(file, folder / file.name)
     return new
+
+
+def logged(root: Path, first: date | None = None) -> Iterator[dict[str, Any]]:
+    """Calls of the logs: those of the inbox, also of a fetch that goes on; with `first`, of loaded
+    logs too, if they were written since that UTC day. Half a line is passed.
+    """
+    files = list((Path(root) / "inbox").glob("*.jsonl"))
+    if first:
+        since = datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp()
+        files += [file for file in Path(root).glob("????-??/*.jsonl")
+                  if file.stat().st_mtime >= since]
+    for file in files:
+        for line in file.read_bytes().splitlines():
+            try:
+                call = json.loads(line)
+            except ValueError:
+                continue
+            yield call
 
 
 def _finished(file: Path) -> bool:

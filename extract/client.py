@@ -4,7 +4,9 @@
     ├── Retriable            wait and ask again (bounded): network, 5xx, broken answer
     │   └── RateLimited      the same, honouring Retry-After
     └── Fatal                asking again cannot help: wrong key, forbidden, bad request
-        └── UnitsExhausted   prepaid units are used up: refill, then run again
+        └── Stop             no call may be paid now; what was read before is good, and kept
+            ├── UnitsExhausted   prepaid units are used up: refill, then run again
+            └── BudgetReached    the next call would pass a limit of ours: wait, or raise it
 
 A source sends one HTTP request in `send()` and raises one of these; everything else about
 calling (when, how often, how many at once, what is written down) is decided here.
@@ -20,11 +22,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from extract.pacing import Bucket, Pacing, Window
-from extract.source import UTC, Rate, utc
+from extract.source import UTC, Fetched, Rate, utc
 from extract.strike import strike
 
 log = logging.getLogger(__name__)
@@ -56,8 +58,42 @@ class Fatal(ExtractError):
     """The same call will fail again until somebody changes something."""
 
 
-class UnitsExhausted(Fatal):
+class Stop(Fatal):
+    """No further call may be paid for now. `kept`: what the fetch had read whole, to be landed."""
+
+    kept: Fetched | None = None
+
+
+class UnitsExhausted(Stop):
     """The vendor's prepaid units are used up."""
+
+
+class BudgetReached(Stop):
+    """The next call would pass a limit of the budget; it was not sent."""
+
+    def __init__(self, message: str, source: str, measure: str, period: str, allowed: int,
+                 spent: int, opens_at: datetime):
+        super().__init__(message)
+        self.source, self.measure, self.period = source, measure, period
+        self.allowed, self.spent, self.opens_at = allowed, spent, opens_at
+
+
+class Budget(Protocol):
+    """What a call must be reserved in before it is sent (see extract.budget.Ledger)."""
+
+    def reserve(self, units: int) -> tuple[str, datetime]: ...
+
+    def settle(self, call_id: str, units: int) -> None: ...
+
+
+class _Boundless:
+    """Without a limit, every call may be sent."""
+
+    def reserve(self, units: int) -> tuple[str, datetime]:
+        return uuid4().hex, datetime.now(UTC)
+
+    def settle(self, call_id: str, units: int) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -80,14 +116,15 @@ class Client:
     """Calls one account of one source makes. `record` gets a dict per HTTP request, also failed.
 
     `rates` are the vendor's limits by endpoint prefix, or the Pacing that clients of one key
-    share; `units` maps an endpoint to its price; `secrets` are struck out of every error text.
+    share; `units` maps an endpoint to its price; `secrets` are struck out of every error text;
+    `budget` is asked before every request, retries too, and raises BudgetReached.
     Safe for several threads, whose calls share the limits; `record` is called by one at a time.
     """
 
     def __init__(
         self, source: str, account: str, *, rates: Mapping[str, Rate] | Pacing,
         units: Mapping[str, int], record: Callable[[dict], None] = lambda call: None,
-        secrets: tuple[str, ...] = (), tries: int = TRIES,
+        secrets: tuple[str, ...] = (), tries: int = TRIES, budget: Budget | None = None,
         sleep: Callable[[float], Any] | None = None,
         timer: Callable[[], float] = time.monotonic,
     ):
@@ -96,6 +133,7 @@ class Client:
         self._pacing = rates if isinstance(rates, Pacing) else Pacing(rates)
         self._units, self._record, self._tries = units, record, tries
         self._secrets = tuple(s for s in secrets if s)
+        self._budget = budget or _Boundless()
         self._stopped, self._lock = Event(), Lock()
         # Waiting for the event, not time.sleep: who sleeps is woken when another has failed.
         self._sleep, self._timer = sleep or self._stopped.wait, timer
@@ -105,10 +143,16 @@ class Client:
 
         Raises Fatal at once, or the last Retriable after the tries are used up.
         """
-        limiter = self._pacing.of(endpoint)
+        limiter, price = self._pacing.of(endpoint), self._units.get(endpoint, 0)
         for attempt in range(1, self._tries + 1):
             self._pace(limiter)
             started = self._timer()
+            try:
+                reserved = self._budget.reserve(price)
+            except BaseException:
+                if limiter:
+                    limiter.answered(started)
+                raise
             try:
                 try:
                     answer = send()
@@ -116,7 +160,8 @@ class Client:
                     if limiter:
                         limiter.answered(self._timer())
             except ExtractError as error:
-                self._log(endpoint, started, status=getattr(error, "status", None), error=error)
+                self._log(endpoint, started, reserved, status=getattr(error, "status", None),
+                          units=price if _may_cost(error) else 0, error=error)
                 wait = self._backoff(error, attempt)
                 if limiter and isinstance(error, RateLimited):
                     limiter.hold(self._timer() + wait)  # the limit is everybody's
@@ -126,8 +171,8 @@ class Client:
                             endpoint, self._clean(error), wait, attempt, self._tries)
                 self._sleep(wait)
             else:
-                self._log(endpoint, started, status=answer.status, rows=answer.rows,
-                          units=self._units.get(endpoint, 0), units_left=answer.units_left,
+                self._log(endpoint, started, reserved, status=answer.status, rows=answer.rows,
+                          units=price, units_left=answer.units_left,
                           answered_at=answer.received_at)
                 return answer
         raise AssertionError("unreachable")
@@ -179,7 +224,7 @@ class Client:
         finally:
             self._stopped.clear()
         if errors:
-            raise next((e for e in errors if not isinstance(e, Exception)), errors[0])
+            raise min(errors, key=lambda e: (isinstance(e, Exception), not isinstance(e, Stop)))
 
     def _pace(self, limiter: Bucket | Window | None) -> None:
         """Wait until a call may be sent; raises _Stopped where none may be any more."""
@@ -213,11 +258,12 @@ class Client:
         )
         return error
 
-    def _log(self, endpoint: str, started: float, *, status: int | None, rows: int | None = None,
+    def _log(self, endpoint: str, started: float, reserved: tuple[str, datetime], *,
+             status: int | None, rows: int | None = None,
              units: int = 0, units_left: int | None = None, answered_at: datetime | None = None,
              error: Exception | None = None) -> None:
         call = {
-            "call_id": uuid4().hex, "called_at": datetime.now(UTC).isoformat(),
+            "call_id": reserved[0], "called_at": reserved[1].isoformat(),
             "source": self.source, "account": self.account, "endpoint": endpoint,
             "status": status, "duration_ms": round((self._timer() - started) * 1000),
             "rows": rows, "units": units, "units_left": units_left,
@@ -228,6 +274,15 @@ class Client:
             self.calls += 1
             self.units_spent += units
             self._record(call)
+        self._budget.settle(reserved[0], units)
+
+
+def _may_cost(error: ExtractError) -> bool:
+    """Whether the vendor may charge for a call that failed: a refusal (a status above 399) is
+    free, and so is what was never sent; an answer that was lost or spoiled on the way is not.
+    """
+    status = getattr(error, "status", None)
+    return getattr(error, "sent", True) and (status is None or status < 400)
 
 
 def vendor_clock(headers: Mapping[str, str]) -> datetime:

@@ -32,7 +32,9 @@ def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) ->
         response = session.get(url, params=params, timeout=TIMEOUT_S)
         body = response.content.decode("utf-8")
     except (requests.RequestException, UnicodeDecodeError) as error:
-        raise Retriable(f"no answer: {type(error).__name__}: {error}") from None
+        found = Retriable(f"no answer: {type(error).__name__}: {error}")
+        found.sent = not _unsent(error)
+        raise found from None
     if response.status_code >= 400:
         raise failed(response.status_code, body, response.headers)
     try:
@@ -43,6 +45,16 @@ def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) ->
     if wrong:
         raise _broken(response.status_code, wrong, body)
     return Answer(response.status_code, body, data, vendor_clock(response.headers))
+
+
+def _unsent(error: Exception) -> bool:
+    """Whether there was no connection that a request could have gone out by."""
+    from requests import ConnectTimeout
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(error, ConnectTimeout) or isinstance(
+        reason, (NewConnectionError, ConnectTimeoutError))
 
 
 def ccxt_call(exchange: Any, method: Any, params: Mapping[str, Any], key: str,

@@ -20,7 +20,7 @@ HEAVY = {"great_expectations", "ccxt", "sqlmesh", "pandas", "numpy", "pyarrow", 
 
 # The rooms of extract/, and which other rooms one may reach, also through files that are no room
 # (pacing, merge, schema …). A room that is not named here may reach all but hooks and operators.
-ROOMS = {"attempts", "calls", "checkpoints", "checks", "client", "coverage", "hooks", "landing",
+ROOMS = {"attempts", "budget", "calls", "checkpoints", "checks", "client", "coverage", "hooks", "landing",
          "loader", "mirror", "operators", "rebuild", "refresh", "refresh_operators", "sources",
          "transform", "warehouse"}
 MAY_REACH = {
@@ -32,6 +32,7 @@ MAY_REACH = {
     "extract/sources/__init__.py": set(),
     "extract/sources/[!_]*.py": {"client"},
     "extract/calls.py": set(),
+    "extract/budget.py": {"client", "sources"},
     "extract/attempts.py": set(),
     "extract/mirror.py": {"attempts"},
     "extract/coverage.py": {"sources"},

@@ -71,15 +71,16 @@ def read_accounts(file: str | Path) -> tuple[list[Account], dict[int, str]]:
         raise ValueError(f"{file} is not TOML: {error}. Texts stand in quotation marks, as in "
                          'source = "debank"') from None
     entries = listed.get("account", [])
-    if set(listed) - {"account"} or not isinstance(entries, list):
-        raise ValueError(f"{file} may hold [[account]] blocks only, with two brackets; it has "
+    if set(listed) - {"account", "budget"} or not isinstance(entries, list):
+        raise ValueError(f"{file} may hold [[account]] blocks, with two brackets, and "
+                         "[budget.…] only; it has "
                          f"{', '.join(sorted(listed))}")
     if not entries:
         raise ValueError(f"{file} lists no [[account]]; see accounts.toml in the project")
     found: list[Account] = []
     wrong: dict[int, str] = {}
     for number, entry in enumerate(entries, 1):
-        if why := _wrong(entry, found):
+        if why := _wrong(entry, []):
             wrong[number] = f"{file}, [[account]] number {number}: {why}"
         else:
             found.append(Account(**entry))

@@ -1,0 +1,282 @@
+"""The budget: how many calls and units a source may take a day and a month, kept before each call.
+
+    [budget.debank]          in accounts.toml; each line is optional
+    units_per_day = 20000
+    units_per_month = 500000
+    calls_per_day = 2000
+    calls_per_month = 50000
+
+Days and months are UTC, by our own clock, the one of ops.api_calls. A call is reserved in the
+ledger before it is sent, and settled once it is written in the call log; whoever would pass a
+limit gets BudgetReached and sends nothing. The ledger is one SQLite file that all fetches share
+(a fetch never opens the warehouse). What a killed fetch had reserved stays spent unless the call
+log says otherwise; each plan counts the ledger anew from ops.api_calls and the call logs, so
+that a lost one is no loss.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from uuid import uuid4
+
+from extract.client import BudgetReached, Fatal
+from extract.source import UTC, iso, utc
+from extract.sources import names
+
+LEDGER = "budget.sqlite"
+WAIT_S = 60.0  # a turn takes less than a millisecond
+NAMES = {f"{measure}_per_{period}": (measure, period)
+         for measure in ("units", "calls") for period in ("day", "month")}
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS totals (source TEXT, period TEXT, opens TEXT, calls INTEGER,
+    units INTEGER, PRIMARY KEY (source, period, opens));
+CREATE TABLE IF NOT EXISTS reserved (call_id TEXT PRIMARY KEY, source TEXT, at TEXT,
+    units INTEGER);
+CREATE TABLE IF NOT EXISTS counted (source TEXT PRIMARY KEY, month TEXT);
+"""
+
+Spent = tuple[date, int, int]  # a UTC day: calls, units
+# (source, first day, ids of open reservations) → what is written down: by day, and which of the ids
+Count = Callable[[str, date, list[str]], tuple[list[Spent], set[str]]]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `allowed` calls or units (`measure`) of a source a UTC day or month (`period`)."""
+
+    source: str
+    measure: str
+    period: str
+    allowed: int
+
+    def as_row(self) -> tuple[str, str, str, int]:
+        return self.source, self.measure, self.period, self.allowed
+
+
+def limits(file: str | Path) -> list[Limit]:
+    """The [budget.…] of an accounts file; none where it has none.
+
+    Raises ValueError naming the file and the entry: an unknown source or name, or what is no
+    whole number of at least 0.
+    """
+    try:
+        budgets = tomllib.loads(Path(file).read_text()).get("budget", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"cannot read the budget in {file}: {error}") from None
+    if not isinstance(budgets, dict):
+        raise ValueError(f"{file}: write the budget of a source as [budget.debank]")
+    found = []
+    for source, lines in budgets.items():
+        where = f"{file}, [budget.{source}]"
+        if source not in names():
+            raise ValueError(f"{where}: unknown source {source!r}; known: {', '.join(names())}")
+        if not isinstance(lines, dict):
+            raise ValueError(f"{where}: give it lines like units_per_day = 20000")
+        for name, allowed in lines.items():
+            if name not in NAMES:
+                raise ValueError(f"{where}: unknown {name!r}; there are {', '.join(NAMES)}")
+            if type(allowed) is not int or not 0 <= allowed < 2**63:
+                raise ValueError(f"{where}: {name} is {allowed!r}; write a whole number, 0 or more")
+            found.append(Limit(source, *NAMES[name], allowed))
+    return found
+
+
+def _opens(at: datetime) -> dict[str, date]:
+    return {"day": at.date(), "month": at.date().replace(day=1)}
+
+
+def _opens_again(period: str, at: datetime) -> datetime:
+    first = _opens(at)[period]
+    following = first + timedelta(days=1 if period == "day" else 31)
+    if period == "month":
+        following = following.replace(day=1)
+    return utc(datetime(following.year, following.month, following.day))
+
+
+class Ledger:
+    """What was spent of one source under its limits, in a file that processes and threads share.
+
+    `now` tells the time; tests set it.
+    """
+
+    def __init__(self, var: Path, source: str, limits: Iterable[Limit], *,
+                 now: Callable[[], datetime] = lambda: datetime.now(UTC)):
+        self.source, self.file, self._now = source, Path(var) / LEDGER, now
+        self.limits = [limit for limit in limits if limit.source == source]
+        self._lock, self._con = Lock(), None
+
+    def reserve(self, units: int) -> tuple[str, datetime]:
+        """(id, time) of a call that may be sent now at this price; BudgetReached where none may."""
+        with self._turn() as con:
+            at = self._now()
+            spent = self._spent(con, at)
+            for limit in self.limits:
+                more = units if limit.measure == "units" else 1
+                used = spent[limit.period][limit.measure]
+                if used + more > limit.allowed:
+                    raise self._reached(limit, used, units, at)
+            call_id = uuid4().hex
+            con.execute("INSERT INTO reserved VALUES (?, ?, ?, ?)",
+                        (call_id, self.source, iso(at), units))
+            self._add(con, at, 1, units)
+        return call_id, at
+
+    def settle(self, call_id: str, units: int) -> None:
+        """The call is over and written down, at this many units."""
+        with self._turn() as con:
+            found = con.execute("SELECT at, units FROM reserved WHERE call_id = ?",
+                                (call_id,)).fetchone()
+            if found:  # else it was counted anew meanwhile, from what is written down
+                con.execute("DELETE FROM reserved WHERE call_id = ?", (call_id,))
+                self._add(con, utc(found[0]), 0, units - found[1])
+
+    def left(self) -> dict[tuple[str, str], int]:
+        """What may still be spent, by (measure, period), of what has a limit."""
+        with self._turn() as con:
+            spent = self._spent(con, self._now())
+        return {(one.measure, one.period): one.allowed - spent[one.period][one.measure]
+                for one in self.limits}
+
+    def recount(self, count: Count) -> None:
+        """Take from what is written down what was spent; open reservations it lacks stay spent."""
+        with self._turn() as con:
+            at = self._now()
+            opens = _opens(at)
+            first = min(opens.values())
+            con.execute("DELETE FROM reserved WHERE at < ?", (str(first),))
+            waiting = dict(con.execute("SELECT call_id, at FROM reserved WHERE source = ?",
+                                       (self.source,)).fetchall())
+            # Nobody reserves or settles now: a call in flight is in the log, or still reserved.
+            spent, logged = count(self.source, first, list(waiting))
+            con.execute("DELETE FROM totals WHERE source = ?", (self.source,))
+            con.executemany("DELETE FROM reserved WHERE call_id = ?",
+                            [(call_id,) for call_id in logged])
+            for day, calls, units in spent:
+                self._add(con, utc(datetime(day.year, day.month, day.day)), calls, units)
+            for moment, units in con.execute("SELECT at, units FROM reserved WHERE source = ?",
+                                             (self.source,)).fetchall():
+                self._add(con, utc(moment), 1, units)
+            con.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", (self.source, str(first)))
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it was ever counted in this month: a new file was not."""
+        with self._turn() as con:
+            return con.execute(
+                "SELECT 1 FROM counted WHERE source = ? AND month = ?",
+                (self.source, str(_opens(self._now())["month"]))).fetchone() is not None
+
+    def close(self) -> None:
+        with self._lock:
+            if self._con:
+                self._con.close()
+            self._con = None
+
+    @contextmanager
+    def _turn(self):
+        """The ledger, for one at a time; what is done is kept whole or, after an error, not."""
+        with self._lock:
+            try:
+                if self._con is None:
+                    self._con = self._open()
+                self._con.execute("BEGIN IMMEDIATE")
+            except sqlite3.DatabaseError as error:
+                raise Fatal(f"the ledger of the budget, {self.file}, cannot be used: {error}. Where "
+                            "it is damaged, remove it: it is counted anew from the call logs") from None
+            try:
+                yield self._con
+            except BaseException:
+                self._con.execute("ROLLBACK")
+                raise
+            self._con.execute("COMMIT")
+
+    def _open(self) -> sqlite3.Connection:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        con = sqlite3.connect(self.file, timeout=WAIT_S, isolation_level=None,
+                              check_same_thread=False)
+        # Safe against a kill; a machine that crashes may damage it, and each plan counts anew.
+        con.execute("PRAGMA synchronous = OFF")
+        con.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+        return con
+
+    def _spent(self, con, at: datetime) -> dict[str, dict[str, int]]:
+        found = {}
+        for period, opens in _opens(at).items():
+            row = con.execute(
+                "SELECT calls, units FROM totals WHERE source = ? AND period = ? AND opens = ?",
+                (self.source, period, str(opens))).fetchone()
+            found[period] = dict(zip(("calls", "units"), row or (0, 0)))
+        return found
+
+    def _add(self, con, at: datetime, calls: int, units: int) -> None:
+        for period, opens in _opens(at).items():
+            con.execute(
+                "INSERT INTO totals VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "calls = calls + excluded.calls, units = units + excluded.units",
+                (self.source, period, str(opens), calls, units))
+
+    def _reached(self, limit: Limit, used: int, units: int, at: datetime) -> BudgetReached:
+        price = f" and the next call costs {units:,}" if limit.measure == "units" else ""
+        return BudgetReached(
+            f"the budget of {limit.source} allows {limit.allowed:,} {limit.measure} a "
+            f"{limit.period}: {used:,} are spent{price}, so it was not sent. The budget opens again "
+            f"at {iso(_opens_again(limit.period, at))}. What was read before is kept, and the next "
+            f"run goes on from there. To allow more, raise {limit.measure}_per_{limit.period} "
+            f"in [budget.{limit.source}] of accounts.toml",
+            limit.source, limit.measure, limit.period, limit.allowed, used,
+            _opens_again(limit.period, at))
+
+
+def tallied(calls: Iterable[dict], source: str, first: date) -> tuple[list[Spent], set[str]]:
+    """Calls of a call log since a day: what they spent by day, and their ids. Each counts once."""
+    days: dict[date, list[int]] = {}
+    seen: set[str] = set()
+    for call in calls:
+        day = utc(call["called_at"]).date()
+        if call["source"] != source or day < first or call["call_id"] in seen:
+            continue
+        seen.add(call["call_id"])
+        sums = days.setdefault(day, [0, 0])
+        sums[0] += 1
+        sums[1] += call["units"]
+    return [(day, *sums) for day, sums in days.items()], seen
+
+
+def from_logs(read: Callable[[date], Iterable[dict]]) -> Count:
+    """Counts the call logs alone; `read(first day)` gives their calls (calls.logged)."""
+    def count(source: str, first: date, waiting: list[str]):
+        spent, seen = tallied(read(first), source, first)
+        return spent, seen.intersection(waiting)
+    return count
+
+
+def from_warehouse(con, read: Callable[[], Iterable[dict]]) -> Count:
+    """Counts ops.api_calls and what is not loaded yet; `read()` gives the calls of the inbox."""
+    def known(ids: Sequence[str]) -> set[str]:
+        return {one for (one,) in con.execute(
+            "SELECT call_id FROM ops.api_calls WHERE call_id IN (SELECT unnest(?))",
+            [list(ids)]).fetchall()} if ids else set()
+
+    def count(source: str, first: date, waiting: list[str]):
+        spent = con.execute(
+            "SELECT called_at::DATE, count(*), sum(units)::BIGINT FROM ops.api_calls "
+            "WHERE source = ? AND called_at >= ? GROUP BY 1", [source, first]).fetchall()
+        fresh = list(read())
+        loaded = known([call["call_id"] for call in fresh])
+        more, seen = tallied((c for c in fresh if c["call_id"] not in loaded), source, first)
+        return spent + more, (seen | known(waiting)).intersection(waiting)
+    return count
+
+
+def open_ledgers(var: Path, limits: Sequence[Limit], sources: Iterable[str]) -> list[Ledger]:
+    """A ledger for each of the sources that has a limit."""
+    return [Ledger(var, source, limits) for source in sorted(set(sources))
+            if any(limit.source == source for limit in limits)]

@@ -80,7 +80,7 @@ def read_accounts(file: str | Path) -> tuple[list[Account], dict[int, str]]:
     found: list[Account] = []
     wrong: dict[int, str] = {}
     for number, entry in enumerate(entries, 1):
-        if why := _wrong(entry, []):
+        if why := _wrong(entry, found):
             wrong[number] = f"{file}, [[account]] number {number}: {why}"
         else:
             found.append(Account(**entry))

@@ -2,7 +2,7 @@
 
 One story is played once, against the sandbox: a history; the scheduled sync that closes the hole
 up to the last boundary; a sync whose DeBank refuses the key; the sync that heals it, in which a
-fetch is killed; a backfill of covered time. The warehouse is copied after each run, and the
+fetch and every task that holds the warehouse is killed once; a backfill of covered time. The warehouse is copied after each run, and the
 tests read the copies when everything has ended.
 """
 
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import json
+import random
 import re
 import shutil
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -41,6 +43,7 @@ SIX_HOURS = timedelta(hours=6)
 UNDISTURBED = timedelta(minutes=6)  # the story is over before the scheduler's next boundary
 LIMIT_S = 240.0
 QUIET_S = 1.5
+KILLED = ("load", "transform", "check", "publish", "mirror")
 
 
 @dataclass
@@ -156,7 +159,10 @@ def play(stack, told: Story, root: Path) -> None:
     control("fail", vendor="debank", status=429, retry_after=60, count=1)
     run = rest.trigger("sync", interval=(first, second))
     facts["killed"] = kill_fetch(stack, told.var, status=429)
-    step("healing", "sync", run, second)
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill_holders, told.var / "warehouse.duckdb.lock", run)
+        step("healing", "sync", run, second)
+        facts["killed tasks"] = killing.result()
 
     covered = iso(last - 2 * SIX_HOURS)
     rest.call("POST", "/backfills", {
@@ -222,6 +228,21 @@ def kill_fetch(stack, var: Path, status: int) -> dict:
         time.sleep(0.1)
     raise AssertionError(f"no fetch was answered {status} within {LIMIT_S:.0f} s; calls seen: "
                          f"{[(c['source'], c['status']) for log in seen.values() for c in log]}")
+
+
+def kill_holders(lock: Path, run: str) -> list[str]:
+    """SIGKILL the first attempt of each of KILLED while it holds the warehouse; who was killed."""
+    left, deadline, moment = list(KILLED), time.monotonic() + LIMIT_S, random.Random(SEED)
+    while left and time.monotonic() < deadline:
+        with suppress(json.JSONDecodeError, psutil.NoSuchProcess):  # being written; ended just now
+            held = json.loads(lock.read_text())
+            if held["who"] == f"task sync.{left[0]} of run {run}":
+                holder = psutil.Process(held["pid"])
+                time.sleep(moment.uniform(0, 0.2))
+                holder.kill()
+                left.pop(0)
+        time.sleep(0.005)
+    return [task for task in KILLED if task not in left]
 
 
 # --- what the runs left -----------------------------------------------------------------------
@@ -363,6 +384,16 @@ def test_a_killed_fetch_is_tried_again_and_no_row_is_double(story):
     assert tries == [(1, "failed", task["account"]), (2, "success", task["account"])]
     assert story.healing.rows("SELECT try_number, error FROM ops.api_calls WHERE call_id = ?",
                               task["call_id"]) == [(1, task["error"])]
+
+
+def test_a_task_killed_while_it_holds_the_warehouse_is_tried_again(story):
+    """What it left is the truth: see test_a_run_that_succeeds_leaves_the_truth."""
+    assert story.facts["killed tasks"] == list(KILLED)
+    tries = story.healing.rows(
+        "SELECT task_id, try_number, state FROM ops.sync_runs WHERE run_id = ? AND list_contains("
+        "?, task_id) ORDER BY ALL", story.healing.run["dag_run_id"], list(KILLED))
+    assert tries == sorted((task, n, state) for task in KILLED
+                           for n, state in ((1, "failed"), (2, "success")))
 
 
 def test_a_backfill_of_covered_time_costs_no_call(story):

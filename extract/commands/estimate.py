@@ -110,6 +110,11 @@ class Known:
                 "WHERE source = ? AND account = ? GROUP BY ALL ORDER BY 2", [source, account]
         ).fetchall():
             by.setdefault(value, []).append((utc(hour), count))
+        if column == "wallet":  # one without a row is asked for all the same
+            for (value,) in self.con.execute(
+                    "SELECT DISTINCT wallet FROM raw.balances WHERE source = ? AND account = ?",
+                    [source, account]).fetchall():
+                by.setdefault(value, [])
         self.counts[source, account, dataset, column] = {
             value: Counts([hour for hour, _ in found],
                           [0, *accumulate(count for _, count in found)])

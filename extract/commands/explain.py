@@ -164,7 +164,10 @@ def _show(answer, found: Mapping[str, Any], asset: str, account: str, day: date)
     if not found["is_exact"]:
         answer.say("Not exact: an amount up to this day does not fit DECIMAL(38,18) and is left "
                    "out; balance_wide of curated.daily_balances has six digits of it", style="red")
-    if found["adds_up"]:
+    if None in (found["opening"], found["closing"]):
+        answer.say("✗ a sum does not fit DECIMAL(38,18): there is no balance to explain",
+                   style="bold red")
+    elif found["adds_up"]:
         answer.say(f"✓ {found['opening']} + {found['net']} = {found['closing']}, to the last digit")
     else:
         answer.say(f"✗ it does not add up: {found['opening']} + {found['net']} is {found['sum']}, "

@@ -97,11 +97,12 @@ class Answer:
                 print("\t".join("" if (v := plain(row.get(c))) is None else str(v)
                                 for c in columns))
         elif self.output == "table":
-            self.console.print(_table(title, found, columns, marked, right))
+            self.say(title, style="bold")
+            self.console.print(_table(found, columns, marked, right) if found else "none")
 
     def say(self, text: str, style: str | None = None) -> None:
         """A remark beside the tables; programs do not get it."""
-        if self.output == "table":
+        if self.output == "table" and text:
             self.console.print(text, style=style, markup=False)
 
     def end(self) -> None:
@@ -114,12 +115,12 @@ def short(text: str, keep: int = 11) -> str:
     return text if len(text) <= keep else f"{text[: keep - 5]}…{text[-4:]}"
 
 
-def _table(title: str, found, columns, marked, right):
+def _table(found, columns, marked, right):
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     for name, heading in columns.items():
         table.add_column(heading, overflow="fold", no_wrap=name in UNBROKEN,
                          justify="right" if name in right or _numbers(found, name) else "left")

@@ -8,7 +8,8 @@ the end of the interval, each page asked from one second after the last row of t
 documentation does not say whether `start_time` itself is included: the walk is right under
 both. A long walk is cut in time and its pieces are read together (`extract/walk.py`). Limit: 100
 calls a second, taken as strict. Prices of calls are not published: set `units` in the
-Connection's extra; the truth is the difference of /v1/account/units, read with every balance snapshot.
+Connection's extra; the truth is the difference of /v1/account/units, read before and after the
+fetches of a run.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from decimal import Decimal
 from typing import Any
 
 from extract.client import (
-    WORKERS, Client, ExtractError, Fatal, Retriable, UnitsExhausted, failed,
+    WORKERS, Client, ExtractError, Fatal, Retriable, Stop, UnitsExhausted, failed,
 )
 from extract.mapping import decimal, records
 from extract.source import (
-    UTC, Covered, Fetched, Form, Interval, Job, Listing, Page, Rate, Source, iso,
+    UTC, Covered, Fetched, Form, Interval, Job, Listing, Page, Rate, Source, iso, union,
 )
 from extract.walk import Piece, Walk, reasons
 from extract.wire import http_call, listed
@@ -63,6 +64,11 @@ def connect(*, host: str, password: str, **_: Any):
     return session
 
 
+def left(client: Client, session: Any) -> int:
+    """The units left, as the vendor counts them: one call, at no units."""
+    return int(_get(client, session, UNITS, {}, _no_balance, []).data["balance"])
+
+
 def look(client: Client, session: Any) -> str:
     """The units left: one call, at no units."""
     left = _get(client, session, UNITS, {}, _no_balance, []).data["balance"]
@@ -79,13 +85,20 @@ def _no_balance(data: Any) -> str | None:
 def fetch(client: Client, session: Any, job: Job) -> Fetched:
     """All transactions of one wallet in [job.tail, job.interval.end), and its token balances.
 
-    Raises Fatal when the key is wrong or the units are used up, or when more transactions
-    than a page holds share one second on one chain.
+    Raises Fatal when the key is wrong, or when more transactions than a page holds share one
+    second on one chain; Stop, with what was read, where no more units may be spent.
     """
-    got = Fetched()
-    if job.snapshot:
-        _snapshot(client, session, got, job)
-    pieces = _walk(client, session, job)
+    got, end = Fetched(), _seconds(job.interval.end) + (job.interval.end.microsecond > 0)
+    # Rows at the end itself belong to the next interval; one second more costs nothing
+    # and catches rows of a fraction of a second.
+    walk = Walk(_seconds(job.tail), end)
+    try:
+        if job.snapshot:
+            _snapshot(client, session, got, job)
+        pieces = _walk(client, session, job, walk)
+    except Stop as stop:
+        stop.kept = _kept(got, walk, job)
+        raise
     got.pages += [page for piece in pieces for page in piece.pages]
     # An answer whose clock is ahead of the others' proves nothing about the time in between.
     clock = min(page.received_at for page in got.pages)
@@ -93,18 +106,38 @@ def fetch(client: Client, session: Any, job: Job) -> Fetched:
     if until <= job.tail:
         raise Fatal(f"the vendor's clock says {iso(clock)}, so {job.interval} has not happened "
                     "yet; ask again once it has")
-    span = Interval(job.tail, until)
-    got.covered += [Covered(dataset, span, reasons(pieces))
+    _cover(got, Interval(job.tail, until), reasons(pieces))
+    return got
+
+
+def _cover(got: Fetched, span: Interval, reason: str) -> None:
+    got.covered += [Covered(dataset, span, reason)
                     for dataset in ("onchain_transactions", "onchain_transfers")]
-    if job.snapshot:
-        _get(client, session, UNITS, {}, _no_balance, got.pages)
+
+
+def _kept(got: Fetched, walk: Walk, job: Job) -> Fetched:
+    """What a walk that was stopped has read, and the time it has read whole: each piece from its
+    top down to where it was, but for one that lacks rows which the piece above has shown."""
+    pieces = sorted(walk.pieces, key=lambda piece: -piece.top)
+    got.pages += [page for piece in pieces for page in piece.pages]
+    if not got.pages:
+        return got
+    until = min(job.interval.end, min(page.received_at for page in got.pages))
+    spans = []
+    for newer, piece in zip([None, *pieces], pieces):
+        begin = max(job.tail, _moment(piece.floor if piece.reason else piece.cursor))
+        finish = min(until, _moment(piece.top))
+        if begin < finish and not (newer and newer.last and _lacks(piece, newer)):
+            spans.append(Interval(begin, finish))
+    for span in union(spans):
+        _cover(got, span, "stopped: read down to here")
     return got
 
 
 def expected(job: Job, rows, _: datetime) -> dict[str, int]:
-    """Calls a job will take; a walk ends with the first page that is short or reaches the tail."""
-    return {HISTORY: int(rows("onchain_transactions", Interval(job.tail, job.interval.end))) // PAGE
-            + 1}
+    """Calls a job will take: each page but the first begins with the last row of the one before."""
+    count = rows("onchain_transactions", Interval(job.tail, job.interval.end))
+    return {HISTORY: int(max(count - 1, 0)) // (PAGE - 1) + 1}
 
 
 def _get(client: Client, session: Any, endpoint: str, params: dict, expect, pages: list[Page],
@@ -160,16 +193,12 @@ def _snapshot(client: Client, session: Any, got: Fetched, job: Job) -> None:
                                "the list is not paged"))
 
 
-def _walk(client: Client, session: Any, job: Job) -> list[Piece]:
+def _walk(client: Client, session: Any, job: Job, walk: Walk) -> list[Piece]:
     """The pages of all transactions in [job.tail, job.interval.end), newest piece first."""
-    # Rows at the end itself belong to the next interval; one second more costs nothing
-    # and catches rows of a fraction of a second.
-    end = _seconds(job.interval.end) + (job.interval.end.microsecond > 0)
-
     def step(piece: Piece) -> None:
         _Walker(client, session, job.account, piece).step()
 
-    pieces = Walk(_seconds(job.tail), end).run(client, step)
+    pieces = walk.run(client, step)
     for newer, older in zip(pieces, pieces[1:]):
         if not _lacks(older, newer):
             continue
@@ -283,6 +312,10 @@ def _seconds(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
 _TIME = "make_timestamp((({0})::DECIMAL(18,6)::DECIMAL(38,6) * 1000000)::BIGINT)"
 
 _LEG = """{"amount": "VARCHAR", "token_id": "VARCHAR", "to_addr": "VARCHAR",
@@ -376,6 +409,7 @@ SOURCE = Source(
         hints={"password": "from cloud.debank.com"}),
     connect=connect,
     look=look,
+    left=left,
     fetch=fetch,
     mappings={"onchain_tokens": TOKEN_FACTS, "onchain_transactions": TRANSACTIONS,
               "onchain_transfers": TRANSFERS, "balances": BALANCES},

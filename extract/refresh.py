@@ -4,9 +4,10 @@ A sync trusts what is covered and settled; somebody has to ask whether the vendo
 same. Which part is due follows from `ops.coverage` alone, which knows when every instant was last
 read: no state of its own, so a failed, skipped or repeated week changes nothing but the order.
 
-`quarter`  of each account's whole months (over for LONGEST_TAIL), the fourth part that was read
-           longest ago: in PARTS weeks every month has been read. An API that cannot seek pays for
-           all newer pages anyway, so it is read whole, once in PARTS weeks.
+`quarter`  of each account's whole months (over for LONGEST_TAIL), those read longest ago, until
+           they hold a fourth of the rows: in PARTS weeks every month has been read, at an even
+           cost. An API that cannot seek pays for all newer pages anyway, so it is read whole,
+           once in PARTS weeks.
 `full`     everything that is covered.
 interval   what is covered of it.
 
@@ -84,14 +85,22 @@ def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
                 if p.interval.start < scope.end and scope.start < p.interval.end]
     if not known:
         return []
-    over = _first_of_month(known[-1].interval.end - LONGEST_TAIL)
-    settled = [p for p in known if p.interval.end <= over]
+    end = known[-1].interval.end - LONGEST_TAIL
+    settled = [p for p in known if p.interval.end <= _first_of_month(end)]
     if not source.monthly:
-        last = max(p.read_at for p in known)
-        oldest = min((p.read_at for p in settled), default=last)
-        return settled if last - oldest > PARTS * WEEK - WEEK / 2 else []
-    settled.sort(key=lambda p: (p.read_at, p.interval))
-    return sorted(settled[:-(-len(settled) // PARTS)], key=lambda p: p.interval)
+        # A month that has settled since the last time waits for the next.
+        long_since = [p for p in settled if p.interval.end <= end - PARTS * WEEK] or settled
+        (last,) = con.execute("SELECT max(read_at) FROM ops.coverage WHERE source = ? AND "
+                              "account = ?", [source.name, account]).fetchone()
+        oldest = min((p.read_at for p in long_since), default=utc(last))
+        return settled if utc(last) - oldest > PARTS * WEEK - WEEK / 2 else []
+    chosen, share = [], 0
+    for part in sorted(settled, key=lambda p: (p.read_at, p.interval)):
+        if PARTS * share >= sum(p.rows + 1 for p in settled):
+            break
+        chosen.append(part)
+        share += part.rows + 1  # an empty month costs a look too
+    return sorted(chosen, key=lambda p: p.interval)
 
 
 def history(con, source: Source, account: str) -> list[Part]:

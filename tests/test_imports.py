@@ -146,7 +146,8 @@ def test_the_words_know_nothing_but_each_other():
 
 
 def test_nobody_below_imports_the_airflow_files():
-    refuse([one for one in of(("extract",)) if one.name in ("extract.hooks", "extract.operators", "extract.refresh_operators")
+    refuse([one for one in of(("extract",)) if one.name in ("extract.hooks", "extract.operators",
+                                                              "extract.refresh_operators")
             and one.file not in AIRFLOW_FILES and not one.file.startswith(AIRFLOW_ROOMS)],
            "hooks.py and operators.py know all of extract, and nothing of extract knows them",
            "move what is needed out of them into a file of its own")

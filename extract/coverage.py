@@ -37,6 +37,18 @@ def covered(con, source: str, account: str, dataset: str) -> list[Interval]:
     return [Interval(a, b) for a, b in rows]
 
 
+def unsettled(con, source: str, account: str, dataset: str, since: datetime,
+              back: timedelta) -> list[Interval]:
+    """What is covered from `back` before `since` on, and was read less than `back` after it
+    happened: rows may have come or changed since. What was read later need not be read again.
+    """
+    rows = con.execute(
+        "SELECT start_ts, end_ts FROM ops.coverage WHERE source = ? AND account = ? AND dataset = ? "
+        "AND end_ts >= ? AND read_at < end_ts + ?",
+        [source, account, dataset, (since - back).replace(tzinfo=None), back]).fetchall()
+    return [Interval(a, b) for a, b in rows]
+
+
 def missing(con, source: Source, account: str, requested: Interval) -> list[Interval]:
     """The parts of `requested` that some dataset of the source lacks, oldest first."""
     return union(
@@ -89,7 +101,8 @@ def jobs(
 ) -> list[Job]:
     """The fetches that make `requested` complete for the accounts, oldest first.
 
-    A hole that continues what is covered starts with the tail (`tail`, or what was learned);
+    A hole that continues what is covered starts with the tail (`tail`, or what was learned), unless
+    that was read long after it happened, as by a backfill that was stopped.
     `refetch` ignores coverage.
     APIs that cannot seek in time get one job from the first hole to the end of the last.
     """
@@ -99,9 +112,10 @@ def jobs(
         holes = [requested] if refetch else missing(con, source, account.account, requested)
         if not holes:
             continue
-        known = [c for d in events(source) for c in covered(con, source.name, account.account, d)]
         pending = oldest_pending(con, source, account.account)
         back = learned_tail(con, source, account.account, requested.end) if tail is None else tail
+        known = [c for d in events(source)
+                 for c in unsettled(con, source.name, account.account, d, holes[0].start, back)]
         found += readings(source, account, holes, known, back, pending, snapshot=snapshot)
     return found
 
@@ -112,7 +126,8 @@ def readings(
 ) -> list[Job]:
     """The fetches that fill `holes` (oldest first, at least one) of an account, oldest first.
 
-    `known` is what is covered of its datasets, `back` its tail, `pending` its oldest pending row.
+    `known` is what is covered of its datasets, where rows may still come (see unsettled), `back`
+    its tail, `pending` its oldest pending row.
     """
     if source.monthly:
         spans = [span for hole in holes for span in hole.by_month()]

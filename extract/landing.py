@@ -2,7 +2,8 @@
 
 One file a fetch, `<source>~<account>~<start>~<end>~<id>.jsonl.zst`: a header line (what was
 asked, what it covers and why paging ended), then a line a page with the body as text. A file
-appears by one rename after its fetch is whole, so whatever is seen is complete. New files
+appears by one rename after its fetch has ended, so whatever is seen is complete (of a fetch that
+was stopped for its cost the header covers what was read whole). New files
 wait in `inbox/`; the loader moves them to `<source>/<YYYY-MM>/` once they are committed, and
 notes in `loads.jsonl` which files it committed together, and in which order.
 """

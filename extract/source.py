@@ -146,7 +146,8 @@ class Covered:
 
 @dataclass
 class Fetched:
-    """What one fetch brought: filled while it runs, landed only when it is whole."""
+    """What one fetch brought: filled while it runs, landed when it is whole, or when it was stopped
+    for its cost: then `covered` says what of it is whole."""
 
     pages: list[Page] = field(default_factory=list)
     covered: list[Covered] = field(default_factory=list)
@@ -245,6 +246,7 @@ class Source:
     `expected`: {endpoint: calls} that a job without a snapshot will take, told the number of rows:
     `rows(dataset, interval)` over the account, `rows(dataset, interval, column)` as a list of them
     by what the column holds; the interval may reach up to now. None: at least a call a job.
+    `left(client, api)`: prepaid units left as the vendor counts them, by one call.
     `whole`: what reading everything again would ask for (ops.full_refreshes).
     """
 
@@ -260,3 +262,4 @@ class Source:
     whole: tuple[Listing, ...] = ()
     form: Form = Form()
     look: Callable[[Any, Any], str] | None = None
+    left: Callable[[Any, Any], int] | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from extract import coverage, landing, schema
-from extract.client import Client
+from extract.client import Budget, Client, Stop
 from extract.loader import load
 from extract.pacing import Pacing
 from extract.source import Interval, Job, utc
@@ -50,6 +50,7 @@ class Books:
         schema.create_all(self.con)
         self.sources, self.root, self.url = all_sources(), root, url
         self.calls: list[dict] = []
+        self.budgets: dict[str, Budget] = {}
         self.pacing = {name: Pacing(source.rates) for name, source in self.sources.items()}
         self.apis = {
             "coinbase": self.sources["coinbase"].connect(
@@ -65,8 +66,14 @@ class Books:
         source = self.sources[job.source]
         client = Client(job.source, job.account, rates=self.pacing[job.source], units=source.units,
                         record=self.calls.append, tries=tries or self.tries, **self.waits,
+                        budget=self.budgets.get(job.source),
                         secrets=(keys.KEY_PEM, keys.DEBANK_KEY))
-        fetched = source.fetch(client, self.apis[job.source], job)
+        try:
+            fetched = source.fetch(client, self.apis[job.source], job)
+        except Stop as stop:  # as FetchOperator does
+            if stop.kept and stop.kept.pages:
+                landing.write(self.root, job, stop.kept, {"run_id": self.run_id})
+            raise
         return landing.write(self.root, job, fetched, {"run_id": self.run_id})
 
     def sync(self, start, end, **kwargs):

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 
 from extract.coverage import TAIL, covered, events, learned_tail, oldest_pending, readings
-from extract.source import Interval, Source, union, utc
+from extract.source import Interval, Job, Source, union, utc
 from extract.sources import Account
 
 HOUR = timedelta(hours=1)
@@ -174,6 +174,22 @@ def simulate(
                 whole = {dataset: union([*spans, read]) for dataset, spans in whole.items()}
             run = found[number]
             run[source.name] = run.get(source.name, Cost()).plus(cost)
+    return found
+
+
+def priced(known: Known, sources: Mapping[str, Source], jobs: Iterable[Job], now: datetime, *,
+           prices: Mapping[str, Mapping[str, int]] | None = None) -> dict[str, Cost]:
+    """What planned jobs will cost, snapshots too, by source."""
+    found: dict[str, Cost] = {}
+    for job in jobs:
+        source = sources[job.source]
+        units = (prices or {}).get(source.name, source.units)
+        rows = known.rows(Account(job.source, job.account, job.connection))
+        calls = dict(source.expected(job, rows, now)) if source.expected else {"": 1}
+        if job.snapshot:
+            calls |= {one.endpoint: 1 for one in source.whole if not one.dataset}
+        found[job.source] = found.get(job.source, Cost()).plus(Cost(
+            sum(calls.values()), sum(units.get(e, 0) * count for e, count in calls.items())))
     return found
 
 

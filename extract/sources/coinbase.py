@@ -15,7 +15,7 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from extract.client import TIMEOUT_S, Client, Fatal, Retriable
+from extract.client import TIMEOUT_S, Client, Fatal, Retriable, Stop
 from extract.mapping import decimal, records
 from extract.source import (
     Covered, Fetched, Form, Interval, Job, Listing, Page, Rate, Source, iso, utc,
@@ -87,29 +87,47 @@ def fetch(client: Client, exchange: Any, job: Job) -> Fetched:
 
     Raises Fatal for a wrong key, Retriable when trouble outlasts the retries.
     """
-    got = Fetched()
+    got, read = Fetched(), []
+    try:
+        return _fetch(client, exchange, job, got, read)
+    except Stop as stop:
+        # Wallets are read one after the other: of the time none is whole before the last one is.
+        clock = min((page.received_at for page in got.pages), default=job.tail)
+        if read and clock > job.tail:
+            _cover_ledger(got, job, clock, read)
+        stop.kept = got
+        raise
+
+
+def _fetch(client: Client, exchange: Any, job: Job, got: Fetched, read: list[str]) -> Fetched:
+    """The work of fetch(), into `got`; `read` is filled once all of these wallets are read."""
     wallets, as_of = _wallets(client, exchange, got, job)
     if as_of <= job.tail:
         raise Fatal(f"the vendor's clock says {iso(as_of)}, so {job.interval} has not happened "
                     "yet; ask again once it has")
+    if job.snapshot:
+        got.covered.append(Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)),
+                                   "last page of wallets"))
     for wallet in wallets:
         _transactions(client, exchange, got, job, wallet)
+    read += wallets
     _fills(client, exchange, got, job)
     # An answer whose clock is ahead of the others' proves nothing about the time in between.
     clock = min(page.received_at for page in got.pages)
     if clock <= job.tail:
         raise Retriable(f"the vendor's clock jumps: it said {iso(as_of)}, then {iso(clock)}, "
                         f"before {job.interval}; ask again later")
-    span = Interval(job.tail, min(job.interval.end, clock))
-    got.covered += [
-        Covered("exchanges_ledger", span,
-                f"boundary crossed or last page in each of {len(wallets)} wallets"),
-        Covered("exchanges_trades", span, "empty cursor"),
-    ]
-    if job.snapshot:
-        got.covered.append(Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)),
-                                   "last page of wallets"))
+    span = _cover_ledger(got, job, clock, wallets)
+    got.covered.append(Covered("exchanges_trades", span, "empty cursor"))
     return got
+
+
+def _cover_ledger(got: Fetched, job: Job, clock: datetime, wallets: list[str]) -> Interval:
+    span = Interval(job.tail, min(job.interval.end, clock))
+    got.covered.append(Covered(
+        "exchanges_ledger", span,
+        f"boundary crossed or last page in each of {len(wallets)} wallets"))
+    return span
 
 
 def expected(job: Job, rows, now: datetime) -> dict[str, int]:

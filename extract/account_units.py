@@ -1,0 +1,85 @@
+"""Units by the vendor's own count, read before and after the fetches of a run, against ours.
+
+The tasks that read them leave a small file each, since a plan has closed the warehouse by then;
+the load moves the files of its run into `ops.account_units`. A reading that fails is told and
+missed, nothing else: it is never the reason why a run fails.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from extract.source import UTC, utc
+
+log = logging.getLogger(__name__)
+
+LEFT_BEHIND = timedelta(days=1)  # a run that never came to its load
+
+
+def note(root: Path, *, source: str, connection: str, run_id: str, moment: str, balance: int,
+         accounts: list[str]) -> None:
+    """Leave one reading, made just now; `accounts` are those that share the connection."""
+    root = Path(root)
+    root.mkdir(parents=True, exist_ok=True)
+    name = uuid4().hex
+    (root / f".{name}.part").write_text(json.dumps({
+        "reading_at": datetime.now(UTC).isoformat(), "source": source, "connection": connection,
+        "run_id": run_id, "moment": moment, "balance": balance, "accounts": accounts}))
+    os.rename(root / f".{name}.part", root / f"{name}.json")
+
+
+def waiting(root: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Readings not loaded yet, oldest first."""
+    found = [(file, json.loads(file.read_text())) for file in Path(root).glob("*.json")]
+    return sorted(found, key=lambda one: one[1]["reading_at"])
+
+
+def load_readings(con, root: Path, run_id: str) -> None:
+    """Move the run's readings into ops.account_units, twice equals once; a difference is told.
+
+    Needs the run's calls in ops.api_calls. Readings of other runs wait for theirs, for a day.
+    """
+    old = datetime.now(UTC) - LEFT_BEHIND
+    for file, told in waiting(root):
+        if told["run_id"] != run_id and utc(told["reading_at"]) > old:
+            continue
+        _insert(con, told)
+        file.unlink()
+
+
+def _insert(con, told: dict[str, Any]) -> None:
+    at = utc(told["reading_at"]).replace(tzinfo=None)
+    key = [told["source"], told["connection"], told["run_id"], told["moment"]]
+    same = "source = ? AND connection = ? AND run_id = ? AND moment = ?"
+    if con.execute(f"SELECT 1 FROM ops.account_units WHERE {same} AND reading_at = ?",
+                   [*key, at]).fetchone():
+        return
+    used = counted = None
+    before = con.execute(
+        f"SELECT reading_at, balance FROM ops.account_units WHERE {same} AND reading_at < ? "
+        "ORDER BY reading_at DESC LIMIT 1", [*key[:3], "before", at]).fetchone()
+    if told["moment"] == "after" and before:
+        used = before[1] - told["balance"]
+        (counted,) = con.execute(
+            "SELECT coalesce(sum(units), 0)::BIGINT FROM ops.api_calls WHERE source = ? AND "
+            "list_contains(?, account) AND called_at >= ? AND called_at < ?",
+            [told["source"], told["accounts"], before[0], at]).fetchone()
+    con.execute("INSERT INTO ops.account_units VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [at, *key, told["balance"], used, counted])
+    if used is None:
+        return
+    words = (f"{told['source']}, connection {told['connection']}: {used:,} units by the vendor's "
+             f"count, {counted:,} by ours; {told['balance']:,} are left")
+    if used == counted:
+        log.info("%s", words)
+    elif used < 0:
+        log.warning("%s. They were refilled meanwhile", words)
+    else:
+        log.warning("%s. Where no other run used the key at the time, the prices assumed are off: "
+                    'set them in the Connection\'s extra, {"units": {endpoint: units}}', words)

@@ -18,11 +18,6 @@ ERROR = 300  # characters of an error that are shown
 SEGMENTS = """
 segments AS (
     SELECT * FROM ops.coverage WHERE dataset <> 'balances'
-), gaps AS (
-    SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
-        SELECT *, max(end_ts) OVER (PARTITION BY source, account, dataset ORDER BY start_ts
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached FROM segments)
-    WHERE start_ts > reached
 ), failures AS (
     SELECT source, account, interval_start AS start_ts, interval_end AS end_ts, run_id, ended,
            try_number, error
@@ -54,7 +49,7 @@ WITH {SEGMENTS}, expected AS (
 ), holes AS (
     SELECT g.source, g.account, d.day, string_agg(DISTINCT g.dataset, ', ' ORDER BY g.dataset)
         AS datasets
-    FROM gaps g JOIN days d ON g.start_ts < d.day + INTERVAL 1 DAY AND g.end_ts > d.day
+    FROM ops.gaps g JOIN days d ON g.start_ts < d.day + INTERVAL 1 DAY AND g.end_ts > d.day
     GROUP BY ALL
 ), failed AS (
     SELECT f.source, f.account, d.day, arg_max(f.run_id, f.ended) AS run_id,
@@ -74,7 +69,7 @@ GAPS = f"""
 WITH {SEGMENTS}, whole AS (
     SELECT source, account, start_ts, end_ts,
            string_agg(dataset, ', ' ORDER BY dataset) AS datasets
-    FROM gaps GROUP BY ALL
+    FROM ops.gaps GROUP BY ALL
 ), newest AS (
     SELECT *, count(*) OVER () AS total FROM whole
     ORDER BY start_ts DESC, source, account, end_ts LIMIT {MOST_GAPS}
@@ -86,10 +81,14 @@ FROM newest g LEFT JOIN failures f ON f.source = g.source AND f.account = g.acco
 GROUP BY ALL ORDER BY g.start_ts DESC, g.source, g.account, g.end_ts
 """
 
+# Per account: read from, to the first gap, and to the newest instant that is read of all datasets.
 SPANS = """
-SELECT source, account, min(since), min(until) FROM (
-    SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS until
-    FROM ops.coverage WHERE dataset <> 'balances' GROUP BY ALL)
+SELECT source, account, min(since) AS since, coalesce(any_value(gap), min(until)) AS whole_to,
+       min(until) AS until, coalesce(any_value(gaps), 0) AS gaps
+FROM (SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS until
+      FROM ops.coverage WHERE dataset <> 'balances' GROUP BY ALL)
+LEFT JOIN (SELECT source, account, min(start_ts) AS gap, count(DISTINCT (start_ts, end_ts)) AS gaps
+           FROM ops.gaps GROUP BY ALL) USING (source, account)
 GROUP BY ALL ORDER BY source, account
 """
 
@@ -116,8 +115,8 @@ def coverage(con, year: int | None = None) -> dict:
         told = json.dumps({name: value for name, value in note.items() if value})
         days.setdefault((source, account), []).append(
             [str(day), state, share, notes.setdefault(told, len(notes))])
-    keys = list(dict.fromkeys([*((s, a) for s, a, _, _ in spans), *days]))
-    bounds = {(s, a): (since, until) for s, a, since, until in spans}
+    bounds = {(s, a): (since, until) for s, a, since, _, until, _ in spans}
+    keys = list(dict.fromkeys([*bounds, *days]))
     gaps = con.execute(GAPS).fetchall()
     return {
         "first": str(first), "last": str(last),
@@ -132,12 +131,6 @@ def coverage(con, year: int | None = None) -> dict:
                   "failed_run": run} for s, a, d, b, e, _, run in gaps],
         "gaps_total": gaps[0][5] if gaps else 0,
     }
-
-
-def gap_count(con) -> int:
-    """How many gaps there are."""
-    return con.execute(f"WITH {SEGMENTS} SELECT count(DISTINCT (source, account, start_ts, end_ts)) "
-                       "FROM gaps").fetchone()[0]
 
 
 def _span(newest: date | None, year: int | None) -> tuple[date, date]:

@@ -11,15 +11,15 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from extract.coverage import PENDING
 from extract.data_docs import folder_of
-from extract.ui.calendar import SPANS, gap_count
+from extract.ui.calendar import SPANS
 
 MOST_ROWS = 200       # of a table, a page
 MOST_POINTS = 1_500   # of a line
 MOST_ASSETS = 5_000
 MOST_FAILED = 20      # failed expectations named, a checkpoint
 MOST_INCIDENTS = 50
-PENDING = "('pending', 'waiting_for_clearing', 'waiting_for_signature')"
 
 # What was spent, as ops.spending has it; of books without it only the calls are known.
 SPENDING = "ops.spending"
@@ -41,12 +41,12 @@ def overview(con, docs: Path, now: datetime | None = None) -> dict:
     return {
         "published": {"generation": generation, "at": _iso(at), "run": run_id},
         "now": _iso(now),
-        "through": _iso(min((until for *_, until in spans), default=None)),
-        "newest": _iso(max((until for *_, until in spans), default=None)),
+        "through": _iso(min((whole_to for _, _, _, whole_to, _, _ in spans), default=None)),
+        "newest": _iso(max((until for *_, until, _ in spans), default=None)),
         "accounts": [{"source": s, "account": a} for s, a, *_ in spans],
         "reconciled": statuses.get("reconciled", 0), "balances": sum(statuses.values()),
         "off": statuses.get("off", 0), "awaiting": statuses.get("awaiting_coverage", 0),
-        "gaps": gap_count(con), "pending": pending,
+        "gaps": sum(gaps for *_, gaps in spans), "pending": pending,
         "month": _month(con, now.date()),
         "incidents": _incidents(con),
         "checkpoints": _checkpoints(con, docs),

@@ -11,8 +11,8 @@ const asset = (row) => (row.chain ? `${row.symbol} on ${row.chain}` : row.symbol
 
 export function balances() {
   const place = h("div.lh-chart.tall"), caption = h("div.lh-caption");
-  const over = card("Balance over time", "Computed from the transactions alone; at the end of each UTC day.",
-    place, caption);
+  const over = card("Balance over time",
+    "Computed from the transactions alone; at the end of each UTC day.", place, caption);
   const chart = drawing(place);
   const table = reconciliation((row) => choose(row, true));
   let assets = [], chosen;
@@ -32,12 +32,13 @@ export function balances() {
     const mine = assets.filter((a) => owner(a) === owner(row));
     if (!mine.some((a) => key(a) === key(row))) mine.unshift(row);
     over.tools.replaceChildren(
-      select("Account", owners.map((a) => [owner(a), `${a.source} ${short(a.account)}`]), owner(row),
-        (value) => choose(assets.find((a) => owner(a) === value))),
+      select("Account", owners.map((a) => [owner(a), `${a.source} ${short(a.account)}`]),
+        owner(row), (value) => choose(assets.find((a) => owner(a) === value))),
       select("Asset", mine.map((a) => [key(a), short(asset(a), 40)]), key(row),
         (value) => choose(mine.find((a) => key(a) === value))));
     if (look) over.element.scrollIntoView({ block: "nearest", behavior: "smooth" });
-    const found = await ask("balances", { source: row.source, account: row.account, token: row.token });
+    const { source, account, token } = row;
+    const found = await ask("balances", { source, account, token });
     if (chosen !== row) return; // another was chosen meanwhile
     const points = found.points.filter(([, text]) => text !== null);
     if (!points.length) {
@@ -88,10 +89,10 @@ function reconciliation(pick) {
       known.length > 1 ? segments("Status", [["", "all"], ...known.map((s) =>
         [s, `${NAMES[s]} ${count(statuses[s])}`])], status,
       (value) => { status = value; offset = 0; load(); }) : "",
-      h("input", { type: "search", placeholder: "Asset or account", "aria-label": "Search asset or account",
-        maxlength: 100, oninput: (event) => {
+      h("input", { type: "search", placeholder: "Asset or account", maxlength: 100,
+        "aria-label": "Search asset or account", oninput: ({ target }) => {
           clearTimeout(timer);
-          timer = setTimeout(() => { search = event.target.value.trim(); offset = 0; load(); }, TYPED);
+          timer = setTimeout(() => { search = target.value.trim(); offset = 0; load(); }, TYPED);
         } })];
   }
 
@@ -106,12 +107,15 @@ function reconciliation(pick) {
       onclick: () => pick(row),
       onkeydown: (event) => { if (event.key === "Enter") pick(row); },
     },
-    h("td.lh-status", {}, h(`span.lh-chip.${CHIPS[row.status]}`, { title: NAMES[row.status] }, NAMES[row.status])),
+    h("td.lh-status", {},
+      h(`span.lh-chip.${CHIPS[row.status]}`, { title: NAMES[row.status] }, NAMES[row.status])),
     h("td", { title: row.token }, h("strong", {}, short(row.symbol, 24)),
       row.chain && h("span.lh-muted", {}, ` ${row.chain}`),
-      !row.verified && h("span.lh-muted", { title: "the source has not verified this token" }, " unverified"),
+      !row.verified && h("span.lh-muted", { title: "the source has not verified this token" },
+        " unverified"),
       h("div.lh-under", { title: row.account }, `${row.source} ${short(row.account)}`)),
-    h("td.lh-owner", { title: row.account }, row.source, " ", h("span.lh-muted", {}, short(row.account))),
+    h("td.lh-owner", { title: row.account },
+      row.source, " ", h("span.lh-muted", {}, short(row.account))),
     names.map((name) => amount(row[name]))))));
     // Decimal points below each other: every fraction is as wide as the longest.
     names.forEach((name, i) => table.style.setProperty(`--lh-frac-${i}`,

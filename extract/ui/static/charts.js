@@ -50,14 +50,16 @@ export function bars(values, name, budget) {
       labels: values.map(([date]) => date),
       datasets: [{
         type: "bar", data: values.map(([, value]) => value), borderRadius: 2, maxBarThickness: 22,
-        backgroundColor: values.map(([, value]) => (budget && value > budget ? c("bad") : c("accent"))),
+        backgroundColor: values.map(([, value]) =>
+          (budget && value > budget ? c("bad") : c("accent"))),
       }, ...(line ? [{
         type: "line", data: values.map(() => budget), borderColor: c("warn"), borderDash: [5, 4],
         borderWidth: 1.5, pointRadius: 0, pointHitRadius: 0,
       }] : [])],
     },
     options: {
-      animation: false, maintainAspectRatio: false, interaction: { mode: "index", intersect: false },
+      animation: false, maintainAspectRatio: false,
+      interaction: { mode: "index", intersect: false },
       plugins: {
         legend: { display: false },
         tooltip: { ...tooltip(c), filter: (item) => item.datasetIndex === 0, callbacks: {
@@ -96,7 +98,9 @@ export function steps(points, symbol) {
         } },
       },
       scales: {
-        x: { type: "time", time: { minUnit: "day", displayFormats: { day: "MMM d", week: "MMM d", month: "MMM yyyy" } },
+        x: { type: "time",
+          time: { minUnit: "day",
+            displayFormats: { day: "MMM d", week: "MMM d", month: "MMM yyyy" } },
           grid: { display: false }, border: { color: c("line") },
           ticks: { color: c("muted"), maxRotation: 0, autoSkipPadding: 32 } },
         y: { grid: grid(c), border: { display: false }, grace: "8%",

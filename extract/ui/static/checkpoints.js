@@ -30,6 +30,7 @@ function line(c, now) {
     h("td", {}, h(`i.lh-dot.${state}`), c.docs
       ? h("a", { href: address(`docs/${c.docs}`), target: "_blank", rel: "noopener",
         title: "in Data Docs" }, c.checkpoint) : c.checkpoint),
-    h("td.num", {}, count(c.passed)), h("td", {}, chips.length ? chips : h("span.lh-muted", {}, "none")),
+    h("td.num", {}, count(c.passed)),
+    h("td", {}, chips.length ? chips : h("span.lh-muted", {}, "none")),
     h("td.num.lh-muted", { title: `${c.at.slice(0, 19)}Z, run ${c.run}` }, ago(c.at, now)));
 }

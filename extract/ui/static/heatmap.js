@@ -12,7 +12,8 @@ const FIRST_GAPS = 10;
 
 export function coverage(tip) {
   const legend = h("div.lh-legend", {}, Object.entries(STATES).map(([state, text]) =>
-    h("span", {}, h(`i.${state}`), text)), h("span", {}, h("i.covered.healed"), "failed, since read"));
+    h("span", {}, h(`i.${state}`), text)),
+  h("span", {}, h("i.covered.healed"), "failed, since read"));
   const body = h("div.lh-calendars"), gaps = h("div.lh-gaps");
   const { element, tools } = card("Coverage",
     "What has been read whole, UTC days. A gap is unread time before something that was read.",
@@ -51,7 +52,9 @@ function calendar(account, found, tip) {
     const healed = state === "covered" && note.failed ? ".healed" : "";
     cells.push(svg(`rect.lh-day.${state}${healed}`, { x, y, width: CELL, height: CELL, rx: 2.5,
       "data-date": date, "data-share": share }));
-    if (date.endsWith("-01")) months.push(svg("text", { x, y: 10 }, MONTHS[Number(date.slice(5, 7)) - 1]));
+    if (date.endsWith("-01")) {
+      months.push(svg("text", { x, y: 10 }, MONTHS[Number(date.slice(5, 7)) - 1]));
+    }
   }
   const names = ["Mon", "Wed", "Fri"].map((day, i) =>
     svg("text", { x: 0, y: TOP + i * 2 * STEP + 9 }, day));
@@ -78,7 +81,8 @@ function explain(date, day) {
   const weekday = new Date(date).toLocaleDateString("en-US", { weekday: "short", timeZone: "UTC" });
   const { state, share, note } = day ?? { state: "none", share: 0, note: {} };
   const part = state === "covered" ? "" : share ? `, ${(share / 10).toFixed(1)} % of the day` : "";
-  return [h("strong", {}, `${weekday} ${date}`), h(`div.lh-state.${state}`, {}, STATES[state] + part),
+  return [h("strong", {}, `${weekday} ${date}`),
+    h(`div.lh-state.${state}`, {}, STATES[state] + part),
     note.gap && row("missing", note.gap),
     note.failed && row(state === "covered" ? "failed before" : "failed run", note.failed),
     note.failed && note.error && row("because", note.error),
@@ -92,11 +96,13 @@ function gapList(found) {
   if (!found.gaps.length) return h("p.lh-fine", {}, h("i.lh-dot.good"), "No gaps.");
   const line = (gap) => h("tr", {},
     h("td", {}, h("i.lh-dot.bad")),
-    h("td", {}, h("strong", {}, gap.source), " ", h("span", { title: gap.account }, short(gap.account))),
+    h("td", {}, h("strong", {}, gap.source), " ",
+      h("span", { title: gap.account }, short(gap.account))),
     h("td.lh-datasets", {}, gap.datasets),
     h("td.lh-time", {}, `${moment(gap.start)} – ${moment(gap.end)}`),
     h("td.num", {}, length(gap)),
-    h("td.lh-run", { title: gap.failed_run ?? "" }, gap.failed_run ? ["failed: ", gap.failed_run] : "not read yet"));
+    h("td.lh-run", { title: gap.failed_run ?? "" },
+      gap.failed_run ? ["failed: ", gap.failed_run] : "not read yet"));
   const list = h("tbody", {}, found.gaps.slice(0, FIRST_GAPS).map(line));
   const rest = found.gaps.length - FIRST_GAPS;
   const more = rest > 0 && h("button.lh-more", { type: "button", onclick: () => {
@@ -104,7 +110,8 @@ function gapList(found) {
   } }, `Show ${rest} more`);
   const capped = found.gaps_total > found.gaps.length
     && `The newest ${count(found.gaps.length)} of ${count(found.gaps_total)} are listed. `;
-  return h("div", {}, h("h3", {}, `${count(found.gaps_total)} ${found.gaps_total === 1 ? "gap" : "gaps"}`),
+  return h("div", {},
+    h("h3", {}, `${count(found.gaps_total)} ${found.gaps_total === 1 ? "gap" : "gaps"}`),
     h("div.lh-scroll", {}, h("table.lh-table", {}, h("thead", {}, h("tr", {}, [
       ["", ""], ["account", ""], ["datasets", ".lh-datasets"], ["from – to, UTC", ""],
       ["length", ".num"], ["run", ""]].map(([name, look]) =>

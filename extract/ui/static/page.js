@@ -22,15 +22,21 @@ export function mount(place) {
     try {
       const overview = await ask("overview");
       if (gone) return;
-      if (!overview.published) empty(page, overview);
-      else await show(overview);
+      if (overview.published) await show(overview);
+      else { stop(); empty(page, overview); }
     } catch (error) {
+      stop();
       if (!gone) failed(page, error, look);
-      parts = generation = undefined;
     }
     page.setAttribute("aria-busy", "false");
     clearTimeout(timer);
     if (!gone) timer = setTimeout(() => (document.hidden ? later() : look()), EVERY);
+  }
+
+  function stop() {
+    parts?.spending.stop();
+    parts?.balances.stop();
+    parts = generation = undefined;
   }
 
   function later() {
@@ -49,15 +55,15 @@ export function mount(place) {
     parts.checkpoints.load(overview);
     if (generation === overview.published.generation) return;
     generation = overview.published.generation;
-    await Promise.all([parts.coverage.load(), parts.spending.load(overview), parts.balances.load()]);
+    await Promise.all([
+      parts.coverage.load(), parts.spending.load(overview), parts.balances.load()]);
   }
 
   look();
   return () => {
     gone = true;
     clearTimeout(timer);
-    parts?.spending.stop();
-    parts?.balances.stop();
+    stop();
     place.replaceChildren();
   };
 }
@@ -84,20 +90,24 @@ function tiles(o) {
   const allowed = counted.length && counted.every((m) => m.allowed[measure] !== null)
     ? sum((m) => m.allowed[measure]) : 0;
   const less = saved(sum((m) => m.ours[measure]), sum((m) => m.full[measure]));
-  const wrong = [o.off && `${count(o.off)} off`, o.awaiting && `${count(o.awaiting)} awaiting coverage`]
-    .filter(Boolean).join(", ");
+  const wrong = [o.off && `${count(o.off)} off`,
+    o.awaiting && `${count(o.awaiting)} awaiting coverage`].filter(Boolean).join(", ");
   return [
-    tile("covered through", moment(o.through), late ? `newest account ${moment(o.newest)}`
-      : `UTC, all ${count(o.accounts.length)} accounts`, late && "warn"),
+    tile("covered through", moment(o.through), late ? `newest ${moment(o.newest)}`
+      : `UTC, ${count(o.accounts.length)} ${o.accounts.length === 1 ? "account" : "accounts"}`,
+    late && "warn"),
     tile("reconciled", [count(o.reconciled), h("small", {}, ` of ${count(o.balances)}`)],
       wrong || (o.balances ? "every balance as reported" : "no balance reported yet"),
       o.off ? "bad" : o.awaiting ? "warn" : o.balances && "good"),
     tile("gaps", count(o.gaps), o.gaps ? "in what has been read" : "nothing is missing",
       o.gaps ? "bad" : "good"),
-    tile("pending rows", count(o.pending), o.pending ? "not final at the vendor yet" : "all rows are final"),
-    tile(`${measure} this month`, [count(spent), allowed ? h("small", {}, ` of ${count(allowed)}`) : ""],
+    tile("pending rows", count(o.pending),
+      o.pending ? "not final at the vendor yet" : "all rows are final"),
+    tile(`${measure} this month`,
+      [count(spent), allowed ? h("small", {}, ` of ${count(allowed)}`) : ""],
       allowed ? meter(spent, allowed) : "no budget set", allowed && spent > allowed && "bad"),
-    tile("saved", less ?? "–", less ? "against a full refresh each sync" : "no sync to compare yet"),
+    tile("saved", less ?? "–",
+      less ? "against a full refresh each sync" : "no sync to compare yet"),
   ];
 }
 
@@ -107,7 +117,8 @@ const tile = (name, value, hint, state) => h(`div.lh-tile${state ? `.${state}` :
 function incidents({ open, total }, now) {
   if (!total) return [];
   const line = (i) => h("li", {},
-    h(`span.lh-chip.${i.severity === "critical" ? "failed" : "gap"}`, {}, i.kind.replaceAll("_", " ")),
+    h(`span.lh-chip.${i.severity === "critical" ? "failed" : "gap"}`, {},
+      i.kind.replaceAll("_", " ")),
     h("span", {}, i.text), h("span.lh-muted.lh-right", { title: moment(i.opened_at) },
       `since ${ago(i.opened_at, now).replace(" ago", "")}`));
   return [h("section.lh-banner.incidents", { "aria-label": "Open incidents" },
@@ -119,23 +130,29 @@ function incidents({ open, total }, now) {
 const refusal = (r) => h("section.lh-banner.bad", { role: "alert" },
   h("h2", {}, "The newest run was not published: critical checks failed"),
   h("p", {}, `Run ${r.run}, checked ${moment(r.at)} UTC. What is shown here is from before it. `,
-    h("a", { href: address(`docs/${r.docs}`), target: "_blank", rel: "noopener" }, "See the checks ↗")),
+    h("a", { href: address(`docs/${r.docs}`), target: "_blank", rel: "noopener" },
+      "See the checks ↗")),
   h("ul", {}, r.failed.map((line) => h("li", {}, line))));
 
 function empty(page, { refused }) {
   const dag = (name) => h("a", { href: airflow(`dags/${name}`) }, name);
   page.replaceChildren(h("div.lh-empty", {}, h("h1", {}, "No books yet"),
-    refused ? refusal(refused) : h("p", {}, "Books are published by the first run whose checks pass."),
+    refused ? refusal(refused)
+      : h("p", {}, "Books are published by the first run whose checks pass."),
     h("ol", {},
-      h("li", {}, "List your accounts in accounts.toml, and put their keys into Airflow's Connections."),
-      h("li", {}, "Unpause ", dag("sync"), ": every six hours it reads what is missing since START_TS."),
-      h("li", {}, "For years of history trigger ", dag("history"), " with interval_start and interval_end.")),
+      h("li", {}, "List your accounts in accounts.toml, and put their keys into Airflow's ",
+        "Connections."),
+      h("li", {}, "Unpause ", dag("sync"), ": every six hours it reads what is missing since ",
+        "START_TS."),
+      h("li", {}, "For years of history trigger ", dag("history"), " with interval_start and ",
+        "interval_end.")),
     h("p.lh-muted", {}, "This page looks again every minute.")));
 }
 
 function failed(page, error, again) {
-  page.replaceChildren(h("div.lh-empty", { role: "alert" }, h("h1", {}, "The books cannot be shown"),
-    h("p", {}, error.message), h("button", { type: "button", onclick: again }, "Try again")));
+  page.replaceChildren(h("div.lh-empty", { role: "alert" },
+    h("h1", {}, "The books cannot be shown"), h("p", {}, error.message),
+    h("button", { type: "button", onclick: again }, "Try again")));
 }
 
 /** What appears beside the pointer: `on(picture, text)`, text(element) gives its lines. */

@@ -17,18 +17,22 @@ export function spending() {
       place.replaceChildren(nothing("Nothing has been called yet."));
       return;
     }
-    source ??= (found.sources.find((s) => s.days.some(([, , units]) => units)) ?? found.sources[0]).source;
+    const isPaid = (s) => s.days.some(([, , units]) => units)
+      || s.budget.units.day || s.budget.units.month;
+    source ??= (found.sources.find(isPaid) ?? found.sources[0]).source;
     const mine = found.sources.find((s) => s.source === source) ?? found.sources[0];
-    const paid = mine.days.some(([, , units]) => units) || mine.budget.units.day || mine.budget.units.month;
+    const paid = isPaid(mine);
     measure = paid ? measure ?? "units" : "calls";
     tools.replaceChildren(
-      found.sources.length > 1 ? select("Source", found.sources.map((s) => [s.source, s.source]), source,
+      found.sources.length > 1 ? select("Source",
+        found.sources.map((s) => [s.source, s.source]), source,
         (value) => { source = value; measure = undefined; load(); }) : "",
       paid ? segments("Measure", [["units", "units"], ["calls", "calls"]], measure,
         (value) => { measure = value; load(); }) : "",
       segments("Days", [[30, "30 d"], [90, "90 d"], [365, "1 y"]], days,
         (value) => { days = value; load(); }));
-    const known = new Map(mine.days.map(([date, calls, units]) => [date, measure === "units" ? units : calls]));
+    const known = new Map(mine.days.map(([date, calls, units]) =>
+      [date, measure === "units" ? units : calls]));
     const values = [];
     for (let t = Date.parse(found.first); t <= Date.parse(found.last); t += DAY) {
       const date = new Date(t).toISOString().slice(0, 10);
@@ -50,7 +54,8 @@ function told(month, measure, day, monthly) {
     monthly ? meter(spent, monthly) : "",
     day ? h("span.lh-budget", {}, h("i"), `budget ${count(day)} a day`) : "",
     !day && !monthly ? h("span", {}, "no budget set") : "",
-    less ? h("span", { title: "against a full refresh at the same cadence" }, h("b", {}, less), " saved") : "",
+    less ? h("span", { title: "against a full refresh at the same cadence" },
+      h("b", {}, less), " saved") : "",
   ];
 }
 

@@ -43,7 +43,8 @@ def rows(con, account: Account, *told: tuple[datetime, timedelta], status="compl
 
 
 def test_a_run_closes_every_hole_there_is_with_one_job_a_month(con):
-    cover(con, WALLET, ("2025-11-01", "2025-11-20"), ("2025-12-10", "2026-01-03"))
+    cover(con, WALLET, ("2025-11-01", "2025-11-20"), read_at="2025-11-20")
+    cover(con, WALLET, ("2025-12-10", "2026-01-03"), read_at="2026-01-03")
     asked = jobs(con, WALLET, "2025-11-01", "2026-01-25")
     assert [str(j.interval)[1:11] for j in asked] == ["2025-11-20", "2025-12-01", "2026-01-03"]
     assert union(j.interval for j in asked) == [
@@ -57,6 +58,15 @@ def test_a_run_closes_every_hole_there_is_with_one_job_a_month(con):
     (only,) = jobs(con, COINBASE, "2025-11-01", "2026-01-25")
     assert str(only.interval) == "[2025-11-20T00:00:00Z, 2026-01-25T00:00:00Z)", \
         "an API that cannot seek walks once"
+
+
+@pytest.mark.parametrize(("read_at", "tail"), [
+    ("2025-11-20", DAY), ("2025-11-20T23:59:59Z", DAY), ("2025-11-21", timedelta(0))])
+def test_what_was_read_long_after_it_happened_is_not_read_again(con, read_at, tail):
+    """A backfill that was stopped leaves such holes, and each tail would be paid for."""
+    cover(con, WALLET, ("2025-11-01", "2025-11-20"), read_at=read_at)
+    (job,) = jobs(con, WALLET, "2025-11-01", "2025-11-25")
+    assert job.interval.start - job.tail == tail
 
 
 def test_covered_time_is_not_asked_again_unless_it_is_asked_for(con):

@@ -6,12 +6,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
-
-DEBANK_PAGE, COINBASE_PAGE = 20, 100
 
 RECONCILIATION = """
     SELECT r.source, r.account, r.token, coalesce(a.symbol, r.token) AS symbol,
@@ -45,75 +41,28 @@ def rows(con, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
 
 
-def full_refresh(
-    con, clock: datetime, accounts_pages: int, units: Mapping[str, Mapping[str, int]]
-) -> dict[str, dict[str, int]]:
-    """Calls and units, by source, of reading everything again with the vendor's clock at `clock`.
-
-    The same endpoints and page sizes as ours, over what the vendor had by then: DeBank, for each
-    wallet, ceil((transactions + 1) / 20) pages and one list of tokens; Coinbase the pages of
-    accounts (`accounts_pages`, counted), for each wallet max(1, ceil(rows / 100)) pages, and
-    ceil((fills + 1) / 100) pages of fills.
-    """
-    known = "first_seen_at <= ?"
-    at = clock.replace(tzinfo=None)
-
-    def counts(sql: str) -> list[int]:
-        return [count for (count,) in con.execute(sql, [at]).fetchall()]
-
-    transactions = counts(f"""SELECT count(t.tx_id) FROM
-        (SELECT DISTINCT account FROM ops.coverage WHERE source = 'debank') a LEFT JOIN
-        (FROM raw.onchain_transactions WHERE source = 'debank' AND {known}) t USING (account)
-        GROUP BY a.account""")
-    history = sum(math.ceil((count + 1) / DEBANK_PAGE) for count in transactions)
-    wallets = counts(f"""SELECT count(l.entry_id) FROM
-        (SELECT DISTINCT account, wallet FROM raw.balances WHERE source = 'coinbase') w LEFT JOIN
-        (FROM raw.exchanges_ledger WHERE source = 'coinbase' AND {known}) l
-        USING (account, wallet) GROUP BY w.account, w.wallet""")
-    fills = counts(f"""SELECT count(*) FROM raw.exchanges_trades
-        WHERE source = 'coinbase' AND {known} GROUP BY account""") or [0]
-    coinbase = (
-        accounts_pages + sum(max(1, math.ceil(count / COINBASE_PAGE)) for count in wallets)
-        + sum(math.ceil((count + 1) / COINBASE_PAGE) for count in fills)
-    )
-    price = units["debank"]
-    return {
-        "debank": {
-            "calls": history + len(transactions),
-            "units": history * price["/v1/user/all_history_list"]
-            + len(transactions) * price["/v1/user/all_token_list"],
-        },
-        "coinbase": {"calls": coinbase, "units": 0},
-    }
-
-
 def read(con, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The report's rows. `runs`: {"name", "run_id", "clock": the vendor's, "sync": bool} each."""
-    from extract.sources import all_sources
+    """The report's rows. `runs`: {"name", "run_id"} each."""
+    from extract.sources import names
 
-    units = {name: source.units for name, source in all_sources().items()}
     loaded = {(r["run_id"], r["source"]): r for r in rows(con, LOADED)}
     called = {(r["run_id"], r["source"]): r for r in rows(con, CALLED)}
     fetched = []
     for run in runs:
-        full = {}
-        if run["sync"]:
-            (pages,) = con.execute(
-                "SELECT count(*) FROM ops.api_calls WHERE run_id = ? AND endpoint = '/v2/accounts'",
-                [run["run_id"]],
-            ).fetchone()
-            full = full_refresh(con, run["clock"], pages, units)
-        for source in sorted(units):
+        full = {r.pop("source"): r for r in rows(
+            con, "SELECT source, calls, units FROM ops.full_refreshes WHERE run_id = ?",
+            [run["run_id"]])}
+        for source in names():
             key = (run["run_id"], source)
             ours = {"calls": 0, "units": 0, "new": 0, "changed": 0}
             ours |= {k: v for k, v in {**loaded.get(key, {}), **called.get(key, {})}.items()
                      if k in ours}
             fetched.append({"run": run["name"], "source": source, **ours,
                             "full_refresh": full.get(source)})
-    names = {run["run_id"]: run["name"] for run in runs}
-    checked = [{**r, "run": names[r["run_id"]]} for r in rows(con, CHECKED)
-               if r["run_id"] in names]
-    order = list(names.values())
+    called_so = {run["run_id"]: run["name"] for run in runs}
+    checked = [{**r, "run": called_so[r["run_id"]]} for r in rows(con, CHECKED)
+               if r["run_id"] in called_so]
+    order = list(called_so.values())
     checked.sort(key=lambda r: (order.index(r["run"]), r["checkpoint"]))
     return {
         "reconciliation": rows(con, RECONCILIATION), "fetched": fetched, "checkpoints": checked,

@@ -24,7 +24,7 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(_fetched(report["fetched"]))
     console.print(savings(report["fetched"]))
     console.print("A full refresh reads everything again with the same endpoints and page sizes "
-                  "(full_refresh in stack/report.py says how it is counted). Units are counted at "
+                  "(ops.full_refreshes says how it is counted). Units are counted at "
                   "the sandbox's prices: DeBank publishes none.\n", style="dim")
     console.print(_checkpoints(report["checkpoints"]))
 

@@ -13,6 +13,8 @@ import json
 import random
 import re
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -148,6 +150,11 @@ def play(stack, told: Story, root: Path) -> None:
     rest.unpause("sync")  # makes the run of the last whole interval
     step("scheduled", "sync", await_run(rest, "scheduled")["dag_run_id"], last)
 
+    # Beside the live scheduler, by Airflow's own command; Airflow closes it while the next runs run.
+    native = iso(last - 3 * SIX_HOURS)
+    airflow(stack, "backfill", "create", "--dag-id", "sync", "--from-date", native,
+            "--to-date", native)
+
     rest.call("DELETE", "/pools/api_debank")  # as if the connection had been added since the start
     first, second = last + timedelta(days=4), last + timedelta(days=8)
     control("clock", now=iso(first))
@@ -165,10 +172,13 @@ def play(stack, told: Story, root: Path) -> None:
         facts["killed tasks"] = killing.result()
 
     covered = iso(last - 2 * SIX_HOURS)
-    rest.call("POST", "/backfills", {
-        "dag_id": "sync", "from_date": covered, "to_date": covered, "max_active_runs": 1,
-        "dag_run_conf": {}, "run_backwards": False, "reprocess_behavior": "none"})
-    step("backfill", "sync", await_run(rest, "backfill")["dag_run_id"], second)
+    ours = ("dags", "backfill", "-s", covered, "-e", covered, "-y", "sync")
+    facts["dry run"] = json.loads(airflow(stack, *ours, "--dry-run", "--output", "json").stdout)
+    facts["backfill"] = airflow(stack, *ours)
+    made = {r["logical_date"]: r for r in rest.call(
+        "GET", "/dags/sync/dagRuns", run_type="backfill")["dag_runs"]}
+    facts["native"] = made[native]
+    step("backfill", "sync", made[covered]["dag_run_id"], second)
 
     facts["pool made"] = rest.call("GET", "/pools/api_debank")["slots"]
     facts["runs"] = [r["run_type"] for r in rest.call("GET", "/dags/sync/dagRuns")["dag_runs"]]
@@ -176,6 +186,12 @@ def play(stack, told: Story, root: Path) -> None:
         with pytest.raises(WarehouseBusy) as busy:
             sqlmesh_plan(["dev"], told.var / "warehouse.duckdb", wait_s=0.2)
     facts["plan"] = str(busy.value)
+
+
+def airflow(stack, *arguments: str) -> subprocess.CompletedProcess:
+    """A command as its user types it, with the settings of the stack."""
+    return subprocess.run([sys.executable, "-m", "airflow", *arguments], env=stack.env, text=True,
+                          capture_output=True, timeout=LIMIT_S)
 
 
 def try_connections(stack) -> dict:
@@ -189,7 +205,11 @@ def try_connections(stack) -> dict:
     kept = {"connection_id": "kept", "conn_type": "debank", "host": "http://127.0.0.1:1",
             "password": keys.DEBANK_KEY, "extra": json.dumps({"api_token": keys.DEBANK_KEY})}
     stack.rest.call("POST", "/connections", kept)
-    return {"debank": test("debank"), "coinbase": test("coinbase_main"),
+    stored = json.loads(stack.env["AIRFLOW_CONN_DEBANK"]) | {"connection_id": "stored"}
+    stack.rest.call("POST", "/connections", stored)
+    page = {**stored, "password": "***", "port": 0, "schema": "", "description": "", "extra": "{}"}
+    return {"as the page asks": tuple(stack.rest.call("POST", "/connections/test", page).values()),
+            "debank": test("debank"), "coinbase": test("coinbase_main"),
             "one line": test("coinbase_main", password=keys.KEY_PEM.replace("\n", "")),
             "wrong": test("debank", password="guess-1234"),
             "kept": json.dumps(stack.rest.call("GET", "/connections/kept"))}
@@ -278,7 +298,8 @@ def test_a_sync_reconciles_every_account_at_its_end(story, name):
 
 def test_the_scheduler_made_one_run_and_caught_up_no_other(story):
     """Three intervals had passed since the DAG's start."""
-    assert sorted(story.facts["runs"]) == ["backfill", "manual", "manual", "scheduled"], (
+    assert sorted(story.facts["runs"]) == [
+        "backfill", "backfill", "manual", "manual", "scheduled"], (
         "with two scheduled ones, run this again: a boundary of six hours passed, "
         f"{UNDISTURBED} or more after the start")
 
@@ -358,6 +379,7 @@ def test_a_failed_attempt_says_why_and_tells_no_secret(story):
 
 def test_the_test_button_tells_what_is_wrong_and_a_failed_task_says_the_same(story):
     tried = story.facts["connections"]
+    assert tried["as the page asks"] == tried["debank"], "with the stored key, and port 0 for none"
     assert tried["debank"] == (True, "OK: DeBank has 1,000,000 units left. The test made 1 call "
                                "and spent 0 units")
     for name in ("coinbase", "one line"):
@@ -406,6 +428,18 @@ def test_a_backfill_of_covered_time_costs_no_call(story):
         "WHERE run_id = ? AND task_id LIKE 'plan%'", backfill.run["dag_run_id"]) == [
         ("backfill", start.replace(tzinfo=None), (start + SIX_HOURS).replace(tzinfo=None))]
     assert {t["state"] for t in backfill.tasks if t["task_id"].startswith("fetch")} == {"skipped"}
+
+
+def test_a_backfill_is_made_and_followed_from_the_command_line(story):
+    """Its dry run has said what it would cost; Airflow's own command has worked beside it."""
+    told = story.facts["dry run"]
+    start = story.boundary - 2 * SIX_HOURS
+    assert [(r["start"], r["end"], r["calls"], r["units"]) for r in told["intervals"]] == [
+        (iso(start), iso(start + SIX_HOURS), 0, 0)]
+    ended = story.facts["backfill"]
+    assert ended.returncode == 0 and "1 of 1 runs succeeded" in ended.stdout, ended.stderr
+    assert (story.facts["native"]["run_type"], story.facts["native"]["state"]) == (
+        "backfill", "success")
 
 
 def test_the_sandbox_counted_the_same_calls(story):

@@ -1,5 +1,6 @@
 # make demo   two years of books from the sandbox in one go, with a report at the end
 # make up     the same services kept running, until Ctrl-C
+# make look   the books of the last demo, in Airflow's UI, until Ctrl-C
 # make test   the tests
 # make plan ARGS="dev --include-unmodified"   sqlmesh plan, with the stack up or down
 # make airflow ARGS="dags backfill -s 2026-01-01 -e 2026-01-31 sync"   a command of the running stack
@@ -16,7 +17,7 @@ RUN := $(VENV)/bin/python
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.requirements
 
-.PHONY: demo up test plan replay airflow shell torture bench clean
+.PHONY: demo up look test plan replay airflow shell torture bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -24,6 +25,9 @@ demo: $(STAMP)
 
 up: $(STAMP)
 	@$(RUN) -m stack up
+
+look: $(STAMP)
+	@$(RUN) -m stack look
 
 test: $(STAMP)
 	@$(RUN) -m pytest tests -n 2 --dist loadfile

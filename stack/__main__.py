@@ -1,4 +1,4 @@
-"""`python -m stack demo | up | init | plan [ARGS] | replay | airflow ARGS | shell | clean`.
+"""`python -m stack demo | up | look | init | plan [ARGS] | replay | airflow ARGS | shell | clean`.
 
 `make` has a target for each.
 """
@@ -59,6 +59,12 @@ def up(_: list[str]) -> int:
     return module.up()
 
 
+def look(_: list[str]) -> int:
+    from stack import look as module
+
+    return module.look()
+
+
 def init(_: list[str]) -> int:
     from stack import up as module
 
@@ -95,7 +101,7 @@ def clean(_: list[str]) -> int:
     return module.clean()
 
 
-COMMANDS = {"demo": demo, "up": up, "init": init, "plan": plan, "replay": replay,
+COMMANDS = {"demo": demo, "up": up, "look": look, "init": init, "plan": plan, "replay": replay,
             "airflow": airflow, "shell": shell, "clean": clean}
 
 if __name__ == "__main__":

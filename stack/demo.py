@@ -131,7 +131,7 @@ def conclude(screen: Screen, var: Path, where: Path, facts: dict, runs: list, st
         screen.line(f"✓ every account reconciles, every critical check passed, and the sandbox "
                     f"counted the same {calls:,} calls and {stats['units_spent']:,} units")
     screen.line(f"{total:.0f} s in all. Everything is in {var / 'demo.json'}; the warehouse is "
-                f"{where / 'warehouse.duckdb'}")
+                f"{where / 'warehouse.duckdb'}. To see the books in Airflow's UI: make look")
     return 1 if wrong else 0
 
 

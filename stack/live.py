@@ -80,7 +80,7 @@ def launch(
             )
             try:
                 try:
-                    _start(stack, sandbox, airflow, port, tell, began)
+                    _start(stack, sandbox, airflow, tell, began)
                     yield stack
                 finally:
                     signals.close()
@@ -91,7 +91,7 @@ def launch(
                 timings["stopped"] = round(time.monotonic() - ending, 1)
 
 
-def _start(stack: Stack, sandbox, airflow: bool, port: int, tell: Tell, began: float) -> None:
+def _start(stack: Stack, sandbox, airflow: bool, tell: Tell, began: float) -> None:
     processes, env, var = stack.processes, stack.env, stack.settings.var
 
     def done(step: str) -> None:
@@ -110,13 +110,13 @@ def _start(stack: Stack, sandbox, airflow: bool, port: int, tell: Tell, began: f
     processes.wait("PostgreSQL", lambda: postgres.is_ready(sockets), START_LIMIT_S)
     done("PostgreSQL ready")
     if airflow:
-        _start_airflow(stack, port, done)
+        _start_airflow(stack, done)
     if sandbox:
         processes.wait("the sandbox", lambda: _answers(f"{stack.sandbox_url}/_stats"), 60)
         done("sandbox ready")
 
 
-def _start_airflow(stack: Stack, port: int, done: Tell) -> None:
+def _start_airflow(stack: Stack, done: Tell) -> None:
     processes, env = stack.processes, stack.env
     write_airflow_files(stack.settings)
     airflow = [sys.executable, "-m", "airflow"]
@@ -125,14 +125,25 @@ def _start_airflow(stack: Stack, port: int, done: Tell) -> None:
     processes.start("scheduler", [*airflow, "scheduler", "--skip-serve-logs"], env, drain_s=20.0)
     _wait_for_init(stack, init)
     done("metadata database ready")
-    api = [*airflow, "api-server", "--host", HOST, "--port", str(port)]
-    processes.start("api-server", api, env, drain_s=2.0)
+    _start_api(stack)
     processes.start("dag-processor", [*airflow, "dag-processor"], env)
     processes.wait("Airflow's API", stack.rest.health, START_LIMIT_S)
     # Tasks meet an API of their own that is built at its first request, in 2.8 s: ask for it now.
     _answers(f"{stack.ui}/execution/health")
     processes.wait("Airflow", stack.rest.healthy, START_LIMIT_S)
     done("Airflow healthy")
+
+
+def serve_api(stack: Stack) -> None:
+    """Start the API server alone, and wait until it answers."""
+    _start_api(stack)
+    stack.processes.wait("Airflow's API", stack.rest.health, START_LIMIT_S)
+
+
+def _start_api(stack: Stack) -> None:
+    port = stack.env["AIRFLOW__API__PORT"]
+    api = [sys.executable, "-m", "airflow", "api-server", "--host", HOST, "--port", port]
+    stack.processes.start("api-server", api, stack.env, drain_s=2.0)
 
 
 def make_metadata(stack: Stack) -> None:

@@ -62,6 +62,7 @@ def up() -> int:
             secret = settings.airflow_home / "passwords.json"
             login = f"password {settings.password}" if screen.live else f"password in {secret}"
             screen.line(f"Airflow: {stack.ui}  user {USER}, {login}")
+            screen.line(f"The books: {stack.ui}/plugin/ledgerhouse")
             screen.line(f"Sandbox: {stack.sandbox_url}" if sandbox else
                         "No sandbox: SANDBOX_PORT is not set, real vendors are called")
             screen.line(f"Logs: {settings.logs}. Ctrl-C stops everything.")

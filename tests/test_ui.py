@@ -32,14 +32,15 @@ import requests
 from books import ACCOUNTS, Books, Hurried
 from extract.books import open_books
 from extract.data_docs import folder_of
-from extract.publish import publish
+from extract.publish import TABLES, publish
 from extract.schema import create_all
 from extract.transform import FILE, transform
 from extract.ui import calendar, figures
 from extract.ui.plugin import PREFIX, LedgerhousePlugin
 from extract.warehouse import open_warehouse
 from sandbox.server import serve
-from stack.settings import free_port
+from stack.look import look
+from stack.settings import SettingsError, free_port
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T12:00:00Z"
 HOLE = ("2024-11-20T00:00:00Z", "2024-11-24T06:00:00Z")
@@ -467,10 +468,18 @@ def test_plain_text_is_the_same_amount(text):
 
 
 def test_tasks_and_the_scheduler_load_the_plugin_without_its_app():
-    tree = ast.parse((Path(__file__).parents[1] / "extract/ui/plugin.py").read_text())
-    assert {node.module for node in tree.body if isinstance(node, ast.ImportFrom)} == {
-        "__future__", "airflow.plugins_manager"}
-    assert not [node for node in tree.body if isinstance(node, ast.Import)]
+    waiting, met = ["extract.ui.plugin"], set()
+    while waiting:
+        path = Path(__file__).parents[1] / (waiting.pop().replace(".", "/") + ".py")
+        for node in ast.parse(path.read_text()).body:
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [
+                alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            waiting += [name for name in names if name.startswith("extract.") and name not in met]
+            met.update(names)
+    met = {name for name in met if name.split(".")[0] not in sys.stdlib_module_names}
+    assert {name for name in met if not name.startswith("extract.ui.")} == {
+        "airflow.plugins_manager"}
+    assert "extract.ui.app" not in met
     (page,) = LedgerhousePlugin.react_apps
     assert (page["destination"], page["url_route"]) == ("nav", "ledgerhouse")
 
@@ -562,6 +571,24 @@ def test_what_people_see(browser, ask, airflow):
     assert browser.wrong == []
 
 
+def test_books_of_an_older_version_are_told_as_such(browser, airflow, monkeypatch):
+    published = airflow.var / "published"
+    published.rename(airflow.var / "hidden")
+    try:
+        monkeypatch.setattr("extract.publish.TABLES", [
+            table for table in TABLES if table.name not in ("ops.gaps", "ops.spending")])
+        with open_warehouse(airflow.var / FILE, who="test") as con:
+            publish(con, published, [], run_id=RUN)
+        browser.page.goto(f"{airflow.url}{PREFIX}/")
+        told = browser.page.locator(".lh-empty")
+        told.wait_for()
+        assert "older version" in told.inner_text() and "sync" in told.inner_text()
+        shutil.rmtree(published)
+    finally:
+        (airflow.var / "hidden").rename(published)
+        browser.wrong.clear()  # the browser notes that an answer was 503
+
+
 def test_without_books_the_page_says_what_to_do(browser, airflow):
     published = airflow.var / "published"
     published.rename(airflow.var / "hidden")
@@ -574,3 +601,9 @@ def test_without_books_the_page_says_what_to_do(browser, airflow):
         assert browser.wrong == []
     finally:
         (airflow.var / "hidden").rename(published)
+
+
+def test_looking_without_a_demo_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    with pytest.raises(SettingsError, match="make demo makes them"):
+        look()

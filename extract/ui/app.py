@@ -39,6 +39,8 @@ DOCS_POLICY = POLICY.replace("script-src 'self'", "script-src 'self' 'unsafe-inl
     "connect-src 'self'", "connect-src 'none'")
 HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff",
            "Referrer-Policy": "same-origin"}
+OLDER = ("These books were published by an older version and lack a table that is shown here. The "
+         "next run of the DAG sync publishes them anew.")
 LONGEST = 100  # characters of a search or a name in a query
 
 Text = Annotated[str, Query(max_length=LONGEST)]
@@ -54,8 +56,8 @@ def books() -> Iterator:
         raise HTTPException(404, str(error)) from None
     except duckdb.Error:
         log.exception("the published books cannot be opened")
-        raise HTTPException(503, "the published books cannot be opened; the API server's log "
-                                 "says why. The next sync publishes them again") from None
+        raise HTTPException(503, "The published books cannot be opened; the API server's log "
+                                 "says why. The next sync publishes them again.") from None
     try:
         con.execute(f"SET memory_limit = '{MEMORY}'; SET threads = 2")
         yield con
@@ -77,8 +79,9 @@ def make_app() -> FastAPI:
     @app.exception_handler(duckdb.Error)
     def damaged(request: Request, error: duckdb.Error) -> JSONResponse:
         log.error("%s: the published books could not answer: %s", request.url.path, error)
-        return JSONResponse({"detail": "the published books could not answer; the API server's "
-                                       "log says why"}, 503)
+        return JSONResponse({"detail": OLDER if isinstance(error, duckdb.CatalogException) else
+                             "The published books could not answer; the API server's log says "
+                             "why."}, 503)
 
     @app.middleware("http")
     async def headers(request: Request, call_next) -> Response:

@@ -101,7 +101,7 @@ def _read_units(log: Any, facts: dict[str, Any], connection: str, source: Any,
         with call_log(var_dir() / "calls", facts) as record:
             api, units, secrets = SourceHook(connection).open(source)
             client = Client(source.name, accounts[0], rates=source.rates, units=units,
-                            record=record, secrets=secrets, tries=2, budget=_ledger(source.name))
+                            record=record, secrets=secrets, tries=1, budget=_ledger(source.name))
             balance = source.left(client, api)
         note(var_dir() / "account_units", source=source.name, connection=connection,
              run_id=facts["run_id"], moment=moment, balance=balance, accounts=accounts)

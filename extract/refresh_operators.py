@@ -10,11 +10,11 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from extract.attempts import attempt
 from extract.operators import (
-    WAREHOUSE_POOL, FetchOperator, LoadOperator, _facts, _who, accounts_file, believe,
-    resolve_interval,
+    WAREHOUSE_POOL, FetchOperator, LoadOperator, RefuseOperator, _facts, _who, accounts_file,
+    believe, resolve_interval,
 )
 from extract.source import Interval, iso
-from extract.sources import accounts, all_sources
+from extract.sources import all_sources, read_accounts
 from extract.warehouse import open_warehouse, var_dir
 
 PARAMS = {
@@ -51,7 +51,8 @@ class RefreshPlanOperator(BaseOperator):
         from extract import refresh
 
         scope, sources = scope_of(context["params"]), all_sources()
-        mine = [a for a in accounts(accounts_file()) if a.connection == self.connection]
+        listed, _ = read_accounts(accounts_file())
+        mine = [a for a in listed if a.connection == self.connection]
         estimate: dict[tuple[str, str], tuple[int, int]] = {}
         with attempt(var_dir() / "attempts", _facts(context)) as outcome, \
                 open_warehouse(who=_who(context)) as con:
@@ -66,7 +67,7 @@ class RefreshPlanOperator(BaseOperator):
         for (source, account), (calls, units) in sorted(estimate.items()):
             self.log.info("%s %s: about %d calls, %d units", source, account, calls, units)
         if not jobs:
-            self.log.info("nothing of connection %s is due: see docs of the DAG for what is",
+            self.log.info("nothing of connection %s is due; the DAG's page says when it is",
                           self.connection)
         context["ti"].xcom_push(key="estimate", value=[
             [*account, *cost] for account, cost in sorted(estimate.items())])
@@ -210,7 +211,10 @@ def refresh_pipeline() -> None:
     load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
     complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
     plans = []
-    for connection, pool in {a.connection: a.pool for a in accounts(accounts_file())}.items():
+    listed, wrong = read_accounts(accounts_file())
+    for number, why in wrong.items():
+        RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0) >> complete
+    for connection, pool in {a.connection: a.pool for a in listed}.items():
         plan = RefreshPlanOperator(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL,
                                    connection=connection)
         fetch = FetchOperator.partial(task_id=f"fetch_{connection}", pool=pool).expand_kwargs(

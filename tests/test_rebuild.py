@@ -13,7 +13,7 @@ from decimal import Decimal
 import duckdb
 import pytest
 
-from books import Books, Hurried
+from books import Books
 from extract import rebuild as rb
 from extract import transform as tf
 from extract.checks import NotChecked, publish_checked
@@ -28,7 +28,7 @@ def transformed(tmp_path_factory):
     """Three weeks of two vendors, transformed; the marks are those a transform has just read."""
     var = tmp_path_factory.mktemp("transformed")
     with serve(seed=8, now=NOW, scale=0.6) as url:
-        books = Books(url, var / "landing", path=str(var / tf.FILE), clock=Hurried())
+        books = Books(url, var / "landing", path=str(var / tf.FILE))
         books.sync(START, NOW, snapshot=True)
         books.con.close()
     tf.transform(var / tf.FILE, who="test")

@@ -46,8 +46,8 @@ class SourceHook(BaseHook):
             connection = self.get_connection(self.connection_id)
         except AirflowNotFoundException:
             raise Fatal(
-                f"Airflow has no Connection {self.connection_id!r}, which accounts.toml names: make "
-                f"it (Admin, Connections; type {title}), or set AIRFLOW_CONN_"
+                f"Airflow has no Connection {self.connection_id!r}, which accounts.toml names: "
+                f"make it (Admin, Connections; type {title}), or set AIRFLOW_CONN_"
                 f"{self.connection_id.upper()} (see .env.example), or mend the name") from None
         extra, secrets = _extra(connection), [connection.password or ""]
         secrets += _secrets(extra, form)
@@ -67,7 +67,7 @@ class SourceHook(BaseHook):
                     if not extra.get(name)]
         if missing:
             raise Fatal(f"{self.where} has no {' and no '.join(missing)}; {title} needs it"
-                        + (f" (its host is {form.host})" if "host" in missing and form.host else ""))
+                        + (f" (its host is {form.host})" if "host" in missing else ""))
         if not self.host.startswith(("https://", "http://")):
             raise Fatal(f"the host of {self.where} is {self.host!r}; write it with https://, like "
                         f"{form.host or 'https://api.example.com'}")

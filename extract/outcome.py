@@ -46,5 +46,6 @@ def _meaning(error: ExtractError, source: Source, host: str, where: str) -> str:
                 f"{form.host or 'its address'} as the host in {where}")
     if status is None and not isinstance(error, Fatal):
         return (f"no answer from {host}: check the host in {where} ({title} is at "
-                f"{form.host or source.documentation}), and this machine's network, proxy and firewall")
+                f"{form.host or source.documentation}), and this machine's network, proxy and "
+                "firewall")
     return ""

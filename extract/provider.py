@@ -42,7 +42,8 @@ def connection_types() -> list[dict[str, Any]]:
                 "placeholders": {"host": form.host or "https://…", **form.hints},
             },
             "conn-fields": {
-                field: {"label": label, "schema": {"type": ["string", "null"], "format": "password"}}
+                field: {"label": label,
+                        "schema": {"type": ["string", "null"], "format": "password"}}
                 for field, label in form.secrets.items()},
         })
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -13,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 import requests
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import extract.client
@@ -26,6 +27,7 @@ from extract.landing import _line
 from extract.operators import RefuseOperator, pipeline
 from extract.provider import connection_types, get_provider_info
 from extract.sources import Account, accounts, get, read_accounts
+from extract.ui.portless import Portless
 from sandbox import keys
 from sandbox.server import serve
 from stack.init import pools
@@ -213,7 +215,7 @@ def test_no_spelling_of_a_secret_leaves_the_client_or_lands(lines, before, spell
             assert not [part for part in parts if len(part) == 10 and part in text], text[-200:]
 
 
-@settings(max_examples=15, deadline=None,
+@settings(max_examples=15, deadline=None, phases=[Phase.generate],
           suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=60))
 def test_an_echoed_key_is_neither_told_nor_logged(connect, fail, caplog, secret):
@@ -230,6 +232,44 @@ def test_an_echoed_key_is_neither_told_nor_logged(connect, fail, caplog, secret)
         open_with = connect("debank", password=secret, extra=json.dumps(
             {"api_token": secret[::-1], "region": "somewhere"})).open(get("debank"))
         assert open_with[2] == (secret, secret[::-1]), "a secret of the extra is one, too"
+
+
+# --- the page's port 0 -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path, mended", [("/api/v2/connections/test", True),
+                                          ("/base/api/v2/connections/test", True),
+                                          ("/api/v2/connections", False)])
+@settings(max_examples=40, deadline=None)
+@given(data=st.data(), port=st.sampled_from([0, 1, None, 443, "none"]))
+def test_only_the_port_0_of_a_test_is_taken_for_none(path, mended, data, port):
+    """Whatever the pieces the body comes in, all else goes on as it came."""
+    asked = {"host": "é", "password": "***"} | ({} if port == "none" else {"port": port})
+    body = data.draw(st.sampled_from([json.dumps(asked).encode(), b"no JSON", b""]))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=3)))
+    pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
+    waiting = [{"type": "http.request", "body": piece, "more_body": n < len(pieces) - 1}
+               for n, piece in enumerate(pieces)]
+    seen = {}
+
+    async def receive():
+        return waiting.pop(0)
+
+    async def app(scope, receive, send):
+        got, more = b"", True
+        while more:
+            message = await receive()
+            got, more = got + message["body"], message["more_body"]
+        seen.update(body=got, headers=scope["headers"])
+
+    asyncio.run(Portless(app)(
+        {"type": "http", "method": "POST", "path": path,
+         "headers": [(b"content-length", str(len(body)).encode())]}, receive, None))
+    assert seen["headers"] == [(b"content-length", str(len(seen["body"])).encode())]
+    if mended and port == 0 and body.startswith(b"{"):
+        assert json.loads(seen["body"]) == asked | {"port": None}
+    else:
+        assert seen["body"] == body
 
 
 # --- types and forms --------------------------------------------------------------------------

@@ -163,7 +163,7 @@ def play(stack, told: Story, root: Path) -> None:
 
     control("clock", now=iso(second))
     # One call is told to come back in a minute: that fetch is killed while it waits.
-    control("fail", vendor="debank", status=429, retry_after=60, count=1)
+    control("fail", vendor="debank", status=429, retry_after=60, count=1, endpoint="history_list")
     run = rest.trigger("sync", interval=(first, second))
     facts["killed"] = kill_fetch(stack, told.var, status=429)
     with ThreadPoolExecutor(1) as pool:
@@ -364,6 +364,18 @@ def test_the_mirror_has_every_attempt_of_every_run(story):
         # A killed attempt cannot say how many calls it made; the call log can.
         assert calls - landed == (1 if name == "healing" else 0), name
     assert not list((story.var / "attempts").glob("*.json"))
+
+
+def test_the_vendors_count_of_units_is_read_around_the_fetches_and_is_ours(story):
+    for name in ("history", "healing"):
+        (before, after) = story.steps[name].rows(
+            "SELECT moment, balance, used, counted FROM ops.account_units WHERE run_id = ? "
+            "ORDER BY reading_at", story.steps[name].run["dag_run_id"])
+        assert (before[0], after[0]) == ("before", "after")
+        assert after[2] == after[3] == before[1] - after[1] > 0, name
+    day, full = story.healing.rows("SELECT sum(units), sum(full_refresh_units) FROM ops.spending "
+                                   "WHERE source = 'debank'")[0]
+    assert 0 < day and 0 < full
 
 
 def test_a_failed_attempt_says_why_and_tells_no_secret(story):

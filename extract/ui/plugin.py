@@ -1,8 +1,11 @@
-"""What Airflow is told about the page. Every Airflow process imports this: it imports nothing."""
+"""What Airflow is told about the page. Every Airflow process imports this: it imports
+nothing that costs time."""
 
 from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
+
+from extract.ui.portless import Portless
 
 PREFIX = "/ledgerhouse"
 
@@ -26,6 +29,8 @@ class LedgerhousePlugin(AirflowPlugin):
 
     name = "ledgerhouse"
     fastapi_apps = [{"name": "Ledgerhouse", "app": OnFirstRequest(), "url_prefix": PREFIX}]
+    fastapi_root_middlewares = [{"name": "Test of a Connection without a port",
+                                 "middleware": Portless}]
     react_apps = [{
         "name": "Books",  # below its icon; there is room for nine letters
         "url_route": "ledgerhouse",

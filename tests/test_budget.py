@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 from datetime import datetime, timedelta
 from math import ceil
@@ -427,3 +428,70 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
         told = [r.levelname for r in caplog.records if r.name == "extract.account_units"]
         assert told == ["WARNING", "INFO", "WARNING"]
         assert "refilled" in caplog.text and '{"units": {endpoint: units}}' in caplog.text
+
+
+def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
+    """Plan, fetch and load as Airflow calls them: stopped in the first run, ended in the second."""
+    from types import SimpleNamespace
+
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from extract.operators import FetchOperator, LoadOperator, PlanOperator
+    from extract.warehouse import open_warehouse
+
+    file, jobs, told = tmp_path / "accounts.toml", {}, []
+    listed = "".join(f'[[account]]\nsource = "debank"\naccount = "{a.account}"\n'
+                     'connection = "debank_x"\n' for a in WALLETS)
+    monkeypatch.setenv("LEDGERHOUSE_ACCOUNTS", str(file))
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    monkeypatch.setattr(PlanOperator, "log", SimpleNamespace(
+        info=lambda *_: None, warning=lambda text, *values: told.append(text % values)))
+
+    def run(name: str, budget: str) -> list[str]:
+        """The errors of a run's fetches."""
+        def context(task):
+            return {"params": {}, "dag_run": SimpleNamespace(run_type="scheduled"),
+                    "ti": SimpleNamespace(dag_id="sync", run_id=name, task_id=task, map_index=-1,
+                                          try_number=1)}
+
+        file.write_text(listed + budget)
+        jobs[name] = PlanOperator(
+            task_id="plan", connection="debank_x", interval_start=START, interval_end=NOW,
+            history_start=START, whole=True).execute(context("plan"))
+        errors = []
+        for job in jobs[name]:
+            try:
+                FetchOperator(task_id="fetch", **job).execute(context("fetch"))
+            except AirflowFailException as error:
+                errors.append(str(error))
+        LoadOperator(task_id="load").execute(context("load"))
+        return errors
+
+    with serve(small, now=NOW) as url:
+        lifted(url)
+        monkeypatch.setenv("AIRFLOW_CONN_DEBANK_X", json.dumps({
+            "conn_type": "debank", "host": url.debank, "password": keys.DEBANK_KEY}))
+        errors = run("one", "[budget.debank]\nunits_per_month = 300\ncalls_per_day = 9999\n")
+        assert errors and all(e.startswith("BudgetReached: the budget of debank allows 300 units a "
+                                           "month") for e in errors)
+        assert 250 < url.app.debank.units_spent <= 300
+        assert run("two", "[budget.debank]\nunits_per_month = 320\n"), "spent before, so not again"
+        assert url.app.debank.units_spent <= 320
+        (tmp_path / "budget.sqlite").unlink()
+        assert run("three", "[budget.debank]\nunits_per_month = 320\n"), "lost, and counted anew"
+        assert url.app.debank.units_spent <= 320
+        assert run("four", "") == [] and run("five", "") == [] == jobs["five"]
+        with open_warehouse(who="test") as con:
+            assert con.execute("SELECT sum(units) FROM ops.api_calls").fetchall() == [
+                (url.app.debank.units_spent,)]
+            assert con.execute("FROM ops.budgets").fetchall() == []
+            assert con.execute("SELECT run_id, used = counted FROM ops.account_units "
+                               "WHERE moment = 'after' ORDER BY ALL").fetchall() == [
+                (name, True) for name in sorted(("one", "two", "three", "four"))]
+            assert_onchain(SimpleNamespace(
+                column=lambda sql: [row[0] for row in con.execute(sql).fetchall()]), url)
+        with pytest.raises(AirflowFailException, match="unknown 'units_per_year'"):
+            run("six", "[budget.debank]\nunits_per_year = 1\n")
+    assert [re.sub(r"\d+(,\d+)*", "N", line) for line in told if "budget has" in line] == 2 * [
+        "debank: about N units are needed, and the budget has N left of this month: the run will "
+        "stop there, keep what it has, and fail; the next goes on"]

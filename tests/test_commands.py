@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from books import ACCOUNTS, Books, Hurried
+from books import ACCOUNTS, ROOT, Books, Hurried
 
 from extract.books import open_books
 from extract.commands import CommandFailed, backfill as backfilling, books as reading, plan
@@ -430,6 +430,30 @@ class FakeAirflow(Airflow):
                  "data_interval_start": iso(at), "data_interval_end": iso(at + SIX_HOURS)}
                 for at, state in self.runs.items()]
 
+class FakeHistory(FakeAirflow):
+    """With the DAG history, whose run takes three looks."""
+
+    def __init__(self, ends):
+        super().__init__()
+        self.last, self.looks, self.conf = ends, 0, None
+
+    def call(self, method, path, body=None, **params):
+        if path == "/dags/history":
+            return {"is_paused": False}
+        if path == "/dags/history/dagRuns":
+            self.conf = body["conf"]
+            return {"dag_run_id": "manual__1"}
+        if path.startswith("/dags/history/dagRuns/"):
+            self.looks += 1
+            return {"state": self.last if self.looks > 3 else "running"}
+        return super().call(method, path, body, **params)
+
+    def all(self, path, key, **params):
+        if key == "task_instances":
+            return [{"task_id": "load", "state": "running"}, {"task_id": "plan", "state": "success"}]
+        return super().all(path, key, **params)
+
+
 RANGE = ("-s", "2024-11-12", "-e", "2024-11-12T12:00", "sync")
 FIRST, SECOND, THIRD = (f"2024-11-12T{hour:02d}:00:00Z" for hour in (0, 6, 12))
 
@@ -491,6 +515,32 @@ def test_a_dry_run_starts_nothing_and_tells_what_it_would_take(run, kept):
     code, out, _ = run(FakeAirflow(), "-s", "2024-11-19", "-e", "2024-11-20", "-n", "sync")
     assert code == 0 and "0 calls and 0 units: all of it is covered" in out
     assert "-e 2024-11-20T18:00" in out, "the end is a midnight: how to have the whole day"
+
+def test_a_dry_run_says_what_would_pass_the_budget(run, kept, tmp_path, monkeypatch):
+    """The books' calls are of today, by our clock."""
+    spent = sum(call["units"] for call in kept.calls if call["source"] == "debank")
+    need = sum(cost["debank"].units for cost in kept.predicted["hole"])
+    argv = ("-s", iso(HOLE.start), "-e", iso(HOLE.end - SIX_HOURS), "sync", "-n", "-o", "json")
+    listed = (ROOT / "accounts.toml").read_text()
+    for allowed, said in ((spent + need, []), (spent + need - 1, [need - 1])):
+        file = tmp_path / "accounts.toml"
+        file.write_text(f"{listed}\n[budget.debank]\nunits_per_month = {allowed}\n")
+        monkeypatch.setenv("LEDGERHOUSE_ACCOUNTS", str(file))
+        code, out, _ = run(FakeAirflow(), *argv)
+        over = [r for r in json.loads(out)["remarks"] if r.startswith("Over budget")]
+        assert code == 0 and len(over) == len(said)
+        assert all(f"and {left:,} of {allowed:,} are left this month" in remark
+                   for left, remark in zip(said, over, strict=True))
+
+
+@pytest.mark.parametrize(("ends", "code"), [("success", 0), ("failed", 1)])
+def test_history_fetches_the_whole_range_by_one_run(run, ends, code):
+    fake = FakeHistory(ends)
+    ended, out, _ = run(fake, *RANGE, "--history")
+    assert ended == code and out.count("over [2024-11-12T00:00:00Z, 2024-11-12T18:00:00Z)") == 2
+    assert fake.conf == {"interval_start": FIRST, "interval_end": "2024-11-12T18:00:00Z"}
+    assert fake.made is None and ("✓" if code == 0 else "✗") in out
+
 
 def test_a_dry_run_works_before_anything_was_read(run, tmp_path, monkeypatch):
     fake = FakeAirflow()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from extract.commands import CommandFailed
 from extract.commands.airflow_api import Airflow, Refused
-from extract.commands.estimate import Cost, Known, simulate
+from extract.commands.estimate import Cost, Known, simulate, total
+from extract.commands.spending import CALLED, summed
+from extract.commands.tables import rows
 from extract.source import UTC, Interval, iso, utc
 
 BACKFILLED = "sync"     # the DAG of ours whose run fetches its own interval, and no more
 TAG = "ledgerhouse"     # of every DAG of ours
+LEFT = {"day": "left_today", "month": "left_month"}
 WAIT_S = 5.0            # for the warehouse, where nothing is published yet
 
 
@@ -150,16 +153,18 @@ def intervals(dag: dict[str, Any], starts: Sequence[datetime]) -> list[Interval]
 def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     from dataclasses import replace
 
+    from extract.budget import limits
     from extract.operators import accounts_file
     from extract.sources import accounts, all_sources
 
     sources, mine = all_sources(), accounts(accounts_file())
-    known, since = _known(sources, mine, now)
+    known, since, spent = _known(sources, mine, now)
     facts = {"refetch": refetch, "prices": prices(sources, mine)}
     costs = simulate(known, sources, mine, plan.intervals, now, **facts)
     whole = simulate(known, sources, mine, [plan.span], now, **facts)[0]
-    remarks = [*plan.remarks, f"Estimated {since}: what is covered costs nothing, rows elsewhere "
-                              "are assumed as dense as where the account is covered."]
+    remarks = [*plan.remarks, *over_budget(limits(accounts_file()), total(costs), spent, now.date()),
+               f"Estimated {since}: what is covered costs nothing, rows elsewhere are assumed as "
+               "dense as where the account is covered."]
     if guessed := sorted({account for source, account in known.guessed
                           if any(source in cost for cost in costs)}):
         remarks.append(f"Never read so far: {', '.join(guessed)}; of {'them' if len(guessed) > 1 else 'it'} "
@@ -167,26 +172,43 @@ def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     return replace(plan, costs=costs, by_history=whole, remarks=remarks)
 
 
-def _known(sources, mine, now: datetime) -> tuple[Known, str]:
-    """What the books, else the warehouse, else nobody knows; and which of them, in words."""
+def over_budget(limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, Any]],
+                today: date) -> list[str]:
+    """Which limits (extract.budget) the cost would pass, in sentences; `spent` as CALLED has it."""
+    found = []
+    for one in limits:
+        need = getattr(whole.get(one.source, Cost()), one.measure)
+        left = summed([r for r in spent if r["source"] == one.source], one.measure, today,
+                      {one.period: one.allowed})[LEFT[one.period]]
+        if need > left:
+            found.append(f"Over budget: about {need:,} {one.measure} of {one.source} are needed, and "
+                         f"{max(left, 0):,} of {one.allowed:,} are left this {one.period}. A fetch "
+                         "stops before it passes the limit, and what it has read whole stays.")
+    return found
+
+
+def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any]]]:
+    """What the books, else the warehouse, else nobody knows; which of them, in words; and what was
+    spent a day (CALLED)."""
     from extract.books import open_books
     from extract.warehouse import WarehouseBusy, open_warehouse, warehouse_path
 
     try:
         with open_books() as con:
             (at,) = con.execute("SELECT published_at FROM main.published").fetchone()
-            return Known.read(con, sources, mine, now), f"from the books published at {iso(at)}"
+            return (Known.read(con, sources, mine, now),
+                    f"from the books published at {iso(at)}", rows(con, CALLED))
     except FileNotFoundError:
         pass
     nothing = Known.read(None, sources, mine, now)
     if not warehouse_path().exists():
-        return nothing, "before anything was read"
+        return nothing, "before anything was read", []
     try:
         with open_warehouse(who="airflow dags backfill --dry-run", wait_s=WAIT_S,
                             read_only=True) as con:
-            return Known.read(con, sources, mine, now), "from the warehouse"
+            return Known.read(con, sources, mine, now), "from the warehouse", rows(con, CALLED)
     except WarehouseBusy as error:
-        return nothing, f"without the warehouse ({error})"
+        return nothing, f"without the warehouse ({error})", []
 
 
 def prices(sources, mine) -> dict[str, dict[str, int]]:

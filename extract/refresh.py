@@ -235,12 +235,12 @@ def _judge(con, dataset: Dataset, run_id: str, source: str, account: str, span: 
     lo, hi = (t.replace(tzinfo=None) for t in (span.start, span.end))
     mine = ("(SELECT batch_id FROM ops.batches WHERE dataset = $dataset AND "
             "list_contains(string_split(run_id, ','), $run))")
-    # The key's history tells: an older version that was current, so the row is not new.
+    # A row with an older version that was current is not new; it may have vanished and be back.
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE met AS
         SELECT {row_key(dataset, 'r')} AS key, r.ts, r.first_seen_at, r.vanished_at,
                CASE WHEN r.vanished_at IS NOT NULL THEN 'vanished'
-                    WHEN r.first_seen_at = r.changed_at AND {row_key(dataset, 'r')} NOT IN (
+                    WHEN {row_key(dataset, 'r')} NOT IN (
                         SELECT key FROM raw.history WHERE dataset = $dataset AND change <> 'stale')
                     THEN 'new' ELSE 'changed' END AS verdict
         FROM {dataset.table} r

@@ -10,8 +10,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from extract.attempts import attempt
 from extract.operators import (
-    WAREHOUSE_POOL, FetchOperator, LoadOperator, RefuseOperator, _facts, _who, accounts_file,
-    believe, resolve_interval,
+    WAREHOUSE_POOL, FetchOperator, LoadOperator, PlanOperator, RefuseOperator, _facts, _read_units,
+    _who, accounts_file, believe, resolve_interval,
 )
 from extract.source import Interval, iso
 from extract.sources import all_sources, read_accounts
@@ -36,16 +36,19 @@ def scope_of(params: dict[str, Any]) -> str | Interval:
     return params.get("scope") or "quarter"
 
 
-class RefreshPlanOperator(BaseOperator):
+class RefreshPlanOperator(PlanOperator):
     """What of one connection's accounts is read again, and what that will cost; see refresh.
 
     Returns a list of kwargs for FetchOperator; pushes the estimate as the XCom `estimate`, a list
-    of [source, account, calls, units].
+    of [source, account, calls, units]. The budget is asked and the units left are read as a
+    sync's plan does.
     """
 
+    template_fields: Sequence[str] = ()
+
     def __init__(self, *, connection: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.connection = connection
+        super().__init__(connection=connection, interval_start="", interval_end="",
+                         history_start="", whole=False, **kwargs)
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         from extract import refresh
@@ -54,14 +57,22 @@ class RefreshPlanOperator(BaseOperator):
         listed, _ = read_accounts(accounts_file())
         mine = [a for a in listed if a.connection == self.connection]
         estimate: dict[tuple[str, str], tuple[int, int]] = {}
-        with attempt(var_dir() / "attempts", _facts(context)) as outcome, \
-                open_warehouse(who=_who(context)) as con:
-            jobs = refresh.jobs(con, sources, mine, scope)
-            for name in {job.source for job in jobs}:
-                estimate |= refresh.expected(con, sources[name],
-                                             [job for job in jobs if job.source == name],
-                                             self._prices(sources[name]))
+        with attempt(var_dir() / "attempts", _facts(context)) as outcome:
+            with open_warehouse(who=_who(context)) as con:
+                jobs = refresh.jobs(con, sources, mine, scope)
+                for name in {job.source for job in jobs}:
+                    estimate |= refresh.expected(con, sources[name],
+                                                 [job for job in jobs if job.source == name],
+                                                 self._prices(sources[name]))
+                if jobs:
+                    self._budget(con, sources, mine, jobs, Interval(
+                        min(job.tail for job in jobs), max(job.interval.end for job in jobs)))
             outcome["rows"] = len(jobs)
+            for name in {job.source for job in jobs if sources[job.source].left}:
+                planned = [job.account for job in jobs if job.source == name]
+                outcome |= _read_units(
+                    self.log, _facts(context), self.connection, sources[name],
+                    [planned[0], *(a.account for a in mine if a.source == name)], "before")
         for job in jobs:
             self.log.info("%s %s: %s", job.source, job.account, job.interval)
         for (source, account), (calls, units) in sorted(estimate.items()):

@@ -58,8 +58,8 @@ def content(var) -> str:
     return hashlib.sha256((var / tf.FILE).read_bytes()).hexdigest()
 
 
-def killed_in(var, place: str, nth: int, monkeypatch) -> None:
-    """A rebuild that dies by SIGKILL at the `nth` call of rebuild's (or transform's) function."""
+def killed_in(var, place: str, nth: int) -> None:
+    """A rebuild that dies by SIGKILL at the `nth` call of this function (rebuild's, transform's)."""
     pid = os.fork()
     if not pid:
         try:
@@ -85,7 +85,7 @@ def test_killed_anywhere_production_is_as_it_was_and_the_next_rebuild_cleans(var
     batches = marked(var)
     before = content(var)
     for place, nth in (("_own_state", 1), ("_physical", 3), ("_drop_models", 1), ("_run", 1)):
-        killed_in(var, place, nth, monkeypatch)
+        killed_in(var, place, nth)
         assert (var / rb.FOLDER).is_dir(), f"{place}: there was something to lose"
         assert content(var) == before
         with open_warehouse(var / tf.FILE, who="a reader", wait_s=0, read_only=True) as con:

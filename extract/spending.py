@@ -58,14 +58,15 @@ WITH runs AS (
 ), asked AS (
     SELECT runs.*, endpoint FROM runs JOIN ops.listings USING (source)
 ), known AS (
-    SELECT source, endpoint, page, more, account, part, moment, sum(sum(step)) OVER (
-        PARTITION BY source, endpoint, account, part ORDER BY moment) AS rows
+    SELECT source, endpoint, page, more, account, moment, sum(step) AS step,
+           sum(sum(step)) OVER list AS rows, row_number() OVER list AS place
     FROM ({rows}) GROUP BY source, endpoint, page, more, account, part, moment
-), pages AS (
-    SELECT *, greatest(1, (rows + more + page - 1) // page) AS pages FROM known
+    WINDOW list AS (PARTITION BY source, endpoint, account, part ORDER BY moment)
 ), changes AS (
-    SELECT source, endpoint, account, moment, pages - lag(pages, 1, 0) OVER (
-        PARTITION BY source, endpoint, account, part ORDER BY moment) AS change FROM pages
+    SELECT source, endpoint, account, moment, greatest(1, (rows + more + page - 1) // page)
+        - CASE place WHEN 1 THEN 0 ELSE greatest(1, (rows - step + more + page - 1) // page) END
+        AS change
+    FROM known
 ), steps AS (
     SELECT source, endpoint, account, moment, sum(sum(change)) OVER (
         PARTITION BY source, endpoint, account ORDER BY moment) AS calls

@@ -10,16 +10,19 @@ read, one page a walk: at least so many calls.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate
 
-from extract.coverage import TAIL, covered, events, learned_tail, oldest_pending, readings
+from extract.coverage import (
+    TAIL, covered, events, learned_tail, oldest_pending, readings, unsettled,
+)
 from extract.source import Interval, Job, Source, union, utc
 from extract.sources import Account
 
 HOUR = timedelta(hours=1)
+EVER = utc("1970-02-01")
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Known:
     """What the books say of the accounts; the connection is not needed once it is made."""
 
     covered: dict[tuple[str, str, str], list[Interval]] = field(default_factory=dict)
+    unsettled: dict[tuple[str, str], list[Interval]] = field(default_factory=dict)
     tail: dict[tuple[str, str], timedelta] = field(default_factory=dict)
     pending: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
     counts: dict[tuple, dict[str | None, Counts]] = field(default_factory=dict)
@@ -72,6 +76,9 @@ class Known:
             for dataset in events(source):
                 known.covered[*key, dataset] = covered(con, *key, dataset) if con else []
             known.tail[key] = learned_tail(con, source, one.account, now) if con else TAIL
+            known.unsettled[key] = [
+                c for d in events(source) for c in unsettled(
+                    con, *key, d, EVER, known.tail[key])] if con else []
             known.pending[key] = oldest_pending(con, source, one.account) if con else None
             if source.expected:  # so that it asks now for what it will ask for
                 span = Interval(now - HOUR, now)
@@ -153,28 +160,33 @@ def simulate(
     is not in a run's dict.
     """
     found: list[dict[str, Cost]] = [{} for _ in intervals]
+    for number, job in planned(known, sources, accounts, intervals, now, refetch=refetch):
+        run, cost = found[number], priced(known, sources, [job], now, prices=prices)[job.source]
+        run[job.source] = run.get(job.source, Cost()).plus(cost)
+    return found
+
+
+def planned(
+    known: Known, sources: Mapping[str, Source], accounts: Iterable[Account],
+    intervals: Sequence[Interval], now: datetime, *, refetch: bool = False,
+) -> Iterator[tuple[int, Job]]:
+    """(number of the run, job): the jobs that runs over `intervals`, one after the other, plan."""
     for account in accounts:
         source, key = sources[account.source], (account.source, account.account)
-        units = (prices or {}).get(source.name, source.units)
         whole = {d: union(known.covered.get((*key, d), [])) for d in events(source)}
-        rows = known.rows(account)
+        fresh, back = list(known.unsettled.get(key, [])), known.tail.get(key, TAIL)
         for number, interval in enumerate(intervals):
             holes = [interval] if refetch else union(
                 hole for spans in whole.values() for hole in interval.minus(spans))
             if not holes:
                 continue
-            spans = [span for one in whole.values() for span in one]
-            cost = Cost()
-            for job in readings(source, account, holes, spans, known.tail.get(key, TAIL),
-                                known.pending.get(key)):
-                calls = source.expected(job, rows, now) if source.expected else {"": 1}
-                cost = cost.plus(Cost(sum(calls.values()), sum(
-                    units.get(endpoint, 0) * count for endpoint, count in calls.items())))
+            near = [one for one in fresh if one.end >= holes[0].start - back]
+            for job in readings(source, account, holes, near, back, known.pending.get(key)):
+                yield number, job
                 read = Interval(job.tail, job.interval.end)
                 whole = {dataset: union([*spans, read]) for dataset, spans in whole.items()}
-            run = found[number]
-            run[source.name] = run.get(source.name, Cost()).plus(cost)
-    return found
+                if now < read.end + back:
+                    fresh.append(read)
 
 
 def priced(known: Known, sources: Mapping[str, Source], jobs: Iterable[Job], now: datetime, *,

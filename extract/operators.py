@@ -299,11 +299,13 @@ class LoadOperator(BaseOperator):
 
         facts, units = _facts(context), var_dir() / "account_units"
         with attempt(var_dir() / "attempts", facts) as outcome:
-            before = {told["connection"]: told for _, told in waiting(units)
-                      if (told["run_id"], told["moment"]) == (facts["run_id"], "before")}
-            for connection, told in before.items():
-                outcome |= _read_units(self.log, facts, connection, get(told["source"]),
-                                       told["accounts"], "after")
+            # Oldest first: what an attempt that was killed has read since is not read again.
+            read = {told["connection"]: told for _, told in waiting(units)
+                    if told["run_id"] == facts["run_id"]}
+            for connection, told in read.items():
+                if told["moment"] == "before":
+                    outcome |= _read_units(self.log, facts, connection, get(told["source"]),
+                                           told["accounts"], "after")
             with open_warehouse(who=_who(context)) as con:
                 load_calls(con, var_dir() / "calls")
                 load_readings(con, units, facts["run_id"])

@@ -59,7 +59,7 @@ def content(var) -> str:
 
 
 def killed_in(var, place: str, nth: int) -> None:
-    """A rebuild that dies by SIGKILL at the `nth` call of this function (rebuild's, transform's)."""
+    """A rebuild that dies by SIGKILL at the `nth` call of a function of its or of transform."""
     pid = os.fork()
     if not pid:
         try:

@@ -52,6 +52,7 @@ def shell(_: list[str]) -> int:
     """The user's shell, in which `airflow …` is that of the stack."""
     env, alive = attached(os.environ)
     print(f"airflow … here is that of the stack in {env['LEDGERHOUSE_VAR']}"
-          + ("" if alive else ", which is not running (make up)") + "; exit leaves", file=sys.stderr)
+          + ("" if alive else ", which is not running (make up)") + "; exit leaves",
+          file=sys.stderr)
     program = env.get("SHELL") or "/bin/sh"
     os.execve(program, [program], env)

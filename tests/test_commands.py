@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -22,12 +23,12 @@ from hypothesis import given, settings, strategies as st
 from books import ACCOUNTS, ROOT, Books, Hurried
 
 from extract.books import open_books
-from extract.commands import CommandFailed, backfill as backfilling, books as reading, plan
+from extract.commands import backfill as backfilling, books as reading
 from extract.commands.airflow_api import Airflow, Refused
 from extract.commands.estimate import Known, planned, simulate, total
 from extract.commands.explain import explained
-from extract.commands.spending import CALLED, summed
-from extract.commands.tables import cell, digits, rows
+from extract.commands.spending import summed
+from extract.commands.tables import cell, digits
 from extract.provider import get_provider_info
 from extract.publish import publish
 from extract.source import Interval, iso, utc
@@ -43,6 +44,7 @@ HOLE = Interval("2024-11-12T00:00:00Z", "2024-11-13T12:00:00Z")
 SIX_HOURS, DAY = timedelta(hours=6), timedelta(days=1)
 COINBASE, WHOLE, BROKEN, OTHER = ACCOUNTS
 RUN = "manual__of_these_tests"
+
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
@@ -76,6 +78,7 @@ def kept(tmp_path_factory):
 
 MIDNIGHTS = [utc(START) + n * DAY for n in (5, 20)]
 
+
 def put_calls(con, calls) -> None:
     for call in calls:
         con.execute("INSERT INTO ops.api_calls BY NAME SELECT ? AS call_id, ?::TIMESTAMPTZ::"
@@ -83,6 +86,7 @@ def put_calls(con, calls) -> None:
                     "0 AS duration_ms, ?::INTEGER AS units",
                     [call["call_id"], str(call["called_at"]), call["source"], call["account"],
                      call["endpoint"], call["units"]])
+
 
 def six_hourly(span: Interval) -> list[Interval]:
     count = (span.end - span.start) // SIX_HOURS
@@ -95,6 +99,7 @@ TRIES = {"hole": (six_hourly(HOLE), [BROKEN], False), "again": ([KNOWN], ACCOUNT
          "long ago": ([Interval(START, "2024-11-03")], [COINBASE, OTHER], True),
          "of late": (six_hourly(Interval("2024-11-22T00:00:00Z", NOW)), [OTHER], False)}
 LATE = "2024-11-22 00:00"  # in "of late", as if OTHER had been read up to then, and by then
+
 
 def tried(url, var, folder) -> dict[str, SimpleNamespace]:
     """Of each try: the jobs and costs told, and those of the runs then made, in a copy."""
@@ -144,7 +149,9 @@ def airflow(kept, monkeypatch, capsys):
         return code, *capsys.readouterr()
     return run
 
+
 # --- what it would cost -----------------------------------------------------------------------
+
 
 def test_what_is_covered_costs_nothing(kept):
     sources = all_sources()
@@ -153,6 +160,7 @@ def test_what_is_covered_costs_nothing(kept):
     covered = six_hourly(Interval("2024-11-14", "2024-11-20"))
     assert simulate(known, sources, ACCOUNTS, covered, utc(NOW)) == [{}] * len(covered)
     assert total(simulate(known, sources, ACCOUNTS, [HOLE], utc(NOW))).keys() == {"debank"}
+
 
 @pytest.mark.parametrize("name", TRIES)
 def test_the_jobs_told_are_those_that_runs_then_plan(kept, name):
@@ -193,6 +201,7 @@ def test_an_account_never_read_is_told_from_the_others_and_said_so(kept):
     (least,) = simulate(alone, sources, [stranger], month, utc(NOW))
     assert least["debank"].calls == 2, "a walk a month: two of them, a page each, at least"
 
+
 def test_units_are_at_the_prices_of_the_connection(kept):
     sources = all_sources()
     with open_books(kept.var / "published") as con:
@@ -202,7 +211,9 @@ def test_units_are_at_the_prices_of_the_connection(kept):
                        prices={"debank": {"/v1/user/all_history_list": 1000}})
     assert dear["debank"].units == 1000 * own["debank"].calls == 50 * own["debank"].units
 
+
 # --- the rows behind a number -----------------------------------------------------------------
+
 
 def test_every_balance_is_explained_by_its_rows_to_the_last_digit(kept):
     rng = random.Random(3)
@@ -227,6 +238,7 @@ def test_every_balance_is_explained_by_its_rows_to_the_last_digit(kept):
                 brought, kinds = brought + 1, kinds + (leg["leg"] == "gas")
         assert brought > 40 and kinds, "gas legs come from the transaction's own row"
 
+
 def test_explained_balances_are_the_sandboxs_truth(kept):
     with open_books(kept.var / "published") as con:
         seen = 0
@@ -242,6 +254,7 @@ def test_explained_balances_are_the_sandboxs_truth(kept):
                     assert Decimal(told["closing"]) == Decimal(row["amount"]), row
                     seen += Decimal(row["amount"]) != 0
         assert seen > 20
+
 
 def test_a_balance_that_its_rows_do_not_make_is_told(kept):
     with open_books(kept.var / "published") as con:
@@ -261,6 +274,7 @@ def test_a_balance_that_its_rows_do_not_make_is_told(kept):
         assert not told["adds_up"]
         assert Decimal(told["closing"]) - Decimal(told["sum"]) == Decimal("1e-18")
 
+
 def test_explain_as_typed(airflow, kept):
     code, out, _ = airflow("warehouse", "explain", "main", "usd", "2024-11-22", "-o", "json")
     told = json.loads(out, parse_float=lambda text: pytest.fail(f"{text} is a float"))
@@ -272,6 +286,7 @@ def test_explain_as_typed(airflow, kept):
     assert all(leg["txid"] in "".join(out.split()) or leg["txid"][:20] in out
                for leg in told["legs"])
 
+
 @pytest.mark.parametrize(("argv", "said"), [
     (("nobody", "USD", "2024-11-20"), "no account 'nobody'; they hold: coinbase main, debank 0x"),
     (("0x", "USD", "2024-11-20"), "may be debank 0x"),
@@ -281,11 +296,10 @@ def test_explain_as_typed(airflow, kept):
     (("main", "USD", "yesterday"), "'yesterday' is no day"),
 ])
 def test_what_the_books_lack_is_answered_with_what_is_near(airflow, argv, said):
-    import re
-
     code, out, err = airflow("warehouse", "explain", *argv)
     assert (code, out) == (2, "")
     assert re.search(said, err) and "Traceback" not in err
+
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=18,
                    min_value=Decimal("-1e20"), max_value=Decimal("1e20")))
@@ -295,7 +309,9 @@ def test_no_digit_of_an_amount_is_lost(amount):
     assert Decimal(text) == amount and "E" not in text and text == digits(Decimal(text))
     assert text in cell(amount)
 
+
 # --- status, coverage, units ------------------------------------------------------------------
+
 
 def test_status_tells_the_hole_the_failure_and_what_agrees(airflow, kept):
     code, out, _ = airflow("warehouse", "status", "-o", "json")
@@ -315,6 +331,7 @@ def test_status_tells_the_hole_the_failure_and_what_agrees(airflow, kept):
     assert airflow("warehouse", "status", "--account", "main")[0] == 0
     code, out, _ = airflow("warehouse", "status")
     assert "1 gaps" in out and "HTTP 500" in out and "published" in out
+
 
 def test_coverage_and_gaps_leave_no_instant_untold(airflow):
     code, out, _ = airflow("warehouse", "coverage", "-o", "json")
@@ -338,6 +355,7 @@ def test_coverage_and_gaps_leave_no_instant_untold(airflow):
     assert airflow("warehouse", "coverage", "--dataset", "prices")[0] == 2
     assert airflow("warehouse", "coverage", "--source", "kraken")[0] == 2
 
+
 def test_units_are_those_of_the_call_log_with_or_without_the_view(airflow, kept, monkeypatch):
     real = {}
     for call in kept.calls:
@@ -351,6 +369,7 @@ def test_units_are_those_of_the_call_log_with_or_without_the_view(airflow, kept,
         code, out, _ = airflow("warehouse", "units", "-o", "json")
         found = {(r["source"], r["measure"]): r["all"] for r in json.loads(out)["spending"]}
         assert (code, found) == (0, wanted)
+
 
 @given(st.lists(st.tuples(st.integers(0, 70), st.integers(0, 500), st.integers(0, 9000)),
                 max_size=40, unique_by=lambda spent: spent[0]), st.integers(0, 5000))
@@ -369,6 +388,7 @@ def test_what_is_spent_saved_and_left_adds_up(spent, allowed):
         share = 1 - Decimal(told["all"]) / told["full_refresh"]
         assert abs(Decimal(told["saved"].removesuffix(" %")) / 100 - share) <= Decimal("0.0006")
 
+
 def test_a_steady_pace_is_forecast_as_it_is():
     today = date(2026, 4, 20)
     days = [{"day": today - timedelta(days=n), "units": 30, "full_refresh_units": None}
@@ -376,13 +396,16 @@ def test_a_steady_pace_is_forecast_as_it_is():
     told = summed(days, "units", today, {})
     assert (told["forecast"], told["saved"], told["full_refresh"]) == (30 * 30, None, None)
 
+
 def test_nothing_published_is_said_and_not_a_traceback(tmp_path, airflow, monkeypatch):
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
     for name in ("status", "units", "coverage"):
         code, out, err = airflow("warehouse", name)
         assert (code, out) == (1, "") and "they appear with the first sync" in err
 
+
 # --- the backfill -----------------------------------------------------------------------------
+
 
 class FakeAirflow(Airflow):
     """Answers as the REST API does; every look at the runs lets one more of them end.
@@ -447,6 +470,7 @@ class FakeAirflow(Airflow):
                  "data_interval_start": iso(at), "data_interval_end": iso(at + SIX_HOURS)}
                 for at, state in self.runs.items()]
 
+
 class FakeHistory(FakeAirflow):
     """With the DAG history, whose run takes three looks."""
 
@@ -467,12 +491,14 @@ class FakeHistory(FakeAirflow):
 
     def all(self, path, key, **params):
         if key == "task_instances":
-            return [{"task_id": "load", "state": "running"}, {"task_id": "plan", "state": "success"}]
+            return [{"task_id": "load", "state": "running"},
+                    {"task_id": "plan", "state": "success"}]
         return super().all(path, key, **params)
 
 
 RANGE = ("-s", "2024-11-12", "-e", "2024-11-12T12:00", "sync")
 FIRST, SECOND, THIRD = (f"2024-11-12T{hour:02d}:00:00Z" for hour in (0, 6, 12))
+
 
 @pytest.fixture
 def run(airflow, monkeypatch):
@@ -484,6 +510,7 @@ def run(airflow, monkeypatch):
         return airflow("dags", "backfill", *argv)
     return run
 
+
 def test_a_backfill_ends_with_0_when_every_run_succeeded(run):
     fake = FakeAirflow()
     code, out, err = run(fake, *RANGE, "-y", "-c", '{"refetch": false}', "--max-active-runs", "2")
@@ -491,6 +518,7 @@ def test_a_backfill_ends_with_0_when_every_run_succeeded(run):
     assert fake.made["max_active_runs"] == 2 and fake.made["dag_run_conf"] == {"refetch": False}
     assert (fake.made["from_date"], fake.made["to_date"]) == (FIRST, THIRD)
     assert fake.made["reprocess_behavior"] == "none"
+
 
 def test_the_first_failure_starts_no_further_run_unless_told_to_go_on(run):
     fake = FakeAirflow({FIRST: "failed"})
@@ -503,10 +531,12 @@ def test_the_first_failure_starts_no_further_run_unless_told_to_go_on(run):
     assert code == 1 and "2 of 3 runs succeeded, 1 failed" in out
     assert not [path for _, path in fake.said if "cancel" in path]
 
+
 def test_runs_that_are_there_are_made_again_only_when_told(run):
     there = {FIRST: "success", SECOND: "failed", THIRD: "success"}
     code, out, _ = run(FakeAirflow(there=there), *RANGE, "-y")
-    assert code == 1 and "Nothing to do: all 3 intervals have their run (1 failed, 2 success)" in out
+    assert code == 1
+    assert "Nothing to do: all 3 intervals have their run (1 failed, 2 success)" in out
     fake = FakeAirflow(there=there)
     assert run(fake, *RANGE, "-y", "--rerun-failed-tasks")[0] == 0
     assert fake.made["reprocess_behavior"] == "failed"
@@ -515,6 +545,7 @@ def test_runs_that_are_there_are_made_again_only_when_told(run):
     assert code == 2 and "-y" in err and fake.made is None, "asks, where somebody could answer"
     assert run(fake, *RANGE, "--reset-dagruns", "-y")[0] == 0
     assert fake.made["reprocess_behavior"] == "completed"
+
 
 def test_a_dry_run_starts_nothing_and_tells_what_it_would_take(run, kept):
     fake = FakeAirflow()
@@ -532,6 +563,7 @@ def test_a_dry_run_starts_nothing_and_tells_what_it_would_take(run, kept):
     code, out, _ = run(FakeAirflow(), "-s", "2024-11-19", "-e", "2024-11-20", "-n", "sync")
     assert code == 0 and "0 calls and 0 units: all of it is covered" in out
     assert "-e 2024-11-20T18:00" in out, "the end is a midnight: how to have the whole day"
+
 
 def test_a_dry_run_says_what_would_pass_the_budget(run, kept, tmp_path, monkeypatch):
     """The books' calls are of today, by our clock."""
@@ -568,6 +600,7 @@ def test_a_dry_run_works_before_anything_was_read(run, tmp_path, monkeypatch):
 
 WEEKLY = {"dag_id": "weekly_refresh", "timetable_summary": "0 2 * * 0"}
 
+
 @pytest.mark.parametrize(("fake", "argv", "code", "said"), [
     (FakeAirflow(), ("sync",), 2, "give a range"),
     (FakeAirflow(), ("-s", "2024-11-20", "-e", "2024-11-19", "sync"), 2, "before the start"),
@@ -590,17 +623,18 @@ WEEKLY = {"dag_id": "weekly_refresh", "timetable_summary": "0 2 * * 0"}
      "does not answer at http://127.0.0.1:9.*make up"),
 ])
 def test_what_cannot_be_is_refused_in_words_and_nothing_is_made(run, fake, argv, code, said):
-    import re
-
     ended, out, err = run(fake, *argv)
     assert (ended, out) == (code, "") and re.search(said, err), err
     assert "Traceback" not in err and getattr(fake, "made", None) is None
+
 
 def test_a_scheduler_that_dies_meanwhile_is_told_and_the_backfill_kept(run, monkeypatch):
     fake = FakeAirflow(dies=True)
     monkeypatch.setattr(backfilling, "LOOK_AFTER_S", -1)
     code, _, err = run(fake, *RANGE, "-y")
-    assert code == 1 and "no scheduler is alive: the backfill waits" in err and "--follow sync" in err
+    assert code == 1 and "no scheduler is alive: the backfill waits" in err
+    assert "--follow sync" in err
+
 
 def test_ctrl_c_ends_the_following_and_says_how_to_go_on(run, monkeypatch):
     fake = FakeAirflow()
@@ -610,7 +644,9 @@ def test_ctrl_c_ends_the_following_and_says_how_to_go_on(run, monkeypatch):
     assert code == 130 and "--follow sync" in err and "--cancel sync" in err
     monkeypatch.undo()
 
+
 # --- how Airflow finds it ---------------------------------------------------------------------
+
 
 def test_the_provider_is_as_airflows_schema_says_and_imports_nothing():
     from airflow.providers_manager import _create_provider_info_schema_validator
@@ -620,6 +656,7 @@ def test_the_provider_is_as_airflows_schema_says_and_imports_nothing():
         [sys.executable, "-c", "import sys; import extract.provider; print(*sys.modules)"],
         capture_output=True, text=True, check=True, cwd=os.path.dirname(os.path.dirname(__file__)))
     assert not {"airflow", "duckdb", "pandas", "ccxt"} & set(loaded.stdout.split())
+
 
 def test_the_real_command_line_has_our_commands_and_keeps_its_own(tmp_path):
     """As a process of its own: the `dags` group is replaced while Airflow's parser is imported."""
@@ -635,6 +672,17 @@ def test_the_real_command_line_has_our_commands_and_keeps_its_own(tmp_path):
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr.strip().splitlines()[-1] == (
         "airflow: the end 2024-01-01T00:00:00Z is before the start 2024-02-01T00:00:00Z")
+
+
+def test_a_replay_needs_the_state_of_the_models_where_it_is(airflow, tmp_path, monkeypatch):
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    (tmp_path / "postgres").mkdir()
+    code, out, err = airflow("warehouse", "replay")
+    assert (code, out) == (1, "") and "make replay without one" in err
+    monkeypatch.setenv("LEDGERHOUSE_STATE_URI", f"postgresql://postgres@/sqlmesh?host={tmp_path}")
+    code, out, err = airflow("warehouse", "replay")
+    assert (code, out) == (1, "") and "does not answer: start the stack" in err
+    assert not (tmp_path / "replay").exists()
 
 
 def test_a_command_is_given_the_settings_of_the_running_stack(tmp_path):

@@ -41,7 +41,7 @@ BACKFILL = ActionCommand(
             help="go on after a run has failed; without it, no further run is started"),
         Arg(("--max-active-runs",), type=positive_int(allow_zero=False),
             help="runs at a time (default: as the DAG says)"),
-        Arg(("-c", "--conf"), help="params of every run as JSON, for example '{\"refetch\": true}'"),
+        Arg(("-c", "--conf"), help="params of every run, as JSON: '{\"refetch\": true}'"),
         Arg(("--follow",), action="store_true", help="follow the backfill that is under way"),
         Arg(("--cancel",), action="store_true", help="end the backfill that is under way"),
         ARG_YES, OUTPUT, ARG_VERBOSE,

@@ -142,7 +142,8 @@ def _create(airflow: Airflow, plan: Plan) -> dict[str, Any]:
             return airflow.call("POST", "/backfills", plan.request)
         except Refused as error:
             if error.status != 409:
-                raise CommandFailed(f"Airflow makes no such backfill of {dag_id}: {error}") from None
+                raise CommandFailed(
+                    f"Airflow makes no such backfill of {dag_id}: {error}") from None
         other = active(airflow, dag_id)
         open_runs = [r for r in _runs_of(airflow, other) if r["state"] not in FINAL]
         if open_runs or time.monotonic() > deadline:

@@ -168,10 +168,11 @@ def _show(answer, found: Mapping[str, Any], asset: str, account: str, day: date)
         answer.say("✗ a sum does not fit DECIMAL(38,18): there is no balance to explain",
                    style="bold red")
     elif found["adds_up"]:
-        answer.say(f"✓ {found['opening']} + {found['net']} = {found['closing']}, to the last digit")
+        answer.say(f"✓ {found['opening']} + {found['net']} = {found['closing']}, to the last "
+                   "digit")
     else:
-        answer.say(f"✗ it does not add up: {found['opening']} + {found['net']} is {found['sum']}, "
-                   f"not {found['closing']} (daily_flows: {found['recorded_net']})",
+        answer.say(f"✗ it does not add up: {found['opening']} + {found['net']} is "
+                   f"{found['sum']}, not {found['closing']} (daily_flows: {found['recorded_net']})",
                    style="bold red")
 
 

@@ -115,7 +115,8 @@ def make(airflow: Airflow, args: Any, now: datetime) -> Plan:
             "POST", "/backfills/dry_run", request | {"reprocess_behavior": "completed"}
         )["backfills"]
     except Refused as error:
-        raise CommandFailed(f"Airflow makes no such backfill of {args.dag_id}: {error}", 2) from None
+        raise CommandFailed(f"Airflow makes no such backfill of {args.dag_id}: {error}",
+                            2) from None
     runs = [utc(one["logical_date"]) for one in told]
     all_runs = [utc(one["logical_date"]) for one in every]
     if not all_runs:
@@ -127,9 +128,10 @@ def make(airflow: Airflow, args: Any, now: datetime) -> Plan:
     if end == end.replace(hour=0, minute=0, second=0) and len(all_runs) > 1:
         last = max(i.end for i in intervals(dag, all_runs))
         if last.date() == end.date():
+            whole_day = end + timedelta(days=1) - (last - end)
             plan.remarks.append(
                 f"The last run ends at {iso(last)}: -e {end:%Y-%m-%d} is the midnight that day "
-                f"begins with. For all of it: -e {end + timedelta(days=1) - (last - end):%Y-%m-%dT%H:%M}")
+                f"begins with. For all of it: -e {whole_day:%Y-%m-%dT%H:%M}")
     return _estimated(plan, now, refetch=bool(conf.get("refetch"))) \
         if args.dag_id == BACKFILLED and plan.intervals else plan
 
@@ -162,13 +164,14 @@ def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     facts = {"refetch": refetch, "prices": prices(sources, mine)}
     costs = simulate(known, sources, mine, plan.intervals, now, **facts)
     whole = simulate(known, sources, mine, [plan.span], now, **facts)[0]
-    remarks = [*plan.remarks, *over_budget(limits(accounts_file()), total(costs), spent, now.date()),
+    over = over_budget(limits(accounts_file()), total(costs), spent, now.date())
+    remarks = [*plan.remarks, *over,
                f"Estimated {since}: what is covered costs nothing, rows elsewhere are assumed as "
                "dense as where the account is covered."]
     if guessed := sorted({account for source, account in known.guessed
                           if any(source in cost for cost in costs)}):
-        remarks.append(f"Never read so far: {', '.join(guessed)}; of {'them' if len(guessed) > 1 else 'it'} "
-                       "the calls are a lower bound, or a guess from the source's other accounts.")
+        remarks.append(f"Never read so far: {', '.join(guessed)}. Their calls are a lower bound, "
+                       "or a guess from the source's other accounts.")
     return replace(plan, costs=costs, by_history=whole, remarks=remarks)
 
 
@@ -181,9 +184,9 @@ def over_budget(limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, 
         left = summed([r for r in spent if r["source"] == one.source], one.measure, today,
                       {one.period: one.allowed})[LEFT[one.period]]
         if need > left:
-            found.append(f"Over budget: about {need:,} {one.measure} of {one.source} are needed, and "
-                         f"{max(left, 0):,} of {one.allowed:,} are left this {one.period}. A fetch "
-                         "stops before it passes the limit, and what it has read whole stays.")
+            found.append(f"Over budget: about {need:,} {one.measure} of {one.source} are needed, "
+                         f"and {max(left, 0):,} of {one.allowed:,} are left this {one.period}. A "
+                         "fetch stops before it passes the limit, and what it has read whole stays.")
     return found
 
 

@@ -6,6 +6,7 @@ warehouse, so it may run beside the stack.
 
 from __future__ import annotations
 
+import logging
 import os
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,8 @@ def replay(args: Any) -> int:
     from extract.warehouse import var_dir, warehouse_path
 
     state_in_reach()
+    for talkative in ("sqlmesh", "great_expectations", "extract"):  # the steps tell it shorter
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
     try:
         with steps.step("replay the landing") as note:
@@ -41,9 +44,9 @@ def replay(args: Any) -> int:
     answer = Answer(args.output, run_id=run_id, loads=done.loads, rows=done.loaded.rows,
                     differences=done.differences, days=len({day for _, day, _ in built.marks}),
                     published=False, critical=[])
+    differing = ", ".join(f"{t} {count:,} rows" for t, count in done.differences.items())
     answer.say(f"{done.loads} loads, {done.loaded.rows:,} rows: "
-               + ("row for row as it was" if not done.differences else "not as it was: " + ", ".join(
-                   f"{table} {count:,} rows" for table, count in done.differences.items())))
+               + (f"not as it was: {differing}" if differing else "row for row as it was"))
     critical = []
     if built.marks:
         with steps.step("check and publish"):
@@ -80,7 +83,7 @@ def state_in_reach() -> None:
     import psycopg2
 
     try:
-        psycopg2.connect(uri.replace("postgresql+psycopg2", "postgresql"), connect_timeout=5).close()
+        psycopg2.connect(uri, connect_timeout=5).close()
     except psycopg2.OperationalError:
         raise CommandFailed("the PostgreSQL of LEDGERHOUSE_STATE_URI does not answer: start the "
                             "stack (make up), or use make replay, which starts what it needs"

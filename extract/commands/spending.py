@@ -44,8 +44,8 @@ def units(args: Any) -> int:
             "all": "in all", "full_refresh": "full refreshes", "saved": "saved",
             "forecast": "month, at this pace", "left_today": "left today",
             "left_month": "left this month"}, marked=_is_over, right=("saved",))
-        answer.say("Full refreshes: everything read again at every sync, with the same endpoints and "
-                   "page sizes." if told else
+        answer.say("Full refreshes: everything read again at every sync, with the same endpoints "
+                   "and page sizes." if told else
                    "These books do not say what full refreshes would have cost (no ops.spending).",
                    style="dim")
         if not budgets:

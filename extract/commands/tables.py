@@ -58,7 +58,8 @@ def cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):
-        return iso(value.replace(microsecond=0)).replace("T", " ").replace(":00Z", "").removesuffix("Z")
+        text = iso(value.replace(microsecond=0)).replace("T", " ")
+        return text.replace(":00Z", "").removesuffix("Z")
     if isinstance(value, (list, tuple)):
         return ", ".join(map(cell, value))
     return str(plain(value))

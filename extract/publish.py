@@ -72,6 +72,7 @@ TABLES = (
     Table("ops.api_calls", "called_at", seen_by="call_id"),
     Table("ops.spending"),
     Table("ops.budgets"),
+    Table("ops.account_units", "reading_at", seen_by="reading_at, connection, moment"),
 )
 
 

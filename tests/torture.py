@@ -43,7 +43,7 @@ import zstandard  # noqa: E402, F401
 from books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
 from extract import coverage, landing  # noqa: E402
 from extract.attempts import attempt  # noqa: E402
-from extract.client import Client, ExtractError  # noqa: E402
+from extract.client import Client, ExtractError, Stop  # noqa: E402
 from extract.mirror import mirror  # noqa: E402
 from extract.replay import replay  # noqa: E402
 from extract.source import UTC, Interval, Job, iso, utc  # noqa: E402
@@ -212,6 +212,8 @@ class Life:
             try:
                 fetched = source.fetch(client, api, job)
             except ExtractError as error:
+                if isinstance(error, Stop) and error.kept and error.kept.pages:
+                    landing.write(self.var / "landing", job, error.kept, run)
                 return f"failed: {error}"  # the next run asks again
             landing.write(self.var / "landing", job, fetched, run)
         return "landed"

@@ -185,8 +185,8 @@ def over_budget(limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, 
                       {one.period: one.allowed})[LEFT[one.period]]
         if need > left:
             found.append(f"Over budget: about {need:,} {one.measure} of {one.source} are needed, "
-                         f"and {max(left, 0):,} of {one.allowed:,} are left this {one.period}. A "
-                         "fetch stops before it passes the limit, and what it has read whole stays.")
+                         f"and {max(left, 0):,} of {one.allowed:,} are left this {one.period}. "
+                         "A fetch stops before it passes the limit; what it has read whole stays.")
     return found
 
 

@@ -189,8 +189,9 @@ class Ledger:
                     self._con = self._open()
                 self._con.execute("BEGIN IMMEDIATE")
             except sqlite3.DatabaseError as error:
-                raise Fatal(f"the ledger of the budget, {self.file}, cannot be used: {error}. Where "
-                            "it is damaged, remove it: it is counted anew from the call logs") from None
+                raise Fatal(
+                    f"the ledger of the budget, {self.file}, cannot be used: {error}. Where it is "
+                    "damaged, remove it: it is counted anew from the call logs") from None
             try:
                 yield self._con
             except BaseException:
@@ -227,8 +228,8 @@ class Ledger:
         price = f" and the next call costs {units:,}" if limit.measure == "units" else ""
         return BudgetReached(
             f"the budget of {limit.source} allows {limit.allowed:,} {limit.measure} a "
-            f"{limit.period}: {used:,} are spent{price}, so it was not sent. The budget opens again "
-            f"at {iso(_opens_again(limit.period, at))}. What was read before is kept, and the next "
+            f"{limit.period}: {used:,} are spent{price}, so it was not sent. The budget opens "
+            f"again at {iso(_opens_again(limit.period, at))}. What was read before is kept, and the next "
             f"run goes on from there. To allow more, raise {limit.measure}_per_{limit.period} "
             f"in [budget.{limit.source}] of accounts.toml",
             limit.source, limit.measure, limit.period, limit.allowed, used,

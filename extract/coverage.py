@@ -43,8 +43,8 @@ def unsettled(con, source: str, account: str, dataset: str, since: datetime,
     happened: rows may have come or changed since. What was read later need not be read again.
     """
     rows = con.execute(
-        "SELECT start_ts, end_ts FROM ops.coverage WHERE source = ? AND account = ? AND dataset = ? "
-        "AND end_ts >= ? AND read_at < end_ts + ?",
+        "SELECT start_ts, end_ts FROM ops.coverage WHERE source = ? AND account = ? "
+        "AND dataset = ? AND end_ts >= ? AND read_at < end_ts + ?",
         [source, account, dataset, (since - back).replace(tzinfo=None), back]).fetchall()
     return [Interval(a, b) for a, b in rows]
 

@@ -45,7 +45,8 @@ CREATE TABLE IF NOT EXISTS ops.listings (
 
 # Rows known to the vendor, as steps: what came (+) and went (-), and when by the vendor's clock.
 _ROWS = """
-    SELECT l.source, l.endpoint, l.page, l.more, account, {part} AS part, {at} AS moment, {step} AS step
+    SELECT l.source, l.endpoint, l.page, l.more, account, {part} AS part, {at} AS moment,
+           {step} AS step
     FROM raw.{dataset} r JOIN ops.listings l ON l.source = r.source AND l.dataset = '{listed}'
     WHERE {where}"""
 

@@ -98,7 +98,8 @@ def test_no_day_and_no_month_passes_its_limit_whatever_fails(seed, small, tmp_pa
             totals: dict[str, int] = {}
             for day, calls, units, _ in runs:
                 opens = str(day)[: 10 if limit.period == "day" else 7]
-                totals[opens] = totals.get(opens, 0) + (calls if limit.measure == "calls" else units)
+                spent_so = {"calls": calls, "units": units}[limit.measure]
+                totals[opens] = totals.get(opens, 0) + spent_so
             assert len(totals) > 1 and max(totals.values()) <= limit.allowed, limit
 
 
@@ -225,7 +226,7 @@ def test_four_processes_share_a_budget_and_three_are_killed(small, tmp_path):
         # A killed one had at most a call of each of its 8 threads reserved, sent or not.
         left = ledger.left()
         assert calls <= allowed[1].allowed - left["calls", "month"] <= calls + 3 * 8
-        assert left["calls", "month"] == 0 or left["units", "day"] < 20, "and no call was refused early"
+        assert left["calls", "month"] == 0 or left["units", "day"] < 20, "none was refused early"
         for _ in range(2):  # counted anew, it says the same, however often
             ledger.recount(from_logs(lambda first: logged(tmp_path / "calls", first)))
             assert ledger.left() == left
@@ -290,8 +291,8 @@ def test_a_budget_that_opens_again_is_named(tmp_path):
         ledger = Ledger(tmp_path / period, "debank", [Limit("debank", "units", period, 50)],
                         now=Days("2026-01-31T23:59:59.9Z"))
         ledger.reserve(40)
-        with pytest.raises(BudgetReached, match="allows 50 units a .*40 are spent and the next call "
-                           f"costs 20.*opens again at {opens}.*units_per_{period}") as error:
+        with pytest.raises(BudgetReached, match="allows 50 units a .*40 are spent and the next "
+                           f"call costs 20.*opens again at {opens}.*units_per_{period}") as error:
             ledger.reserve(20)
         assert (error.value.spent, error.value.opens_at) == (40, utc(opens))
         ledger.reserve(10)
@@ -320,7 +321,8 @@ def test_the_limits_of_a_file(tmp_path):
     file = tmp_path / "accounts.toml"
     file.write_text('[[account]]\nsource = "debank"\naccount = "a"\nconnection = "c"\n'
                     "[budget.debank]\nunits_per_day = 20\ncalls_per_month = 0\n")
-    assert limits(file) == [Limit("debank", "units", "day", 20), Limit("debank", "calls", "month", 0)]
+    assert limits(file) == [
+        Limit("debank", "units", "day", 20), Limit("debank", "calls", "month", 0)]
     assert len(accounts(file)) == 1
 
 
@@ -496,3 +498,31 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
     assert [re.sub(r"\d+(,\d+)*", "N", line) for line in told if "budget has" in line] == 2 * [
         "debank: about N units are needed, and the budget has N left of this month: the run will "
         "stop there, keep what it has, and fail; the next goes on"]
+
+
+def test_coinbase_keeps_its_pages_and_claims_no_time_before_every_wallet_is_read(small, tmp_path):
+    account = [a for a in ACCOUNTS if a.source == "coinbase"]
+    with serve(small, now=NOW) as url:
+        lifted(url)
+        whole = Books(url, tmp_path / "whole", clock=Hurried())
+        whole.sync(START, NOW, accounts=account)
+        needed, truth = len(whole.calls), {
+            r["entry_id"] for r in url.world.ledger(NOW) if START <= r["time"] < NOW}
+        claimed = []
+        books = Books(url, tmp_path / "parts", clock=Hurried())
+        for calls in (1, needed // 2, needed - 1):
+            books.budgets = {"coinbase": Ledger(tmp_path / str(calls), "coinbase", [
+                Limit("coinbase", "calls", "day", calls)], now=Days())}
+            (job,) = books.plan(START, NOW, account)
+            with pytest.raises(BudgetReached) as stop:
+                books.fetch(job)
+            assert len(stop.value.kept.pages) == calls
+            claimed.append([c.dataset for c in stop.value.kept.covered])
+            load(books.con, books.root, books.sources)
+        assert claimed == [[], [], ["exchanges_ledger"]]
+        assert truth <= set(books.column("SELECT entry_id FROM raw.exchanges_ledger"))
+        books.budgets = {}
+        books.sync(START, NOW, accounts=account)
+        assert books.plan(START, NOW, account) == []
+        tables = ("exchanges_ledger", "exchanges_trades")
+        assert books.content(*tables) == whole.content(*tables)

@@ -17,20 +17,18 @@ import decimal
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extract.books import open_books, published_dir, read
-
-if TYPE_CHECKING:
-    import pandas
 
 DIGITS = 76  # Python rounds sums to 28 digits; a DECIMAL(38,18) has 38, a million of them 44
 TABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
 
 
 def frame(query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *,
-          where: str = "", root: Path | None = None) -> pandas.DataFrame:
-    """A table of the newest published books ("curated.daily_balances"), or the rows of a SELECT.
+          where: str = "", root: Path | None = None) -> Any:
+    """A table of the newest published books ("curated.daily_balances"), or the rows of a SELECT,
+    as a pandas.DataFrame.
 
     `where` keeps rows of a table, like "date >= ? AND token = ?"; `parameters` fill the ? (a list)
     or $name (a dict). DECIMAL and 128-bit integers: exact, as objects; TIMESTAMP:
@@ -86,7 +84,7 @@ def _known(con, table: str) -> None:
                          f"{', '.join(there)}")
 
 
-def _as_frame(con) -> pandas.DataFrame:
+def _as_frame(con) -> Any:
     """The result of what `con` has executed. A column at a time: DuckDB's would be floats."""
     import pandas
 
@@ -101,7 +99,7 @@ def _as_frame(con) -> pandas.DataFrame:
         name: _series(values, kind) for (name, kind), values in zip(kinds, columns)})
 
 
-def _series(values: Sequence[Any], kind: str) -> pandas.Series:
+def _series(values: Sequence[Any], kind: str) -> Any:
     import pandas
 
     values = list(values)

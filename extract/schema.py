@@ -10,6 +10,7 @@ from functools import cache
 
 from extract.datasets import DATASETS, META
 from extract.history import CHANGES, as_of
+from extract.ops_comments import COLUMNS, TABLES, describe
 from extract.source import Dataset
 from extract.spending import statements
 
@@ -147,6 +148,7 @@ def create_all(con) -> None:
     con.execute("BEGIN")
     for statement in _statements():
         con.execute(statement)
+    describe(con)
     con.execute(f"COMMENT ON TABLE ops.batches IS '{digest}'")
     con.execute("COMMIT")
 
@@ -165,4 +167,5 @@ def _statements() -> tuple[str, ...]:
 
 @cache
 def _digest() -> str:
-    return "schema " + hashlib.md5(";".join(_statements()).encode()).hexdigest()
+    return "schema " + hashlib.md5(
+        ";".join((*_statements(), repr((COLUMNS, TABLES)))).encode()).hexdigest()

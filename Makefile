@@ -8,6 +8,7 @@
 # make replay the warehouse again from its landing, without a call
 # make torture N=20   random lives with faults and kill -9; ARGS=--curated: the models and books too
 # make bench  measures it all and writes tests/benchmarks/RESULTS.md; ARGS=load: only that one
+# make reference   writes docs/reference.md from the code
 # make clean  removes what these made: var/, .venv, .venv-bench and caches
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ RUN := $(VENV)/bin/python
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.requirements
 
-.PHONY: demo up look test plan replay airflow shell torture bench clean
+.PHONY: demo up look test plan replay airflow shell torture bench reference clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -49,6 +50,9 @@ torture: $(STAMP)
 
 bench: $(STAMP) $(BENCH_STAMP)
 	@$(RUN) -m tests.benchmarks.run $(ARGS)
+
+reference: $(STAMP)
+	@$(RUN) -m stack.reference
 
 $(BENCH_STAMP): tests/benchmarks/requirements.txt
 	@echo "Installing dlt, to compare with, into $(BENCH) ..."

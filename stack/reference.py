@@ -1,0 +1,305 @@
+"""`python -m stack.reference`: writes docs/reference.md from the code; `--check` compares it.
+
+Whatever the page says is read from what runs: the tables from a warehouse made in memory and
+from SQLMesh's models, the commands from their parsers, the DAGs from their files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+PAGE = PROJECT / "docs" / "reference.md"
+HEAD = """# Reference
+
+Made from the code by `make reference`; do not edit. Times are UTC, amounts are `DECIMAL(38,18)`.
+
+{contents}
+"""
+
+
+def write() -> str:
+    """The whole page, as text."""
+    parts = {
+        "Make targets": targets(), "Commands of Airflow": commands(), "DAGs": dags(),
+        "accounts.toml": accounts(), "Connections": connections(), "Settings": settings(),
+        "Published files": published(), "Tables of curated": curated(),
+        "Tables of raw": tables("raw"), "Tables of ops": tables("ops"),
+        "Table macros": macros(),
+    }
+    contents = "\n".join(f"- [{title}](#{anchor(title)})" for title in parts)
+    return HEAD.format(contents=contents) + "".join(
+        f"\n## {title}\n\n{body.strip()}\n" for title, body in parts.items())
+
+
+def anchor(title: str) -> str:
+    """GitHub's id of a heading."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; cells in one line."""
+    def line(cells: Sequence[Any]) -> str:
+        told = (" ".join(str(cell if cell is not None else "").split()) for cell in cells)
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in told) + " |"
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)]) + "\n"
+
+
+def code(text: Any) -> str:
+    return f"`{text}`" if str(text) else ""
+
+
+# --- what is typed ----------------------------------------------------------------------------
+
+
+def targets() -> str:
+    """From the comment at the head of the Makefile, a line a target."""
+    found = []
+    for line in (PROJECT / "Makefile").read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        told = re.fullmatch(r"# (make \S+(?: [A-Z]+=(?:\"[^\"]*\"|\S+))?)\s+(.*)", line)
+        if told:
+            found.append((code(told[1]), told[2]))
+    return table(("target", "what it does"), found)
+
+
+def commands() -> str:
+    """`airflow dags backfill` and `airflow warehouse …`, with every argument."""
+    from extract.commands.arguments import BACKFILL, WAREHOUSE
+
+    made = []
+    for prefix, one in [("dags", BACKFILL), *(("warehouse", c) for c in WAREHOUSE.subcommands)]:
+        made += [f"### airflow {prefix} {one.name}\n", f"{one.help}.", getattr(one, "epilog", ""),
+                 "\n" + table(("argument", "what it does"), [
+                     (code(" ".join(argument.flags)), _help(argument)) for argument in one.args])]
+    return "\n".join(filter(None, made))
+
+
+def _help(argument: Any) -> str:
+    words = str(argument.kwargs.get("help") or "")
+    choices = argument.kwargs.get("choices")
+    return words + (f" ({', '.join(choices)})" if choices and choices[0] not in words else "")
+
+
+def dags() -> str:
+    """From the files in dags/, as Airflow reads them."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(str(PROJECT / "dags"))
+    if bag.import_errors:
+        raise RuntimeError(f"the DAGs cannot be read: {bag.import_errors}")
+    made = []
+    for name, dag in sorted(bag.dags.items()):
+        what = dag.doc_md.splitlines()[0].lstrip("# ").removeprefix(f"{name}: ")
+        when = getattr(dag.timetable, "expression", None)
+        end = "" if what[-1] in ".?!" else "."
+        made += [f"### {name}\n", f"{what[:1].upper()}{what[1:]}{end} "
+                 + (f"Schedule: `{when}`, UTC." if when else "No schedule: it is triggered."),
+                 "Tasks: " + ", ".join(code(task.task_id) for task in dag.topological_sort()) + "."]
+        made.append("\n" + table(("param", "default", "what it does"), [
+            (code(param), code(_shown(value)), dag.params.get_param(param).description)
+            for param, value in dag.params.dump().items()]) if dag.params else "")
+    return "\n".join(made)
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# --- what is written down ---------------------------------------------------------------------
+
+
+def accounts() -> str:
+    from dataclasses import fields
+
+    from extract.budget import NAMES
+    from extract.sources import ACCOUNT_NAME, CONNECTION_ID, Account, names
+
+    said = {
+        "source": f"the API: {', '.join(names())}",
+        "account": f"a name, or a wallet address; it matches `{ACCOUNT_NAME.pattern}`",
+        "connection": f"the Airflow Connection that opens it; it matches "
+                      f"`{CONNECTION_ID.pattern}`. Accounts that share one are fetched in turn",
+    }
+    return ("One `[[account]]` an account, with exactly these keys; the file is "
+            "`$LEDGERHOUSE_ACCOUNTS`, else `accounts.toml` in the project.\n\n"
+            + table(("key", "what it holds"), [(code(f.name), said[f.name])
+                                              for f in fields(Account)])
+            + "\nOptional, one `[budget.<source>]` a source, of whole numbers of 0 or more. A call "
+              "that would pass one is not sent.\n\n"
+            + table(("key", "what it allows"), [
+                (code(name), f"{measure} a {period}, UTC") for name, (measure, period)
+                in NAMES.items()]))
+
+
+def connections() -> str:
+    from extract.provider import connection_types
+
+    rows = []
+    for kind in connection_types():
+        shown = kind["ui-field-behaviour"]
+        labels = shown["relabeling"]
+        rows.append((code(kind["connection-type"]), kind["hook-name"],
+                     code(shown["placeholders"]["host"]), labels.get("login", "not used"),
+                     labels["password"], ", ".join(
+                         f"{field['label']} ({code(name)}, in the extra)"
+                         for name, field in kind["conn-fields"].items())))
+    return ("Made in Airflow's UI (Admin, Connections), or as a variable `AIRFLOW_CONN_<ID>` in "
+            "`.env`. The extra of each may hold `units`, prices by endpoint that replace the "
+            "assumed ones.\n\n" + table(
+                ("type", "in the form", "host", "login", "password", "further secrets"), rows))
+
+
+def settings() -> str:
+    """From .env.example: each variable with the comment above it."""
+    rows, words = [], []
+    for line in (PROJECT / ".env.example").read_text().splitlines():
+        name = re.match(r"(?:# ?)?([A-Z][A-Z0-9_]+)=(.*)", line)
+        if name:
+            value = name[2]
+            told = " ".join(words)
+            rows.append((code(name[1]), code("" if value.startswith("{") else value), told))
+            words = []
+        elif line.startswith("#"):
+            words.append(line.lstrip("# "))
+        else:
+            words = []
+    return ("Variables of `.env` (else `.env.example`); one that is set in the environment "
+            "wins.\n\n" + table(("variable", "in .env.example", "what it does"), rows))
+
+
+# --- what is kept -----------------------------------------------------------------------------
+
+
+def published() -> str:
+    from extract.publish import TABLES
+
+    return ("Views in `published/books.duckdb`, over Parquet files that never change once they "
+            "are written. Ask `extract.frame.files()` for the files; never list the folder.\n\n"
+            + table(("table", "files", "by month of"), [
+                (code(t.name), code(_path(t)), code(t.time) if t.time else "") for t in TABLES]))
+
+
+def _path(one: Any) -> str:
+    folder = one.name.split(".")[1]
+    return f"{folder}/month=YYYY-MM/g<N>.parquet" if one.time else f"{folder}/g<N>.parquet"
+
+
+def curated() -> str:
+    """From SQLMesh's models: types as it infers them, comments as they are written."""
+    from sqlmesh import Context
+
+    made = []
+    with tempfile.TemporaryDirectory() as var:
+        before = os.environ.get("LEDGERHOUSE_VAR")
+        os.environ["LEDGERHOUSE_VAR"] = var
+        try:
+            models = Context(paths=str(PROJECT / "sqlmesh_project")).models.values()
+        finally:
+            os.environ.pop("LEDGERHOUSE_VAR")
+            if before is not None:
+                os.environ["LEDGERHOUSE_VAR"] = before
+        where = {t.name for t in _published()}
+        for model in sorted(models, key=lambda m: ("staged_" in m.name, m.name)):
+            if model.kind.is_external:
+                continue
+            key = ", ".join(code(c.name) for grain in model.grains for c in
+                            grain.find_all(_column()))
+            made += [f"### {model.name}\n", model.description,
+                     f"Key: {key}." + ("" if model.name in where else
+                                       " In the warehouse only, not in the books."),
+                     "\n" + table(("column", "type", "what it holds"), [
+                         (code(name), _kind(kind),
+                          model.column_descriptions.get(name, ""))
+                         for name, kind in model.columns_to_types.items()])]
+    return "\n".join(made)
+
+
+def _kind(kind: Any) -> str:
+    """A type as duckdb_columns() tells it."""
+    words = kind.sql(dialect="duckdb").replace(", ", ",")
+    return {"TEXT": "VARCHAR", "INT": "INTEGER"}.get(words, words)
+
+
+def _column() -> type:
+    from sqlglot import exp
+
+    return exp.Column
+
+
+def _published() -> tuple:
+    from extract.publish import TABLES
+
+    return TABLES
+
+
+def tables(schema: str) -> str:
+    """From a warehouse made in memory: what duckdb_columns() says of it."""
+    import duckdb
+
+    from extract.datasets import DATASETS
+    from extract.ops_comments import TABLES
+    from extract.schema import create_all
+
+    made, where = [], {t.name for t in _published()}
+    with duckdb.connect() as con:
+        create_all(con)
+        names = [name for (name,) in con.execute(
+            "SELECT DISTINCT table_name FROM duckdb_columns() WHERE database_name = "
+            "current_database() AND schema_name = ? ORDER BY 1", [schema]).fetchall()]
+        views = dict(con.execute("SELECT view_name, comment FROM duckdb_views() "
+                                 "WHERE schema_name = ?", [schema]).fetchall())
+        told = views | dict(con.execute("SELECT table_name, comment FROM duckdb_tables() "
+                                        "WHERE schema_name = ?", [schema]).fetchall())
+        for name in names:
+            full, dataset = f"{schema}.{name}", DATASETS.get(name) if schema == "raw" else None
+            words = TABLES[full][0] if full in TABLES and name not in views else told[name]
+            if dataset:
+                words = "Key: " + ", ".join(map(code, dataset.key))
+            made += [f"### {full}\n", f"{words or 'Not described yet'}."
+                     + (" A view." if name in views else "")
+                     + ("" if full in where else " In the warehouse only, not in the books."),
+                     "\n" + table(("column", "type", "what it holds"), [
+                         (code(column), kind, comment) for column, kind, comment in con.execute(
+                             "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE "
+                             "database_name = current_database() AND schema_name = ? AND "
+                             "table_name = ? ORDER BY column_index", [schema, name]).fetchall()])]
+    return "\n".join(made)
+
+
+def macros() -> str:
+    from extract.datasets import DATASETS
+
+    return ("In the warehouse: the rows as the vendor had told them by a moment, with the "
+            "columns of the dataset.\n\n" + table(("macro", "rows of"), [
+                (code(f"raw.{name}_as_of(moment)"), code(d.table))
+                for name, d in sorted(DATASETS.items())]))
+
+
+def main(arguments: list[str]) -> int:
+    """0; 1 where `--check` finds that the page is not what the code says."""
+    logging.disable(logging.WARNING)  # SQLMesh and Airflow greet
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
+        os.environ["AIRFLOW_HOME"] = home  # importing Airflow writes its configuration there
+        text = write()
+    if "--check" in arguments:
+        same = PAGE.exists() and PAGE.read_text() == text
+        print("docs/reference.md is " + ("as the code says" if same else
+                                         "out of date: run make reference"))
+        return int(not same)
+    PAGE.write_text(text)
+    print(f"docs/reference.md: {len(text.splitlines()):,} lines")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -28,7 +28,7 @@ from pathlib import Path
 from extract.books import BOOKS, File, Shape, build, durable, quoted, read
 from extract.source import UTC
 
-WRITERS = 4  # tables written at once
+WRITERS = 2  # tables written at once; a third made it slower on two cores
 GRACE = timedelta(hours=1)  # longer than the longest reader keeps one connection
 INEXACT = ("FLOAT", "DOUBLE", "HUGEINT", "UHUGEINT")  # Parquet gets a float of each of them
 FILE_NAME = re.compile(r"g(\d+)\.parquet")

@@ -1,0 +1,1 @@
+"""What the containers of docker-compose.yaml run beside Airflow itself: `init` and `health`."""

@@ -73,7 +73,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     }),
     "ops.checkpoints": ("What an expectation found in a run", {
         "checkpoint": "the table that was checked", "expectation": "its name in the suite",
-        "severity": "critical (nothing is published) or warning",
+        "severity": "critical (nothing is published), warning or info",
         "success": "whether it held", "observed": "what was found, as text",
         "start_ts": "start of what was checked, UTC, included",
         "end_ts": "end of what was checked, UTC, excluded",
@@ -138,6 +138,23 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "ops.full_refreshes": ("What a full refresh in the place of a sync would have cost", {
         "run_id": "the run of the DAG sync", "moment": "its first call, by our clock, UTC",
         "calls": "calls it would have made", "units": "units it would have spent",
+    }),
+    "ops.incidents": ("Something that was wrong, from when it was noticed to when it was over", {
+        "incident_id": "its id", "kind": "failed_source, stale_coverage, …: see alerts.KINDS",
+        "source": "the API; '' where it is nobody's",
+        "account": "the account; '' where it is nobody's",
+        "subject": "the token, limit, type, task or expectation it is about",
+        "severity": "critical or warning", "text": "as last seen while it was open",
+        "opened_at": "when it was noticed, by our clock, UTC", "opened_by": "the run that noticed",
+        "resolved_at": "when it was seen to be over, UTC; NULL while it lasts",
+        "resolved_by": "the run that saw it over",
+    }),
+    "ops.notices": ("A notice of an incident to one channel, sent or still to be sent", {
+        "incident_id": "the incident (ops.incidents)", "event": "opened or resolved",
+        "channel": "log, or the Airflow Connection it goes by",
+        "noticed_at": "when it was written down, by our clock, UTC",
+        "sent_at": "when it was delivered, UTC; NULL until it was",
+        "tries": "deliveries that were tried",
     }),
     "ops.spending": ("Calls and units a day and source", {}),
 }

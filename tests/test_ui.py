@@ -49,7 +49,7 @@ SYMBOL = "<img src=x onerror=\"window.pwned=1\">"
 RUN = "scheduled__2024-12-20T12:00:00+00:00"
 SECRET = "what only the warehouse's folder holds"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-START_LIMIT_S = 90.0
+START_LIMIT_S = 180.0
 
 
 @pytest.fixture(scope="module")

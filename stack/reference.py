@@ -29,7 +29,7 @@ def write() -> str:
     """The whole page, as text."""
     parts = {
         "Make targets": targets(), "Commands of Airflow": commands(), "DAGs": dags(),
-        "accounts.toml": accounts(), "Connections": connections(), "Settings": settings(),
+        "accounts.toml": accounts(), "Alerts": alerts(), "Connections": connections(), "Settings": settings(),
         "Published files": published(), "Tables of curated": curated(),
         "Tables of raw": tables("raw"), "Tables of ops": tables("ops"),
         "Table macros": macros(),
@@ -138,6 +138,29 @@ def accounts() -> str:
             + table(("key", "what it allows"), [
                 (code(name), f"{measure} a {period}, UTC") for name, (measure, period)
                 in NAMES.items()]))
+
+
+def alerts() -> str:
+    """The kinds of incidents, and what [alerts] of accounts.toml may hold."""
+    from dataclasses import fields
+
+    from extract.alerts import KINDS, WAYS, Rules
+
+    unset, ways = Rules(), " or ".join(WAYS)
+    hours = unset.stale_after.total_seconds() / 3600
+    said = [("stale_after_hours", f"{hours:g}", "hours after which coverage is stale"),
+            ("budget_at", unset.budget_at, "share of a budget from which on it is told"),
+            *((way, connection, f"id of the Airflow Connection that {way} notices go by")
+              for way, connection in WAYS.items()),
+            ("email_to", "", "an address, or a list of them"), ("email_from", "", "the sender")]
+    assert len(fields(Rules)) == 6, "Rules has changed: tell so here"
+    return (f"Told once when it opens and once when it is over: to the log, and by {ways} where "
+            "there is such a Connection. [operations.md](operations.md#alerts) says what to do.\n\n"
+            + table(("kind", "severity", "in short"), [
+                (code(kind), *words) for kind, words in KINDS.items()])
+            + "\nOptional, `[alerts]` in `accounts.toml`:\n\n"
+            + table(("key", "default", "what it holds"), [
+                (code(name), code(value), words) for name, value, words in said]))
 
 
 def connections() -> str:

@@ -29,8 +29,8 @@ def write() -> str:
     """The whole page, as text."""
     parts = {
         "Make targets": targets(), "Commands of Airflow": commands(), "DAGs": dags(),
-        "accounts.toml": accounts(), "Alerts": alerts(), "Connections": connections(), "Settings": settings(),
-        "Published files": published(), "Tables of curated": curated(),
+        "accounts.toml": accounts(), "Alerts": alerts(), "Connections": connections(),
+        "Settings": settings(), "Published files": published(), "Tables of curated": curated(),
         "Tables of raw": tables("raw"), "Tables of ops": tables("ops"),
         "Table macros": macros(),
     }

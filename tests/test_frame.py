@@ -89,7 +89,8 @@ def test_pandas_sums_equal_sql_to_the_last_digit(here, seed):
     rows = ("SELECT unnest($amounts::DECIMAL(38,18)[]) AS amount, "
             "unnest($groups::VARCHAR[]) AS token")
     found = frame(rows, given).groupby("token")["amount"].sum()
-    by_sql = frame(f"SELECT token, sum(amount) AS amount FROM ({rows}) GROUP BY 1 ORDER BY 1", given)
+    by_sql = frame(f"SELECT token, sum(amount) AS amount FROM ({rows}) GROUP BY 1 ORDER BY 1",
+                   given)
     assert list(found) == list(by_sql["amount"])
     assert found.sum() == sum(map(int, (a.replace(".", "") for a in amounts))) * Decimal("1e-18")
 

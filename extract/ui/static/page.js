@@ -74,7 +74,7 @@ function head(o) {
     h("div.lh-title", {}, h("h1", {}, "Ledgerhouse"),
       h("p", { title: `generation ${p.generation}, run ${p.run}` }, "Books published ",
         h("b", {}, `${moment(p.at)} UTC`), `, ${ago(p.at, o.now)}`)),
-    o.refused && refusal(o.refused),
+    o.refused && refusal(o.refused, "What is shown here is from before it. "),
     ...incidents(o.incidents, o.now),
     h("div.lh-kpis", {}, tiles(o)),
   ].filter(Boolean);
@@ -127,9 +127,9 @@ function incidents({ open, total }, now) {
     total > open.length ? h("p.lh-hint", {}, `The newest ${count(open.length)} are listed.`) : "")];
 }
 
-const refusal = (r) => h("section.lh-banner.bad", { role: "alert" },
+const refusal = (r, meanwhile = "") => h("section.lh-banner.bad", { role: "alert" },
   h("h2", {}, "The newest run was not published: critical checks failed"),
-  h("p", {}, `Run ${r.run}, checked ${moment(r.at)} UTC. What is shown here is from before it. `,
+  h("p", {}, `Run ${r.run}, checked ${moment(r.at)} UTC. ${meanwhile}`,
     h("a", { href: address(`docs/${r.docs}`), target: "_blank", rel: "noopener" },
       "See the checks ↗")),
   h("ul", {}, r.failed.map((line) => h("li", {}, line))));

@@ -61,6 +61,14 @@ def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
     return len(rows)
 
 
+def note(con, own: dict[str, Any], at: datetime) -> None:
+    """The attempt that calls this, and comes after its run's mirror, has succeeded by the end; the
+    next mirror sees whether it has. `own` holds the fields of KEY."""
+    (run_type,) = con.execute("SELECT any_value(run_type) FROM ops.sync_runs WHERE dag_id = ? AND "
+                              "run_id = ?", [own["dag_id"], own["run_id"]]).fetchone()
+    _upsert(con, {**own, "run_type": run_type, "state": "success"}, at)
+
+
 def _runs_to_read(con, get: Get, dag_ids: Iterable[str], known) -> list[tuple[str, str]]:
     """Runs with unread records, runs the mirror left unfinished, and recent ones not seen since
     they ended: a task that never started, or does nothing, leaves no record.
@@ -99,6 +107,8 @@ def _run(get: Get, dag_id: str, run_id: str) -> dict[tuple, dict[str, Any]]:
                 where += f"/{task['map_index']}" if task["map_index"] >= 0 else ""
                 tries = get(f"{where}/tries")["task_instances"]
             for one in tries:
+                if not one["try_number"] and one["state"] not in FINAL:
+                    continue  # it has not begun, so it is no attempt yet
                 row = {
                     "dag_id": dag_id, "run_id": run_id, "run_type": run.get("run_type"),
                     "task_id": task["task_id"], "map_index": task["map_index"],

@@ -1,4 +1,5 @@
-"""The tasks of a run, as Airflow operators: plan, fetch, load, transform, check, publish, mirror.
+"""The tasks of a run, as Airflow operators: plan, fetch, load, transform, check, publish, mirror;
+the last one, alert, is in alert_operators.
 
 Fetch runs in parallel and never opens the warehouse. All others open it, so they share the
 pool `warehouse`, which has one slot. Heavy imports happen inside `execute`.
@@ -460,7 +461,10 @@ def replay_pipeline() -> None:
 
 
 def believe(load: BaseOperator, complete: BaseOperator) -> None:
-    """What follows new raw rows, however they came: transform → check → publish, and the mirror."""
+    """What follows new raw rows, however they came: transform → check → publish, the mirror, and
+    the alerts, which want to know how the run went."""
+    from extract.alert_operators import AlertOperator
+
     interval = {"interval_start": "{{ data_interval_start }}",
                 "interval_end": "{{ data_interval_end }}"}
     # A file that could not be loaded keeps the others' days from nobody.
@@ -474,6 +478,8 @@ def believe(load: BaseOperator, complete: BaseOperator) -> None:
     load >> complete
     # `complete` is done with the first fetch that fails, while the others still run.
     [load, transform, check, publish, complete] >> mirror
+    # No slot of the pool: it takes its turn at the warehouse's lock, and sends without it.
+    mirror >> AlertOperator(task_id="alert").as_teardown(on_failure_fail_dagrun=False)
 
 
 __all__ = ["CheckOperator", "FetchOperator", "LoadOperator", "MirrorOperator", "PARAMS",

@@ -65,6 +65,7 @@ TABLES = (
     Table("ops.batches"),
     Table("ops.coverage"),
     Table("ops.refreshes"),
+    Table("ops.incidents"),
     Table("ops.gaps"),
     Table("ops.sync_log"),
     Table("ops.sync_runs"),

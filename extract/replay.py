@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FROM_LANDING = (*(d.table for d in DATASETS.values()), "raw.history", "ops.coverage",
                 "ops.batches", "ops.landed_files")
 CARRIED = ("ops.api_calls", "ops.sync_runs", "ops.checkpoints", "ops.refreshes", "ops.budgets",
-           "ops.listings", "ops.account_units")
+           "ops.listings", "ops.account_units", "ops.incidents", "ops.notices")
 SAY_EVERY_S = 2.0
 
 

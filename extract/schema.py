@@ -78,6 +78,24 @@ CREATE TABLE IF NOT EXISTS ops.refreshes (
     estimated_calls BIGINT NOT NULL, estimated_units BIGINT NOT NULL,
     recorded_at TIMESTAMP NOT NULL
 );
+CREATE TABLE IF NOT EXISTS ops.incidents (
+    incident_id VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,           -- failed_source, stale_coverage, …: see alerts.KINDS
+    source VARCHAR NOT NULL, account VARCHAR NOT NULL,   -- '' where it is nobody's
+    subject VARCHAR NOT NULL,        -- token, limit, type, task or expectation it is about
+    severity VARCHAR NOT NULL,       -- critical or warning
+    text VARCHAR NOT NULL,           -- as last seen while it was open
+    opened_at TIMESTAMP NOT NULL, opened_by VARCHAR NOT NULL,      -- the run that noticed it
+    resolved_at TIMESTAMP, resolved_by VARCHAR                     -- NULL while it lasts
+);
+CREATE TABLE IF NOT EXISTS ops.notices (
+    incident_id VARCHAR NOT NULL,
+    event VARCHAR NOT NULL,          -- opened or resolved
+    channel VARCHAR NOT NULL,        -- log, or the Airflow Connection it goes by
+    noticed_at TIMESTAMP NOT NULL,
+    sent_at TIMESTAMP,               -- NULL until it was delivered
+    tries INTEGER NOT NULL           -- deliveries that were tried
+);
 CREATE TABLE IF NOT EXISTS ops.sync_runs (
     dag_id VARCHAR NOT NULL, run_id VARCHAR NOT NULL, run_type VARCHAR, task_id VARCHAR NOT NULL,
     map_index INTEGER NOT NULL, try_number INTEGER NOT NULL, source VARCHAR, account VARCHAR,

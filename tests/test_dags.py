@@ -129,13 +129,13 @@ def test_weekly_refresh_tells_what_it_found_and_compares_before_it_publishes(par
 def test_whoever_opens_the_warehouse_takes_its_slot_and_a_fetch_its_connections(tasks):
     pools = {name: task["pool"] for name, task in tasks.items() if task["kind"] != "EmptyOperator"}
     fetches = {f"fetch_{connection}": pool for connection, pool in CONNECTIONS.items()}
-    # It holds the warehouse only while the file is copied, and takes its turn at the lock.
-    fetches |= {name: "default_pool" for name in pools if name == "rebuild"}
+    # They hold it only while the file is copied, or looked at, and take their turn at the lock.
+    fetches |= {name: "default_pool" for name in pools if name in ("rebuild", "alert")}
     assert pools == fetches | dict.fromkeys(set(pools) - set(fetches), "warehouse")
     assert {t["kind"] for t in tasks.values()} <= {
         "PlanOperator", "FetchOperator", "LoadOperator", "TransformOperator", "CheckOperator",
         "PublishOperator", "MirrorOperator", "EmptyOperator", "RefreshPlanOperator",
-        "RefreshReportOperator", "RebuildOperator"}, "which pool takes this kind of task?"
+        "RefreshReportOperator", "RebuildOperator", "AlertOperator"}, "which pool takes this kind of task?"
 
 
 def test_every_task_is_tried_again(tasks):
@@ -156,9 +156,11 @@ def test_every_task_that_needs_an_interval_gets_the_runs_own(tasks):
 def test_a_failure_cannot_look_like_success(tasks):
     """The run's result is that of `complete`, which needs every fetch and the books; the mirror
     waits for all that is written, since `complete` has failed with the first fetch that has."""
-    mirror, complete = tasks["mirror"], tasks["complete"]
-    assert mirror["teardown"] and mirror["fails_run"] is False
-    assert mirror["downstream"] == [] and complete["downstream"] == ["mirror"]
+    mirror, alert, complete = tasks["mirror"], tasks["alert"], tasks["complete"]
+    for last in (mirror, alert):
+        assert last["teardown"] and last["fails_run"] is False
+    assert (complete["downstream"], mirror["downstream"], alert["downstream"]) == (
+        ["mirror"], ["alert"], []), "alerts are told when it is known how the run went"
     assert set(mirror["upstream"]) == {
         name for name, task in tasks.items() if task["pool"] == "warehouse"
         and name != "mirror" and not task["kind"].endswith("PlanOperator")} | {"complete"} | (

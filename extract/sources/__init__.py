@@ -71,10 +71,9 @@ def read_accounts(file: str | Path) -> tuple[list[Account], dict[int, str]]:
         raise ValueError(f"{file} is not TOML: {error}. Texts stand in quotation marks, as in "
                          'source = "debank"') from None
     entries = listed.get("account", [])
-    if set(listed) - {"account", "budget"} or not isinstance(entries, list):
-        raise ValueError(f"{file} may hold [[account]] blocks, with two brackets, and "
-                         "[budget.…] only; it has "
-                         f"{', '.join(sorted(listed))}")
+    if set(listed) - {"account", "budget", "alerts"} or not isinstance(entries, list):
+        raise ValueError(f"{file} may hold [[account]] blocks, with two brackets, [budget.…] and "
+                         f"[alerts] only; it has {', '.join(sorted(listed))}")
     if not entries:
         raise ValueError(f"{file} lists no [[account]]; see accounts.toml in the project")
     found: list[Account] = []

@@ -1,0 +1,310 @@
+"""What is wrong at this moment, told from the warehouse alone: the present incidents, by kind.
+
+Nothing is remembered here; `extract.incidents` tells what is new and what is over. A kind whose
+tables are missing or whose query fails is not judged: what is open of it stays open.
+"""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from extract.source import iso, utc
+from extract.sources import CONNECTION_ID, Account
+
+log = logging.getLogger(__name__)
+
+TEXT = 400   # characters of somebody else's words that a text quotes
+OWN_WORK = ("mirror", "alert", "complete")  # tasks that say nothing about the books
+REBUILD = "rebuild"  # the checkpoint of extract.rebuild
+
+# kind → severity, and what to do
+KINDS = {
+    "failed_source": ("critical", "Look at the log of that task. The interval stays open, and the "
+                      "next run asks for it again; a refused key is mended in its Connection."),
+    "failed_task": ("critical", "Look at the log of that task, mend the cause and clear it; what "
+                    "was published stays until it succeeds."),
+    "stale_coverage": ("warning", "See that the scheduler runs, that the DAG sync is not paused "
+                       "and that its last run is green; `airflow warehouse coverage` shows holes."),
+    "balance_off": ("critical", "`airflow warehouse explain ACCOUNT ASSET DAY` shows the rows "
+                    "behind the number; weekly_refresh with scope=full reads the history again."),
+    "check_failed": ("critical", "Nothing is published until it passes: see the Data Docs of the "
+                     "run, mend the cause and clear its task check."),
+    "budget": ("warning", "At the limit, runs stop before the call: raise it in accounts.toml, or "
+               "let them wait for the next period."),
+    "budget_reached": ("critical", "Runs stop before the call and keep what they have; they go on "
+                       "in the next period, or when the limit in accounts.toml is raised."),
+    "unknown_type": ("warning", "The rows count in the balances, but not as deposit, trade or fee: "
+                     "map the type in the source's file and run `make replay`."),
+    "refresh_difference": ("critical", "Curated is not what its raw rows give: `make replay` builds "
+                           "it again; the log of the task rebuild names the rows."),
+    "late_rows": ("warning", "They came later than any tail reached and are loaded now; see "
+                  "ops.refreshes and the log of the task report."),
+    "vanished_rows": ("warning", "They are kept, marked, and out of the balances; see the log of "
+                      "the task report, and ask the vendor."),
+}
+WAYS = {"slack": "alerts_slack", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that is wrong now; `key` says whether two are the same.
+
+    Not `certain`: nobody can tell at present. It opens nothing, and keeps open what is.
+    """
+
+    kind: str
+    source: str
+    account: str
+    subject: str
+    text: str
+    certain: bool = True
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.kind, self.source, self.account, self.subject
+
+
+@dataclass(frozen=True)
+class Rules:
+    """[alerts] of accounts.toml. `ways`: slack, smtp, webhook → id of the Airflow Connection;
+    `named` are those that the file names, and so must be there."""
+
+    stale_after: timedelta = timedelta(hours=12)  # two intervals of the DAG sync
+    budget_at: Decimal = Decimal("0.8")
+    ways: tuple[tuple[str, str], ...] = tuple(WAYS.items())
+    named: tuple[str, ...] = ()
+    email_to: tuple[str, ...] = ()
+    email_from: str | None = None
+
+
+def read_rules(file: str | Path) -> Rules:
+    """The [alerts] of an accounts file. Raises ValueError naming the file and the entry."""
+    try:
+        told = tomllib.loads(Path(file).read_text(), parse_float=Decimal).get("alerts", {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"cannot read the alerts in {file}: {error}") from None
+    if not isinstance(told, dict):
+        raise ValueError(f"{file}: write [alerts] in one pair of brackets")
+
+    def need(name: str, fits: bool, wanted: str) -> None:
+        if name in told and not fits:
+            raise ValueError(f"{file}, [alerts]: {name} is {told[name]!r}; write {wanted}")
+
+    known = ("stale_after_hours", "budget_at", *WAYS, "email_to", "email_from")
+    if unknown := set(told) - set(known):
+        raise ValueError(f"{file}, [alerts]: unknown {', '.join(map(repr, sorted(unknown)))}; "
+                         f"there are {', '.join(known)}")
+    hours, share = told.get("stale_after_hours", 12), told.get("budget_at", Decimal("0.8"))
+    need("stale_after_hours", _number(hours) and 0 < hours <= 8784,
+         "hours, more than 0 and at most a year")
+    need("budget_at", _number(share) and 0 < share <= 1,
+         "a share of the budget, such as 0.8, at most 1")
+    for way in WAYS:
+        need(way, isinstance(told.get(way), str) and bool(CONNECTION_ID.fullmatch(told[way])),
+             "the id of an Airflow Connection, in quotation marks")
+    to = [told["email_to"]] if isinstance(told.get("email_to"), str) else told.get("email_to", [])
+    need("email_to", isinstance(to, list) and all(isinstance(a, str) and "@" in a for a in to),
+         "an address, or a list of addresses")
+    need("email_from", isinstance(told.get("email_from"), str), "an address")
+    return Rules(timedelta(seconds=int(hours * 3600)), Decimal(share),
+                 tuple((WAYS | {k: v for k, v in told.items() if k in WAYS}).items()),
+                 tuple(way for way in WAYS if way in told), tuple(to), told.get("email_from"))
+
+
+def _number(value: object) -> bool:
+    return type(value) is int or (isinstance(value, Decimal) and value.is_finite())
+
+
+def judge(con, accounts: Sequence[Account], rules: Rules, now: datetime
+          ) -> dict[str, list[Incident]]:
+    """The present incidents by kind, of the accounts that are listed; kinds that could not be
+    judged are missing. Reads only. `now` is aware."""
+    import duckdb
+
+    con.execute("CREATE OR REPLACE TEMP TABLE listed "
+                "(source VARCHAR, account VARCHAR, connection VARCHAR)")
+    for one in accounts:
+        con.execute("INSERT INTO listed VALUES (?, ?, ?)",
+                    [one.source, one.account, one.connection])
+    found: dict[str, list[Incident]] = {}
+    for kinds, look in LOOKS.items():
+        try:
+            seen = look(con, rules, utc(now))
+        except duckdb.Error as error:
+            log.warning("%s cannot be judged at present: %s", " and ".join(kinds), error)
+            continue
+        for kind in kinds:
+            found[kind] = [one for one in seen if one.kind == kind]
+    con.execute("DROP TABLE listed")
+    return found
+
+
+_TRIES = """
+WITH tries AS (
+    SELECT *, coalesce(started, ended, mirrored_at) AS moment FROM ops.sync_runs QUALIFY
+    try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
+)"""
+
+
+def _failed_sources(con, rules: Rules, now: datetime) -> list[Incident]:
+    """The newest run that fetched anything of the account, or that could not plan to."""
+    rows = con.execute(_TRIES + """, mine AS (
+        SELECT l.source, l.account, t.* EXCLUDE (source, account) FROM tries t JOIN listed l
+            ON t.source = l.source AND t.account = l.account AND t.task_id LIKE 'fetch%'
+        UNION ALL  -- an attempt that never began has not said whose it is
+        SELECT l.source, l.account, t.* EXCLUDE (source, account) FROM tries t JOIN listed l
+            ON t.task_id IN ('plan_' || l.connection, 'fetch_' || l.connection)
+        WHERE t.source IS NULL AND t.state = 'failed'
+    ), runs AS (
+        SELECT source, account, dag_id, run_id, min(moment) AS began,
+            bool_or(coalesce(state, '') = 'failed') AS failed,
+            bool_and(coalesce(state, '') IN ('success', 'failed')) AS ended,
+            arg_min(task_id, moment) FILTER (state = 'failed') AS task,
+            arg_min(error, moment) FILTER (state = 'failed') AS error
+        FROM mine GROUP BY ALL
+    )
+    SELECT source, account, dag_id, run_id, began, task, error, failed FROM runs
+    WHERE failed OR ended
+    QUALIFY row_number() OVER (PARTITION BY source, account ORDER BY began DESC) = 1""").fetchall()
+    return [Incident("failed_source", source, account, "",
+                     f"the last run failed: {dag_id} {run_id}, task {task}, of {iso(utc(began))}: "
+                     f"{words(error) or 'it left no word'}")
+            for source, account, dag_id, run_id, began, task, error, failed in rows if failed]
+
+
+def _failed_tasks(con, rules: Rules, now: datetime) -> list[Incident]:
+    """The newest end of each task that is no fetch, of whatever DAG; a check that has told what
+    failed is check_failed's."""
+    rows = con.execute(_TRIES + f""", newest AS (
+        SELECT * FROM tries WHERE state IN ('success', 'failed') AND task_id NOT IN {OWN_WORK}
+            AND task_id NOT LIKE 'fetch%' AND task_id NOT LIKE 'plan%'
+        QUALIFY row_number() OVER (PARTITION BY task_id ORDER BY moment DESC) = 1
+    )
+    SELECT task_id, dag_id, run_id, moment, error FROM newest n WHERE state = 'failed' AND NOT (
+        task_id IN ('check', 'rebuild') AND EXISTS (FROM ops.checkpoints c WHERE
+            c.run_id = n.run_id AND NOT c.success AND c.severity = 'critical'))""").fetchall()
+    return [Incident("failed_task", "", "", task,
+                     f"it failed last: {dag_id} {run_id}, of {iso(utc(at))}: "
+                     f"{words(error) or 'it left no word'}")
+            for task, dag_id, run_id, at, error in rows]
+
+
+def _stale(con, rules: Rules, now: datetime) -> list[Incident]:
+    """Covered through: the first hole of the account, or the end of the dataset least far read."""
+    rows = con.execute("""
+        WITH reached AS (
+            SELECT source, account, dataset, max(end_ts) AS reached FROM ops.coverage
+            WHERE dataset NOT IN ('balances', 'onchain_tokens') GROUP BY ALL
+            UNION ALL SELECT source, account, dataset, min(start_ts) FROM ops.gaps GROUP BY ALL
+        )
+        SELECT l.source, l.account, min(r.reached), bool_or(r.reached IN (
+            SELECT start_ts FROM ops.gaps g WHERE g.source = l.source AND g.account = l.account))
+        FROM listed l LEFT JOIN reached r USING (source, account) GROUP BY ALL""").fetchall()
+    told = []
+    for source, account, reached, hole in rows:
+        if reached is None:
+            said = "nothing of it was ever read"
+        elif now - utc(reached) <= rules.stale_after:
+            continue
+        else:
+            said = f"covered through {iso(utc(reached))}" + (
+                ", where a hole begins" if hole else "")
+        told.append(Incident("stale_coverage", source, account, "", said + "; more than "
+                             f"{rules.stale_after.total_seconds() / 3600:g} hours are missing"))
+    return told
+
+
+def _off(con, rules: Rules, now: datetime) -> list[Incident]:
+    rows = con.execute("""
+        SELECT source, account, r.token, coalesce(a.symbol, r.token), status, computed_text,
+            reported_text, difference_text, snapshot_ts
+        FROM curated.reconciliation r JOIN listed USING (source, account)
+        LEFT JOIN (SELECT token, any_value(symbol) AS symbol FROM curated.assets GROUP BY ALL) a
+            ON a.token = r.token
+        WHERE status <> 'reconciled'""").fetchall()
+    return [Incident("balance_off", source, account, token,
+                     f"{words(symbol)}: computed {computed}, reported {reported} at "
+                     f"{iso(utc(at))}; the difference is {difference}", status == "off")
+            for source, account, token, symbol, status, computed, reported, difference, at in rows]
+
+
+def _checks(con, rules: Rules, now: datetime) -> list[Incident]:
+    """Of each checkpoint's newest run, what is critical and failed."""
+    rows = con.execute("""
+        SELECT checkpoint, expectation, observed, run_id FROM ops.checkpoints
+        WHERE (checkpoint, run_id) IN (
+            SELECT checkpoint, arg_max(run_id, checked_at) FROM ops.checkpoints GROUP BY ALL)
+        AND NOT success AND severity = 'critical'""").fetchall()
+    return [Incident("refresh_difference" if checkpoint == REBUILD else "check_failed", "", "",
+                     f"{checkpoint}: {expectation}", f"{words(observed)} (run {run_id})")
+            for checkpoint, expectation, observed, run_id in rows]
+
+
+def _budgets(con, rules: Rules, now: datetime) -> list[Incident]:
+    told = []
+    for source, measure, period, allowed in con.execute("FROM ops.budgets").fetchall():
+        began = now.date() if period == "day" else now.date().replace(day=1)
+        (spent,) = con.execute(
+            f"SELECT coalesce({'sum(units)' if measure == 'units' else 'count(*)'}, 0)::BIGINT "
+            "FROM ops.api_calls WHERE source = ? AND called_at >= ?", [source, began]).fetchone()
+        (stopped,) = con.execute(  # a call may cost more than is left; extract.budget says so
+            "SELECT count(*) FROM ops.sync_runs WHERE source = ? AND started >= ? AND "
+            "starts_with(error, ?)", [source, began, f"BudgetReached: the budget of {source} "
+                                      f"allows {allowed:,} {measure} a {period}:"]).fetchone()
+        said = f"{spent:,} of {allowed:,} {measure} spent since {began}T00:00Z"
+        reached = spent >= allowed or bool(stopped)
+        if allowed and spent >= rules.budget_at * allowed:  # that it is reached says more
+            told.append(Incident("budget", source, "", f"{measure} a {period}",
+                                 f"{said}: {100 * spent // allowed} %", not reached))
+        if reached:
+            told.append(Incident("budget_reached", source, "", f"{measure} a {period}", said))
+    return told
+
+
+def _unknown(con, rules: Rules, now: datetime) -> list[Incident]:
+    rows = con.execute("""
+        SELECT source, account, type, count(*), min(ts) FROM raw.exchanges_ledger
+        JOIN listed USING (source, account) WHERE kind = 'unknown' AND vanished_at IS NULL
+        GROUP BY ALL""").fetchall()
+    return [Incident("unknown_type", source, account, words(kind),
+                     f"{count:,} rows are of a type nobody has mapped, the first of "
+                     f"{iso(utc(first))}") for source, account, kind, count, first in rows]
+
+
+def _refreshes(con, rules: Rules, now: datetime) -> list[Incident]:
+    """What the newest refresh of each account has found."""
+    rows = con.execute("""
+        SELECT source, account, run_id, sum(rows_new)::BIGINT, sum(rows_vanished)::BIGINT
+        FROM ops.refreshes JOIN listed USING (source, account)
+        WHERE (source, account, run_id) IN (
+            SELECT source, account, arg_max(run_id, recorded_at) FROM ops.refreshes GROUP BY ALL)
+        GROUP BY ALL""").fetchall()
+    told = []
+    for source, account, run_id, new, vanished in rows:
+        if new:
+            told.append(Incident("late_rows", source, account, "",
+                                 f"{new:,} rows in settled time were new to {run_id}"))
+        if vanished:
+            told.append(Incident("vanished_rows", source, account, "",
+                                 f"{vanished:,} rows have vanished at the vendor ({run_id})"))
+    return told
+
+
+LOOKS: dict[tuple[str, ...], Callable] = {
+    ("failed_source",): _failed_sources, ("failed_task",): _failed_tasks,
+    ("stale_coverage",): _stale, ("balance_off",): _off,
+    ("check_failed", "refresh_difference"): _checks, ("budget", "budget_reached"): _budgets,
+    ("unknown_type",): _unknown, ("late_rows", "vanished_rows"): _refreshes,
+}
+
+
+def words(text: str | None) -> str:
+    """Somebody else's words on one line, not too long."""
+    line = " ".join((text or "").split())
+    return line if len(line) <= TEXT else line[:TEXT] + "…"

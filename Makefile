@@ -9,7 +9,8 @@
 # make torture N=20   random lives with faults and kill -9; ARGS=--curated: the models and books too
 # make bench  measures it all and writes tests/benchmarks/RESULTS.md; ARGS=load: only that one
 # make reference   writes docs/reference.md from the code
-# make clean  removes what these made: var/, .venv, .venv-bench and caches
+# make compose-check   docker-compose.yaml's services as processes, end to end, without Docker
+# make clean  removes what these made: var/, .venv, .venv-bench, .venv-compose and caches
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,6 +18,8 @@ STAMP := $(VENV)/.requirements
 RUN := $(VENV)/bin/python
 BENCH := .venv-bench
 BENCH_STAMP := $(BENCH)/.requirements
+COMPOSE := .venv-compose
+COMPOSE_STAMP := $(COMPOSE)/.requirements
 
 .PHONY: demo up look test plan replay airflow shell torture bench reference clean
 .DEFAULT_GOAL := demo
@@ -54,6 +57,17 @@ bench: $(STAMP) $(BENCH_STAMP)
 reference: $(STAMP)
 	@$(RUN) -m stack.reference
 
+compose-check: $(STAMP) $(COMPOSE_STAMP)
+	@$(COMPOSE)/bin/python tests/compose_check.py $(ARGS)
+
+$(COMPOSE_STAMP): deploy/requirements.txt $(STAMP)
+	@echo "Installing Celery, for the compose file's workers, into $(COMPOSE) ..."
+	@test -x $(COMPOSE)/bin/python || $(PYTHON) -m venv $(COMPOSE)
+	@$(RUN) -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$($(COMPOSE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/ledgerhouse.pth
+	@$(COMPOSE)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 $(BENCH_STAMP): tests/benchmarks/requirements.txt
 	@echo "Installing dlt, to compare with, into $(BENCH) ..."
 	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
@@ -72,5 +86,5 @@ $(STAMP): requirements.txt pyproject.toml
 
 clean:
 	@if [ -x $(RUN) ] && $(RUN) -c 'import psutil, dotenv' 2>/dev/null; then $(RUN) -m stack clean; else rm -rf var; fi
-	@rm -rf $(VENV) $(BENCH) .pytest_cache .ruff_cache .hypothesis *.egg-info sqlmesh_project/.cache sqlmesh_project/logs
+	@rm -rf $(VENV) $(BENCH) $(COMPOSE) .pytest_cache .ruff_cache .hypothesis *.egg-info sqlmesh_project/.cache sqlmesh_project/logs
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

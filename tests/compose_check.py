@@ -4,7 +4,8 @@
 
 PostgreSQL, Redis, init, API server, scheduler, dag-processor, Celery workers and the sandbox are
 started with exactly the commands and the environment that the file gives their containers, the
-secrets included; only hosts, ports and folders are this machine's, and the sandbox's clock stands
+secrets included; started by root, as a user who may write to the volume only (nobody, where that
+user can read this Python). Only hosts, ports and folders are ours, and the sandbox's clock stands
 still. Then a `history` and a `sync` go through Celery, and the warehouse must equal the sandbox's
 truth; every healthcheck of the file is run and must pass, and fail once its service has ended.
 Not proven here: the image's build, and what Docker itself does (networks, volumes, users, limits).
@@ -14,6 +15,7 @@ It needs PostgreSQL's and Redis' programs (apt-get install postgresql redis-serv
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import secrets
@@ -49,6 +51,7 @@ from stack.signals import OneStop  # noqa: E402
 SIX_HOURS = timedelta(hours=6)
 SEED = 7
 LIMIT_S = 300.0
+NOBODY = "nobody"
 SECRETS = ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "ADMIN_PASSWORD", "API_SECRET_KEY", "JWT_SECRET")
 CLOCK = '"$(date --utc +%Y-%m-%dT%H:%M:%SZ)" --tick'  # of the sandbox's command
 
@@ -64,6 +67,17 @@ def program(name: str) -> Path:
     if not found:
         raise Unproven(f"there is no {name} here: apt-get install postgresql redis-server")
     return Path(found)
+
+
+def open_to(user: str) -> bool:
+    """Whether `user` can run this Python and read the project: not where they lie in /root."""
+    try:
+        return not subprocess.run(
+            [sys.executable, "-c", "import stack.child, warnings"], user=user, group="nogroup",
+            extra_groups=[], cwd="/", env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
+        ).returncode
+    except PermissionError:
+        return False
 
 
 def write_dotenv(folder: Path, **more: str) -> Path:
@@ -91,10 +105,30 @@ class Compose:
         self.ports = {name: free_port() for name in
                       ("postgres", "redis", "api-server", "scheduler", "sandbox")}
         self.var = root / "books"
+        self.user = NOBODY if os.getuid() == 0 and open_to(NOBODY) else None
+        for folder in (self.var, root / "homes", root / "redis"):
+            folder.mkdir()
+            self.give(folder)
+        root.chmod(0o711)
         self.local = Local(self.services, self.ports, self.var, self.dotenv, Path(sys.executable))
         self.processes = Processes(root, "tests/compose_check.py")
         self.rest = Rest(f"http://127.0.0.1:{self.ports['api-server']}",
                          self.values["ADMIN_PASSWORD"])
+
+    def give(self, path: Path) -> None:
+        """Let the services' user write there."""
+        if self.user:
+            shutil.chown(path, self.user)
+
+    def environment(self, service: str, number: int = 1) -> dict[str, str]:
+        found = self.local.environment(service, number)
+        self.give(Path(found["HOME"]))
+        return found
+
+    def as_user(self) -> dict:
+        """Arguments of subprocess.run with which it runs as the services do."""
+        who = {"user": self.user, "group": "nogroup", "extra_groups": []} if self.user else {}
+        return {"cwd": self.var, **who}
 
     def start(self, service: str, number: int = 1, *more: str, drain_s: float = 10.0) -> None:
         name = service if number == 1 else f"{service}-{number}"
@@ -103,8 +137,8 @@ class Compose:
             before = command[-1]
             command[-1] = before.replace(CLOCK, iso(self.now))
             assert command[-1] != before, "the sandbox's clock is not where this script stops it"
-        self.processes.start(name, [*command, *more], self.local.environment(service, number),
-                             drain_s=drain_s)
+        self.processes.start(name, [*command, *more], self.environment(service, number),
+                             user=self.user, drain_s=drain_s)
 
     def start_postgres(self) -> None:
         """As the image does: the user, the database and the password of its environment."""
@@ -116,7 +150,6 @@ class Compose:
         for path in (data, password):
             if user:
                 shutil.chown(path, user)
-        self.root.chmod(0o711)
         subprocess.run(
             [program("initdb"), "-D", data, "-U", env["POSTGRES_USER"], "--auth=scram-sha-256",
              f"--pwfile={password}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"],
@@ -139,18 +172,16 @@ class Compose:
         """The file's own command, on a port and a folder of ours."""
         program("redis-server")
         command = self.local.command(self.services["redis"]["command"])
-        folder = self.root / "redis"
-        folder.mkdir()
-        command[-1] += f" --port {self.ports['redis']} --bind 127.0.0.1 --dir {folder}"
-        self.processes.start("redis", command, self.local.environment("redis"))
+        command[-1] += f" --port {self.ports['redis']} --bind 127.0.0.1 --dir {self.root}/redis"
+        self.processes.start("redis", command, self.environment("redis"), user=self.user)
         self.processes.wait("Redis", lambda: self.healthy("redis"), LIMIT_S)
 
     def run_init(self) -> str:
         """The one-shot service, to its end; what it printed."""
         done = subprocess.run(
-            self.local.command(self.services["init"]["command"]), cwd=self.root, text=True,
-            env=self.local.environment("init"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=LIMIT_S)
+            self.local.command(self.services["init"]["command"]), text=True, timeout=LIMIT_S,
+            env=self.environment("init"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            **self.as_user())
         (self.root / "logs" / "init.log").write_text(done.stdout)
         if done.returncode:
             raise Unproven(f"init ended with {done.returncode}:\n{done.stdout[-3000:]}")
@@ -164,8 +195,18 @@ class Compose:
         if service == "redis":
             command[-1] = command[-1].replace("redis-cli", f"redis-cli -p {self.ports[service]}")
         return not subprocess.run(
-            command, env=self.local.environment(service), cwd=self.root, timeout=60,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+            command, env=self.environment(service), timeout=60,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.as_user()).returncode
+
+    def airflow(self, *arguments: str) -> str:
+        """What `docker compose exec worker airflow ARGUMENTS` prints."""
+        done = subprocess.run(
+            self.local.command(["airflow", *arguments]), text=True, timeout=LIMIT_S,
+            env=self.environment("worker"), capture_output=True, **self.as_user())
+        if done.returncode:
+            raise Unproven(f"airflow {' '.join(arguments)} ended with {done.returncode}: "
+                           f"{done.stdout[-1000:]}{done.stderr[-2000:]}")
+        return done.stdout
 
     def wait(self, *services: str) -> None:
         for service in services:
@@ -229,7 +270,8 @@ def check(root: Path, days: int, workers: int) -> int:
             raise Unproven(f"a secret is in {', '.join(map(str, logged))}")
     screen.line(f"✓ {done}")
     screen.line(f"{sum(screen.timings.values()):.0f} s in all; what was not run: the image's "
-                "build, and Docker itself")
+                "build, and Docker itself"
+                + ("" if compose.user or os.getuid() else "; nor as another user than root"))
     return 0
 
 
@@ -266,6 +308,10 @@ def play(screen: Screen, compose: Compose, stack, start: datetime, until: dateti
         books = duckdb.connect(str(compose.var / "published" / "books.duckdb"), read_only=True)
         published = books.execute("SELECT count(*) FROM curated.daily_balances").fetchone()[0]
         books.close()
+    with screen.step("airflow warehouse status, in a worker"):
+        told = json.loads(compose.airflow("warehouse", "status", "--output", "json"))
+        if not told:
+            raise Unproven("airflow warehouse status knows nothing")
     took = celery_tasks(compose)
     if len(took) != compose.number or sum(took.values()) < sum(hosts.values()) - 2:
         raise Unproven(f"not every worker took tasks: {took}, of {sum(hosts.values())}")

@@ -21,7 +21,7 @@ BENCH_STAMP := $(BENCH)/.requirements
 COMPOSE := .venv-compose
 COMPOSE_STAMP := $(COMPOSE)/.requirements
 
-.PHONY: demo up look test plan replay airflow shell torture bench reference clean
+.PHONY: demo up look test plan replay airflow shell torture bench reference compose-check clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)

@@ -38,14 +38,14 @@ import psycopg2  # noqa: E402
 import requests  # noqa: E402
 
 from books import assert_truth  # noqa: E402
-from composition import EXAMPLE, Local, filled, read_dotenv  # noqa: E402
+from composition import EXAMPLE, Local, filled  # noqa: E402
 from sandbox.world import World  # noqa: E402
 from stack.follow import follow  # noqa: E402
 from stack.leftovers import POSTGRES, lock  # noqa: E402
 from stack.processes import Processes  # noqa: E402
 from stack.rest import Rest  # noqa: E402
 from stack.screen import Screen  # noqa: E402
-from stack.settings import free_port, iso  # noqa: E402
+from stack.settings import free_port, iso, read_env  # noqa: E402
 from stack.signals import OneStop  # noqa: E402
 
 SIX_HOURS = timedelta(hours=6)
@@ -100,7 +100,7 @@ class Compose:
         self.dotenv = write_dotenv(
             root, START_TS=iso(start), WORKERS=str(workers), SANDBOX_SEED=str(SEED),
             SYNC_START_DATE=iso(datetime.now(timezone.utc).replace(microsecond=0)))
-        self.values = read_dotenv(self.dotenv)
+        self.values = read_env({}, self.dotenv)
         self.services = filled(self.values)["services"]
         self.ports = {name: free_port() for name in
                       ("postgres", "redis", "api-server", "scheduler", "sandbox")}

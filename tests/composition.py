@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from dotenv import dotenv_values
-from dotenv.variables import parse_variables
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "docker-compose.yaml"
@@ -25,16 +23,6 @@ VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?:(?P<how>:[-?])(?P
 
 class Missing(ValueError):
     """A variable that the file calls for with :? has no value."""
-
-
-def read_dotenv(file: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables of a .env file, resolved; `environ` wins."""
-    found: dict[str, str] = {}
-    for name, raw in dotenv_values(file, interpolate=False).items():
-        known = {**found, **(environ or {})}
-        found[name] = known.get(name) if name in (environ or {}) else "".join(
-            atom.resolve(known) for atom in parse_variables(raw or ""))
-    return {**found, **(environ or {})}
 
 
 def strings(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -127,7 +115,7 @@ class Local:
         return found
 
     def command(self, command: list[str]) -> list[str]:
-        """A command (or a healthcheck's test) of the file, with our Python for `python`, `airflow`."""
+        """A command, or a healthcheck's test, of the file; `python` and `airflow` are ours."""
         first, *rest = [self._address(word) for word in command]
         if first == "CMD":
             return self.command(rest)

@@ -20,9 +20,10 @@ import pytest
 import yaml
 
 from composition import (
-    EXAMPLE, FILE, ROOT, VARIABLE, Missing, filled, interpolate, raw, read_dotenv, strings,
+    EXAMPLE, FILE, ROOT, VARIABLE, Missing, filled, interpolate, raw, strings,
 )
 from deploy import health, init
+from stack.settings import read_env
 
 SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "ADMIN_PASSWORD", "API_SECRET_KEY", "JWT_SECRET",
            "FERNET_KEY"}
@@ -39,7 +40,7 @@ def services() -> dict:
 
 def values(**more: str) -> dict[str, str]:
     """A .env made as .env.example tells: itself, and the secrets."""
-    return read_dotenv(EXAMPLE) | {name: f"{name.lower()}-of-a-test" for name in SECRETS} | more
+    return read_env({}, EXAMPLE) | {name: f"{name.lower()}-of-a-test" for name in SECRETS} | more
 
 
 def ends(service: dict) -> bool:
@@ -115,7 +116,7 @@ def test_without_one_of_them_nothing_starts_and_it_is_named(name):
 
 
 def test_a_secret_of_the_example_is_empty_and_every_variable_is_explained_there():
-    example = read_dotenv(EXAMPLE)
+    example = read_env({}, EXAMPLE)
     used = {one["name"] for _, text in strings(raw()) for one in VARIABLE.finditer(text)
             if one["name"]}
     assert used <= set(example), f"explain {used - set(example)} in .env.example"
@@ -133,7 +134,7 @@ def test_the_one_line_of_the_example_makes_the_secrets(tmp_path):
     env = tmp_path / ".env"
     shutil.copy(EXAMPLE, env)
     subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
-    made = read_dotenv(env)
+    made = read_env({}, env)
     assert filled(made)["services"]
     assert len({made[name] for name in SECRETS}) == len(SECRETS)
     assert all(re.fullmatch(r"[\w-]{43,}=?", made[name]) for name in SECRETS)
@@ -291,7 +292,7 @@ def test_init_takes_the_connections_as_env_has_them_with_the_sandbox_where_it_is
     assert set(found) == {"coinbase_main", "debank", "kraken"}
     assert found["kraken"] == "kraken://a:b@host"
     assert json.loads(found["debank"])["host"] == "http://sandbox:8085/debank"
-    on_the_host = json.loads(read_dotenv(EXAMPLE)["AIRFLOW_CONN_COINBASE_MAIN"])
+    on_the_host = json.loads(read_env({}, EXAMPLE)["AIRFLOW_CONN_COINBASE_MAIN"])
     assert json.loads(found["coinbase_main"]) == on_the_host | {
         "host": "http://sandbox:8085/coinbase"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = ("extract", "dags", "stack", "sandbox", "sqlmesh_project", "tests", "benchmarks")
+OURS = ("extract", "dags", "stack", "deploy", "sandbox", "sqlmesh_project", "tests", "benchmarks")
 PRODUCT = ("extract", "dags")
 
 # Seconds an import costs a DAG parse (DESIGN): these belong inside functions.
@@ -181,14 +181,14 @@ def test_the_models_import_nothing_of_ours():
 
 
 def test_the_product_does_not_know_its_launcher_or_its_tests():
-    refuse([one for one in of(PRODUCT) if room(one) in {"stack", "tests", "benchmarks"}],
+    refuse([one for one in of(PRODUCT) if room(one) in {"stack", "deploy", "tests", "benchmarks"}],
            "extract and dags run under any Airflow, with or without the launcher",
            "read it from an environment variable, Variable or Connection")
 
 
 def test_the_sandbox_is_imported_by_tests_only():
     """The launcher starts it as a process of its own, so that it is reached as a vendor is."""
-    refuse([one for one in of(("extract", "dags", "stack", "sqlmesh_project"))
+    refuse([one for one in of(("extract", "dags", "stack", "deploy", "sqlmesh_project"))
             if room(one) == "sandbox"],
            "the sandbox stands in for the vendors: only tests and benchmarks import it",
            "reach it over HTTP through the Connection's host")

@@ -95,6 +95,13 @@ def test_pandas_sums_equal_sql_to_the_last_digit(here, seed):
     assert found.sum() == sum(map(int, (a.replace(".", "") for a in amounts))) * Decimal("1e-18")
 
 
+def test_a_sum_that_no_decimal_of_38_digits_holds_is_exact(here):
+    most = "99999999999999999999.123456789012345678"
+    found = frame("SELECT unnest([?, ?, ?]::DECIMAL(38,18)[]) AS amount", [most] * 3)["amount"]
+    assert format(found.sum(), "f") == "299999999999999999997.370370367037037034"
+    assert found.groupby([1, 1, 1]).sum().iloc[0] == found.sum()
+
+
 def test_where_and_parameters(here):
     btc = frame("curated.daily_balances", where="token = ? AND date >= ?",
                 parameters=["BTC", date(2026, 2, 1)])

@@ -76,6 +76,23 @@ def say_password(file: Path, password: str) -> None:
     write_private(file, json.dumps({USER: password}))
 
 
+def read(name: str, text: str):
+    """The Airflow Connection that `text`, JSON or a URI, describes. Raises SettingsError."""
+    from airflow.models.connection import Connection
+
+    try:
+        made = (Connection.from_json(text, conn_id=name) if text.lstrip().startswith("{")
+                else Connection(conn_id=name, uri=text))
+    except Exception as error:  # its text may quote the value, which holds a secret
+        made, why = None, type(error).__name__
+    else:
+        why = "it names no type"
+    if made is None or not made.conn_type:
+        raise SettingsError(f"{PREFIX}{name.upper()} in .env is neither JSON like that of "
+                            f".env.example nor a URI ({why}); mend it") from None
+    return made
+
+
 def store(wanted: Mapping[str, str]) -> list[str]:
     """Store the connections; a line for each of what was done. Raises SettingsError for a bad one.
 
@@ -94,13 +111,7 @@ def store(wanted: Mapping[str, str]) -> list[str]:
                 lines.append(f"connection {name}: kept as it is; to take .env's, delete it in "
                              "Airflow (Admin, Connections) and run init again")
                 continue
-            try:
-                made = (Connection.from_json(text, conn_id=name) if text.lstrip().startswith("{")
-                        else Connection(conn_id=name, uri=text))
-            except Exception as error:  # its text may quote the value, which holds a secret
-                raise SettingsError(
-                    f"{PREFIX}{name.upper()} in .env is neither JSON like that of .env.example nor "
-                    f"a URI ({type(error).__name__}); mend it") from None
+            made = read(name, text)
             if known:
                 session.delete(known)
                 session.flush()

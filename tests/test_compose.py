@@ -297,6 +297,17 @@ def test_init_takes_the_connections_as_env_has_them_with_the_sandbox_where_it_is
         "host": "http://sandbox:8085/coinbase"}
 
 
+@pytest.mark.parametrize("text", ['{"conn_type": "debank", "password": "s3cret"', '"s3cret"', "s3cret",
+                                  '{"host": "http://x", "password": "s3cret"}'])
+def test_a_connection_that_cannot_be_read_is_named_and_its_secret_is_not(text):
+    good = json.dumps({"conn_type": "debank", "host": "http://x", "password": "s3cret"})
+    assert init.read("debank", good).password == "s3cret"
+    with pytest.raises(init.SettingsError, match="AIRFLOW_CONN_DEBANK.*mend") as error:
+        init.read("debank", text)
+    assert "s3cret" not in str(error.value) and error.value.__cause__ is None
+    assert error.value.__suppress_context__ and error.value.__context__ is None
+
+
 class Answer(BaseHTTPRequestHandler):
     status, body = 200, b"{}"
 

@@ -70,7 +70,8 @@ def _insert(con, told: dict[str, Any]) -> None:
             "SELECT coalesce(sum(units), 0)::BIGINT FROM ops.api_calls WHERE source = ? AND "
             "list_contains(?, account) AND called_at >= ? AND called_at < ?",
             [told["source"], told["accounts"], before[0], at]).fetchone()
-    con.execute("INSERT INTO ops.account_units VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    con.execute("INSERT INTO ops.account_units (reading_at, source, connection, run_id, moment, "
+                "balance, used, counted) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [at, *key, told["balance"], used, counted])
     if used is None:
         return

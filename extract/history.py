@@ -13,7 +13,7 @@ from __future__ import annotations
 from extract.source import Dataset
 
 CHANGES = """
-CREATE VIEW IF NOT EXISTS ops.changes AS
+CREATE OR REPLACE VIEW ops.changes AS
 SELECT h.dataset, h.key, h.ts, h.change, h.valid_from, h.valid_to, b.run_id AS changed_by_run,
        h.batch_id, h.row
 FROM raw.history h
@@ -50,7 +50,8 @@ def keep(con, dataset: Dataset, batch_id: str) -> None:
     if any_row(f"old_{name}"):
         its_key, ts, row = _history_row(dataset, "o")
         con.execute(f"""
-        INSERT INTO raw.history
+        INSERT INTO raw.history (dataset, key, ts, row_hash, valid_from, valid_to, change,
+                                 batch_id, row)
         SELECT '{name}', {its_key}, {ts}, o.row_hash, o.changed_at,
                coalesce(CASE WHEN o.verdict = 'vanished' THEN o.gone ELSE n.observed_at END,
                         (SELECT max(received_at) FROM pages)),
@@ -60,7 +61,8 @@ def keep(con, dataset: Dataset, batch_id: str) -> None:
     if any_row(f"verdict_{name} WHERE gone IS NOT NULL AND met"):
         its_key, ts, row = _history_row(dataset, "n")
         con.execute(f"""
-        INSERT INTO raw.history
+        INSERT INTO raw.history (dataset, key, ts, row_hash, valid_from, valid_to, change,
+                                 batch_id, row)
         SELECT '{name}', {its_key}, {ts}, n.row_hash, n.observed_at, v.gone, 'vanished',
                '{batch_id}', {row}
         FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
@@ -81,7 +83,8 @@ def _keep_stale(con, dataset: Dataset, batch_id: str, rows: str) -> None:
     """Older versions, each once: neither one that is current nor one the history has."""
     its_key, ts, row = _history_row(dataset, "n")
     con.execute(f"""
-        INSERT INTO raw.history
+        INSERT INTO raw.history (dataset, key, ts, row_hash, valid_from, valid_to, change,
+                                 batch_id, row)
         SELECT * FROM (
             SELECT '{dataset.name}' AS dataset, {its_key} AS key, {ts} AS ts, n.row_hash,
                    n.observed_at, n.observed_at AS valid_to, 'stale' AS change,

@@ -114,7 +114,8 @@ def reconcile(con, judged: Mapping[str, Sequence[Incident]], channels: Iterable[
         resolved = [incident_id for key, incident_id in lasting.items()
                     if key not in seen and key[0] in judged]
         for one in opened:
-            con.execute("INSERT INTO ops.incidents VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
+            con.execute("INSERT INTO ops.incidents (incident_id, kind, source, account, subject, "
+                        "severity, text, opened_at, opened_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         [uuid4().hex, *one.key, KINDS[one.kind][0], one.text, at, run_id])
         for key, incident_id in lasting.items():
             if key in seen and seen[key].certain:
@@ -125,11 +126,13 @@ def reconcile(con, judged: Mapping[str, Sequence[Incident]], channels: Iterable[
                         "WHERE incident_id = ?", [at, run_id, incident_id])
         for channel in channels:
             con.execute("""
-                INSERT INTO ops.notices SELECT incident_id, 'opened', $1, $2, NULL, 0
+                INSERT INTO ops.notices (incident_id, event, channel, noticed_at, tries)
+                SELECT incident_id, 'opened', $1, $2, 0
                 FROM ops.incidents WHERE resolved_at IS NULL AND incident_id NOT IN (
                     SELECT incident_id FROM ops.notices WHERE channel = $1)""", [channel, at])
         con.execute("""
-            INSERT INTO ops.notices SELECT incident_id, 'resolved', channel, $1, NULL, 0
+            INSERT INTO ops.notices (incident_id, event, channel, noticed_at, tries)
+            SELECT incident_id, 'resolved', channel, $1, 0
             FROM ops.notices JOIN ops.incidents USING (incident_id)
             WHERE resolved_at IS NOT NULL
             GROUP BY incident_id, channel HAVING count(*) = 1""", [at])

@@ -176,7 +176,7 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
                 _record_batch(con, batch_id, source.name, name, headers, counts, loaded_at)
                 total = total.plus(Loaded(0, *counts))
         con.execute(
-            "INSERT INTO ops.landed_files SELECT unnest(?), ?, "
+            "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) SELECT unnest(?), ?, "
             "(SELECT coalesce(max(sequence), 0) + 1 FROM ops.landed_files), ?",
             [names, batch_id, loaded_at])
         con.execute("COMMIT")
@@ -227,6 +227,8 @@ def _record_batch(con, batch_id, source, dataset, headers, counts, loaded_at) ->
     accounts = sorted({h["account"] for h in headers})
     runs = sorted({h.get("run_id", "") for h in headers})
     con.execute(
-        "INSERT INTO ops.batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO ops.batches (batch_id, file, source, account, dataset, run_id, rows, new, "
+        "changed, same, stale, removed, vanished, loaded_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [batch_id, f"{len(headers)} files", source, ",".join(accounts), dataset,
          ",".join(runs), *counts, loaded_at])

@@ -220,7 +220,7 @@ def _touch_days(con, dataset: Dataset, batch_id: str) -> None:
     name, key = dataset.name, ", ".join(dataset.key)
     now, was = ("n.observed_at", "n.observed_at") if dataset.dimension else ("n.ts", "o.ts")
     con.execute(f"""
-        INSERT INTO ops.touched_days
+        INSERT INTO ops.touched_days (dataset, day, batch_id)
         SELECT DISTINCT '{name}', day, '{batch_id}' FROM (
             SELECT {now}::DATE AS day FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
             WHERE v.verdict IN ('new', 'changed')

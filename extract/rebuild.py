@@ -221,7 +221,8 @@ def _put_aside(draft: Path, batches: set[str]) -> tuple[set[date], dict[str, str
         _drop_models(con)
         con.execute("DELETE FROM ops.touched_days")
         for name in RAW_MARKS:
-            con.execute(f"INSERT INTO ops.touched_days SELECT DISTINCT '{name}', ts::DATE, "
+            con.execute(f"INSERT INTO ops.touched_days (dataset, day, batch_id) "
+                        f"SELECT DISTINCT '{name}', ts::DATE, "
                         f"'{FOLDER}' FROM raw.{name}")
     return left_out, versions
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from extract import landing
+from extract import landing, migrate
 from extract.datasets import DATASETS
 from extract.loader import LoadFailed, Loaded, load_files
 from extract.schema import create_all
@@ -128,24 +128,43 @@ def _load_all(con, order, sources: dict[str, Source], tell) -> Loaded:
 
 
 def _carry_over(con, old: Path) -> dict[str, int]:
-    """Copy what the landing does not know, and count what has become different."""
+    """Copy what the landing does not know, and count what has become different.
+
+    Where the old file is of another version, what both have: see extract.migrate.
+    """
+    import duckdb
+
     if not old.exists():
         return {}
     con.execute(f"ATTACH '{str(old).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
     try:
-        there = {f"{schema}.{table}" for schema, table in con.execute(
-            "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'old'"
-        ).fetchall()}
+        here, there = migrate.columns(con), migrate.columns(con, "'old'")
         for table in CARRIED:
-            if table in there:
-                con.execute(f"INSERT INTO {table} BY NAME FROM old.{table}")
+            names = ", ".join(f'"{n}"' for n in here[table] if n in there.get(table, ()))
+            if not names:
+                continue
+            try:
+                con.execute(f"INSERT INTO {table} BY NAME SELECT {names} FROM old.{table}")
+            except duckdb.Error as error:
+                raise ReplayFailed(
+                    f"the rows of {table}, which the landing does not know, do not fit this "
+                    f"version of it: {str(error).splitlines()[0]}. The old warehouse is in place; "
+                    "go back to the version that made it, or give the new column a type and NULLs "
+                    "that the old rows fit") from error
+            for name in there[table].keys() - here[table].keys():
+                log.warning("%s.%s is no column of this version, and was left behind", table, name)
         differences = {}
         for table in FROM_LANDING:
             if table not in there:
                 continue
+            same = here[table] == there[table]
+            # The hash is of all columns, so it tells nothing where there are others now.
+            names = ", ".join(f'"{n}"' for n in migrate.shared(here[table], there[table])
+                              if same or n != "row_hash")
+            mine, theirs = (f"SELECT {names} FROM {each}" for each in (table, f"old.{table}"))
             (count,) = con.execute(
-                f"SELECT count(*) FROM ((FROM {table} EXCEPT ALL FROM old.{table}) UNION ALL "
-                f"(FROM old.{table} EXCEPT ALL FROM {table}))").fetchone()
+                f"SELECT count(*) FROM (({mine} EXCEPT ALL {theirs}) UNION ALL "
+                f"({theirs} EXCEPT ALL {mine}))").fetchone()
             if count:
                 differences[table] = count
         return differences

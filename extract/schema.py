@@ -10,6 +10,7 @@ from functools import cache
 
 from extract.datasets import DATASETS, META
 from extract.history import CHANGES, as_of
+from extract.migrate import add_columns
 from extract.ops_comments import COLUMNS, TABLES, describe
 from extract.source import Dataset
 from extract.spending import statements
@@ -58,7 +59,6 @@ CREATE TABLE IF NOT EXISTS ops.api_calls (
     error VARCHAR,
     answered_at TIMESTAMP            -- the vendor's own clock on a good answer
 );
-ALTER TABLE ops.api_calls ADD COLUMN IF NOT EXISTS answered_at TIMESTAMP;
 CREATE TABLE IF NOT EXISTS ops.checkpoints (
     run_id VARCHAR NOT NULL, checkpoint VARCHAR NOT NULL, expectation VARCHAR NOT NULL,
     severity VARCHAR NOT NULL, success BOOLEAN NOT NULL, observed VARCHAR,
@@ -157,18 +157,27 @@ def create_statement(dataset: Dataset) -> str:
 
 
 def create_all(con) -> None:
-    """Make every schema, table and comment that is not there yet, and the views anew (one
-    transaction); nothing where this has been done, told by a digest on ops.batches."""
+    """Make every schema, table, column and comment that is not there yet, and the views anew (one
+    transaction); nothing where this has been done, told by a digest on ops.batches.
+
+    Raises SchemaChanged, with nothing written, where an older version's table would have to
+    change otherwise than by a new column.
+    """
     digest = _digest()
     if con.execute("SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
                    "AND schema_name = 'ops' AND table_name = 'batches'").fetchone() == (digest,):
         return
     con.execute("BEGIN")
-    for statement in _statements():
-        con.execute(statement)
-    describe(con)
-    con.execute(f"COMMENT ON TABLE ops.batches IS '{digest}'")
-    con.execute("COMMIT")
+    try:
+        add_columns(con, _statements())
+        for statement in _statements():
+            con.execute(statement)
+        describe(con)
+        con.execute(f"COMMENT ON TABLE ops.batches IS '{digest}'")
+        con.execute("COMMIT")
+    except Exception:
+        con.execute("ROLLBACK")
+        raise
 
 
 @cache

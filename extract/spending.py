@@ -153,11 +153,11 @@ def record(con, sources: Iterable[Source], budgets: Iterable[tuple[str, str, str
     """What the sources list and what is allowed of them (source, measure, period, allowed), now."""
     con.execute("BEGIN")
     for table, rows in (
-        ("ops.listings", [(source.name, one.endpoint, one.dataset, one.page, int(one.more),
+        ("ops.listings (source, endpoint, dataset, page, more, asked_by, listed)", [(source.name, one.endpoint, one.dataset, one.page, int(one.more),
                            one.each, one.of) for source in sources for one in source.whole]),
-        ("ops.budgets", list(budgets)),
+        ("ops.budgets (source, measure, period, allowed)", list(budgets)),
     ):
-        con.execute(f"DELETE FROM {table}")
+        con.execute(f"DELETE FROM {table.split()[0]}")
         for row in rows:
             con.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
     con.execute("COMMIT")

@@ -1,4 +1,5 @@
-"""`python -m stack demo | up | look | init | plan [ARGS] | replay | airflow ARGS | shell | clean`.
+"""`python -m stack demo | up | look | init | plan [ARGS] | models [ARGS] | replay |
+airflow ARGS | shell | clean`.
 
 `make` has a target for each.
 """
@@ -18,7 +19,7 @@ def main(arguments: list[str]) -> int:
 
         die_with_parent()
     command, *rest = arguments or ["help"]
-    if command not in COMMANDS or (rest and command not in ("plan", "airflow")):
+    if command not in COMMANDS or (rest and command not in ("plan", "models", "airflow")):
         print(USAGE, file=sys.stderr)
         return 2
     return _reported(COMMANDS[command], rest)
@@ -26,6 +27,7 @@ def main(arguments: list[str]) -> int:
 
 def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
     """Run a command; known errors as their message instead of a traceback."""
+    from extract.migrate import SchemaChanged
     from extract.warehouse import WarehouseBusy
     from stack.follow import RunFailed
     from stack.leftovers import StackBusy
@@ -35,7 +37,7 @@ def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
     from stack.settings import SettingsError
 
     known = (RunFailed, StackBusy, PostgresFailed, StackFailed, RestRefused, SettingsError,
-             WarehouseBusy)
+             WarehouseBusy, SchemaChanged)
     try:
         return run(rest)
     except known as error:
@@ -77,6 +79,12 @@ def plan(arguments: list[str]) -> int:
     return module.plan(arguments)
 
 
+def models(arguments: list[str]) -> int:
+    from stack import up as module
+
+    return module.models(arguments)
+
+
 def replay(_: list[str]) -> int:
     from stack import up as module
 
@@ -101,8 +109,8 @@ def clean(_: list[str]) -> int:
     return module.clean()
 
 
-COMMANDS = {"demo": demo, "up": up, "look": look, "init": init, "plan": plan, "replay": replay,
-            "airflow": airflow, "shell": shell, "clean": clean}
+COMMANDS = {"demo": demo, "up": up, "look": look, "init": init, "plan": plan, "models": models,
+            "replay": replay, "airflow": airflow, "shell": shell, "clean": clean}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

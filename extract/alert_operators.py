@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from datetime import datetime
 from html import escape
@@ -104,11 +105,11 @@ def _webhook(connection_id: str, connection: Any, rules: Any) -> Send:
 
 def _secrets(connection: Any) -> tuple[str, ...]:
     """What no text may hold: an address that lets anybody post is a secret, too."""
-    parts = urlsplit(connection.host or "")
-    address = [part for part in (parts.path + "/" + parts.query).split("/") if len(part) >= 8]
+    address = [part for part in re.split(r"[/?&=]", connection.host or "") if len(part) >= 8]
     extra = [str(value) for one in connection.extra_dejson.values()
-             for value in (one.values() if isinstance(one, dict) else [one]) if len(str(value)) >= 8]
-    return tuple(filter(None, (connection.password, *address, *extra)))
+             for value in (one.values() if isinstance(one, dict) else [one])]
+    return tuple(filter(None, (connection.password, *address,
+                               *(value for value in extra if len(value) >= 8))))
 
 
 class AlertOperator(BaseOperator):

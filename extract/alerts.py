@@ -41,8 +41,8 @@ KINDS = {
                        "in the next period, or when the limit in accounts.toml is raised."),
     "unknown_type": ("warning", "The rows count in the balances, but not as deposit, trade or fee: "
                      "map the type in the source's file and run `make replay`."),
-    "refresh_difference": ("critical", "Curated is not what its raw rows give: `make replay` builds "
-                           "it again; the log of the task rebuild names the rows."),
+    "refresh_difference": ("critical", "Curated is not what its raw rows give: `make replay` builds it "
+                           "again; the log of the task rebuild names the rows."),
     "late_rows": ("warning", "They came later than any tail reached and are loaded now; see "
                   "ops.refreshes and the log of the task report."),
     "vanished_rows": ("warning", "They are kept, marked, and out of the balances; see the log of "
@@ -273,8 +273,8 @@ def _unknown(con, rules: Rules, now: datetime) -> list[Incident]:
         JOIN listed USING (source, account) WHERE kind = 'unknown' AND vanished_at IS NULL
         GROUP BY ALL""").fetchall()
     return [Incident("unknown_type", source, account, words(kind),
-                     f"{count:,} rows are of a type nobody has mapped, the first of "
-                     f"{iso(utc(first))}") for source, account, kind, count, first in rows]
+                     f"{_rows(count)} of a type nobody has mapped, the first of {iso(utc(first))}")
+            for source, account, kind, count, first in rows]
 
 
 def _refreshes(con, rules: Rules, now: datetime) -> list[Incident]:
@@ -289,10 +289,10 @@ def _refreshes(con, rules: Rules, now: datetime) -> list[Incident]:
     for source, account, run_id, new, vanished in rows:
         if new:
             told.append(Incident("late_rows", source, account, "",
-                                 f"{new:,} rows in settled time were new to {run_id}"))
+                                 f"{_rows(new)} in settled time, new to {run_id}"))
         if vanished:
             told.append(Incident("vanished_rows", source, account, "",
-                                 f"{vanished:,} rows have vanished at the vendor ({run_id})"))
+                                 f"{_rows(vanished)} vanished at the vendor ({run_id})"))
     return told
 
 
@@ -302,6 +302,10 @@ LOOKS: dict[tuple[str, ...], Callable] = {
     ("check_failed", "refresh_difference"): _checks, ("budget", "budget_reached"): _budgets,
     ("unknown_type",): _unknown, ("late_rows", "vanished_rows"): _refreshes,
 }
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
 
 
 def words(text: str | None) -> str:

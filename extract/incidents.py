@@ -156,7 +156,7 @@ def waiting(con, channel: str) -> tuple[Notice, ...]:
 
 
 def note(con, tried: Mapping[str, Sequence[Notice]], sent: Iterable[str], now: datetime) -> None:
-    """Deliveries were tried of the notices, by channel, and those of the channels `sent` arrived."""
+    """The notices were tried, by channel; those of the channels `sent` have arrived."""
     con.execute("BEGIN")
     for channel, notices in tried.items():
         for one in notices:

@@ -1,16 +1,14 @@
-"""Alerts: what is wrong is told once, and once more when it is over; by whatever way, and never lost."""
+"""Alerts: what is wrong is told once, and once more when it is over, by whatever way."""
 
 from __future__ import annotations
 
 import json
 import logging
 import socket
-import threading
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from email import message_from_bytes
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import duckdb
@@ -24,6 +22,7 @@ from extract.alerts import KINDS, Incident, Rules, judge, read_rules
 from extract.checkpoints import CheckResult, record
 from extract.source import Interval
 from extract.sources import Account
+from receiver import receiver
 
 UTC = timezone.utc
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -228,7 +227,7 @@ def story_unknown_type(books):
     books.entry("deposit")
     yield None, "", ""
     books.entry("unknown")
-    yield ("unknown_type", "coinbase", "main", "mystery"), "1 rows", "2026-03-01"
+    yield ("unknown_type", "coinbase", "main", "mystery"), "1 row of a type", "2026-03-01"
     books.do("UPDATE raw.exchanges_ledger SET kind = 'fee'")
 
 
@@ -240,7 +239,7 @@ def story_late_rows(books):
 
 def story_vanished_rows(books):
     books.refreshed("a", 0, 4)
-    yield ("vanished_rows", "debank", "0xa", ""), "4 rows have vanished", "a"
+    yield ("vanished_rows", "debank", "0xa", ""), "4 rows vanished", "a"
     books.refreshed("b", 0, 0)
 
 
@@ -373,7 +372,7 @@ def test_a_channel_that_is_added_is_told_what_is_open_and_of_nothing_else_that_i
     assert len(incidents.waiting(con, "log")) == 4
 
 
-# --- by which way: the providers' own notifiers, against servers of this machine --------------------
+# --- by which way: the providers' own notifiers, against servers of this machine ------------------
 
 
 @pytest.fixture
@@ -390,32 +389,8 @@ def logged(capsys, caplog):
 
 @pytest.fixture
 def web():
-    """A server that keeps what is posted to it and answers with the next of `answers`, else 200.
-    0 hangs up without an answer."""
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            status = server.answers.pop(0) if server.answers else 200
-            server.asked.append((self.path, dict(self.headers), json.loads(body), status))
-            if status:
-                self.send_response(status)
-                self.send_header("Location", "/elsewhere")
-                self.end_headers()
-                self.wfile.write(b"ok" if status == 200 else self.path.encode())
-            else:
-                self.close_connection = True
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.answers = [], []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    server.took = lambda: [body for _, _, body, status in server.asked if status == 200]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown(), thread.join(), server.server_close()
+    with receiver() as server:
+        yield server
 
 
 @pytest.fixture
@@ -579,6 +554,15 @@ def test_many_at_once_are_one_message_which_a_chat_can_hold(alert, webhook, web,
     assert told["subject"] == "Ledgerhouse: incidents: 300 opened"
     assert slack.count("WARNING") == incidents.LINES and "and 280 more, in ops.incidents" in slack
     assert len(slack) < 40_000, "Slack cuts longer ones"
+
+
+def test_a_connection_that_makes_no_sense_costs_no_other(alert, webhook, monkeypatch, logged):
+    for name in ("alerts_slack", "alerts_smtp"):
+        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(
+            {"conn_type": "generic", "host": "http://[no", "extra": {"headers": 7}}))
+    with pytest.raises(NotDelivered, match="^alerts_slack did not take"):
+        alert()
+    assert len(webhook.took()) == 1 and "alerts_slack did not take" in logged()
 
 
 def test_the_message_leads_to_the_run_where_airflow_has_an_address(alert, webhook, monkeypatch):

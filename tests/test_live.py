@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import duckdb
 import psutil
@@ -33,6 +34,7 @@ from extract.operators import DAG_IDS
 from extract.source import Interval, iso
 from extract.transform import sqlmesh_plan
 from extract.warehouse import WarehouseBusy, hold
+from receiver import receiver
 from sandbox import keys
 from sandbox.world import World
 from stack.follow import RunFailed, follow
@@ -45,6 +47,7 @@ SIX_HOURS = timedelta(hours=6)
 UNDISTURBED = timedelta(minutes=6)  # the story is over before the scheduler's next boundary
 LIMIT_S = 240.0
 QUIET_S = 1.5
+WEBHOOK_TOKEN = "webhook-token-4711"
 KILLED = ("load", "transform", "check", "publish", "mirror")
 
 
@@ -104,8 +107,12 @@ def story(tmp_path_factory) -> Story:
     start = (last - timedelta(days=40)).replace(hour=0)
     told = Story(root / "var", World(SEED, iso(start), SCALE), start, last)
     env = {"RETRY_DELAY_S": "1", "SYNC_START_DATE": iso(last - 3 * SIX_HOURS)}
-    with running(told.var, seed=SEED, now=last, start=start, scale=SCALE, env=env) as stack:
-        play(stack, told, root)
+    with receiver() as chat:
+        env["AIRFLOW_CONN_ALERTS_WEBHOOK"] = json.dumps(
+            {"conn_type": "http", "host": f"{chat.url}/alerts", "password": WEBHOOK_TOKEN})
+        with running(told.var, seed=SEED, now=last, start=start, scale=SCALE, env=env) as stack:
+            play(stack, told, root)
+        told.facts["alerts"] = chat.took()
     told.facts["left"] = belonging_to(told.var)
     return told
 
@@ -390,6 +397,30 @@ def test_a_failed_attempt_says_why_and_tells_no_secret(story):
         assert (source, rows, number) == ("debank", None, 1), "a wrong key is asked once"
 
 
+def test_what_is_wrong_is_told_once_and_again_when_it_is_over(story):
+    """By the last task of a run, be it the failed one or one beside it, and though tasks were
+    killed."""
+    told = [one | {"run": body["run"], "link": body["link"]}
+            for body in story.facts["alerts"] for one in body["incidents"]]
+    assert len({one["id"] for one in told}) == len(told), "each once"
+    for kind, sources, said in (
+            ("failed_source", ("debank",), f"sync {story.failing.run['dag_run_id']}, task fetch"),
+            ("stale_coverage", ("coinbase", "debank"), "covered through ")):
+        events = {(a.source, a.account): [one for one in told if (
+            one["kind"], one["source"], one["account"]) == (kind, a.source, a.account)]
+            for a in ACCOUNTS}
+        for (source, _), ones in events.items():
+            assert [one["event"] for one in ones] == (
+                ["opened", "resolved"] if source in sources else []), (kind, source)
+            assert all(said in one["text"] for one in ones)
+    assert "HTTP 401" in next(one["text"] for one in told if one["kind"] == "failed_source")
+    for dag, run, link in ((*one["run"].split(" ", 1), one["link"]) for one in told):
+        assert link.endswith(f"/dags/{dag}/runs/{quote(run, safe='')}")
+    lasting = story.backfill.rows("SELECT kind FROM ops.incidents WHERE resolved_at IS NULL")
+    assert {kind for (kind,) in lasting} <= {"unknown_type"}
+    assert story.backfill.rows("SELECT * FROM ops.notices WHERE sent_at IS NULL") == []
+
+
 def test_the_test_button_tells_what_is_wrong_and_a_failed_task_says_the_same(story):
     tried = story.facts["connections"]
     assert tried["as the page asks"] == tried["debank"], "with the stored key, and port 0 for none"
@@ -468,7 +499,8 @@ def test_a_plan_beside_a_task_waits_and_says_for_whom(story):
 
 def test_no_secret_is_written_anywhere_but_in_the_settings(story):
     """Not in a task's log, the landing, the call log, a record, the warehouse or the Data Docs."""
-    secrets = [keys.DEBANK_KEY, *(line for line in keys.KEY_PEM.splitlines() if "-" not in line)]
+    secrets = [keys.DEBANK_KEY, WEBHOOK_TOKEN,
+               *(line for line in keys.KEY_PEM.splitlines() if "-" not in line)]
     read = 0
     for file in (*story.var.rglob("*"), *(s.warehouse for s in story.steps.values())):
         if file.is_file() and "postgres" not in file.relative_to(story.var.parent).parts:

@@ -7,7 +7,9 @@ started with exactly the commands and the environment that the file gives their 
 secrets included; started by root, as a user who may write to the volume only (nobody, where that
 user can read this Python). Only hosts, ports and folders are ours, and the sandbox's clock stands
 still. Then a `history` and a `sync` go through Celery, and the warehouse must equal the sandbox's
-truth; every healthcheck of the file is run and must pass, and fail once its service has ended.
+truth. Every healthcheck of the file must pass while its service runs; those of the worker, the
+scheduler, the sandbox, the API server and Redis must fail once it has ended. PostgreSQL is set up
+here as its image does it; Redis is given a port and a folder, the second worker a name of its own.
 Not proven here: the image's build, and what Docker itself does (networks, volumes, users, limits).
 It needs PostgreSQL's and Redis' programs (apt-get install postgresql redis-server).
 """

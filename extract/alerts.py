@@ -41,8 +41,8 @@ KINDS = {
                        "in the next period, or when the limit in accounts.toml is raised."),
     "unknown_type": ("warning", "The rows count in the balances, but not as deposit, trade or fee: "
                      "map the type in the source's file and run `make replay`."),
-    "refresh_difference": ("critical", "Curated is not what its raw rows give: `make replay` builds it "
-                           "again; the log of the task rebuild names the rows."),
+    "refresh_difference": ("critical", "Curated is not what its raw rows give: `make replay` "
+                           "builds it again; the log of the task rebuild names the rows."),
     "late_rows": ("warning", "They came later than any tail reached and are loaded now; see "
                   "ops.refreshes and the log of the task report."),
     "vanished_rows": ("warning", "They are kept, marked, and out of the balances; see the log of "

@@ -3,6 +3,7 @@
 # make look   the books of the last demo, in Airflow's UI, until Ctrl-C
 # make test   the tests
 # make plan ARGS="dev --include-unmodified"   sqlmesh plan, with the stack up or down
+# make models   lint and test the models; ARGS="table_diff prod:dev …": sqlmesh on the warehouse
 # make airflow ARGS="dags backfill -s 2026-01-01 -e 2026-01-31 sync"   a command of the running stack
 # make shell  a shell in which `airflow …` is that of the running stack
 # make replay the warehouse again from its landing, without a call
@@ -21,7 +22,7 @@ BENCH_STAMP := $(BENCH)/.requirements
 COMPOSE := .venv-compose
 COMPOSE_STAMP := $(COMPOSE)/.requirements
 
-.PHONY: demo up look test plan replay airflow shell torture bench reference compose-check clean
+.PHONY: demo up look test plan models replay airflow shell torture bench reference compose-check clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -38,6 +39,9 @@ test: $(STAMP)
 
 plan: $(STAMP)
 	@$(RUN) -m stack plan $(ARGS)
+
+models: $(STAMP)
+	@$(RUN) -m stack models $(ARGS)
 
 replay: $(STAMP)
 	@$(RUN) -m stack replay

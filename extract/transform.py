@@ -9,7 +9,7 @@ kill between two "forgets" leaves days marked done and stale.
     transform(who="sync") -> Transformed     marks read, days reprocessed, models run
     touched(con, batches)                    their marks again, and the days that changed by table
     consume(con, marks)                      after the checks have passed and the books are out
-    plan_production(), sqlmesh_plan(args)    the versions of the models that production runs
+    plan_production(), sqlmesh(args)         the versions of the models that production runs
 
 `state_sync.remove_intervals` is semi-internal (sqlmesh 0.236.4); tests/test_transform.py holds
 what is used of it. No clock is read: the days themselves say how far to run, so a sandbox may
@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 from extract.schema import create_all
 from extract.warehouse import MEMORY_LIMIT, WAIT_S, hold, warehouse_path
@@ -174,20 +175,25 @@ def plan_production(path: Path | None = None, *, who: str = "plan", wait_s: floa
 
 
 def sqlmesh_plan(args: Sequence[str], path: Path | None = None, *, wait_s: float = WAIT_S) -> int:
-    """`sqlmesh plan ARGS` on the warehouse, holding it meanwhile; the command's exit code.
+    """`sqlmesh plan ARGS` on the warehouse: see `sqlmesh`."""
+    return sqlmesh(["plan", *args], path, wait_s=wait_s)
+
+
+def sqlmesh(args: Sequence[str], path: Path | None = None, *, wait_s: float = WAIT_S) -> int:
+    """`sqlmesh ARGS` on the warehouse, holding it meanwhile; the command's exit code.
 
     Unless told otherwise it plans up to the newest raw row, not up to the wall clock.
     """
-    with hold(Path(path or warehouse_path()), "sqlmesh plan", wait_s) as held:
+    with hold(Path(path or warehouse_path()), f"sqlmesh {' '.join(args[:1])}", wait_s) as held:
         with _connect(held) as con:
             create_all(con)
             newest = _newest(con)
-        if not any(arg.startswith("--execution-time") for arg in args):
+        if args[:1] == ["plan"] and not any(a.startswith("--execution-time") for a in args):
             args = [*args, "--execution-time", str(newest + DAY)]
         command = Path(sys.executable).with_name("sqlmesh")
         return subprocess.run(
             [str(command), "--paths", str(PROJECT), "--log-file-dir", str(held.parent / "logs"),
-             "plan", *args],
+             *args],
             env={**os.environ, "LEDGERHOUSE_VAR": str(held.parent)}, check=False,
         ).returncode
 
@@ -214,15 +220,20 @@ def coalesce(days: Iterable[date], limit: int = EXACT, apart: int | None = None)
 def forget(ctx, spans: dict[str, list[Span]]) -> None:
     """Mark the spans of each model as not done: one interval per model per call.
 
-    `remove_intervals` keeps only the last of several intervals of one model, silently.
+    In every version of it that is kept, not only production's: a version gone back to, or one
+    that waits in a dev environment, would else keep those days as they were when it was left.
+    `remove_intervals` keeps only the last of several intervals of one version, silently.
     """
-    snapshots = ctx.state_sync.get_environment("prod").snapshots
-    production = {_plain(snapshot.name): snapshot for snapshot in snapshots}
+    names = {s.name for s in ctx.state_sync.get_environment("prod").snapshots}
+    versions: dict[str, dict[str, Any]] = {}
+    for s in ctx.state_sync.get_snapshots_by_names(names, exclude_expired=False):
+        versions.setdefault(_plain(s.name), {})[s.version] = s
     for turn in range(max((len(each) for each in spans.values()), default=0)):
         ctx.state_sync.remove_intervals(
             [
-                (production[model], tuple(_milliseconds(day) for day in each[turn]))
+                (version, tuple(_milliseconds(day) for day in each[turn]))
                 for model, each in spans.items() if turn < len(each)
+                for version in versions[model].values()
             ],
             remove_shared_versions=True,
         )

@@ -1,14 +1,18 @@
-"""The commands beside the demo: `up` keeps the stack running, `init`, `plan`, `replay`, `clean`."""
+"""The commands beside the demo: `up` keeps the stack running; `init`, `plan`, `models`, `replay`,
+`clean`."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from stack.airflow import state_uri
 from stack.leftovers import Record, StackBusy, lock, sweep
@@ -90,6 +94,23 @@ def plan(arguments: list[str]) -> int:
 
     with _models_state("stack plan"):
         return sqlmesh_plan(arguments)
+
+
+def models(arguments: list[str]) -> int:
+    """Lint and test the models, which needs no warehouse; with arguments, `sqlmesh ARGUMENTS` on
+    the warehouse."""
+    from extract.transform import PROJECT as MODELS
+    from extract.transform import sqlmesh
+
+    if arguments:
+        with _models_state("stack models"):
+            return sqlmesh(arguments)
+    command = [str(Path(sys.executable).with_name("sqlmesh")), "--paths", str(MODELS)]
+    with TemporaryDirectory(prefix="ledgerhouse-models-") as var:
+        environ = {k: v for k, v in os.environ.items() if k != "LEDGERHOUSE_STATE_URI"}
+        environ |= {"LEDGERHOUSE_VAR": var, "SQLMESH__DISABLE_ANONYMIZED_ANALYTICS": "true"}
+        return max(subprocess.run([*command, "--log-file-dir", var, check], env=environ,
+                                  check=False).returncode for check in ("lint", "test"))
 
 
 def replay() -> int:

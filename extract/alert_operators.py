@@ -23,9 +23,9 @@ from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from extract.operators import _facts, _who, accounts_file
 from extract.source import UTC
 from extract.strike import strike
+from extract.task import accounts_file, facts_of, who
 from extract.warehouse import hold, open_warehouse, var_dir
 
 TIMEOUT_S = 10
@@ -130,7 +130,7 @@ class AlertOperator(BaseOperator):
             rules = Rules()
         ways = channels(rules, self.log)
         ways[LOG] = self._log, ()
-        with hold(var_dir() / "alerts", _who(context)):  # or two runs would both send
+        with hold(var_dir() / "alerts", who(context)):  # or two runs would both send
             try:
                 told = self._work(context, rules, ways)
             except NotDelivered:
@@ -148,17 +148,17 @@ class AlertOperator(BaseOperator):
         from extract.sources import read_accounts
 
         listed, _ = read_accounts(accounts_file())
-        with open_warehouse(who=_who(context)) as con:
+        with open_warehouse(who=who(context)) as con:
             now = datetime.now(UTC)
             opened, resolved = incidents.reconcile(
                 con, judge(con, listed, rules, now), ways, run_id=context["ti"].run_id, now=now)
             tried = {name: notices for name in ways
                      if (notices := incidents.waiting(con, name))}
-            note(con, _facts(context), now)
+            note(con, facts_of(context), now)
         sent = [name for name, notices in tried.items()
                 if self._send(ways, name, self._message(context, notices))]
         if tried:
-            with open_warehouse(who=_who(context)) as con:
+            with open_warehouse(who=who(context)) as con:
                 incidents.note(con, tried, sent, datetime.now(UTC))
         self._mended(context, ways)
         if late := sorted(set(tried) - set(sent)):

@@ -9,12 +9,12 @@ from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException
 
 from extract.attempts import attempt
-from extract.operators import (
-    WAREHOUSE_POOL, FetchOperator, LoadOperator, PlanOperator, RefuseOperator, _facts, _read_units,
-    _who, accounts_file, believe, resolve_interval,
-)
+from extract.fetch_operators import FetchOperator, PlanOperator, RefuseOperator, read_units
+from extract.load_operators import LoadOperator
+from extract.operators import believe
 from extract.source import Interval, iso
 from extract.sources import all_sources, read_accounts
+from extract.task import WAREHOUSE_POOL, accounts_file, facts_of, resolve_interval, who
 from extract.warehouse import open_warehouse, var_dir
 
 PARAMS = {
@@ -57,8 +57,8 @@ class RefreshPlanOperator(PlanOperator):
         listed, _ = read_accounts(accounts_file())
         mine = [a for a in listed if a.connection == self.connection]
         estimate: dict[tuple[str, str], tuple[int, int]] = {}
-        with attempt(var_dir() / "attempts", _facts(context)) as outcome:
-            with open_warehouse(who=_who(context)) as con:
+        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+            with open_warehouse(who=who(context)) as con:
                 jobs = refresh.jobs(con, sources, mine, scope)
                 for name in {job.source for job in jobs}:
                     estimate |= refresh.expected(con, sources[name],
@@ -70,8 +70,8 @@ class RefreshPlanOperator(PlanOperator):
             outcome["rows"] = len(jobs)
             for name in {job.source for job in jobs if sources[job.source].left}:
                 planned = [job.account for job in jobs if job.source == name]
-                outcome |= _read_units(
-                    self.log, _facts(context), self.connection, sources[name],
+                outcome |= read_units(
+                    self.log, facts_of(context), self.connection, sources[name],
                     [planned[0], *(a.account for a in mine if a.source == name)], "before")
         for job in jobs:
             self.log.info("%s %s: %s", job.source, job.account, job.interval)
@@ -116,8 +116,8 @@ class RefreshReportOperator(BaseOperator):
         estimate = {(source, account): (calls, units) for plan in self.plans
                     for source, account, calls, units in
                     ti.xcom_pull(task_ids=plan, key="estimate") or []}
-        with attempt(var_dir() / "attempts", _facts(context)) as outcome, \
-                open_warehouse(who=_who(context)) as con:
+        with attempt(var_dir() / "attempts", facts_of(context)) as outcome, \
+                open_warehouse(who=who(context)) as con:
             found = refresh.record(con, ti.run_id, scope, estimate)
             outcome["rows"] = len(found.rows)
             read = found.read
@@ -154,15 +154,15 @@ class RebuildOperator(BaseOperator):
 
         done, run_id = context["ti"].xcom_pull(task_ids=self.transform) or {}, context["ti"].run_id
         failure = ""
-        with attempt(var_dir() / "attempts", _facts(context)) as outcome:
+        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             try:
                 rebuilt = rebuild.rebuild(var_dir(), batches=done.get("batches", []),
-                                          who=_who(context))
+                                          who=who(context))
             except rebuild.NoRoom as error:
                 raise AirflowFailException(str(error)) from None
             except rebuild.NotEqual as error:
                 failure, rebuilt = str(error), error.rebuilt
-            with open_warehouse(who=_who(context)) as con:
+            with open_warehouse(who=who(context)) as con:
                 rebuild.record(con, run_id, rebuilt)
             outcome["rows"] = sum(rebuilt.rows.values())
             if failure:

@@ -439,7 +439,8 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
 
     from airflow.sdk.exceptions import AirflowFailException
 
-    from extract.operators import FetchOperator, LoadOperator, PlanOperator
+    from extract.fetch_operators import FetchOperator, PlanOperator
+    from extract.load_operators import LoadOperator
     from extract.warehouse import open_warehouse
 
     file, jobs, told = tmp_path / "accounts.toml", {}, []

@@ -24,7 +24,8 @@ from extract import hooks
 from extract.client import Client, Fatal, Retriable
 from extract.hooks import SourceHook
 from extract.landing import _line
-from extract.operators import RefuseOperator, pipeline
+from extract.fetch_operators import RefuseOperator
+from extract.operators import pipeline
 from extract.provider import connection_types, get_provider_info
 from extract.sources import Account, accounts, get, read_accounts
 from extract.ui.portless import Portless

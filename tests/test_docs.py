@@ -192,7 +192,7 @@ def code() -> set[str]:
 
 @by_hand
 def test_dags_settings_and_names_exist(page):
-    from extract.operators import DAG_IDS
+    from extract.task import DAG_IDS
 
     for name in re.findall(r"\bDAGs? `(\w+)`", page.read_text()):
         assert name in DAG_IDS, f"{page.name}: the DAG {name}"

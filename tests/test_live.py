@@ -30,7 +30,7 @@ import pytest
 import requests
 
 from books import ACCOUNTS, assert_truth
-from extract.operators import DAG_IDS
+from extract.task import DAG_IDS
 from extract.source import Interval, iso
 from extract.transform import sqlmesh_plan
 from extract.warehouse import WarehouseBusy, hold

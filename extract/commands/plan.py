@@ -156,7 +156,7 @@ def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     from dataclasses import replace
 
     from extract.budget import limits
-    from extract.operators import accounts_file
+    from extract.task import accounts_file
     from extract.sources import accounts, all_sources
 
     sources, mine = all_sources(), accounts(accounts_file())

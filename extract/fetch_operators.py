@@ -1,0 +1,235 @@
+"""Planning and fetching as Airflow operators: what asks the vendors.
+
+Fetch runs in parallel and never opens the warehouse. Heavy imports happen inside `execute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from extract.attempts import attempt
+from extract.client import Client, ExtractError, Fatal, Stop
+from extract.source import Interval, Job
+from extract.sources import all_sources, get, read_accounts
+from extract.task import accounts_file, facts_of, resolve_interval, who
+from extract.warehouse import open_warehouse, var_dir
+
+
+def ledger(source: str) -> Any:
+    """The ledger of a source that has a limit, else None; AirflowFailException for a wrong one.
+
+    Of a file that is new it counts the call logs first, where no plan has counted before.
+    """
+    from extract.budget import from_logs, limits, open_ledgers
+    from extract.calls import logged
+
+    try:
+        for ledger in open_ledgers(var_dir(), limits(accounts_file()), [source]):
+            if not ledger.is_counted:
+                ledger.recount(from_logs(lambda first: logged(var_dir() / "calls", first)))
+            return ledger
+    except ValueError as error:
+        raise AirflowFailException(str(error)) from None
+    return None
+
+
+def read_units(log: Any, facts: dict[str, Any], connection: str, source: Any,
+                accounts: list[str], moment: str) -> dict[str, int]:
+    """Note the units left by the vendor's count; what that took. A failure is told, no more."""
+    from extract.account_units import note
+    from extract.calls import call_log
+    from extract.hooks import SourceHook
+
+    client = None
+    try:
+        with call_log(var_dir() / "calls", facts) as record:
+            api, units, secrets = SourceHook(connection).open(source)
+            client = Client(source.name, accounts[0], rates=source.rates, units=units,
+                            record=record, secrets=secrets, tries=1, budget=ledger(source.name))
+            balance = source.left(client, api)
+        note(var_dir() / "account_units", source=source.name, connection=connection,
+             run_id=facts["run_id"], moment=moment, balance=balance, accounts=accounts)
+        log.info("%s, connection %s: %s units are left", source.name, connection, f"{balance:,}")
+    except Exception as error:
+        why = str(error) if isinstance(error, ExtractError) else type(error).__name__
+        log.warning("the units left of connection %s could not be read: %s", connection, why)
+    return {"calls": client.calls, "units": client.units_spent} if client else {}
+
+
+class PlanOperator(BaseOperator):
+    """Which fetches make this run's interval complete, for the accounts of one connection.
+
+    Returns a list of kwargs for FetchOperator, one a job. `history_start` is how far back an
+    account that was never read is read; `whole` asks for holes before the run's interval too,
+    and for a balance snapshot.
+
+    Says what the fetches will cost. What is more than the budget has left is begun all the same,
+    a sync as a backfill: it stops before the call that would pass a limit, keeps what it has, and
+    the next run goes on from there, so that a history too long for a day takes several.
+    """
+
+    template_fields: Sequence[str] = ("interval_start", "interval_end", "history_start")
+
+    def __init__(self, *, connection: str, interval_start: str, interval_end: str,
+                 history_start: str, whole: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.connection, self.whole = connection, whole
+        self.interval_start, self.interval_end = interval_start, interval_end
+        self.history_start = history_start
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:
+        from extract import coverage
+
+        params = context["params"]
+        try:
+            interval = resolve_interval(params, self.interval_start, self.interval_end)
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
+        run_type = str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type))
+        asked = bool(params.get("interval_start")) or run_type == "backfill"
+        requested = interval
+        if self.whole and not asked:
+            # Holes that failed runs or downtime left are closed by this run.
+            start = Interval(self.history_start, interval.end).start
+            requested = Interval(min(start, interval.start), interval.end)
+        listed, _ = read_accounts(accounts_file())
+        mine, sources = [a for a in listed if a.connection == self.connection], all_sources()
+        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+            with open_warehouse(who=who(context)) as con:
+                jobs = coverage.jobs(
+                    con, sources, mine, requested, snapshot=self.whole and not asked,
+                    refetch=bool(params.get("refetch")))
+                self._budget(con, sources, mine, jobs, requested)
+            outcome["rows"] = len(jobs)
+            for source in {job.source for job in jobs if sources[job.source].left}:
+                planned = [job.account for job in jobs if job.source == source]
+                others = [a.account for a in mine if a.source == source]
+                outcome |= read_units(self.log, facts_of(context), self.connection,
+                                       sources[source], [planned[0], *others], "before")
+        for job in jobs:
+            self.log.info("%s %s: %s, read from %s", job.source, job.account, job.interval,
+                          job.tail)
+        if not jobs:
+            self.log.info("%s is covered: nothing to fetch", requested)
+        elif mine:
+            self._ensure_pool(mine[0].pool)
+        return [job.as_dict() for job in jobs]
+
+    def _budget(self, con: Any, sources: Any, mine: list, jobs: list[Job],
+                requested: Interval) -> None:
+        """Count the ledger anew, note what is allowed, and say what the jobs will cost."""
+        from extract import spending
+        from extract.budget import from_warehouse, limits, open_ledgers
+        from extract.calls import logged
+        from extract.commands.estimate import Known, priced
+
+        try:
+            allowed = limits(accounts_file())
+        except ValueError as error:
+            raise AirflowFailException(str(error)) from None
+        spending.record(con, sources.values(), [limit.as_row() for limit in allowed])
+        ledgers = {one.source: one for one in open_ledgers(
+            var_dir(), allowed, {a.source for a in mine})}
+        for ledger in ledgers.values():
+            ledger.recount(from_warehouse(con, lambda: logged(var_dir() / "calls")))
+        if not jobs:
+            return
+        known = Known.read(con, sources, mine, requested.end)
+        for source, cost in priced(known, sources, jobs, requested.end).items():
+            self.log.info("%s: %d fetches, about %s calls and %s units", source, len(
+                [job for job in jobs if job.source == source]), f"{cost.calls:,}",
+                f"{cost.units:,}")
+            left = ledgers[source].left() if source in ledgers else {}
+            for (measure, period), rest in left.items():
+                if getattr(cost, measure) > rest:
+                    self.log.warning(
+                        "%s: about %s %s are needed, and the budget has %s left of this %s: the "
+                        "run will stop there, keep what it has, and fail; the next goes on",
+                        source, f"{getattr(cost, measure):,}", measure, f"{max(rest, 0):,}", period)
+
+    def _ensure_pool(self, pool: str) -> None:
+        """A connection added to accounts.toml since the start has no pool yet, and a task whose
+        pool is missing waits for ever, without a word."""
+        from extract.hooks import AirflowHook
+
+        try:
+            if AirflowHook().ensure_pool(pool, f"accounts of connection {self.connection} share "
+                                               "its rate limit"):
+                self.log.info("made the pool %s, with one slot", pool)
+        except Exception as error:
+            self.log.warning("could not look for the pool %s (%s): where it is missing, the "
+                             "fetches wait for it; make it with one slot", pool,
+                             type(error).__name__)
+
+
+class RefuseOperator(BaseOperator):
+    """Fails with what is wrong with an entry of accounts.toml, so that the run is not green; the
+    other accounts are synced all the same."""
+
+    def __init__(self, *, why: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.why = why
+
+    def execute(self, context: Any) -> None:
+        raise AirflowFailException(self.why)
+
+
+class FetchOperator(BaseOperator):
+    """Fetch one account of one source over one interval into the landing.
+
+    A failure lands nothing: the interval stays uncovered and the next run asks for it. Only
+    where no more may be spent (Stop) it lands what was read, and the next run asks for the rest.
+    """
+
+    template_fields: Sequence[str] = ("interval_start", "interval_end")
+    map_index_template = "{{ task.source }} {{ task.account }} {{ task.interval_start }}"
+
+    def __init__(self, *, source: str, account: str, connection: str, interval_start: str,
+                 interval_end: str, tail: str, snapshot: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.source, self.account, self.connection = source, account, connection
+        self.interval_start, self.interval_end = interval_start, interval_end
+        self.tail, self.snapshot = tail, snapshot
+
+    def execute(self, context: Any) -> str:
+        from extract import landing
+        from extract.calls import call_log
+        from extract.hooks import SourceHook
+
+        facts, source = facts_of(context), get(self.source)
+        job = Job.from_dict({k: getattr(self, k) for k in (
+            "source", "account", "connection", "interval_start", "interval_end", "tail",
+            "snapshot")})
+        about = {"source": job.source, "account": job.account,
+                 "interval_start": self.interval_start, "interval_end": self.interval_end}
+        with attempt(var_dir() / "attempts", facts, **about) as outcome, \
+                call_log(var_dir() / "calls", facts) as record:
+            client, secrets, hook = None, (), SourceHook(self.connection)
+            try:
+                api, units, secrets = hook.open(source)
+                client = Client(job.source, job.account, rates=source.rates, units=units,
+                                record=record, secrets=secrets, budget=ledger(job.source))
+                fetched = source.fetch(client, api, job)
+            except ExtractError as error:
+                if isinstance(error, Stop) and error.kept and error.kept.pages:
+                    landing.write(var_dir() / "landing", job, error.kept, facts, secrets)
+                    outcome["rows"] = len(error.kept.pages)
+                    self.log.info("stopped; %d pages are kept, and whole are: %s", len(
+                        error.kept.pages), ", ".join(
+                            f"{c.dataset} {c.interval}" for c in error.kept.covered) or "none")
+                words = f"{type(error).__name__}: {hook.told(error, source)}"
+                if isinstance(error, Fatal):  # asking again would meet the same
+                    raise AirflowFailException(words) from None
+                raise type(error)(words) from None
+            finally:
+                outcome |= {"calls": client.calls if client else 0,
+                            "units": client.units_spent if client else 0}
+            file = landing.write(var_dir() / "landing", job, fetched, facts, secrets)
+            outcome["rows"] = len(fetched.pages)
+        self.log.info("%s %s %s: %d pages in %d calls, %d units", job.source, job.account,
+                      job.interval, len(fetched.pages), client.calls, client.units_spent)
+        return file.name

@@ -1,0 +1,159 @@
+"""What follows a fetch, as Airflow operators: load, transform, check, publish, mirror; and replay.
+
+All open the warehouse, so they share the pool `warehouse`, which has one slot. Heavy imports
+happen inside `execute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from extract.attempts import attempt
+from extract.fetch_operators import read_units
+from extract.source import Interval
+from extract.sources import all_sources, get
+from extract.task import DAG_IDS, facts_of, resolve_interval, who
+from extract.warehouse import open_warehouse, var_dir, warehouse_path
+
+
+class LoadOperator(BaseOperator):
+    """Load everything that waits in the landing, and the call logs."""
+
+    def execute(self, context: Any) -> dict[str, int]:
+        from dataclasses import asdict
+
+        from extract.account_units import load_readings, waiting
+        from extract.calls import load_calls
+        from extract.loader import load
+
+        facts, units = facts_of(context), var_dir() / "account_units"
+        with attempt(var_dir() / "attempts", facts) as outcome:
+            # Oldest first: what an attempt that was killed has read since is not read again.
+            read = {told["connection"]: told for _, told in waiting(units)
+                    if told["run_id"] == facts["run_id"]}
+            for connection, told in read.items():
+                if told["moment"] == "before":
+                    outcome |= read_units(self.log, facts, connection, get(told["source"]),
+                                           told["accounts"], "after")
+            with open_warehouse(who=who(context)) as con:
+                load_calls(con, var_dir() / "calls")
+                load_readings(con, units, facts["run_id"])
+                loaded = load(con, var_dir() / "landing", all_sources())
+            outcome["rows"] = loaded.new + loaded.changed
+        return asdict(loaded)
+
+
+class ReplayOperator(BaseOperator):
+    """Rebuild raw, history and coverage from the landing alone, without a call."""
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        from extract.replay import replay
+
+        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+            done = replay(warehouse_path(), var_dir() / "landing", all_sources(),
+                          who=who(context), tell=self.log.info)
+            outcome["rows"] = done.loaded.rows
+        for table, rows in done.differences.items():
+            self.log.warning("%s: %d rows are not as they were", table, rows)
+        return asdict(done)
+
+
+class TransformOperator(BaseOperator):
+    """Rebuild the curated days that loads have touched. The marks stay until they are published."""
+
+    def execute(self, context: Any) -> dict[str, Any]:
+        from extract.transform import coalesce, transform
+
+        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+            done = transform(who=who(context))
+            outcome["rows"] = len(done.marks)
+        spans = coalesce((day for _, day, _ in done.marks), limit=64)
+        return {"batches": sorted({batch for _, _, batch in done.marks}),
+                "spans": [[str(first), str(after)] for first, after in spans]}
+
+
+class CheckOperator(BaseOperator):
+    """Validate raw and curated over the days transformed.
+
+    Fails on a critical expectation; a warning is logged and recorded in ops.checkpoints.
+    """
+
+    template_fields: Sequence[str] = ("interval_start", "interval_end")
+
+    def __init__(self, *, transform: str, interval_start: str, interval_end: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.transform = transform
+        self.interval_start, self.interval_end = interval_start, interval_end
+
+    def execute(self, context: Any) -> dict[str, int]:
+        from extract.checks import check
+
+        done = context["ti"].xcom_pull(task_ids=self.transform) or {}
+        spans = [Interval(first, after) for first, after in done.get("spans", [])]
+        if spans:
+            interval = Interval(spans[0].start, spans[-1].end)
+        else:
+            interval = resolve_interval(context["params"], self.interval_start,
+                                        self.interval_end)
+        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+            results = check(interval, run_id=context["ti"].run_id, who=who(context),
+                            spans=spans)
+            outcome["rows"] = len(results)
+            failed = [r for r in results if not r.success]
+            for result in failed:
+                self.log.warning("%s: %s", result.severity, result)
+            critical = [r for r in failed if r.severity == "critical"]
+            if critical:
+                raise AirflowFailException(
+                    f"{len(critical)} critical expectation(s) failed over {interval}: "
+                    + "; ".join(f"{r.checkpoint} {r.expectation}" for r in critical[:5])
+                    + ". Nothing is published; see the Data Docs, mend the cause and clear "
+                    "this task")
+        return {"passed": len(results) - len(failed), "warnings": len(failed)}
+
+
+class PublishOperator(BaseOperator):
+    """Publish the months that the run has touched and checked; then, and only then, drop the marks.
+
+    Skips itself when another run has loaded since: that run's books will have these days too.
+    """
+
+    def __init__(self, *, transform: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.transform = transform
+
+    def execute(self, context: Any) -> dict[str, int]:
+        from extract.checks import NotChecked, Overtaken, publish_checked
+
+        done = context["ti"].xcom_pull(task_ids=self.transform) or {}
+        try:
+            with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+                published = publish_checked(done.get("batches", []), who=who(context),
+                                            run_id=context["ti"].run_id)
+                outcome["rows"] = published.rows
+        except NotChecked as error:
+            raise AirflowFailException(str(error)) from None
+        except Overtaken as error:
+            raise AirflowSkipException(str(error)) from None
+        return {"generation": published.generation, "files": len(published.files),
+                "months": len(published.months), "rows": published.rows,
+                "bytes": published.bytes, "removed": published.removed}
+
+
+class MirrorOperator(BaseOperator):
+    """Copy Airflow's run history into ops.sync_runs: a teardown, so it also sees failed runs."""
+
+    def execute(self, context: Any) -> int:
+        from extract.hooks import AirflowHook
+        from extract.mirror import mirror
+
+        facts = facts_of(context)
+        with open_warehouse(who=who(context)) as con:
+            return mirror(con, AirflowHook().get, var_dir() / "attempts", DAG_IDS,
+                          own=tuple(facts.values()))

@@ -1,0 +1,61 @@
+"""What every task asks first: the interval of its run, who it is, and where the accounts are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Param
+
+from extract.source import Interval
+
+WAREHOUSE_POOL = "warehouse"
+DAG_IDS = ("sync", "history", "replay", "weekly_refresh")
+
+# Params of every DAG that fetches; empty means: the run's own data interval.
+PARAMS = {
+    "interval_start": Param(None, type=["null", "string"], description="start, UTC, included"),
+    "interval_end": Param(None, type=["null", "string"], description="end, UTC, excluded"),
+    "refetch": Param(False, type="boolean", description="ask again for what is covered already"),
+}
+
+
+def accounts_file() -> Path:
+    """$LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project."""
+    return Path(os.environ.get("LEDGERHOUSE_ACCOUNTS")
+                or Path(__file__).parents[1] / "accounts.toml")
+
+
+def resolve_interval(params: dict[str, Any], start: str, end: str) -> Interval:
+    """The interval of a run: the params, else its non-empty data interval, else ValueError.
+
+    `start` and `end` are the rendered data interval; a manual run without one renders "" or
+    "None", and a plain cron schedule would render an empty one.
+    """
+    params = {k: v for k, v in params.items() if v}
+    if "interval_start" in params or "interval_end" in params:
+        if not {"interval_start", "interval_end"} <= params.keys():
+            raise ValueError("give both params, interval_start and interval_end, or neither")
+        return Interval(params["interval_start"], params["interval_end"])
+    if str(start) in ("", "None") or str(end) in ("", "None"):
+        raise ValueError(
+            "this run has no data interval (a manual run has none). Trigger it with the params "
+            '{"interval_start": "2026-01-01T00:00:00Z", "interval_end": "2026-01-01T06:00:00Z"}')
+    if str(start) == str(end):
+        raise ValueError(
+            f"this run's data interval is empty ({start} to {end}): its DAG needs "
+            "CronDataIntervalTimetable, or give the params interval_start and interval_end")
+    return Interval(str(start), str(end))
+
+
+def facts_of(context: Any) -> dict[str, Any]:
+    """Who this attempt is: the key of ops.sync_runs."""
+    ti = context["ti"]
+    return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id,
+            "map_index": ti.map_index if ti.map_index is not None else -1,
+            "try_number": ti.try_number}
+
+
+def who(context: Any) -> str:
+    return "task {dag_id}.{task_id} of run {run_id}".format(**facts_of(context))

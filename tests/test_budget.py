@@ -204,7 +204,7 @@ def fetch_all(url: str, root: str, allowed: list[Limit], at: str, where: str, nt
                     return
 
 
-def test_four_processes_share_a_budget_and_three_are_killed(small, tmp_path):
+def test_processes_share_a_budget_and_three_of_four_are_killed(small, tmp_path):
     at, rng = "2026-01-30T22:00:00Z", random.Random(5)
     allowed = [Limit("debank", "units", "day", rng.randrange(2000, 3000)),
                Limit("debank", "calls", "month", rng.randrange(110, 130))]
@@ -214,11 +214,13 @@ def test_four_processes_share_a_budget_and_three_are_killed(small, tmp_path):
         workers = [spawn.Process(target=fetch_all, args=(
             url.debank, str(tmp_path), allowed, at, where, 3))
             for where in ("reserved", "sent", "logged", "never")]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join(120)
-        assert sorted(w.exitcode for w in workers) == [*3 * [-signal.SIGKILL], 0]
+        # The one that lives on uses up the rest: beside it, the others might not come to their third.
+        for together in (workers[:3], workers[3:]):
+            for worker in together:
+                worker.start()
+            for worker in together:
+                worker.join(120)
+        assert [w.exitcode for w in workers] == [*3 * [-signal.SIGKILL], 0]
         calls, units = spent(url)
         in_log = {c["call_id"]: c for c in logged(tmp_path / "calls")}
         ledger = Ledger(tmp_path, "debank", allowed, now=Days(at))

@@ -157,14 +157,26 @@ class AlertOperator(BaseOperator):
             note(con, facts_of(context), now)
         sent = [name for name, notices in tried.items()
                 if self._send(ways, name, self._message(context, notices))]
-        if tried:
-            with open_warehouse(who=who(context)) as con:
+        with open_warehouse(who=who(context)) as con:
+            if tried:
                 incidents.note(con, tried, sent, datetime.now(UTC))
+            self._publish(con)
         self._mended(context, ways)
         if late := sorted(set(tried) - set(sent)):
             raise NotDelivered(f"{', '.join(late)} did not take the alerts: the log above says "
                                "why. They wait, and the next try sends them")
         return {"opened": opened, "resolved": resolved, "sent": sum(map(len, tried.values()))}
+
+    def _publish(self, con: Any) -> None:
+        """Readers see how this run went now, not after the next; a failure is told, no more."""
+        from extract.books import published_dir
+        from extract.publish import publish_news
+
+        try:
+            publish_news(con, published_dir())
+        except Exception as error:
+            self.log.warning("how this run went is published by the next one only: %s: %s",
+                             type(error).__name__, str(error)[:300])
 
     def _message(self, context: Any, notices: tuple) -> Any:
         from extract.incidents import Message

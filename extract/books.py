@@ -45,6 +45,7 @@ class Listing:
 
     generation: int = 0
     files: list[File] = field(default_factory=list)
+    published: tuple = ()  # published_at, through, run_id
     retired: dict[str, datetime] = field(default_factory=dict)
 
 
@@ -84,7 +85,8 @@ def read(root: Path) -> Listing:
 
     try:
         with open_books(root) as con:
-            (generation,) = con.execute("SELECT generation FROM main.published").fetchone()
+            generation, *published = con.execute(
+                "SELECT generation, published_at, through, run_id FROM main.published").fetchone()
             names = ", ".join(f.name for f in fields(File))
             files = [File(*row) for row in con.execute(
                 f"SELECT {names} FROM main.published_files").fetchall()]
@@ -95,8 +97,8 @@ def read(root: Path) -> Listing:
     for file in files:
         path = root / file.path
         if not path.exists() or path.stat().st_size != file.bytes:
-            return Listing(generation, [], retired)
-    return Listing(generation, files, retired)
+            return Listing(generation, retired=retired)
+    return Listing(generation, files, tuple(published), retired)
 
 
 def build(root: Path, shapes, live, retired, published) -> Path:

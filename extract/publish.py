@@ -19,7 +19,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -76,6 +76,8 @@ TABLES = (
     Table("ops.account_units", "reading_at", seen_by="reading_at, connection, moment"),
 )
 
+NEWS = ("ops.incidents", "ops.sync_log", "ops.sync_runs")
+
 
 @dataclass(frozen=True)
 class Published:
@@ -105,14 +107,15 @@ class Published:
 
 def publish(
     con, root: Path, days: Iterable[date] | Mapping[str, Iterable[date]], *, run_id: str = "",
-    full: bool = False, now: datetime | None = None,
+    full: bool = False, only: Collection[str] = (), now: datetime | None = None,
 ) -> Published:
     """Publish the months of `days` from the warehouse `con`, whose lock the caller holds.
 
     Where `days` are told by table, those of a table that is not named have not changed.
     `full` publishes every month, as do a first publish, damaged books, a rebuilt warehouse, and
     (its own months) a table whose model changed: needed only after days were changed by hand,
-    without marks. `now` is naive UTC. Killed anywhere, the books are those of before or those of
+    without marks. `only` these tables: the others stay as the books have them, and so does what the
+    books say of themselves. `now` is naive UTC. Killed anywhere, the books are those of before or those of
     after; run again, it starts over.
     """
     began, root = time.monotonic(), Path(root).resolve()
@@ -130,6 +133,8 @@ def publish(
         mine = days.get(table.name, ()) if isinstance(days, Mapping) else days
         touched = {day.replace(day=1) for day in mine}
         known = {f.month: f for f in before.files if f.table_name == table.name and not full}
+        if only and table.name not in only:
+            return list(known.values())
         with con.cursor() as own:
             own.execute("SET TimeZone = 'UTC'")
             return _publish_table(own, root, table, shapes[table.name], known, touched, generation)
@@ -146,7 +151,8 @@ def publish(
     expired = [path for path, since in retired.items() if now - since >= GRACE]
     kept = {path: since for path, since in retired.items() if path not in expired}
     (through,) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchone()
-    partial = build(root, shapes, live, kept, (generation, now, through, run_id))
+    told = before.published if only else (now, through, run_id)
+    partial = build(root, shapes, live, kept, (generation, *told))
     os.replace(partial, root / BOOKS)
     durable(root)
     for path in expired:
@@ -154,6 +160,17 @@ def publish(
         if not any((root / path).parent.iterdir()):
             (root / path).parent.rmdir()
     return Published(generation, tuple(fresh), len(expired), time.monotonic() - began)
+
+
+def publish_news(con, root: Path) -> Published | None:
+    """Publish how the last run went: it is known only after the books of that run are out, or
+    were refused. None where there are no books, or none of these tables and models."""
+    before = read(Path(root).resolve())
+    shapes, there = _shapes(con), {f.table_name for f in before.files}
+    if not there >= {t.name for t in TABLES if not t.time} or not there <= shapes.keys() or not all(
+            f.made_from.startswith(shapes[f.table_name].digest) for f in before.files):
+        return None
+    return publish(con, root, {}, only=NEWS)
 
 
 def _on_disk(root: Path) -> dict[str, int]:

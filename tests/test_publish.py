@@ -18,7 +18,7 @@ from extract import publish as publishing
 from extract.books import BOOKS, open_books
 from extract.checkpoints import CheckResult, record
 from extract.checks import NotChecked, Overtaken, publish_checked
-from extract.publish import GRACE, TABLES, publish
+from extract.publish import GRACE, NEWS, TABLES, publish, publish_news
 from extract.schema import create_all
 from extract.source import Interval
 from extract.transform import FILE, touched, transform
@@ -258,6 +258,29 @@ def test_a_warehouse_without_its_models_is_told_apart(tmp_path):
 
 
 # ---- which files change
+
+
+def test_how_a_run_went_is_published_after_it_and_nothing_else(con, tmp_path):
+    """Also of a run whose days were refused: those are not in the books."""
+    assert publish_news(con, tmp_path) is None, "there are no books to add it to"
+    publish(con, tmp_path, [], run_id="first", now=NOW)
+    before, files = published(tmp_path), stamps(tmp_path)
+    sync(con, 1, {date(2031, 4, 28): 5, date(2031, 1, 1): 1}, date(2031, 4, 30))
+    put(con, "ops.incidents", incident_id="i1")
+    put(con, "ops.sync_runs", run_id="refused", source="kraken", task_id="fetch_kraken")
+    done = publish_news(con, tmp_path)
+    now = contents(con)
+    assert done.tables == tuple(sorted(NEWS))
+    assert published(tmp_path) == before | {name: now[name] for name in NEWS}
+    assert [before[name] == now[name] for name in NEWS] == [False] * len(NEWS)
+    assert files.items() <= stamps(tmp_path).items()
+    with open_books(tmp_path) as books:
+        assert books.execute("SELECT published_at, through, run_id FROM published").fetchall() == [
+            (NOW, datetime(2031, 4, 28), "first")]
+    publish(con, tmp_path, {date(2031, 4, 28), date(2031, 1, 1)}, now=NOW)
+    assert published(tmp_path) == contents(con), "the next publish finds what it left"
+    con.execute("COMMENT ON TABLE curated.assets IS 'x'; ALTER TABLE curated.assets ADD COLUMN n INT")
+    assert publish_news(con, tmp_path) is None, "the books are of another model"
 
 
 def test_a_late_day_rewrites_its_months_and_the_balances_from_there_on(con, tmp_path):

@@ -74,8 +74,9 @@ def add_columns(con, wanted: Iterable[str]) -> tuple[str, ...]:
                   "it" for name in new.keys() - old.keys()
                   if new[name].required or name in FILLED]
         if keys_there.get(table) != keys_here.get(table) and table in keys_there:
-            wrong.append(f"the key of {table} is ({', '.join(keys_there[table])}) in the warehouse, "
-                         f"({', '.join(keys_here.get(table, ()))}) in this version")
+            old_key, new_key = (", ".join(k.get(table, ())) for k in (keys_there, keys_here))
+            wrong.append(f"the key of {table} is ({old_key}) in the warehouse, ({new_key}) in "
+                         "this version")
         missing += [(table, name, new[name]) for name in new if name not in old]
     if wrong:
         raise SchemaChanged(

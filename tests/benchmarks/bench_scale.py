@@ -176,5 +176,5 @@ def late_row(times, large: int) -> dict:
         f"**{median(total):.2f} s** ({min(total):.2f}–{max(total):.2f}): {_told(times)}",
         "≤ 10 s", "≤ 3 s", median(total) <= 10,
         f"One entry on each of {LATE_DAYS} days spread over the whole history, each a fetch of "
-        f"its own; the whole cycle, checks over the span from the first to the last of them; "
+        f"its own; the whole cycle, checks of those days only; "
         f"{len(times)} cycles")

@@ -4,13 +4,12 @@ Give `interval_start` and `interval_end`: the range is cut into months where the
 time, and every month is one mapped task. What is covered already costs no call.
 """
 
-import os
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 import jinja2
 from airflow.sdk import DAG
 
-from extract.operators import PARAMS, pipeline
+from extract.operators import DEFAULT_ARGS, PARAMS, pipeline
 
 with DAG(
     "history",
@@ -21,10 +20,7 @@ with DAG(
     max_active_runs=1,
     params=PARAMS,
     template_undefined=jinja2.Undefined,
-    default_args={
-        "retries": 2, "retry_exponential_backoff": True,
-        "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
-    },
+    default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):
     pipeline(whole=False)

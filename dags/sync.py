@@ -7,28 +7,21 @@ touched, **check**. A failed source does not keep the others from arriving, but 
 Trigger by hand with `interval_start` and `interval_end` to fetch a span of your own.
 """
 
-import os
-from datetime import datetime, timedelta, timezone
-
 import jinja2
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
-from extract.operators import PARAMS, pipeline
+from extract.operators import DEFAULT_ARGS, PARAMS, SINCE, pipeline
 
 with DAG(
     "sync",
     doc_md=__doc__,
     schedule=CronDataIntervalTimetable("0 */6 * * *", timezone="UTC"),
-    start_date=datetime.fromisoformat(
-        os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(tzinfo=timezone.utc),
+    start_date=SINCE,
     catchup=False,           # one run closes the whole hole after downtime
     max_active_runs=1,
     params=PARAMS,
     template_undefined=jinja2.Undefined,   # a missing interval gets our message, not jinja's
-    default_args={
-        "retries": 2, "retry_exponential_backoff": True,
-        "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
-    },
+    default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):
     pipeline(whole=True)

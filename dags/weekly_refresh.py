@@ -17,28 +17,22 @@ refresh a day, reading everything once a week caps the savings at 1 - 1/7 = 86 %
 at 1 - 1/28 = 96 %.
 """
 
-import os
-from datetime import datetime, timedelta, timezone
-
 import jinja2
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
+from extract.operators import DEFAULT_ARGS, SINCE
 from extract.refresh_operators import PARAMS, refresh_pipeline
 
 with DAG(
     "weekly_refresh",
     doc_md=__doc__,
     schedule=CronDataIntervalTimetable("0 2 * * 0", timezone="UTC"),
-    start_date=datetime.fromisoformat(
-        os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(tzinfo=timezone.utc),
+    start_date=SINCE,
     catchup=False,
     max_active_runs=1,
     params=PARAMS,
     template_undefined=jinja2.Undefined,
-    default_args={
-        "retries": 2, "retry_exponential_backoff": True,
-        "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
-    },
+    default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):
     refresh_pipeline()

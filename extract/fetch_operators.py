@@ -6,6 +6,7 @@ Fetch runs in parallel and never opens the warehouse. Heavy imports happen insid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -82,50 +83,64 @@ class PlanOperator(BaseOperator):
         self.history_start = history_start
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
-        from extract import coverage
+        asked = self.asked(context)
+        listed, _ = read_accounts(accounts_file())
+        mine, sources = [a for a in listed if a.connection == self.connection], all_sources()
+        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+            with open_warehouse(who=who(context)) as con:
+                jobs, now = self.jobs(con, sources, mine, asked)
+                costs = self._budget(con, sources, mine, jobs, now)
+            outcome["rows"] = len(jobs)
+            for source in {job.source for job in jobs if sources[job.source].left}:
+                planned = [job.account for job in jobs if job.source == source]
+                others = [a.account for a in mine if a.source == source]
+                outcome |= read_units(self.log, facts_of(context), self.connection,
+                                      sources[source], [planned[0], *others], "before")
+        for job in jobs:
+            self.log.info("%s %s: %s, read from %s", job.source, job.account, job.interval,
+                          job.tail)
+        if not jobs:
+            self.log.info("nothing to fetch by connection %s: %s", self.connection, self.at_rest)
+        elif mine:
+            self._ensure_pool(mine[0].pool)
+        context["ti"].xcom_push(key="estimate", value=[
+            [*account, cost.calls, cost.units] for account, cost in sorted(costs.items())])
+        return [job.as_dict() for job in jobs]
 
+    at_rest = "all of the interval is covered"
+
+    def asked(self, context: Any) -> Any:
+        """What the run is asked for: (interval, holes before it closed and balances too, refetch).
+
+        Raises AirflowFailException before anything is opened.
+        """
         params = context["params"]
         try:
             interval = resolve_interval(params, self.interval_start, self.interval_end)
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
         run_type = str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type))
-        asked = bool(params.get("interval_start")) or run_type == "backfill"
-        requested = interval
-        if self.whole and not asked:
-            # Holes that failed runs or downtime left are closed by this run.
+        whole = self.whole and not params.get("interval_start") and run_type != "backfill"
+        if whole:  # holes that failed runs or downtime left are closed by this run
             start = Interval(self.history_start, interval.end).start
-            requested = Interval(min(start, interval.start), interval.end)
-        listed, _ = read_accounts(accounts_file())
-        mine, sources = [a for a in listed if a.connection == self.connection], all_sources()
-        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-            with open_warehouse(who=who(context)) as con:
-                jobs = coverage.jobs(
-                    con, sources, mine, requested, snapshot=self.whole and not asked,
-                    refetch=bool(params.get("refetch")))
-                self._budget(con, sources, mine, jobs, requested)
-            outcome["rows"] = len(jobs)
-            for source in {job.source for job in jobs if sources[job.source].left}:
-                planned = [job.account for job in jobs if job.source == source]
-                others = [a.account for a in mine if a.source == source]
-                outcome |= read_units(self.log, facts_of(context), self.connection,
-                                       sources[source], [planned[0], *others], "before")
-        for job in jobs:
-            self.log.info("%s %s: %s, read from %s", job.source, job.account, job.interval,
-                          job.tail)
-        if not jobs:
-            self.log.info("%s is covered: nothing to fetch", requested)
-        elif mine:
-            self._ensure_pool(mine[0].pool)
-        return [job.as_dict() for job in jobs]
+            interval = Interval(min(start, interval.start), interval.end)
+        return interval, whole, bool(params.get("refetch"))
 
-    def _budget(self, con: Any, sources: Any, mine: list, jobs: list[Job],
-                requested: Interval) -> None:
-        """Count the ledger anew, note what is allowed, and say what the jobs will cost."""
+    def jobs(self, con: Any, sources: Any, mine: list, asked: Any) -> tuple[list[Job], datetime]:
+        """The fetches, and up to when there are rows."""
+        from extract import coverage
+
+        interval, whole, refetch = asked
+        return coverage.jobs(con, sources, mine, interval, snapshot=whole,
+                             refetch=refetch), interval.end
+
+    def _budget(self, con: Any, sources: Any, mine: list, jobs: list[Job], now: datetime) -> dict:
+        """Count the ledger anew, note what is allowed, and say what the jobs will cost: that, by
+        source and account."""
         from extract import spending
         from extract.budget import from_warehouse, limits, open_ledgers
         from extract.calls import logged
-        from extract.commands.estimate import Known, priced
+        from extract.commands.estimate import Cost, Known, priced
 
         try:
             allowed = limits(accounts_file())
@@ -137,9 +152,11 @@ class PlanOperator(BaseOperator):
         for ledger in ledgers.values():
             ledger.recount(from_warehouse(con, lambda: logged(var_dir() / "calls")))
         if not jobs:
-            return
-        known = Known.read(con, sources, mine, requested.end)
-        for source, cost in priced(known, sources, jobs, requested.end).items():
+            return {}
+        costs = priced(Known.read(con, sources, mine, now), sources, jobs, now,
+                       prices=self._prices(sources, {job.source for job in jobs}))
+        for source in sorted({source for source, _ in costs}):
+            cost = sum((one for (name, _), one in costs.items() if name == source), Cost())
             self.log.info("%s: %d fetches, about %s calls and %s units", source, len(
                 [job for job in jobs if job.source == source]), f"{cost.calls:,}",
                 f"{cost.units:,}")
@@ -150,6 +167,20 @@ class PlanOperator(BaseOperator):
                         "%s: about %s %s are needed, and the budget has %s left of this %s: the "
                         "run will stop there, keep what it has, and fail; the next goes on",
                         source, f"{getattr(cost, measure):,}", measure, f"{max(rest, 0):,}", period)
+        return costs
+
+    def _prices(self, sources: Any, wanted: set[str]) -> dict[str, dict[str, int]]:
+        """Units by source and endpoint, as the Connection has them; where it cannot be opened, as
+        assumed: the fetch will say why."""
+        from extract.hooks import SourceHook
+
+        found = {}
+        for name in wanted:
+            try:
+                found[name] = SourceHook(self.connection).open(sources[name])[1]
+            except Fatal:
+                continue
+        return found
 
     def _ensure_pool(self, pool: str) -> None:
         """A connection added to accounts.toml since the start has no pool yet, and a task whose

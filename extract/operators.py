@@ -6,8 +6,7 @@ pool `warehouse`, which has one slot.
 
 from __future__ import annotations
 
-from typing import Any
-
+from collections.abc import Callable, Mapping
 from airflow.sdk import BaseOperator
 
 from extract.fetch_operators import FetchOperator, PlanOperator, RefuseOperator
@@ -15,49 +14,62 @@ from extract.load_operators import (
     CheckOperator, LoadOperator, MirrorOperator, PublishOperator, ReplayOperator, TransformOperator,
 )
 from extract.sources import read_accounts
-from extract.task import PARAMS, WAREHOUSE_POOL, accounts_file
+from extract.task import DEFAULT_ARGS, INTERVAL, PARAMS, SINCE, WAREHOUSE_POOL, accounts_file
 
 
 def pipeline(*, whole: bool) -> None:
-    """The tasks of one run, inside a DAG: plan → fetch (per account) → load … mirror.
+    """The tasks of one run, inside a DAG: plan → fetch (per account) → load … mirror."""
+    load, complete, _ = fetched(lambda **task: PlanOperator(
+        history_start="{{ var.value.start_ts }}", whole=whole, **INTERVAL, **task))
+    load >> complete
+    believe(load, complete)
+
+
+def fetched(plan: Callable[..., PlanOperator]
+            ) -> tuple[BaseOperator, BaseOperator, list[PlanOperator]]:
+    """A `plan(task_id=, pool=, connection=)` and its fetches for every connection: the load that
+    follows all of them, `complete`, and the plans.
 
     A failed fetch does not keep the others from being loaded, and fails the run: `complete`
-    is a leaf that succeeds only when every fetch and the check did.
+    is a leaf that succeeds only when every fetch and the check did. A wrong entry of accounts.toml
+    is a task that says so, and keeps no other account from being fetched.
     """
     from airflow.providers.standard.operators.empty import EmptyOperator
 
-    interval = {"interval_start": "{{ data_interval_start }}",
-                "interval_end": "{{ data_interval_end }}"}
     load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
     complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
     listed, wrong = read_accounts(accounts_file())
     for number, why in wrong.items():
         RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0) >> complete
+    plans = []
     for connection, pool in {a.connection: a.pool for a in listed}.items():
-        plan = PlanOperator(
-            task_id=f"plan_{connection}", pool=WAREHOUSE_POOL, connection=connection,
-            history_start="{{ var.value.start_ts }}", whole=whole, **interval)
+        plans.append(plan(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL,
+                          connection=connection))
         fetch = FetchOperator.partial(task_id=f"fetch_{connection}", pool=pool).expand_kwargs(
-            plan.output)
+            plans[-1].output)
         fetch >> [load, complete]
-    believe(load, complete)
+    return load, complete, plans
 
 
 def replay_pipeline() -> None:
     """The tasks of a replay: replay → transform → check → publish … mirror."""
     from airflow.providers.standard.operators.empty import EmptyOperator
 
+    replay = ReplayOperator(task_id="replay", pool=WAREHOUSE_POOL)
     complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
-    believe(ReplayOperator(task_id="replay", pool=WAREHOUSE_POOL), complete)
+    replay >> complete
+    believe(replay, complete)
 
 
-def believe(load: BaseOperator, complete: BaseOperator) -> None:
+def believe(rows: BaseOperator, complete: BaseOperator, *, interval: Mapping[str, str] = INTERVAL,
+            doubt: BaseOperator | None = None) -> MirrorOperator:
     """What follows new raw rows, however they came: transform → check → publish, the mirror, and
-    the alerts, which want to know how the run went."""
+    the alerts, which want to know how the run went. The mirror.
+
+    Where no day was touched, `interval` is checked; `doubt` comes between check and publish.
+    """
     from extract.alert_operators import AlertOperator
 
-    interval = {"interval_start": "{{ data_interval_start }}",
-                "interval_end": "{{ data_interval_end }}"}
     # A file that could not be loaded keeps the others' days from nobody.
     transform = TransformOperator(task_id="transform", pool=WAREHOUSE_POOL,
                                   trigger_rule="all_done")
@@ -65,12 +77,14 @@ def believe(load: BaseOperator, complete: BaseOperator) -> None:
     mirror = MirrorOperator(task_id="mirror", pool=WAREHOUSE_POOL).as_teardown(
         on_failure_fail_dagrun=False)
     publish = PublishOperator(task_id="publish", pool=WAREHOUSE_POOL, transform="transform")
-    load >> transform >> check >> publish >> complete
-    load >> complete
+    rows >> transform >> check >> publish >> complete
+    if doubt:
+        check >> doubt >> [publish, mirror]
     # `complete` is done with the first fetch that fails, while the others still run.
-    [load, transform, check, publish, complete] >> mirror
+    [rows, transform, check, publish, complete] >> mirror
     # No slot of the pool: it takes its turn at the warehouse's lock, and sends without it.
     mirror >> AlertOperator(task_id="alert").as_teardown(on_failure_fail_dagrun=False)
+    return mirror
 
 
-__all__ = ["PARAMS", "believe", "pipeline", "replay_pipeline"]
+__all__ = ["DEFAULT_ARGS", "PARAMS", "SINCE", "believe", "fetched", "pipeline", "replay_pipeline"]

@@ -26,7 +26,7 @@ from typing import Any
 from extract.coverage import LONGEST_TAIL, covered, events
 from extract.datasets import DATASETS
 from extract.history import row_key
-from extract.source import Dataset, Interval, Job, Source, union, utc
+from extract.source import UTC, Dataset, Interval, Job, Source, union, utc
 from extract.sources import Account
 
 QUARTER, FULL = "quarter", "full"
@@ -72,6 +72,14 @@ def jobs(
         for span in _fetches(source, parts):
             found.append(Job(source.name, account.account, account.connection, span, span.start))
     return found
+
+
+def newest(con, accounts: Iterable[Account]) -> datetime:
+    """When the accounts were last read; an API that cannot seek is paged from there."""
+    at = [at for account in accounts for (at,) in con.execute(
+        "SELECT max(read_at) FROM ops.coverage WHERE source = ? AND account = ?",
+        [account.source, account.account]).fetchall() if at]
+    return utc(max(at)) if at else datetime.now(UTC)
 
 
 def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
@@ -136,33 +144,6 @@ def _rows_a_month(con, source: Source, account: str) -> dict[datetime, int]:
 
 def _first_of_month(moment: datetime) -> datetime:
     return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-
-
-def expected(
-    con, source: Source, fetches: Iterable[Job], units: Mapping[str, int]
-) -> dict[tuple[str, str], tuple[int, int]]:
-    """(source, account) → calls and units that these fetches of a source will take, at `units` by
-    endpoint: what they read is covered, so its rows can be counted.
-    """
-    found: dict[tuple[str, str], tuple[int, int]] = {}
-    for job in fetches:
-        key = (job.source, job.account)
-        (now,) = con.execute("SELECT max(read_at) FROM ops.coverage WHERE source = ? AND "
-                             "account = ?", key).fetchone()
-
-        def rows(dataset: str, interval: Interval, column: str | None = None):
-            counts = [count for (count,) in con.execute(
-                f"SELECT count(*) FROM raw.{dataset} WHERE source = ? AND account = ? AND "
-                f"ts >= '{interval.start}'::TIMESTAMPTZ::TIMESTAMP AND "
-                f"ts < '{interval.end}'::TIMESTAMPTZ::TIMESTAMP "
-                + (f"GROUP BY {column}" if column else ""), key).fetchall()]
-            return counts if column else counts[0]
-
-        calls = source.expected(job, rows, utc(now)) if source.expected else {"": 1}
-        before = found.get(key, (0, 0))
-        found[key] = (before[0] + sum(calls.values()),
-                      before[1] + sum(units.get(e, 0) * n for e, n in calls.items()))
-    return found
 
 
 def _fetches(source: Source, parts: list[Part]) -> list[Interval]:

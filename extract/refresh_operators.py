@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException
 
 from extract.attempts import attempt
-from extract.fetch_operators import FetchOperator, PlanOperator, RefuseOperator, read_units
-from extract.load_operators import LoadOperator
-from extract.operators import believe
-from extract.source import Interval, iso
-from extract.sources import all_sources, read_accounts
-from extract.task import WAREHOUSE_POOL, accounts_file, facts_of, resolve_interval, who
+from extract.fetch_operators import PlanOperator
+from extract.operators import believe, fetched
+from extract.source import Interval, Job, iso
+from extract.task import INTERVAL, WAREHOUSE_POOL, facts_of, resolve_interval, who
 from extract.warehouse import open_warehouse, var_dir
 
 PARAMS = {
@@ -39,60 +38,24 @@ def scope_of(params: dict[str, Any]) -> str | Interval:
 class RefreshPlanOperator(PlanOperator):
     """What of one connection's accounts is read again, and what that will cost; see refresh.
 
-    Returns a list of kwargs for FetchOperator; pushes the estimate as the XCom `estimate`, a list
-    of [source, account, calls, units]. The budget is asked and the units left are read as a
-    sync's plan does.
+    All but the choice is as a sync's plan does it.
     """
 
     template_fields: Sequence[str] = ()
+    at_rest = "nothing is due; the DAG's page says when it is"
 
     def __init__(self, *, connection: str, **kwargs: Any):
         super().__init__(connection=connection, interval_start="", interval_end="",
                          history_start="", whole=False, **kwargs)
 
-    def execute(self, context: Any) -> list[dict[str, Any]]:
+    def asked(self, context: Any) -> str | Interval:
+        return scope_of(context["params"])
+
+    def jobs(self, con: Any, sources: Any, mine: list, asked: str | Interval
+             ) -> tuple[list[Job], datetime]:
         from extract import refresh
 
-        scope, sources = scope_of(context["params"]), all_sources()
-        listed, _ = read_accounts(accounts_file())
-        mine = [a for a in listed if a.connection == self.connection]
-        estimate: dict[tuple[str, str], tuple[int, int]] = {}
-        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-            with open_warehouse(who=who(context)) as con:
-                jobs = refresh.jobs(con, sources, mine, scope)
-                for name in {job.source for job in jobs}:
-                    estimate |= refresh.expected(con, sources[name],
-                                                 [job for job in jobs if job.source == name],
-                                                 self._prices(sources[name]))
-                if jobs:
-                    self._budget(con, sources, mine, jobs, Interval(
-                        min(job.tail for job in jobs), max(job.interval.end for job in jobs)))
-            outcome["rows"] = len(jobs)
-            for name in {job.source for job in jobs if sources[job.source].left}:
-                planned = [job.account for job in jobs if job.source == name]
-                outcome |= read_units(
-                    self.log, facts_of(context), self.connection, sources[name],
-                    [planned[0], *(a.account for a in mine if a.source == name)], "before")
-        for job in jobs:
-            self.log.info("%s %s: %s", job.source, job.account, job.interval)
-        for (source, account), (calls, units) in sorted(estimate.items()):
-            self.log.info("%s %s: about %d calls, %d units", source, account, calls, units)
-        if not jobs:
-            self.log.info("nothing of connection %s is due; the DAG's page says when it is",
-                          self.connection)
-        context["ti"].xcom_push(key="estimate", value=[
-            [*account, *cost] for account, cost in sorted(estimate.items())])
-        return [job.as_dict() for job in jobs]
-
-    def _prices(self, source: Any) -> dict[str, int]:
-        """Units by endpoint, as the Connection has them; where it cannot be opened, as assumed."""
-        from extract.client import Fatal
-        from extract.hooks import SourceHook
-
-        try:
-            return SourceHook(self.connection).open(source)[1]
-        except Fatal:
-            return dict(source.units)  # the fetch will say why
+        return refresh.jobs(con, sources, mine, asked), refresh.newest(con, mine)
 
 
 class RefreshReportOperator(BaseOperator):
@@ -217,34 +180,16 @@ def _text(heads: Sequence[str], lines: Sequence[Sequence[str]], right: set[int] 
 def refresh_pipeline() -> None:
     """The tasks of a refresh, inside a DAG: as a sync's, with the report before the models and the
     rebuild before publishing."""
-    from airflow.providers.standard.operators.empty import EmptyOperator
-
-    load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
-    complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
-    plans = []
-    listed, wrong = read_accounts(accounts_file())
-    for number, why in wrong.items():
-        RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0) >> complete
-    for connection, pool in {a.connection: a.pool for a in listed}.items():
-        plan = RefreshPlanOperator(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL,
-                                   connection=connection)
-        fetch = FetchOperator.partial(task_id=f"fetch_{connection}", pool=pool).expand_kwargs(
-            plan.output)
-        fetch >> [load, complete]
-        plans.append(plan.task_id)
+    load, complete, plans = fetched(RefreshPlanOperator)
     report = RefreshReportOperator(
-        task_id="report", pool=WAREHOUSE_POOL, trigger_rule="all_done", plans=plans,
-        interval_start="{{ data_interval_start }}", interval_end="{{ data_interval_end }}")
+        task_id="report", pool=WAREHOUSE_POOL, trigger_rule="all_done",
+        plans=[plan.task_id for plan in plans], **INTERVAL)
     load >> [report, complete]
-    believe(report, complete)
-    check, publish, mirror = (complete.dag.get_task(name)
-                              for name in ("check", "publish", "mirror"))
-    # Where no day was touched: what was read, not the week that has passed.
-    for name in ("interval_start", "interval_end"):
-        setattr(check, name, f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}")
-    rebuild = RebuildOperator(task_id="rebuild", transform="transform")
-    check >> rebuild >> publish
-    [load, rebuild] >> mirror
+    # Where no day was touched the checks look at what was read, not at the week that has passed.
+    read = {name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
+    mirror = believe(report, complete, interval=read,
+                     doubt=RebuildOperator(task_id="rebuild", transform="transform"))
+    load >> mirror
 
 
 __all__ = ["PARAMS", "RebuildOperator", "RefreshPlanOperator", "RefreshReportOperator",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,15 @@ from airflow.sdk import Param
 from extract.source import Interval
 
 WAREHOUSE_POOL = "warehouse"
+INTERVAL = {"interval_start": "{{ data_interval_start }}",
+            "interval_end": "{{ data_interval_end }}"}
+# What the DAGs have in common; the environment is that of .env.
+SINCE = datetime.fromisoformat(
+    os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(tzinfo=timezone.utc)
+DEFAULT_ARGS = {
+    "retries": 2, "retry_exponential_backoff": True,
+    "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
+}
 DAG_IDS = ("sync", "history", "replay", "weekly_refresh")
 
 # Params of every DAG that fetches; empty means: the run's own data interval.

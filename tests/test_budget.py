@@ -458,6 +458,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
         def context(task):
             return {"params": {}, "dag_run": SimpleNamespace(run_type="scheduled"),
                     "ti": SimpleNamespace(dag_id="sync", run_id=name, task_id=task, map_index=-1,
+                                          xcom_push=lambda **_: None,
                                           try_number=1)}
 
         file.write_text(listed + budget)

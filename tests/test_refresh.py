@@ -14,6 +14,7 @@ import requests
 from books import ACCOUNTS, Books, Hurried
 from extract import coverage, refresh
 from extract.calls import call_log, load_calls
+from extract.commands.estimate import Known, priced
 from extract.loader import load
 from extract.source import Interval, iso, union, utc
 from extract.sources import Account, all_sources
@@ -205,10 +206,10 @@ def refreshed(tmp_path_factory):
 def again(books: Books, scope, run_id: str, root: Path) -> refresh.Found:
     """One refresh as the DAG does it: plan with its estimate, fetch, load, report."""
     jobs = refresh.jobs(books.con, SOURCES, ACCOUNTS, scope)
-    estimate = {}
-    for name, source in SOURCES.items():
-        mine = [job for job in jobs if job.source == name]
-        estimate |= refresh.expected(books.con, source, mine, source.units)
+    now = refresh.newest(books.con, ACCOUNTS)
+    known = Known.read(books.con, SOURCES, ACCOUNTS, now)
+    estimate = {account: (cost.calls, cost.units)
+                for account, cost in priced(known, SOURCES, jobs, now).items()}
     books.run_id, books.calls[:] = run_id, []
     for job in jobs:
         books.fetch(job)

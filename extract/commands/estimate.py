@@ -32,7 +32,7 @@ class Cost:
     calls: int = 0
     units: int = 0
 
-    def plus(self, other: Cost) -> Cost:
+    def __add__(self, other: Cost) -> Cost:
         return Cost(self.calls + other.calls, self.units + other.units)
 
 
@@ -161,8 +161,8 @@ def simulate(
     """
     found: list[dict[str, Cost]] = [{} for _ in intervals]
     for number, job in planned(known, sources, accounts, intervals, now, refetch=refetch):
-        run, cost = found[number], priced(known, sources, [job], now, prices=prices)[job.source]
-        run[job.source] = run.get(job.source, Cost()).plus(cost)
+        run, (cost,) = found[number], priced(known, sources, [job], now, prices=prices).values()
+        run[job.source] = run.get(job.source, Cost()) + cost
     return found
 
 
@@ -190,9 +190,10 @@ def planned(
 
 
 def priced(known: Known, sources: Mapping[str, Source], jobs: Iterable[Job], now: datetime, *,
-           prices: Mapping[str, Mapping[str, int]] | None = None) -> dict[str, Cost]:
-    """What planned jobs will cost, snapshots too, by source."""
-    found: dict[str, Cost] = {}
+           prices: Mapping[str, Mapping[str, int]] | None = None
+           ) -> dict[tuple[str, str], Cost]:
+    """What planned jobs will cost, snapshots too, by source and account."""
+    found: dict[tuple[str, str], Cost] = {}
     for job in jobs:
         source = sources[job.source]
         units = (prices or {}).get(source.name, source.units)
@@ -200,8 +201,9 @@ def priced(known: Known, sources: Mapping[str, Source], jobs: Iterable[Job], now
         calls = dict(source.expected(job, rows, now)) if source.expected else {"": 1}
         if job.snapshot:
             calls |= {one.endpoint: 1 for one in source.whole if not one.dataset}
-        found[job.source] = found.get(job.source, Cost()).plus(Cost(
-            sum(calls.values()), sum(units.get(e, 0) * count for e, count in calls.items())))
+        key = (job.source, job.account)
+        found[key] = found.get(key, Cost()) + Cost(
+            sum(calls.values()), sum(units.get(e, 0) * count for e, count in calls.items()))
     return found
 
 
@@ -210,5 +212,5 @@ def total(runs: Iterable[Mapping[str, Cost]]) -> dict[str, Cost]:
     found: dict[str, Cost] = {}
     for run in runs:
         for source, cost in run.items():
-            found[source] = found.get(source, Cost()).plus(cost)
+            found[source] = found.get(source, Cost()) + cost
     return found

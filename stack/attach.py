@@ -17,9 +17,7 @@ import psutil
 from stack import postgres
 from stack.airflow import environment
 from stack.leftovers import Record
-from stack.settings import Settings, read_env, var_dir
-
-API_PORT = 8080
+from stack.settings import API_PORT, Settings, read_env, var_dir
 
 
 def attached(environ: Mapping[str, str]) -> tuple[dict[str, str], bool]:

@@ -22,12 +22,13 @@ from stack.airflow import environment, write_airflow_files
 from stack.leftovers import lock
 from stack.processes import Processes, Service, StackFailed, tail
 from stack.rest import Rest
-from stack.settings import HOST, PROJECT, Settings, free_port, iso, read_env
+from stack.settings import HOST, PROJECT, USER, Settings, free_port, iso, read_env
 from stack.signals import OneStop
 
 SANDBOX = (sys.executable, "-m", "sandbox")
 AIRFLOW = ("scheduler", "dag-processor", "api-server")
 START_LIMIT_S = 120.0
+CHECK_S = 1.0
 LOCK_WAIT_S = 15.0  # a keeper may still be ending the stack that was killed here before
 
 Tell = Callable[[str], None]
@@ -44,6 +45,18 @@ class Stack:
     sandbox_url: str | None
     ui: str
     timings: dict[str, float]
+
+    def login(self, in_full: bool) -> str:
+        """Who may enter; the password itself only `in_full`, where nothing keeps the line."""
+        secret = (f"password {self.settings.password}" if in_full else
+                  f"password in {self.settings.airflow_home / 'passwords.json'}")
+        return f"user {USER}, {secret}"
+
+    def keep(self) -> None:
+        """Until somebody stops it (Stopped), or a process ends by itself (StackFailed)."""
+        while True:
+            self.processes.check()
+            time.sleep(CHECK_S)
 
     def stop_airflow(self) -> None:
         """End Airflow (running tasks may finish first), so that the warehouse is free."""

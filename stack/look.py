@@ -6,16 +6,12 @@ Only PostgreSQL and the API server run: no scheduler, no sandbox.
 from __future__ import annotations
 
 import os
-import time
 from contextlib import ExitStack
 
 from stack.live import launch, make_metadata, serve_api
 from stack.screen import Screen
-from stack.settings import USER, Settings, SettingsError, read_env, var_dir
+from stack.settings import API_PORT, Settings, SettingsError, read_env, var_dir
 from stack.signals import Stopped
-
-API_PORT = 8080
-CHECK_S = 1.0
 
 
 def look() -> int:
@@ -32,13 +28,9 @@ def look() -> int:
                     tell=step.note))
                 make_metadata(stack)
                 serve_api(stack)
-            secret = settings.airflow_home / "passwords.json"
-            login = f"password {settings.password}" if screen.live else f"password in {secret}"
-            screen.line(f"The books: {stack.ui}/plugin/ledgerhouse  user {USER}, {login}")
+            screen.line(f"The books: {stack.ui}/plugin/ledgerhouse  {stack.login(screen.live)}")
             screen.line("Ctrl-C stops it.")
-            while True:
-                stack.processes.check()
-                time.sleep(CHECK_S)
+            stack.keep()
     except Stopped:
         screen.line("Stopped; nothing is left running.")
         return 0

@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
+API_PORT = 8080  # of a stack that stays; another one where it is busy
 HOST = "127.0.0.1"
 USER = "admin"
 

@@ -19,12 +19,10 @@ from stack.leftovers import Record, StackBusy, lock, sweep
 from stack.live import launch, make_metadata
 from stack.screen import Screen
 from stack.settings import (
-    PROJECT, USER, Settings, SettingsError, free_port, iso, read_env, sandbox_port, var_dir,
+    API_PORT, PROJECT, Settings, SettingsError, free_port, iso, read_env, sandbox_port, var_dir,
 )
 from stack.signals import Stopped
 
-API_PORT = 8080
-CHECK_S = 1.0
 DAGS_S = 3.0  # DAG files are parsed within a second of each other
 
 
@@ -63,16 +61,12 @@ def up() -> int:
                 time.sleep(DAGS_S)
                 for dag in stack.rest.dags():
                     stack.rest.unpause(dag)
-            secret = settings.airflow_home / "passwords.json"
-            login = f"password {settings.password}" if screen.live else f"password in {secret}"
-            screen.line(f"Airflow: {stack.ui}  user {USER}, {login}")
+            screen.line(f"Airflow: {stack.ui}  {stack.login(screen.live)}")
             screen.line(f"The books: {stack.ui}/plugin/ledgerhouse")
             screen.line(f"Sandbox: {stack.sandbox_url}" if sandbox else
                         "No sandbox: SANDBOX_PORT is not set, real vendors are called")
             screen.line(f"Logs: {settings.logs}. Ctrl-C stops everything.")
-            while True:
-                stack.processes.check()
-                time.sleep(CHECK_S)
+            stack.keep()
     except Stopped:
         screen.line("Stopped; nothing is left running.")
         return 0
@@ -115,45 +109,15 @@ def models(arguments: list[str]) -> int:
 
 def replay() -> int:
     """The warehouse again from its landing, then transform, check and publish; no call is made."""
-    from extract.checkpoints import failed_critical
-    from extract.checks import check, publish_checked
-    from extract.replay import ReplayFailed
-    from extract.replay import replay as rebuild
-    from extract.source import Interval
-    from extract.sources import all_sources
-    from extract.transform import coalesce, transform
-    from extract.warehouse import var_dir as working_dir, warehouse_path
+    from extract.commands import CommandFailed
+    from extract.commands.replaying import anew
 
-    screen, who = Screen(), "stack replay"
-    run_id = f"replay__{iso(datetime.now(timezone.utc))}"
-    with _models_state(who):
+    with _models_state("stack replay"):
         try:
-            with screen.step("replay the landing") as step:
-                done = rebuild(warehouse_path(), working_dir() / "landing", all_sources(), who=who,
-                               tell=step.note)
-        except ReplayFailed as error:
-            screen.line(f"✗ {error}")
+            return anew("table", "stack replay")
+        except CommandFailed as error:
+            Screen().line(f"✗ {error}")
             return 1
-        screen.line(f"  {done.loads} loads, {done.loaded.rows:,} rows; "
-                    + ("row for row as it was" if not done.differences else "not as it was: "
-                       + ", ".join(f"{t} {n:,} rows" for t, n in done.differences.items())))
-        with screen.step("transform every day"):
-            built = transform(who=who)
-        if not built.days:
-            screen.line("✓ the landing holds no rows: nothing to check")
-            return 0
-        with screen.step("check and publish"):
-            spans = [Interval(str(a), str(b)) for a, b in
-                     coalesce((day for _, day, _ in built.marks), limit=64)]
-            results = check(Interval(spans[0].start, spans[-1].end), run_id=run_id, who=who,
-                            spans=spans)
-            critical = failed_critical(results)
-            if not critical:
-                publish_checked(sorted({batch for _, _, batch in built.marks}), run_id=run_id,
-                                who=who)
-        for result in critical:
-            screen.line(f"✗ {result}")
-        return 1 if critical else 0
 
 
 @contextmanager

@@ -685,6 +685,21 @@ def test_a_replay_needs_the_state_of_the_models_where_it_is(airflow, tmp_path, m
     assert not (tmp_path / "replay").exists()
 
 
+def test_a_replay_makes_the_same_warehouse_and_the_same_books(kept, airflow, tmp_path, monkeypatch):
+    for name in ("landing", FILE):
+        (shutil.copytree if name == "landing" else shutil.copy)(kept.var / name, tmp_path / name)
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    monkeypatch.delenv("LEDGERHOUSE_STATE_URI", raising=False)
+    code, out, err = airflow("warehouse", "replay", "--output", "json")
+    told = json.loads(out)
+    assert (code, told["published"], told["critical"], told["differences"]) == (0, True, [], {}), err
+    with open_books(kept.var / "published") as old, open_books(tmp_path / "published") as new:
+        for table in ("curated.daily_balances", "curated.tx_unified", "raw.exchanges_ledger"):
+            query = f"SELECT * EXCLUDE (batch_id) FROM {table} ORDER BY ALL" \
+                if table.startswith("raw") else f"FROM {table} ORDER BY ALL"
+            assert new.execute(query).fetchall() == old.execute(query).fetchall(), table
+
+
 def test_a_command_is_given_the_settings_of_the_running_stack(tmp_path):
     environ = {"LEDGERHOUSE_VAR": str(tmp_path), "PATH": os.environ["PATH"]}
     _, alive = attached(environ)

@@ -16,11 +16,18 @@ from extract.commands.progress import Steps
 from extract.commands.tables import Answer
 from extract.source import Interval, iso
 
-WHO = "airflow warehouse replay"
-
 
 def replay(args: Any) -> int:
-    """0 when the books are published again; 1 when the landing or the checks forbid it."""
+    state_in_reach()
+    return anew(args.output, "airflow warehouse replay")
+
+
+def anew(output: str, who: str) -> int:
+    """0 when the books are published again; 1 when the landing or the checks forbid it.
+
+    `who` waits for the warehouse, and has it. Raises CommandFailed where there is no landing to
+    be replayed.
+    """
     from extract.checkpoints import failed_critical
     from extract.checks import check, publish_checked
     from extract.replay import ReplayFailed
@@ -29,34 +36,33 @@ def replay(args: Any) -> int:
     from extract.transform import coalesce, transform
     from extract.warehouse import var_dir, warehouse_path
 
-    state_in_reach()
     for talkative in ("sqlmesh", "great_expectations", "extract"):  # the steps tell it shorter
         logging.getLogger(talkative).setLevel(logging.WARNING)
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
     try:
         with steps.step("replay the landing") as note:
-            done = rebuild(warehouse_path(), var_dir() / "landing", all_sources(), who=WHO,
+            done = rebuild(warehouse_path(), var_dir() / "landing", all_sources(), who=who,
                            tell=note)
     except ReplayFailed as error:
         raise CommandFailed(str(error)) from None
-    with steps.step("transform every day"):
-        built = transform(who=WHO)
-    answer = Answer(args.output, run_id=run_id, loads=done.loads, rows=done.loaded.rows,
-                    differences=done.differences, days=len({day for _, day, _ in built.marks}),
-                    published=False, critical=[])
+    answer = Answer(output, run_id=run_id, loads=done.loads, rows=done.loaded.rows,
+                    differences=done.differences, published=False, critical=[])
     differing = ", ".join(f"{t} {count:,} rows" for t, count in done.differences.items())
     answer.say(f"{done.loads} loads, {done.loaded.rows:,} rows: "
                + (f"not as it was: {differing}" if differing else "row for row as it was"))
+    with steps.step("transform every day"):
+        built = transform(who=who)
+    answer.document["days"] = len({day for _, day, _ in built.marks})
     critical = []
     if built.marks:
         with steps.step("check and publish"):
             spans = [Interval(str(a), str(b)) for a, b in
                      coalesce((day for _, day, _ in built.marks), limit=64)]
             critical = failed_critical(check(Interval(spans[0].start, spans[-1].end),
-                                             run_id=run_id, who=WHO, spans=spans))
+                                             run_id=run_id, who=who, spans=spans))
             if not critical:
                 publish_checked(sorted({batch for _, _, batch in built.marks}), run_id=run_id,
-                                who=WHO)
+                                who=who)
         answer.document |= {"published": not critical, "critical": list(map(str, critical))}
         for one in critical:
             answer.say(f"✗ {one}", style="bold red")

@@ -139,42 +139,29 @@ class RebuildOperator(BaseOperator):
                 "held_s": round(rebuilt.held_s, 2), "bytes": rebuilt.bytes}
 
 
+HEADS = {"source": "source", "account": "account", "dataset": "dataset", "start": "from",
+         "end": "to", "rows_new": "new", "rows_changed": "changed", "rows_vanished": "vanished",
+         "rows_removed": "removed", "rows_same": "same", "calls": "calls",
+         "estimated_calls": "of about", "units": "units", "estimated_units": "of about"}
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of ops.refreshes as a table of text, with a line of sums."""
-    heads = {"source": "source", "account": "account", "dataset": "dataset", "start_ts": "from",
-             "end_ts": "to", "rows_new": "new", "rows_changed": "changed",
-             "rows_vanished": "vanished", "rows_removed": "removed", "rows_same": "same",
-             "calls": "calls", "estimated_calls": "of about", "units": "units",
-             "estimated_units": "of about"}
-    counts = [name for name in heads if name.startswith(("rows_", "estimated_"))
-              or name in ("calls", "units")]
-    lines = [[f"{row[n]:%Y-%m-%d}" if n.endswith("_ts") and row[n] else
-              f"{row[n]:,}" if n in counts else str(row[n] or "") for n in heads] for row in rows]
-    lines.append([f"{sum(row[n] for row in rows):,}" if n in counts else "" for n in heads])
-    return _text([*heads.values()], lines, right={*range(5, len(heads))})
+    from extract.commands.tables import as_text
+
+    counts = [*HEADS][5:]
+    lines = [{**row, "start": row["start_ts"] and row["start_ts"].date(),
+              "end": row["end_ts"] and row["end_ts"].date()} for row in rows]
+    lines.append({name: sum(row[name] for row in rows) for name in counts})
+    return as_text(lines, HEADS)
 
 
 def _listed(rows: Sequence[tuple], met: str) -> str:
-    return _text(["dataset", "account", "key", "happened", met],
-                 [[str(value) for value in row] for row in rows])
+    from extract.commands.tables import as_text
 
-
-def _text(heads: Sequence[str], lines: Sequence[Sequence[str]], right: set[int] = frozenset()
-          ) -> str:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
-    drawn = Table(box=SIMPLE)
-    for number, head in enumerate(heads):
-        drawn.add_column(head, justify="right" if number in right else "left", overflow="fold",
-                         no_wrap=True)
-    for line in lines:
-        drawn.add_row(*line)
-    screen = Console(width=1000, color_system=None)
-    with screen.capture() as captured:
-        screen.print(drawn)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines() if line.strip())
+    heads = {"dataset": "dataset", "account": "account", "key": "key", "ts": "happened",
+             "met": met}
+    return as_text([dict(zip(heads, row)) for row in rows], heads)
 
 
 def refresh_pipeline() -> None:

@@ -111,25 +111,36 @@ class Answer:
             print(json.dumps(plain(self.document), indent=1))
 
 
+def as_text(found: Sequence[Row], columns: Mapping[str, str]) -> str:
+    """The table for a log: nothing is cut or folded, and no line is empty."""
+    from rich.console import Console
+
+    screen = Console(width=1000, color_system=None)
+    with screen.capture() as captured:
+        screen.print(_table(found, columns, lambda row: False, (), whole=True))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines() if line.strip())
+
+
 def short(text: str, keep: int = 11) -> str:
     """A long name with its middle left out; a table has no room for wallets."""
     return text if len(text) <= keep else f"{text[: keep - 5]}…{text[-4:]}"
 
 
-def _table(found, columns, marked, right):
+def _table(found, columns, marked, right, whole=False):
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for name, heading in columns.items():
-        table.add_column(heading, overflow="fold", no_wrap=name in UNBROKEN,
+        table.add_column(heading, overflow="fold", no_wrap=whole or name in UNBROKEN,
                          justify="right" if name in right or _numbers(found, name) else "left")
     for row in found:
         # As text, not markup: what a token is called was chosen by a stranger.
-        table.add_row(*(Text(short(text) if name == "account" else text) for name in columns
-                        for text in [cell(row.get(name))]),
-                      style="bold red" if marked(row) else None)
+        texts = {name: cell(row.get(name)) for name in columns}
+        if "account" in texts and not whole:
+            texts["account"] = short(texts["account"])
+        table.add_row(*map(Text, texts.values()), style="bold red" if marked(row) else None)
     return table
 
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import ast
 import json
+import random
 import sys
+from datetime import date, timedelta
+from decimal import Decimal, localcontext
 from pathlib import Path
 
 import pytest
@@ -178,6 +181,50 @@ def test_a_filter_on_ts_reaches_every_scan_of_staged_onchain(context, models):
     assert len(big) >= 3
     for scan in big:
         assert "ts>=" in str(scan.get("Filters")), f"{scan['Table']} is read whole"
+
+
+def test_balances_from_any_day_on_are_those_of_the_whole_history(context, models):
+    """To the last digit, whatever is summed: small, huge, cancelling, overflowing, unknown."""
+    import duckdb
+
+    view = models["curated.daily_balances"].render_query().sql("duckdb").replace(
+        '"warehouse".', "")
+    rng, first = random.Random(3), date(2024, 1, 1)
+    flows = []  # day, token, net or None, net_wide, legs that overflow
+    for token in range(12):
+        for day in rng.sample(range(40), rng.randint(1, 25)):
+            wide = Decimal(rng.randint(-10**16, 10**16)) / 10**rng.choice([6, 6, 2])
+            net = rng.choice([wide, Decimal(rng.randint(-10**20, 10**20)) / 10**18,
+                              rng.choice([-1, 1]) * (Decimal(10**20) - Decimal("0.1")), None])
+            flows.append((first + timedelta(days=day), str(token), net, wide, rng.choice([0, 0, 1])))
+    with localcontext(prec=80), duckdb.connect() as con:
+        create_all(con)
+        con.execute("CREATE SCHEMA curated; CREATE TABLE curated.daily_flows (date DATE, domain "
+                    "VARCHAR, source VARCHAR, account VARCHAR, token VARCHAR, net DECIMAL(38,18), "
+                    "net_wide DECIMAL(38,6), legs BIGINT, overflow_legs BIGINT)")
+        for day, token, net, wide, lost in flows:
+            told = "NULL" if net is None else f"{net:f}"
+            con.execute("INSERT INTO curated.daily_flows VALUES "
+                        f"(?, 'd', 's', 'a', ?, {told}, {wide:f}, 1, ?)", [day, token, lost])
+        query = f"SELECT date, token, net, balance, balance_wide, is_exact FROM ({view}) ORDER BY ALL"
+        whole = con.execute(query).fetchall()
+        wanted, last = [], max(day for day, *_ in flows)
+        for token in {token for _, token, *_ in flows}:
+            mine = {day: rest for day, name, *rest in flows if name == token}
+            held, wide, lost, over, day = Decimal(0), Decimal(0), False, False, min(mine)
+            while day <= last:
+                net, more, legs = mine.get(day, (Decimal(0), Decimal(0), 0))
+                held, wide = held + (net or 0), wide + more
+                lost, over = lost or net is None, over or bool(legs)
+                fits = not lost and abs(held) < 10**20
+                wanted.append((day, token, net, held if fits else None, wide, fits and not over))
+                day += timedelta(days=1)
+        assert whole == sorted(wanted, key=lambda row: row[:2])
+        assert {row[3] is None for row in whole} == {row[5] for row in whole} == {True, False}
+        for n in range(-1, 43):
+            since = first + timedelta(days=n)
+            con.execute(f"SET VARIABLE balances_since = DATE '{since}'")
+            assert con.execute(query).fetchall() == [row for row in whole if row[0] >= since], since
 
 
 if __name__ == "__main__":

@@ -61,12 +61,10 @@ def load_calls(con, root: Path) -> int:
         [[str(f) for f in files]])
     names = ", ".join(fields)
     (since,) = con.execute("SELECT min(called_at) FROM calls").fetchone()
-    con.execute("BEGIN")
     (new,) = con.execute(f"""
         INSERT INTO ops.api_calls ({names}) SELECT {names} FROM calls ANTI JOIN (
             SELECT call_id FROM ops.api_calls WHERE called_at >= ?) USING (call_id)""",
         [since or datetime.min]).fetchone()
-    con.execute("COMMIT")
     for file in files:
         folder = Path(root) / datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m")
         folder.mkdir(exist_ok=True)

@@ -18,7 +18,6 @@ and the listener below make it one. Importing it takes seconds, a run less than 
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from extract.source import UTC, Interval
+from extract.transaction import transaction
+from extract.uncollected import uncollected
 
 log = logging.getLogger(__name__)
 
@@ -93,18 +94,6 @@ def run_checkpoints(
     return results
 
 
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Without the garbage collector: Great Expectations copies by the thousand and makes few cycles."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
 def failed_critical(results: Iterable[CheckResult]) -> list[CheckResult]:
     """The results that forbid publishing."""
     return [r for r in results if not r.success and r.severity == "critical"]
@@ -113,8 +102,7 @@ def failed_critical(results: Iterable[CheckResult]) -> list[CheckResult]:
 def record(con, results: Iterable[CheckResult], run_id: str, interval: Interval) -> None:
     """Make `results` the rows of `run_id` in ops.checkpoints (one transaction of its own)."""
     rows = list(results)
-    con.execute("BEGIN")
-    try:
+    with transaction(con):
         con.execute("DELETE FROM ops.checkpoints WHERE run_id = ?", [run_id])
         con.execute(
             "INSERT INTO ops.checkpoints BY NAME SELECT $run AS run_id, "
@@ -132,10 +120,6 @@ def record(con, results: Iterable[CheckResult], run_id: str, interval: Interval)
              "start": interval.start.astimezone(UTC).replace(tzinfo=None),
              "end": interval.end.astimezone(UTC).replace(tzinfo=None)},
         )
-        con.execute("COMMIT")
-    except Exception:
-        con.execute("ROLLBACK")
-        raise
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from extract.alerts import KINDS, Incident
 from extract.source import iso, utc
+from extract.transaction import transaction
 
 LINES = 20  # notices that a message spells out
 
@@ -101,8 +102,7 @@ def reconcile(con, judged: Mapping[str, Sequence[Incident]], channels: Iterable[
     Of a kind that is not in `judged` nothing is resolved.
     """
     at = utc(now).replace(tzinfo=None)
-    con.execute("BEGIN")
-    try:
+    with transaction(con):
         lasting = {tuple(key): incident_id for incident_id, *key in con.execute(
             "SELECT incident_id, kind, source, account, subject FROM ops.incidents "
             "WHERE resolved_at IS NULL").fetchall()}
@@ -136,10 +136,6 @@ def reconcile(con, judged: Mapping[str, Sequence[Incident]], channels: Iterable[
             FROM ops.notices JOIN ops.incidents USING (incident_id)
             WHERE resolved_at IS NOT NULL
             GROUP BY incident_id, channel HAVING count(*) = 1""", [at])
-        con.execute("COMMIT")
-    except Exception:
-        con.execute("ROLLBACK")
-        raise
     return len(opened), len(resolved)
 
 
@@ -157,11 +153,10 @@ def waiting(con, channel: str) -> tuple[Notice, ...]:
 
 def note(con, tried: Mapping[str, Sequence[Notice]], sent: Iterable[str], now: datetime) -> None:
     """The notices were tried, by channel; those of the channels `sent` have arrived."""
-    con.execute("BEGIN")
-    for channel, notices in tried.items():
-        for one in notices:
-            con.execute("UPDATE ops.notices SET tries = tries + 1, sent_at = ? WHERE channel = ? "
-                        "AND incident_id = ? AND event = ?",
-                        [utc(now).replace(tzinfo=None) if channel in sent else None, channel,
-                         one.incident_id, one.event])
-    con.execute("COMMIT")
+    with transaction(con):
+        for channel, notices in tried.items():
+            for one in notices:
+                con.execute("UPDATE ops.notices SET tries = tries + 1, sent_at = ? WHERE "
+                            "channel = ? AND incident_id = ? AND event = ?",
+                            [utc(now).replace(tzinfo=None) if channel in sent else None, channel,
+                             one.incident_id, one.event])

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from extract.attempts import attempt
 from extract.fetch_operators import read_units
-from extract.source import Interval
+from extract.source import Interval, iso
 from extract.sources import all_sources, get
 from extract.task import DAG_IDS, facts_of, resolve_interval, who
 from extract.warehouse import open_warehouse, var_dir, warehouse_path
@@ -68,14 +68,13 @@ class TransformOperator(BaseOperator):
     """Rebuild the curated days that loads have touched. The marks stay until they are published."""
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from extract.transform import coalesce, transform
+        from extract.transform import transform
 
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             done = transform(who=who(context))
             outcome["rows"] = len(done.marks)
-        spans = coalesce((day for _, day, _ in done.marks), limit=64)
-        return {"batches": sorted({batch for _, _, batch in done.marks}),
-                "spans": [[str(first), str(after)] for first, after in spans]}
+        return {"batches": done.batches,
+                "spans": [[iso(span.start), iso(span.end)] for span in done.spans]}
 
 
 class CheckOperator(BaseOperator):

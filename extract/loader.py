@@ -26,6 +26,7 @@ from extract import landing
 from extract.datasets import DATASETS
 from extract.merge import merge
 from extract.source import UTC, Source, utc
+from extract.transaction import transaction
 
 log = logging.getLogger(__name__)
 
@@ -167,24 +168,22 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
     total = Loaded(files=len(files))
     with suppress(duckdb.NotImplementedException):  # made by an earlier batch
         con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")
-    con.execute("BEGIN")
     try:
-        _open_pages(con, files, headers, batch_id, loaded_at)
-        for name, dataset in DATASETS.items():
-            if name in source.mappings:
-                counts = merge(con, dataset, source.mappings[name], batch_id)
-                _record_batch(con, batch_id, source.name, name, headers, counts, loaded_at)
-                total = total.plus(Loaded(0, *counts))
-        con.execute(
-            "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) SELECT unnest(?), ?, "
-            "(SELECT coalesce(max(sequence), 0) + 1 FROM ops.landed_files), ?",
-            [names, batch_id, loaded_at])
-        con.execute("COMMIT")
+        with transaction(con):
+            _open_pages(con, files, headers, batch_id, loaded_at)
+            for name, dataset in DATASETS.items():
+                if name in source.mappings:
+                    counts = merge(con, dataset, source.mappings[name], batch_id)
+                    _record_batch(con, batch_id, source.name, name, headers, counts, loaded_at)
+                    total = total.plus(Loaded(0, *counts))
+            con.execute(
+                "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) "
+                "SELECT unnest(?), ?, (SELECT coalesce(max(sequence), 0) + 1 FROM "
+                "ops.landed_files), ?", [names, batch_id, loaded_at])
         for (table,) in con.execute(  # or the next batch needs room for two
                 "SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall():
             con.execute(f"DROP TABLE {table}")
     except Exception as error:
-        con.execute("ROLLBACK")
         told = ", ".join(names[:3]) + (" …" if len(files) > 3 else "")
         raise LoadFailed(
             f"loading {source.name} ({told}): {error}. Nothing of this batch was written; the "

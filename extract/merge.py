@@ -20,6 +20,7 @@ from collections.abc import Iterable
 from extract import history, readings
 from extract.datasets import META
 from extract.source import Dataset
+from extract.spans import closed, joined
 
 # An existing row is looked for within the batch's own spans of time, this much wider on both
 # sides, so that the join reads a few days and not the history. Chain reorganisations move a
@@ -138,17 +139,8 @@ def _open_existing(con, dataset: Dataset) -> None:
 def _spans(days: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """First and last days (numbered from 1970) as disjoint spans [first, end), SLACK wider; the
     smallest gaps are closed where there would be more than MOST_SPANS."""
-    spans: list[tuple[int, int]] = []
-    for first, last in sorted(days):
-        first, end = first - SLACK, last + SLACK + 1
-        if spans and first <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
-        else:
-            spans.append((first, end))
-    gaps = sorted(range(1, len(spans)), key=lambda i: spans[i][0] - spans[i - 1][1])
-    kept = sorted(gaps[max(0, len(spans) - MOST_SPANS):])
-    return [(spans[a][0], spans[b - 1][1])
-            for a, b in zip([0, *kept], [*kept, len(spans)]) if spans]
+    spans = joined((first - SLACK, last + SLACK + 1) for first, last in days)
+    return closed(spans, len(spans) - MOST_SPANS)
 
 
 # What becomes of a row of the batch (n) that meets a row there is (o), once it is decided when

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from extract import attempts
 from extract.source import UTC, utc
+from extract.transaction import transaction
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,9 @@ def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
                 or (k == "state" and row[k] not in FINAL)}
     if own in rows:
         rows[own]["state"] = "success"
-    con.execute("BEGIN")
-    for row in rows.values():
-        _upsert(con, row, looked_at)
-    con.execute("COMMIT")
+    with transaction(con):
+        for row in rows.values():
+            _upsert(con, row, looked_at)
     for file in files:
         file.unlink(missing_ok=True)
     return len(rows)

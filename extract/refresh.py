@@ -28,6 +28,7 @@ from extract.datasets import DATASETS
 from extract.history import row_key
 from extract.source import UTC, Dataset, Interval, Job, Source, union, utc
 from extract.sources import Account
+from extract.transaction import transaction
 
 QUARTER, FULL = "quarter", "full"
 PARTS = 4
@@ -251,8 +252,7 @@ def _judge(con, dataset: Dataset, run_id: str, source: str, account: str, span: 
 
 def _write(con, run_id: str, rows: list[dict[str, Any]]) -> None:
     """The run's rows of ops.refreshes, those of an earlier attempt replaced."""
-    con.execute("BEGIN")
-    try:
+    with transaction(con):
         con.execute("DELETE FROM ops.refreshes WHERE run_id = ?", [run_id])
         for row in rows:
             values = [v.replace(tzinfo=None) if isinstance(v, datetime) else v
@@ -260,7 +260,3 @@ def _write(con, run_id: str, rows: list[dict[str, Any]]) -> None:
             con.execute(f"INSERT INTO ops.refreshes ({', '.join(row)}, recorded_at) VALUES "
                         f"({', '.join('?' * len(row))}, (now() AT TIME ZONE 'UTC')::TIMESTAMP)",
                         values)
-        con.execute("COMMIT")
-    except Exception:
-        con.execute("ROLLBACK")
-        raise

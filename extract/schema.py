@@ -14,6 +14,7 @@ from extract.migrate import add_columns
 from extract.ops_comments import COLUMNS, TABLES, describe
 from extract.source import Dataset
 from extract.spending import statements
+from extract.transaction import transaction
 
 OPS = """
 CREATE TABLE IF NOT EXISTS raw.history (
@@ -167,17 +168,12 @@ def create_all(con) -> None:
     if con.execute("SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
                    "AND schema_name = 'ops' AND table_name = 'batches'").fetchone() == (digest,):
         return
-    con.execute("BEGIN")
-    try:
+    with transaction(con):
         add_columns(con, _statements())
         for statement in _statements():
             con.execute(statement)
         describe(con)
         con.execute(f"COMMENT ON TABLE ops.batches IS '{digest}'")
-        con.execute("COMMIT")
-    except Exception:
-        con.execute("ROLLBACK")
-        raise
 
 
 @cache

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from extract.datasets import DATASETS
 from extract.source import Dataset, Source
+from extract.transaction import transaction
 
 PARTS = ("wallet", "symbol", "chain")  # by what a vendor's list may have to be asked for
 
@@ -151,13 +152,14 @@ def _choice(column: str, parts: Sequence[str]) -> str:
 
 def record(con, sources: Iterable[Source], budgets: Iterable[tuple[str, str, str, int]]) -> None:
     """What the sources list and what is allowed of them (source, measure, period, allowed), now."""
-    con.execute("BEGIN")
-    for table, rows in (
-        ("ops.listings (source, endpoint, dataset, page, more, asked_by, listed)", [(source.name, one.endpoint, one.dataset, one.page, int(one.more),
-                           one.each, one.of) for source in sources for one in source.whole]),
-        ("ops.budgets (source, measure, period, allowed)", list(budgets)),
-    ):
-        con.execute(f"DELETE FROM {table.split()[0]}")
-        for row in rows:
-            con.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-    con.execute("COMMIT")
+    listed = [(source.name, one.endpoint, one.dataset, one.page, int(one.more), one.each, one.of)
+              for source in sources for one in source.whole]
+    with transaction(con):
+        for table, columns, rows in (
+            ("ops.listings", "source, endpoint, dataset, page, more, asked_by, listed", listed),
+            ("ops.budgets", "source, measure, period, allowed", list(budgets)),
+        ):
+            con.execute(f"DELETE FROM {table}")
+            for row in rows:
+                con.execute(f"INSERT INTO {table} ({columns}) VALUES "
+                            f"({', '.join('?' * len(row))})", row)

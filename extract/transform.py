@@ -18,7 +18,6 @@ live in any year.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import subprocess
@@ -32,7 +31,10 @@ from pathlib import Path
 from typing import Any
 
 from extract.schema import create_all
-from extract.warehouse import MEMORY_LIMIT, WAIT_S, hold, warehouse_path
+from extract.source import Interval
+from extract.spans import closed, joined
+from extract.uncollected import uncollected
+from extract.warehouse import WAIT_S, connected, hold, warehouse_path
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,17 @@ class Transformed:
     planned: bool = False  # the prod environment was made by this call
     seconds: float = 0.0
 
+    @property
+    def spans(self) -> list[Interval]:
+        """The marked days, neighbours together, oldest first: what is to be checked."""
+        return [Interval(str(first), str(after)) for first, after in
+                coalesce((day for _, day, _ in self.marks), limit=MOST)]
+
+    @property
+    def batches(self) -> list[str]:
+        """The loads that marked them: what is to be published."""
+        return sorted({batch for _, _, batch in self.marks})
+
 
 def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> Transformed:
     """Bring curated up to date with every touched day; without marks SQLMesh is not even loaded.
@@ -106,9 +119,9 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
     """
     began = time.monotonic()
     with hold(Path(path or warehouse_path()), who, wait_s) as held:
-        with _connect(held) as con:
+        with connected(held) as con:
             create_all(con)
-            marks = _marks(con)
+            marks = marks_of(con)
             days, newest, published = _days(con, marks), _newest(con), _has_views(con)
             rows_a_day = _rows_a_day(con)
             most = max(len(touched) for touched in days.values())
@@ -138,7 +151,7 @@ def touched(con, batches: Iterable[str]) -> tuple[tuple[Mark, ...], dict[str, se
     """The marks of these batches, and by table the days whose rows their load and transform may
     have changed."""
     wanted = set(batches)
-    marks = tuple(mark for mark in _marks(con) if mark[2] in wanted)
+    marks = tuple(mark for mark in marks_of(con) if mark[2] in wanted)
     days = _days(con, marks)
     days["curated.daily_balances"] = days["curated.daily_flows"]
     for dataset, day, _ in marks:
@@ -167,7 +180,7 @@ def plan_production(path: Path | None = None, *, who: str = "plan", wait_s: floa
     It backfills the models' first day only: the first transform does the rest.
     """
     with hold(Path(path or warehouse_path()), who, wait_s) as held:
-        with _connect(held) as con:
+        with connected(held) as con:
             create_all(con)
             published = _has_views(con)
         with context(held) as (ctx, story):
@@ -185,7 +198,7 @@ def sqlmesh(args: Sequence[str], path: Path | None = None, *, wait_s: float = WA
     Unless told otherwise it plans up to the newest raw row, not up to the wall clock.
     """
     with hold(Path(path or warehouse_path()), f"sqlmesh {' '.join(args[:1])}", wait_s) as held:
-        with _connect(held) as con:
+        with connected(held) as con:
             create_all(con)
             newest = _newest(con)
         if args[:1] == ["plan"] and not any(a.startswith("--execution-time") for a in args):
@@ -201,20 +214,12 @@ def sqlmesh(args: Sequence[str], path: Path | None = None, *, wait_s: float = WA
 def coalesce(days: Iterable[date], limit: int = EXACT, apart: int | None = None) -> list[Span]:
     """Neighbouring days as spans, oldest first; past `limit` spans the smallest gaps are closed,
     but not those of `apart` days and more, unless there are MOST spans."""
-    spans: list[Span] = []
-    for day in sorted(set(days)):
-        if spans and day <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], day + DAY)
-        else:
-            spans.append((day, day + DAY))
-    gaps = sorted(range(1, len(spans)), key=lambda i: spans[i][0] - spans[i - 1][1])
-    closed = max(0, len(spans) - limit)
+    spans = joined((day, day + DAY) for day in set(days))
+    gaps = max(0, len(spans) - limit)
     if apart is not None:
-        near = sum((spans[i][0] - spans[i - 1][1]).days < apart for i in gaps)
-        closed = max(min(closed, near), len(spans) - MOST)
-    kept = sorted(gaps[closed:])
-    starts = [0, *kept]
-    return [(spans[a][0], spans[b - 1][1]) for a, b in zip(starts, [*kept, len(spans)]) if spans]
+        near = sum((after[0] - before[1]).days < apart for before, after in zip(spans, spans[1:]))
+        gaps = max(min(gaps, near), len(spans) - MOST)
+    return closed(spans, gaps)
 
 
 def forget(ctx, spans: dict[str, list[Span]]) -> None:
@@ -243,19 +248,8 @@ def _milliseconds(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp() * 1000)
 
 
-@contextmanager
-def _connect(path: Path) -> Iterator:
-    """A DuckDB connection for a process that already holds the file."""
-    import duckdb
-
-    con = duckdb.connect(str(path), config={"memory_limit": MEMORY_LIMIT})
-    try:
-        yield con
-    finally:
-        con.close()
-
-
-def _marks(con) -> tuple[Mark, ...]:
+def marks_of(con) -> tuple[Mark, ...]:
+    """Every mark there is."""
     return tuple(con.execute(
         "SELECT DISTINCT dataset, day, batch_id FROM ops.touched_days ORDER BY ALL"
     ).fetchall())
@@ -352,17 +346,15 @@ def context(path: Path) -> Iterator:
     os.environ["LEDGERHOUSE_VAR"] = str(path.parent)
     # It would read eight small files with forked workers, which outlive a killed task and wait.
     constants.MAX_FORK_WORKERS = 1
-    collecting, ctx = gc.isenabled(), None
-    gc.disable()  # SQLMesh copies syntax trees: collecting among them took a fifth of the time
+    ctx = None
     try:
-        ctx = Context(paths=str(PROJECT), load=False)
-        yield ctx, story
+        with uncollected():
+            ctx = Context(paths=str(PROJECT), load=False)
+            yield ctx, story
     finally:
         if ctx is not None:
             ctx.close()
             ctx.engine_adapter.close()  # a context that never evaluated has not closed it
-        if collecting:
-            gc.enable()
         set_console(previous)
         if var is None:
             del os.environ["LEDGERHOUSE_VAR"]

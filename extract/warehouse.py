@@ -107,19 +107,23 @@ def open_warehouse(
     path: Path | None = None, *, who: str, wait_s: float = WAIT_S, read_only: bool = False
 ) -> Iterator:
     """A DuckDB connection to the warehouse (tables made where missing), held until closed."""
-    import duckdb
-
     from extract.schema import create_all
 
-    with hold(Path(path or warehouse_path()), who, wait_s) as held:
-        con = duckdb.connect(
-            str(held), read_only=read_only and held.exists(),
-            config={"memory_limit": MEMORY_LIMIT},
-        )
-        try:
-            con.execute("SET TimeZone = 'UTC'")
-            if not read_only:
-                create_all(con)
-            yield con
-        finally:
-            con.close()
+    with hold(Path(path or warehouse_path()), who, wait_s) as held, \
+            connected(held, read_only=read_only and held.exists()) as con:
+        if not read_only:
+            create_all(con)
+        yield con
+
+
+@contextmanager
+def connected(path: Path, *, read_only: bool = False) -> Iterator:
+    """A DuckDB connection for a process that already holds the file."""
+    import duckdb
+
+    con = duckdb.connect(str(path), read_only=read_only, config={"memory_limit": MEMORY_LIMIT})
+    try:
+        con.execute("SET TimeZone = 'UTC'")
+        yield con
+    finally:
+        con.close()

@@ -84,7 +84,7 @@ def killed_in(var, place: str, nth: int) -> None:
 def test_killed_anywhere_production_is_as_it_was_and_the_next_rebuild_cleans(var, monkeypatch):
     batches = marked(var)
     before = content(var)
-    for place, nth in (("_own_state", 1), ("_physical", 3), ("_drop_models", 1), ("_run", 1)):
+    for place, nth in (("_own_state", 1), ("physical", 3), ("_drop_models", 1), ("_run", 1)):
         killed_in(var, place, nth)
         assert (var / rb.FOLDER).is_dir(), f"{place}: there was something to lose"
         assert content(var) == before
@@ -103,7 +103,7 @@ def test_killed_anywhere_production_is_as_it_was_and_the_next_rebuild_cleans(var
 
 
 def tamper(con, table: str, sql: str, *values) -> None:
-    schema, name = rb._physical(con, table)
+    schema, name = rb.physical(con, table)
     assert con.execute(sql.format(f'{schema}."{name}"'), list(values)).fetchone() == (1,)
 
 

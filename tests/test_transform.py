@@ -486,10 +486,10 @@ def test_decimals_learned_later_rescale_old_legs(warehouse):
 
 def test_consume_deletes_only_the_marks_that_were_read(con):
     put(con, "exchanges_ledger", [entry("a", "2026-03-01")], "b1")
-    read = tf._marks(con)
+    read = tf.marks_of(con)
     put(con, "exchanges_ledger", [entry("b", "2026-03-01"), entry("c", "2026-03-02")], "b2")
     assert tf.consume(con, read) == 1
-    assert tf._marks(con) == (("exchanges_ledger", date(2026, 3, 1), "b2"),
+    assert tf.marks_of(con) == (("exchanges_ledger", date(2026, 3, 1), "b2"),
                               ("exchanges_ledger", date(2026, 3, 2), "b2"))
     assert tf.consume(con, []) == 0
 

@@ -33,7 +33,7 @@ def anew(output: str, who: str) -> int:
     from extract.replay import ReplayFailed
     from extract.replay import replay as rebuild
     from extract.sources import all_sources
-    from extract.transform import coalesce, transform
+    from extract.transform import transform
     from extract.warehouse import var_dir, warehouse_path
 
     for talkative in ("sqlmesh", "great_expectations", "extract"):  # the steps tell it shorter
@@ -56,13 +56,11 @@ def anew(output: str, who: str) -> int:
     critical = []
     if built.marks:
         with steps.step("check and publish"):
-            spans = [Interval(str(a), str(b)) for a, b in
-                     coalesce((day for _, day, _ in built.marks), limit=64)]
+            spans = built.spans
             critical = failed_critical(check(Interval(spans[0].start, spans[-1].end),
                                              run_id=run_id, who=who, spans=spans))
             if not critical:
-                publish_checked(sorted({batch for _, _, batch in built.marks}), run_id=run_id,
-                                who=who)
+                publish_checked(built.batches, run_id=run_id, who=who)
         answer.document |= {"published": not critical, "critical": list(map(str, critical))}
         for one in critical:
             answer.say(f"✗ {one}", style="bold red")

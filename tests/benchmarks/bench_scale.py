@@ -14,7 +14,7 @@ from extract.checks import check, publish_checked
 from extract.loader import Loaded, load
 from extract.source import Interval
 from extract.sources import all_sources
-from extract.transform import Transformed, coalesce, transform
+from extract.transform import Transformed, transform
 from extract.warehouse import open_warehouse
 from tests.benchmarks import data
 from tests.benchmarks.history import (
@@ -92,17 +92,14 @@ def _steps(landing: Path, done: dict, run_id: str) -> list[tuple[str, Callable[[
         done["transformed"]: Transformed = transform(who="bench")
 
     def check_step() -> None:
-        marks = done["transformed"].marks
-        spans = [Interval(str(first), str(after)) for first, after in
-                 coalesce((day for _, day, _ in marks), limit=64)]
+        spans = done["transformed"].spans
         interval = Interval(spans[0].start, spans[-1].end)
         critical = failed_critical(check(interval, run_id=run_id, who="bench", spans=spans))
         if critical:
             raise RuntimeError(f"the history is not what the checks expect: {critical[0]}")
 
     def publish_step() -> None:
-        batches = sorted({batch for _, _, batch in done["transformed"].marks})
-        publish_checked(batches, run_id=run_id, who="bench")
+        publish_checked(done["transformed"].batches, run_id=run_id, who="bench")
 
     return [("load", load_step), ("transform", transform_step), ("check", check_step),
             ("publish", publish_step)]

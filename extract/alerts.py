@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from extract.coverage import REACHED
 from extract.source import iso, utc
 from extract.sources import CONNECTION_ID, Account
 
@@ -196,16 +197,9 @@ def _failed_tasks(con, rules: Rules, now: datetime) -> list[Incident]:
 
 
 def _stale(con, rules: Rules, now: datetime) -> list[Incident]:
-    """Covered through: the first hole of the account, or the end of the dataset least far read."""
-    rows = con.execute("""
-        WITH reached AS (
-            SELECT source, account, dataset, max(end_ts) AS reached FROM ops.coverage
-            WHERE dataset NOT IN ('balances', 'onchain_tokens') GROUP BY ALL
-            UNION ALL SELECT source, account, dataset, min(start_ts) FROM ops.gaps GROUP BY ALL
-        )
-        SELECT l.source, l.account, min(r.reached), bool_or(r.reached IN (
-            SELECT start_ts FROM ops.gaps g WHERE g.source = l.source AND g.account = l.account))
-        FROM listed l LEFT JOIN reached r USING (source, account) GROUP BY ALL""").fetchall()
+    rows = con.execute(f"""
+        SELECT l.source, l.account, r.whole_to, r.whole_to < r.until
+        FROM listed l LEFT JOIN ({REACHED}) r USING (source, account)""").fetchall()
     told = []
     for source, account, reached, hole in rows:
         if reached is None:

@@ -20,6 +20,16 @@ LONGEST_TAIL = timedelta(days=7)      # one row that came months late must not r
 LONGEST_PENDING = timedelta(days=30)  # what is pending for longer is left to the weekly refresh
 LEARN_FROM = timedelta(days=90)
 PENDING = ("pending", "waiting_for_clearing", "waiting_for_signature")
+# SQL, per account: read from, known whole to (its first gap, or the end of the dataset that is
+# least far read) and to the newest instant that is read of all datasets, and the number of gaps.
+REACHED = """
+SELECT source, account, min(since) AS since, least(any_value(gap), min(until)) AS whole_to,
+       min(until) AS until, coalesce(any_value(gaps), 0) AS gaps
+FROM (SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS until
+      FROM ops.coverage WHERE dataset <> 'balances' GROUP BY ALL)
+LEFT JOIN (SELECT source, account, min(start_ts) AS gap, count(DISTINCT (start_ts, end_ts)) AS gaps
+           FROM ops.gaps GROUP BY ALL) USING (source, account)
+GROUP BY source, account"""
 SLOWEST = 0.999                       # the quantile that counts
 MARGIN = 1.25
 

@@ -42,6 +42,37 @@ def rows(con, account: Account, *told: tuple[datetime, timedelta], status="compl
                      ts.replace(tzinfo=None), (ts + delay).replace(tzinfo=None)])
 
 
+@pytest.fixture(scope="module")
+def empty():
+    import duckdb
+
+    from extract.schema import create_all
+    with duckdb.connect() as made:
+        create_all(made)
+        yield made
+
+
+@settings(deadline=None, max_examples=100)
+@given(read=st.lists(st.sets(st.integers(0, 9), min_size=1), min_size=1, max_size=3))
+def test_what_is_called_covered_is_known_of_every_dataset(empty, read):
+    """`read`: the days of each dataset. An account is as far as the one that lags."""
+    with empty.cursor() as con:
+        con.execute("DELETE FROM ops.coverage")
+        for dataset, days in enumerate(read):
+            con.executemany(
+                f"INSERT INTO ops.coverage VALUES ('s', 'a', 'd{dataset}', ?, ?, '2026-02-01', "
+                "'short page', 'r', 'b', '2026-01-01')", [
+                    [(ZERO + n * DAY).replace(tzinfo=None) for n in (day, day + 1)] for day in days])
+        ((_, _, since, whole_to, until, gaps),) = con.execute(coverage.REACHED).fetchall()
+    ends = [next(day for day in range(min(days), 12) if day not in days) for days in read]
+    at = [utc(moment) for moment in (since, whole_to, until)]
+    assert at == [ZERO + n * DAY for n in (
+        min(map(min, read)), min(ends), min(max(days) + 1 for days in read))]
+    holes = {(a + 1, b) for days in read for a, b in zip(sorted(days), sorted(days)[1:])
+             if b > a + 1}
+    assert gaps == len(holes)
+
+
 def test_a_run_closes_every_hole_there_is_with_one_job_a_month(con):
     cover(con, WALLET, ("2025-11-01", "2025-11-20"), read_at="2025-11-20")
     cover(con, WALLET, ("2025-12-10", "2026-01-03"), read_at="2026-01-03")

@@ -7,17 +7,13 @@ from typing import Any
 from extract.commands import CommandFailed
 from extract.commands.books import accounts, opened
 from extract.commands.tables import rows
-from extract.coverage import PENDING
+from extract.coverage import PENDING, REACHED
 
 # The last run is the newest that fetched anything of the account.
 STATUS = f"""
 WITH known AS (
-    SELECT source, account, min(start_ts) AS since,
-        max(end_ts) FILTER (dataset <> 'balances') AS newest
-    FROM ops.coverage GROUP BY ALL
-), gaps AS (
-    SELECT source, account, min(start_ts) AS first_gap, count(DISTINCT (start_ts, end_ts)) AS gaps
-    FROM ops.gaps GROUP BY ALL
+    SELECT DISTINCT source, account FROM ops.coverage
+), reached AS ({REACHED}
 ), tries AS (
     SELECT source, account, dag_id, run_id, state, started, error FROM ops.sync_runs
     WHERE task_id LIKE 'fetch%' AND source IS NOT NULL
@@ -40,13 +36,13 @@ WITH known AS (
         count(*) FILTER (status = 'awaiting_coverage') AS awaiting, max(snapshot_ts) AS snapshot
     FROM curated.reconciliation GROUP BY ALL
 )
-SELECT k.source, k.account, k.since, coalesce(g.first_gap, k.newest) AS covered_through,
-    coalesce(g.gaps, 0) AS gaps, r.dag_id, r.run_id, r.started AS last_run, r.state, r.error,
+SELECT k.source, k.account, c.since, c.whole_to AS covered_through,
+    coalesce(c.gaps, 0) AS gaps, r.dag_id, r.run_id, r.started AS last_run, r.state, r.error,
     coalesce(p.pending, 0) AS pending, p.oldest_pending,
     coalesce(j.reconciled, 0) AS reconciled, coalesce(j.assets, 0) AS assets,
     coalesce(j.off, 0) AS off, coalesce(j.awaiting, 0) AS awaiting, j.snapshot
 FROM known k
-LEFT JOIN gaps g USING (source, account) LEFT JOIN runs r USING (source, account)
+LEFT JOIN reached c USING (source, account) LEFT JOIN runs r USING (source, account)
 LEFT JOIN pending p USING (source, account) LEFT JOIN judged j USING (source, account)
 ORDER BY k.source, k.account"""
 

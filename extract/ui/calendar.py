@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from datetime import date, timedelta
 
+from extract.coverage import REACHED
+
 WEEKS = 53
 MOST_GAPS = 200
 ERROR = 300  # characters of an error that are shown
@@ -80,17 +82,6 @@ FROM newest g LEFT JOIN failures f ON f.source = g.source AND f.account = g.acco
 GROUP BY ALL ORDER BY g.start_ts DESC, g.source, g.account, g.end_ts
 """
 
-# Per account: read from, to the first gap, and to the newest instant that is read of all datasets.
-SPANS = """
-SELECT source, account, min(since) AS since, coalesce(any_value(gap), min(until)) AS whole_to,
-       min(until) AS until, coalesce(any_value(gaps), 0) AS gaps
-FROM (SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS until
-      FROM ops.coverage WHERE dataset <> 'balances' GROUP BY ALL)
-LEFT JOIN (SELECT source, account, min(start_ts) AS gap, count(DISTINCT (start_ts, end_ts)) AS gaps
-           FROM ops.gaps GROUP BY ALL) USING (source, account)
-GROUP BY ALL ORDER BY source, account
-"""
-
 FULL_DAY = 86_400_000_000
 
 
@@ -101,7 +92,7 @@ def coverage(con, year: int | None = None) -> dict:
     weeks that end with the newest week known. A note says why: the run that read the day and the
     reason its paging ended, the datasets with a gap, the run that failed and its error.
     """
-    spans = con.execute(SPANS).fetchall()
+    spans = con.execute(f"{REACHED} ORDER BY source, account").fetchall()
     oldest, newest = con.execute(
         "SELECT min(start_ts)::DATE, (max(end_ts) - INTERVAL 1 MICROSECOND)::DATE "
         "FROM ops.coverage WHERE dataset <> 'balances'").fetchone()

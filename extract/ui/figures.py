@@ -11,9 +11,8 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from extract.coverage import PENDING
+from extract.coverage import PENDING, REACHED
 from extract.data_docs import folder_of
-from extract.ui.calendar import SPANS
 
 MOST_ROWS = 200       # of a table, a page
 MOST_POINTS = 1_500   # of a line
@@ -33,7 +32,7 @@ def overview(con, docs: Path, now: datetime | None = None) -> dict:
     now = now or datetime.now(UTC).replace(tzinfo=None)
     generation, at, run_id = con.execute(
         "SELECT generation, published_at, run_id FROM main.published").fetchone()
-    spans = con.execute(SPANS).fetchall()
+    spans = con.execute(f"{REACHED} ORDER BY source, account").fetchall()
     statuses = dict(con.execute(
         "SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall())
     (pending,) = con.execute("SELECT count(*) FROM raw.exchanges_ledger WHERE vanished_at IS NULL "

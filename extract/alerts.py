@@ -7,7 +7,6 @@ tables are missing or whose query fails is not judged: what is open of it stays 
 from __future__ import annotations
 
 import logging
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from extract.coverage import REACHED
 from extract.source import iso, utc
-from extract.sources import CONNECTION_ID, Account
+from extract.sources import CONNECTION_ID, Account, read_file
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +85,7 @@ class Rules:
 
 def read_rules(file: str | Path) -> Rules:
     """The [alerts] of an accounts file. Raises ValueError naming the file and the entry."""
-    try:
-        told = tomllib.loads(Path(file).read_text(), parse_float=Decimal).get("alerts", {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"cannot read the alerts in {file}: {error}") from None
+    told = read_file(file, "alerts", Decimal).get("alerts", {})
     if not isinstance(told, dict):
         raise ValueError(f"{file}: write [alerts] in one pair of brackets")
 

@@ -17,7 +17,6 @@ that a lost one is no loss.
 from __future__ import annotations
 
 import sqlite3
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from uuid import uuid4
 
 from extract.client import BudgetReached, Fatal
 from extract.source import UTC, iso, utc
-from extract.sources import names
+from extract.sources import names, read_file
 
 LEDGER = "budget.sqlite"
 WAIT_S = 60.0  # a turn takes less than a millisecond
@@ -67,10 +66,7 @@ def limits(file: str | Path) -> list[Limit]:
     Raises ValueError naming the file and the entry: an unknown source or name, or what is no
     whole number of at least 0.
     """
-    try:
-        budgets = tomllib.loads(Path(file).read_text()).get("budget", {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"cannot read the budget in {file}: {error}") from None
+    budgets = read_file(file, "budget").get("budget", {})
     if not isinstance(budgets, dict):
         raise ValueError(f"{file}: write the budget of a source as [budget.debank]")
     found = []

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from extract.datasets import DATASETS
 from extract.source import Source
@@ -54,22 +56,31 @@ def all_sources() -> dict[str, Source]:
     return {name: get(name) for name in names()}
 
 
+def read_file(file: str | Path, what: str, fraction: Callable[[str], Any] = float
+              ) -> dict[str, Any]:
+    """All that an accounts file holds, numbers with a point made by `fraction`.
+
+    Raises ValueError that says why `what` of it cannot be read.
+    """
+    try:
+        return tomllib.loads(Path(file).read_text(), parse_float=fraction)
+    except FileNotFoundError:
+        raise ValueError(f"there is no {file}: copy accounts.toml of the project there, or let "
+                         "LEDGERHOUSE_ACCOUNTS name the file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the {what} in {file}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"cannot read the {what} in {file}: it is not TOML: {error}. Texts stand "
+                         'in quotation marks, as in source = "debank"') from None
+
+
 def read_accounts(file: str | Path) -> tuple[list[Account], dict[int, str]]:
     """The accounts a TOML file lists (see accounts.toml), and by their number in the file, from
     1, what is wrong with the entries that cannot be used: the others can.
 
     Raises ValueError where nothing can be told: no such file, no TOML, no [[account]].
     """
-    try:
-        listed = tomllib.loads(Path(file).read_text())
-    except FileNotFoundError:
-        raise ValueError(f"there is no {file}: copy accounts.toml of the project there, or let "
-                         "LEDGERHOUSE_ACCOUNTS name the file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the accounts in {file}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{file} is not TOML: {error}. Texts stand in quotation marks, as in "
-                         'source = "debank"') from None
+    listed = read_file(file, "accounts")
     entries = listed.get("account", [])
     if set(listed) - {"account", "budget", "alerts"} or not isinstance(entries, list):
         raise ValueError(f"{file} may hold [[account]] blocks, with two brackets, [budget.…] and "

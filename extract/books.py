@@ -79,6 +79,14 @@ def open_books(root: Path | None = None):
     return con
 
 
+def has(con, table: str) -> bool:
+    """Whether these books have the table: they may be older than it."""
+    schema, name = table.split(".")
+    return bool(con.execute(
+        "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
+        "AND table_schema = ? AND table_name = ?", [schema, name]).fetchone()[0])
+
+
 def read(root: Path) -> Listing:
     """The books there are; empty ones where they cannot be read or a file of theirs is missing."""
     import duckdb

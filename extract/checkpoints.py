@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from extract.quiet import quiet
 from extract.source import UTC, Interval
 from extract.transaction import transaction
 from extract.uncollected import uncollected
@@ -81,9 +82,9 @@ def run_checkpoints(
     from extract import data_docs
     from extract.suites import suites
 
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     results, pages = [], []
-    with uncollected(), _warehouse(gx, Path(path)) as (context, warehouse):
+    with uncollected(), quiet("great_expectations"), \
+            _warehouse(gx, Path(path)) as (context, warehouse):
         for suite in suites(interval, spans):
             answer, error = _run(gx, context, warehouse, suite)
             checked = _judge(suite, answer, error)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from extract.quiet import quiet
 from extract.transform import context
 from extract.warehouse import connected, hold
 
 DAYS_TOLD = 5        # differing days of a table that are compared row by row
 ROWS_TOLD = 5
+STATEMENTS = "sqlmesh.core.engine_adapter.base"  # table_diff logs each of its own, pages long
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def compare(draft: Path, left_out: set[date], versions: dict[str, str]
                 for side in ("production", "rebuilt"):
                     _as_text(con, table, side, differing[table][:DAYS_TOLD])
     if any(differing.values()):
-        with hold(draft, "rebuild"), context(draft) as (ctx, _), _quiet():
+        with hold(draft, "rebuild"), context(draft) as (ctx, _), \
+                quiet(STATEMENTS, level=logging.CRITICAL):
             for table, days in differing.items():
                 if days:
                     found.append(_first(ctx, table, days))
@@ -156,18 +157,6 @@ def _first(ctx, table: Compared, days: tuple[date, ...]) -> Difference:
                 if c.startswith("s__") and _text(row[c]) != _text(row["t__" + c[3:]]))
             return Difference(table.name, days, key, name, one, other)
     return Difference(table.name, days, "a row that is there twice", "", "there", None)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """table_diff logs each of its statements, pages long, at whatever level is on."""
-    statements = logging.getLogger("sqlmesh.core.engine_adapter.base")
-    before = statements.level
-    statements.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        statements.setLevel(before)
 
 
 def _text(value: Any) -> str:

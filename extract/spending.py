@@ -86,6 +86,12 @@ LEFT JOIN prices p ON p.source = a.source AND p.endpoint = a.endpoint
 GROUP BY ALL
 """
 
+# The same as far as the call log knows, for books that are older than the view.
+CALLED = """
+    SELECT source, called_at::DATE AS day, count(*) AS calls, sum(units)::BIGINT AS units,
+        NULL::BIGINT AS full_refresh_calls, NULL::BIGINT AS full_refresh_units
+    FROM ops.api_calls GROUP BY ALL"""
+
 SPENDING = """
 CREATE OR REPLACE VIEW ops.spending AS
 SELECT c.source, c.day, c.calls, c.units, f.calls AS full_refresh_calls,

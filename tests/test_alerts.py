@@ -20,8 +20,11 @@ from extract import alert_operators, alerts, incidents, schema
 from extract.alert_operators import AlertOperator, NotDelivered
 from extract.alerts import KINDS, Incident, Rules, judge, read_rules
 from extract.checkpoints import CheckResult, record
-from extract.source import Interval
+from extract.commands.tables import rows
+from extract.commands.warehouse import STATUS
+from extract.source import Interval, iso
 from extract.sources import Account
+from extract.ui import calendar, figures
 from receiver import receiver
 
 UTC = timezone.utc
@@ -279,6 +282,20 @@ def test_accounts_that_are_not_listed_any_more_are_nobodys_incident(books):
     books.ran(state="failed")
     found = judge(books.con, MINE[1:], Rules(), NOW + timedelta(hours=1))
     assert not any(found.values())
+
+
+def test_covered_through_is_as_far_as_the_dataset_that_lags_whoever_tells_it(books, tmp_path):
+    books.do("INSERT INTO ops.coverage SELECT * REPLACE ('onchain_transfers' AS dataset, "
+             "end_ts - INTERVAL 13 HOUR AS end_ts) FROM ops.coverage WHERE source = 'debank'")
+    books.do("CREATE TABLE published AS SELECT 1 AS generation, now() AS published_at, 'r' AS run_id")
+    reached = "2026-03-09T23:00:00Z"
+    alert = books.judged()["stale_coverage", "debank", "0xa", ""]
+    assert alert.text.startswith(f"covered through {reached};")
+    (status,) = [row for row in rows(books.con, STATUS) if row["source"] == "debank"]
+    assert iso(status["covered_through"]) == reached
+    assert figures.overview(books.con, tmp_path)["through"] == reached
+    assert {a["account"]: a["until"] for a in calendar.coverage(books.con)["accounts"]}[
+        "0xa"] == reached
 
 
 def test_a_kind_that_cannot_be_judged_stays_as_it_is(books, caplog):

@@ -7,6 +7,7 @@ in test_live.py. What a backfill costs is estimated, then made, and both are com
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import re
@@ -22,8 +23,8 @@ from hypothesis import given, settings, strategies as st
 
 from books import ACCOUNTS, ROOT, Books, Hurried
 
-from extract.books import open_books
-from extract.commands import backfill as backfilling, books as reading
+from extract.books import has, open_books
+from extract.commands import backfill as backfilling
 from extract.commands.airflow_api import Airflow, Refused
 from extract.commands.estimate import Known, planned, simulate, total
 from extract.commands.explain import explained
@@ -364,8 +365,8 @@ def test_units_are_those_of_the_call_log_with_or_without_the_view(airflow, kept,
     wanted = {("coinbase", "calls"): real["coinbase"][0], ("debank", "calls"): real["debank"][0],
               ("debank", "units"): real["debank"][1]}
     for view in (True, False):
-        monkeypatch.setattr("extract.commands.spending.has", lambda con, name: view and
-                            reading.has(con, name))
+        monkeypatch.setattr("extract.commands.spending.has", lambda con, name:
+                            view and has(con, name))
         code, out, _ = airflow("warehouse", "units", "-o", "json")
         found = {(r["source"], r["measure"]): r["all"] for r in json.loads(out)["spending"]}
         assert (code, found) == (0, wanted)
@@ -690,8 +691,10 @@ def test_a_replay_makes_the_same_warehouse_and_the_same_books(kept, airflow, tmp
         (shutil.copytree if name == "landing" else shutil.copy)(kept.var / name, tmp_path / name)
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
     monkeypatch.delenv("LEDGERHOUSE_STATE_URI", raising=False)
+    heard = logging.getLogger("extract").level
     code, out, err = airflow("warehouse", "replay", "--output", "json")
     told = json.loads(out)
+    assert logging.getLogger("extract").level == heard  # quiet for its own steps alone
     assert (code, told["published"], told["critical"], told["differences"]) == (0, True, [], {}), err
     with open_books(kept.var / "published") as old, open_books(tmp_path / "published") as new:
         for table in ("curated.daily_balances", "curated.tx_unified", "raw.exchanges_ledger"):

@@ -30,7 +30,8 @@ import pytest
 import requests
 
 from books import ACCOUNTS, Books, Hurried
-from extract.books import open_books
+from extract.books import has, open_books
+from extract.commands.tables import digits
 from extract.data_docs import folder_of
 from extract.publish import TABLES, publish
 from extract.schema import create_all
@@ -409,7 +410,7 @@ def made():
 
 def test_budgets_and_the_full_refresh_are_told_where_the_books_have_them(made):
     today = date(2026, 3, 10)
-    if not figures.has(made, "ops.budgets"):
+    if not has(made, "ops.budgets"):
         made.execute("CREATE TABLE ops.budgets (source VARCHAR, measure VARCHAR, period VARCHAR, "
                      "allowed BIGINT)")
     made.execute("DROP VIEW IF EXISTS ops.spending")
@@ -462,7 +463,7 @@ def test_a_run_that_was_not_published_is_told_until_newer_books_are(tmp_path):
 @pytest.mark.parametrize("text", ["0", "0E-18", "-0.000000000000000000", "1.50", "1E+3", "100",
                                   "-12.500000000000000000", "0.000000000000000001", "1e22"])
 def test_plain_text_is_the_same_amount(text):
-    told = figures.plain(text)
+    told = digits(Decimal(text))
     assert Decimal(told) == Decimal(text) and "e" not in told.lower()
     assert not ("." in told and told.endswith("0")) and told != "-0"
 

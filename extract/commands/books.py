@@ -40,14 +40,6 @@ def ago(age: timedelta) -> str:
     return f"{max(int(age.total_seconds()), 0)} s"
 
 
-def has(con, table: str) -> bool:
-    """Whether these books have the table: they may be older than it."""
-    schema, name = table.split(".")
-    return bool(con.execute(
-        "SELECT count(*) FROM duckdb_views() WHERE database_name = current_database() AND "
-        "schema_name = ? AND view_name = ?", [schema, name]).fetchone()[0])
-
-
 def accounts(con, source: str | None = None, account: str | None = None
              ) -> list[tuple[str, str]]:
     """(source, account) of the books, in order: those of `source` whose name begins with `account`.

@@ -11,9 +11,10 @@ from typing import Any
 from extract.commands import CommandFailed
 from extract.commands.airflow_api import Airflow, Refused
 from extract.commands.estimate import Cost, Known, simulate, total
-from extract.commands.spending import CALLED, summed
+from extract.commands.spending import summed
 from extract.commands.tables import rows
 from extract.source import UTC, Interval, iso, utc
+from extract.spending import CALLED
 
 BACKFILLED = "sync"     # the DAG of ours whose run fetches its own interval, and no more
 TAG = "ledgerhouse"     # of every DAG of ours

@@ -6,7 +6,6 @@ warehouse, so it may run beside the stack.
 
 from __future__ import annotations
 
-import logging
 import os
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from extract.commands import CommandFailed
 from extract.commands.progress import Steps
 from extract.commands.tables import Answer
+from extract.quiet import quiet
 from extract.source import Interval, iso
 
 
@@ -28,6 +28,11 @@ def anew(output: str, who: str) -> int:
     `who` waits for the warehouse, and has it. Raises CommandFailed where there is no landing to
     be replayed.
     """
+    with quiet("sqlmesh", "great_expectations", "extract"):  # the steps tell it shorter
+        return _anew(output, who)
+
+
+def _anew(output: str, who: str) -> int:
     from extract.checkpoints import failed_critical
     from extract.checks import check, publish_checked
     from extract.replay import ReplayFailed
@@ -36,8 +41,6 @@ def anew(output: str, who: str) -> int:
     from extract.transform import transform
     from extract.warehouse import var_dir, warehouse_path
 
-    for talkative in ("sqlmesh", "great_expectations", "extract"):  # the steps tell it shorter
-        logging.getLogger(talkative).setLevel(logging.WARNING)
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
     try:
         with steps.step("replay the landing") as note:

@@ -11,16 +11,13 @@ import calendar
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from extract.commands.books import accounts, has, opened
+from extract.books import has
+from extract.commands.books import accounts, opened
 from extract.commands.tables import rows
+from extract.spending import CALLED
 
 MEASURES = ("calls", "units")
 PACE = timedelta(days=7)  # the forecast goes on as these days went
-
-CALLED = """
-    SELECT source, called_at::DATE AS day, count(*) AS calls, sum(units)::BIGINT AS units,
-        NULL::BIGINT AS full_refresh_calls, NULL::BIGINT AS full_refresh_units
-    FROM ops.api_calls GROUP BY ALL"""
 
 
 def units(args: Any) -> int:

@@ -8,9 +8,10 @@ What is not listed was not asked. Bounded: a year at a time, at most MOST_GAPS g
 from __future__ import annotations
 
 import json
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 from extract.coverage import REACHED
+from extract.source import iso
 
 WEEKS = 53
 MOST_GAPS = 200
@@ -113,11 +114,11 @@ def coverage(con, year: int | None = None) -> dict:
         "years": [*range(oldest.year, newest.year + 1)] if newest else [],
         "accounts": [{
             "source": s, "account": a, "days": days.get((s, a), []),
-            "since": _iso(bounds.get((s, a), (None, None))[0]),
-            "until": _iso(bounds.get((s, a), (None, None))[1]),
+            "since": when(bounds.get((s, a), (None, None))[0]),
+            "until": when(bounds.get((s, a), (None, None))[1]),
         } for s, a in keys],
         "notes": [json.loads(note) for note in notes],
-        "gaps": [{"source": s, "account": a, "datasets": d, "start": _iso(b), "end": _iso(e),
+        "gaps": [{"source": s, "account": a, "datasets": d, "start": when(b), "end": when(e),
                   "failed_run": run} for s, a, d, b, e, _, run in gaps],
         "gaps_total": gaps[0][5] if gaps else 0,
     }
@@ -140,10 +141,10 @@ def _day(micros, reached, reason, run_id, holes, failed_run, error) -> tuple[str
         note |= {"reason": reason, "run": run_id}
     if micros >= FULL_DAY:
         return "covered", 1000, note
-    note["reached"] = _iso(reached)
+    note["reached"] = when(reached)
     state = "failed" if failed_run else "gap" if holes else "partly" if micros else "none"
     return state, micros * 1000 // FULL_DAY, note
 
 
-def _iso(moment) -> str | None:
-    return moment.isoformat() + "Z" if moment else None
+def when(moment: datetime | None) -> str | None:
+    return iso(moment) if moment else None

@@ -11,20 +11,18 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from extract.books import has
+from extract.commands.tables import digits
 from extract.coverage import PENDING, REACHED
 from extract.data_docs import folder_of
+from extract.spending import CALLED
+from extract.ui.calendar import when
 
 MOST_ROWS = 200       # of a table, a page
 MOST_POINTS = 1_500   # of a line
 MOST_ASSETS = 5_000
 MOST_FAILED = 20      # failed expectations named, a checkpoint
 MOST_INCIDENTS = 50
-
-# What was spent, as ops.spending has it; of books without it only the calls are known.
-SPENDING = "ops.spending"
-CALLS = """(SELECT source, called_at::DATE AS day, count(*) AS calls, sum(units)::BIGINT AS units,
-    NULL::BIGINT AS full_refresh_calls, NULL::BIGINT AS full_refresh_units
-    FROM ops.api_calls GROUP BY ALL)"""
 
 
 def overview(con, docs: Path, now: datetime | None = None) -> dict:
@@ -38,10 +36,10 @@ def overview(con, docs: Path, now: datetime | None = None) -> dict:
     (pending,) = con.execute("SELECT count(*) FROM raw.exchanges_ledger WHERE vanished_at IS NULL "
                              f"AND status IN {PENDING}").fetchone()
     return {
-        "published": {"generation": generation, "at": _iso(at), "run": run_id},
-        "now": _iso(now),
-        "through": _iso(min((whole_to for _, _, _, whole_to, _, _ in spans), default=None)),
-        "newest": _iso(max((until for *_, until, _ in spans), default=None)),
+        "published": {"generation": generation, "at": when(at), "run": run_id},
+        "now": when(now),
+        "through": when(min((whole_to for _, _, _, whole_to, _, _ in spans), default=None)),
+        "newest": when(max((until for *_, until, _ in spans), default=None)),
         "accounts": [{"source": s, "account": a} for s, a, *_ in spans],
         "reconciled": statuses.get("reconciled", 0), "balances": sum(statuses.values()),
         "off": statuses.get("off", 0), "awaiting": statuses.get("awaiting_coverage", 0),
@@ -53,20 +51,12 @@ def overview(con, docs: Path, now: datetime | None = None) -> dict:
     }
 
 
-def has(con, table: str) -> bool:
-    """Whether the books have the table or view."""
-    schema, name = table.split(".")
-    return bool(con.execute(
-        "SELECT count(*) FROM information_schema.tables WHERE table_catalog = 'books' "
-        "AND table_schema = ? AND table_name = ?", [schema, name]).fetchone()[0])
-
-
 def _month(con, today: date) -> list[dict]:
     """Per source: calls and units of the month, what is allowed, and what a full refresh costs.
 
     `full` and `ours` compare the days that have a full refresh to compare with; None without.
     """
-    table = SPENDING if has(con, SPENDING) else CALLS
+    table = "ops.spending" if has(con, "ops.spending") else f"({CALLED})"
     allowed = _budgets(con)
     return [{
         "source": source, "calls": calls, "units": units,
@@ -96,7 +86,7 @@ def spending(con, days: int, today: date | None = None) -> dict:
     a call, of the `days` days up to `today`."""
     today = today or datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
-    table = SPENDING if has(con, SPENDING) else CALLS
+    table = "ops.spending" if has(con, "ops.spending") else f"({CALLED})"
     sources: dict[str, list] = {s: [] for (s,) in con.execute(
         "SELECT DISTINCT source FROM ops.coverage ORDER BY 1").fetchall()}
     for source, day, calls, units in con.execute(
@@ -129,7 +119,7 @@ def reconciliation(con, search: str, status: str, account: str, limit: int, offs
     names = ("source", "account", "token", "symbol", "chain", "verified", "reported", "computed",
              "difference", "status", "exact")
     return {
-        "rows": [dict(zip(names, row)) | {"snapshot": _iso(row[11])} for row in found],
+        "rows": [dict(zip(names, row)) | {"snapshot": when(row[11])} for row in found],
         "total": found[0][-1] if found else 0, "offset": offset,
         "statuses": dict(con.execute(
             "SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall()),
@@ -177,9 +167,9 @@ def balances(con, source: str, account: str, token: str, since: date | None = No
         "SELECT reported_text, snapshot_ts, status FROM curated.reconciliation "
         "WHERE source = ? AND account = ? AND token = ?", [source, account, token]).fetchone()
     return {
-        "points": [[str(day), plain(text)] for day, text, _ in points],
+        "points": [[str(day), text and digits(Decimal(text))] for day, text, _ in points],
         "every": points[0][2] if points else 1,
-        "reported": {"balance": reported[0], "at": _iso(reported[1]), "status": reported[2]}
+        "reported": {"balance": reported[0], "at": when(reported[1]), "status": reported[2]}
         if reported else None,
     }
 
@@ -200,7 +190,7 @@ def _checkpoints(con, docs: Path) -> list[dict]:
             ORDER BY checkpoint, expectation""", [min(last)]).fetchall():
         page = f"runs/{folder_of(run_id)}/{checkpoint}.html"
         one = found.setdefault(checkpoint, {
-            "checkpoint": checkpoint, "at": _iso(at), "run": run_id, "passed": 0, "warning": 0,
+            "checkpoint": checkpoint, "at": when(at), "run": run_id, "passed": 0, "warning": 0,
             "critical": 0, "info": 0, "failed": [],
             "docs": page if (docs / page).is_file() else None})
         one["passed" if success else severity] += 1
@@ -227,7 +217,7 @@ def refused(docs: Path, published_at: datetime | None) -> dict | None:
     if published_at and at <= published_at:
         return None
     worst = max(newest["tables"], key=lambda table: newest["tables"][table]["critical"])
-    return {"run": newest["run_id"], "at": _iso(at), "failed": newest["failed"][:MOST_FAILED],
+    return {"run": newest["run_id"], "at": when(at), "failed": newest["failed"][:MOST_FAILED],
             "docs": f"runs/{folder}/{worst}.html"}
 
 
@@ -239,18 +229,5 @@ def _incidents(con) -> dict:
     rows = con.execute(f"""
         SELECT {', '.join(names)}, opened_at, count(*) OVER () FROM ops.incidents
         WHERE resolved_at IS NULL ORDER BY opened_at DESC LIMIT {MOST_INCIDENTS}""").fetchall()
-    return {"open": [dict(zip(names, row)) | {"opened_at": _iso(row[7])} for row in rows],
+    return {"open": [dict(zip(names, row)) | {"opened_at": when(row[7])} for row in rows],
             "total": rows[0][8] if rows else 0}
-
-
-def plain(text: str | None) -> str | None:
-    """A decimal's text without exponent or trailing zeros."""
-    if text is None:
-        return None
-    told = f"{Decimal(text):f}"
-    told = told.rstrip("0").rstrip(".") if "." in told else told
-    return "0" if told in ("-0", "") else told
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return moment.isoformat() + "Z" if moment else None

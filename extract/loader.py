@@ -31,12 +31,12 @@ from extract.transaction import transaction
 log = logging.getLogger(__name__)
 
 FILES_A_BATCH = 200        # about 100,000 rows: keeps memory flat however much waits
-# DuckDB keeps what it has written in whatever memory it may have; a batch needs 40 times its
+# DuckDB keeps what it has written in whatever memory it may have; a batch needs 90 times its
 # compressed size (0.9 MB: 10,000 ledger records), and a file is never split.
-LEAST_MEMORY = 512 * 2**20
-MEMORY_A_BYTE = 60
+LEAST_MEMORY = 2**30
+MEMORY_A_BYTE = 110
 LONGEST_LINE = 2**25       # of a file that does not say
-BYTES_A_BATCH = 8_000_000  # the same bound for a few big files (compressed)
+BYTES_A_BATCH = 9_000_000  # the same bound for a few big files (compressed)
 
 # A bare JSON number would pass through a double in any JSON parser, 17 digits at best. So
 # numbers are quoted first (ccxt does the same). `"key": 1.50` cannot occur inside a JSON
@@ -97,11 +97,13 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
 
     A file that cannot be loaded keeps no other from it; at the end LoadFailed names the first.
     """
-    total, failures = Loaded(), []
+    total, failures, limit = Loaded(), [], 0
     _archive_loaded(con, root)
     for batch in batches(list(landing.waiting(root))):
         room = max(LEAST_MEMORY, MEMORY_A_BYTE * sum(f.stat().st_size for f in batch))
-        con.execute(f"SET memory_limit = '{room // 2**20}MiB'")
+        if room != limit:  # setting it costs what it frees
+            con.execute(f"SET memory_limit = '{room // 2**20}MiB'")
+            limit = room
         for part in (batch, *([f] for f in batch)):
             try:
                 done = load_files(con, part, sources)

@@ -26,12 +26,18 @@ def records(endpoints: str | tuple[str, ...], list_at: str | None, fields: str) 
 def decimal(text: str) -> str:
     """SQL of an amount's text as DECIMAL(38,18), NULL where it does not fit or is no number.
 
-    DuckDB reads text into a 38-digit decimal at 4.6 us a value; plain notation of up to 18 digits
-    on either side of the point goes through two integers at 0.5 us, with the same result.
+    DuckDB reads text into a decimal of 38 digits at 4.7 us a value, into one of 18 at 0.04 us. So
+    plain notation is read as one of those, or as two on either side of the point; the result is
+    the same.
     """
-    whole = f"TRY_CAST(split_part(ltrim({text}, '-'), '.', 1) AS BIGINT)::DECIMAL(20,0)"
-    part = f"TRY_CAST(rpad(split_part({text}, '.', 2), 18, '0') AS BIGINT)::DECIMAL(19,0)"
-    value = f"({whole}::DECIMAL(38,18) + {part} * 0.000000000000000001::DECIMAL(18,18))"
-    return (f"CASE WHEN regexp_full_match({text}, '-?[0-9]{{1,18}}(\\.[0-9]{{1,18}})?') "
-            f"THEN CASE WHEN starts_with({text}, '-') THEN -{value} ELSE {value} END "
-            f"ELSE TRY_CAST({text} AS DECIMAL(38,18)) END")
+    small = f"TRY_CAST({text} AS DECIMAL(18,9))::DECIMAL(38,18)"
+    whole = f"TRY_CAST(split_part(ltrim({text}, '-'), '.', 1) AS DECIMAL(18,0))::DECIMAL(38,18)"
+    part = f"TRY_CAST('0.' || split_part({text}, '.', 2) AS DECIMAL(18,18))"
+    return (f"CASE WHEN {_plain(text, 9)} THEN {small} WHEN {_plain(text, 18)} "
+            f"THEN CASE WHEN starts_with({text}, '-') THEN -({whole} + {part}) "
+            f"ELSE {whole} + {part} END ELSE TRY_CAST({text} AS DECIMAL(38,18)) END")
+
+
+def _plain(text: str, digits: int) -> str:
+    """Whether it is plain notation with at most so many digits on either side of the point."""
+    return f"regexp_full_match({text}, '-?[0-9]{{1,{digits}}}(\\.[0-9]{{1,{digits}}})?')"

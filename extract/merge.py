@@ -74,11 +74,14 @@ def _columns(dataset: Dataset) -> list[str]:
 def _read(con, dataset: Dataset, mapping: str) -> None:
     """incoming_<name>: the newest reading of every key; shadowed_<name>: the older ones."""
     name, columns = dataset.name, _of("m", _columns(dataset))
+    # Materialized, the mapping runs on every core; as the source of a table it runs on one.
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE mapped_{name} AS
-        SELECT {columns}, hash({columns}) AS row_hash, p.received_at AS observed_at, p.read_at,
-               m.page_id, m.item, p.lo, p.hi
-        FROM ({mapping}) m JOIN pages p USING (page_id)""")
+        WITH mapped AS MATERIALIZED (
+            SELECT {columns}, hash({columns}) AS row_hash, p.received_at AS observed_at, p.read_at,
+                   m.page_id, m.item, p.lo, p.hi
+            FROM ({mapping}) m JOIN pages p USING (page_id))
+        FROM mapped""")
     _refuse_nameless(con, dataset)
     within = "WHERE m.ts >= m.lo AND m.ts < m.hi" if dataset.has_history else ""
     parent, key = PARENT_OF.get(name), _of("m", dataset.key)

@@ -29,13 +29,16 @@ def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) ->
     import requests
 
     try:
-        response = session.get(url, params=params, timeout=TIMEOUT_S)
+        # A redirect is not followed: it would take the key along, wherever it leads.
+        response = session.get(url, params=params, timeout=TIMEOUT_S, allow_redirects=False)
         body = response.content.decode("utf-8")
     except (requests.RequestException, UnicodeDecodeError) as error:
         found = Retriable(f"no answer: {type(error).__name__}: {error}")
         found.sent = not _unsent(error)
         raise found from None
-    if response.status_code >= 400:
+    if response.status_code >= 300:
+        if to := response.headers.get("Location"):
+            body = f"sent on to {to}; set the Connection's host to where it answers itself"
         raise failed(response.status_code, body, response.headers)
     try:
         data = json.loads(body, parse_float=Decimal)

@@ -1,5 +1,6 @@
 """Laws of the client: bounded tries, asked-for waits, every request logged, no secret told."""
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Barrier, Event, Thread
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from extract.client import Answer, Client, Fatal, RateLimited, Retriable, failed, vendor_clock
 from extract.pacing import Pacing
 from extract.source import Rate, utc
+from extract.sources import debank
 
 OK = Answer(200, "{}", {}, utc("2026-01-01"), rows=3)
 
@@ -172,3 +174,27 @@ def test_counts_and_the_log_are_whole_when_threads_call_together():
 def test_the_vendors_clock_is_the_date_header():
     assert vendor_clock({"Date": "Thu, 01 Jan 2026 06:00:00 GMT"}) == utc("2026-01-01T06:00:00Z")
     assert vendor_clock({}).tzinfo is not None
+
+
+def test_a_redirect_is_not_followed_for_it_would_take_the_key_along():
+    asked = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.path, self.headers["AccessKey"]))
+            self.send_response(200 if self.path.startswith("/there") else 302)
+            self.send_header("Location", "/there")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"[]")
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        session = debank.connect(host=f"http://127.0.0.1:{server.server_port}", password="k")
+        with pytest.raises(Fatal, match="HTTP 302: sent on to /there; set the Connection's host"):
+            debank.left(Client("debank", "0xa", rates={}, units={}), session)
+        server.shutdown()
+    assert asked == [(debank.UNITS, "k")]

@@ -34,7 +34,7 @@ class Vendor:
         self.lies = set(lies)  # numbers of calls that are answered with no rows at all
         self.calls, self._lock = [], Lock()
 
-    def get(self, url, params, timeout):
+    def get(self, url, params, timeout, allow_redirects):
         with self._lock:
             self.calls.append(url)
             number = len(self.calls)

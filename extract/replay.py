@@ -25,7 +25,7 @@ from extract.datasets import DATASETS
 from extract.loader import LoadFailed, Loaded, load_files
 from extract.schema import create_all
 from extract.source import Source
-from extract.warehouse import MEMORY_LIMIT, WAIT_S, hold
+from extract.warehouse import WAIT_S, connected, hold
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def replay(
     with hold(warehouse, who, wait_s):
         shutil.rmtree(draft.parent, ignore_errors=True)
         draft.parent.mkdir(parents=True)
-        with _opened(draft) as con:
+        with connected(draft) as con:
             create_all(con)
             order = _order(root)
             loaded = _load_all(con, order, sources, tell)
@@ -72,23 +72,6 @@ def replay(
         warehouse.with_name(warehouse.name + ".wal").unlink(missing_ok=True)
         shutil.rmtree(draft.parent, ignore_errors=True)
     return Replayed(len(order), loaded, differences, time.monotonic() - began)
-
-
-class _opened:
-    """A DuckDB connection of our own, closed (and so written down) at the end."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self):
-        import duckdb
-
-        self.con = duckdb.connect(str(self.path), config={"memory_limit": MEMORY_LIMIT})
-        self.con.execute("SET TimeZone = 'UTC'")
-        return self.con
-
-    def __exit__(self, *_: object) -> None:
-        self.con.close()
 
 
 def _order(root: Path) -> list[tuple[landing.Load, list[Path]]]:

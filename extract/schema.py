@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from extract.datasets import DATASETS, META
+from extract.datasets import DATASETS, META, PAYLOAD
 from extract.history import CHANGES, as_of
 from extract.migrate import add_columns
 from extract.ops_comments import COLUMNS, TABLES, describe
@@ -149,9 +149,17 @@ WHERE start_ts > reached
 """
 
 
+# Payloads are most of the warehouse, and this halves it. A file of before DuckDB 1.2 has no zstd,
+# and what asks for it there is not compressed at all.
+ZSTD = " USING COMPRESSION zstd"
+FILE_VERSION = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = " \
+    "current_database()"
+
+
 def create_statement(dataset: Dataset) -> str:
     columns = ", ".join(
         f"{c.name} {c.type}" + (" NOT NULL" if c.name in (*dataset.key, "ts") else "")
+        + (ZSTD if c == PAYLOAD else "")
         for c in (*dataset.columns, *META)
     )
     return f"CREATE TABLE IF NOT EXISTS {dataset.table} ({columns})"
@@ -170,8 +178,9 @@ def create_all(con) -> None:
         return
     with transaction(con):
         add_columns(con, _statements())
+        old = con.execute(FILE_VERSION).fetchone() == ("v1.0.0+",)
         for statement in _statements():
-            con.execute(statement)
+            con.execute(statement.replace(ZSTD, "") if old else statement)
         describe(con)
         con.execute(f"COMMENT ON TABLE ops.batches IS '{digest}'")
 

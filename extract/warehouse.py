@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 WAIT_S = 600  # longer than the longest single step measured (a two-year transform: 15 s)
 REPORT_EVERY_S = 10
 MEMORY_LIMIT = "4GB"
+STORAGE = "v1.2.0"  # of a file that is made: the first with zstd; any DuckDB since can read it
 
 
 class WarehouseBusy(RuntimeError):
@@ -121,7 +122,8 @@ def connected(path: Path, *, read_only: bool = False) -> Iterator:
     """A DuckDB connection for a process that already holds the file."""
     import duckdb
 
-    con = duckdb.connect(str(path), read_only=read_only, config={"memory_limit": MEMORY_LIMIT})
+    con = duckdb.connect(str(path), read_only=read_only, config={
+        "memory_limit": MEMORY_LIMIT, "storage_compatibility_version": STORAGE})
     try:
         con.execute("SET TimeZone = 'UTC'")
         yield con

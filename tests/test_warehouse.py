@@ -10,6 +10,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from extract.warehouse import WarehouseBusy, hold, holder, open_warehouse
@@ -152,3 +153,20 @@ def test_what_a_killed_holder_has_forked_does_not_keep_the_lock(path):
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()
+
+
+@pytest.mark.parametrize("made_by, compression", [(None, "ZSTD"), ("v1.0.0", "FSST")])
+def test_payloads_are_compressed_also_in_a_file_of_an_older_duckdb(tmp_path, made_by, compression):
+    path = tmp_path / "warehouse.duckdb"
+    if made_by:
+        duckdb.connect(str(path), config={"storage_compatibility_version": made_by}).close()
+    with open_warehouse(path, who="test") as con:
+        con.execute("""
+            INSERT INTO raw.exchanges_ledger (source, account, entry_id, ts, payload)
+            SELECT 's', 'a', i, TIMESTAMP '2026-01-01', i || repeat(', "status": "completed"', 20)
+            FROM range(10_000) r(i)""")
+        con.execute("CHECKPOINT")
+        found = con.execute("SELECT DISTINCT compression FROM pragma_storage_info("
+                            "'raw.exchanges_ledger') WHERE column_name = 'payload' "
+                            "AND segment_type = 'VARCHAR'").fetchall()
+    assert found == [(compression,)]

@@ -18,6 +18,7 @@ from extract.datasets import EXCHANGES_LEDGER
 from extract.loader import QUOTED_BODY, load
 from extract.schema import create_all
 from extract.sources import all_sources
+from extract.warehouse import connected
 from tests.benchmarks import data
 from tests.benchmarks.measure import (
     ROOT, bench_var, cpu_seconds, interleaved, peak_mb, ratio, row, seconds, spread, tell,
@@ -65,7 +66,9 @@ class Ours:
 
     def __init__(self, work: Path, landing_root: Path, records: int):
         self.work, self.landing, self.records = work, landing_root, records
-        self.con = connect(work / "ours.duckdb")
+        self._open = connected(work / "ours.duckdb")
+        self.con = self._open.__enter__()
+        self.con.execute("SET enable_progress_bar = false")
         create_all(self.con)
 
     def load(self) -> None:
@@ -74,7 +77,7 @@ class Ours:
             raise RuntimeError(f"{loaded.rows} rows of {self.records} were loaded: {loaded}")
 
     def close(self) -> None:
-        self.con.close()
+        self._open.__exit__(None, None, None)
         (self.work / "ours.duckdb").unlink()
 
 

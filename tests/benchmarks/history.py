@@ -21,6 +21,7 @@ from pathlib import Path
 from extract import schema
 from extract.datasets import DATASETS
 from extract.transform import FILE, PROJECT, transform
+from extract.warehouse import connected
 from tests.benchmarks.data import ASSETS, TOKENS
 from tests.benchmarks.measure import bench_var, seconds, tell
 
@@ -195,8 +196,6 @@ def living_in(history: History) -> Iterator[None]:
 
 def warehouse(rows: int, uri: str) -> History:
     """The warehouse of `rows` movements, made now unless it is there."""
-    import duckdb
-
     name = f"history-{rows}-{fingerprint()}"
     var = bench_var() / name
     if (var / FILE).exists():
@@ -208,13 +207,13 @@ def warehouse(rows: int, uri: str) -> History:
     history, took = History(part, _database(uri, name), {}), {}
     try:
         with living_in(history):
-            with duckdb.connect(str(part / FILE)) as con:
-                con.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+            with connected(part / FILE) as con:
+                con.execute("SET enable_progress_bar = false")
                 schema.create_all(con)
                 took["raw"] = seconds(lambda: fill(con, rows))
             tell(f"{rows:,} rows of history written in {took['raw']:.0f} s; transforming them")
             took["transform"] = seconds(lambda: transform(part / FILE, who="bench"))
-            with duckdb.connect(str(part / FILE)) as con:
+            with connected(part / FILE) as con:
                 con.execute("DELETE FROM ops.touched_days")
                 snapshot(con)
         part.rename(var)

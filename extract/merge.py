@@ -231,10 +231,10 @@ def _replace(con, dataset: Dataset, batch_id: str) -> None:
     (rows,) = con.execute(f"SELECT count(*) FROM verdict_{name} WHERE verdict = 'new'").fetchone()
     # In time order: zone maps of the raw table stay narrow whatever order the pages came in. Those
     # are of row groups, so the order within one is worth nothing (and costs a fifth of a load).
-    order = "" if dataset.dimension or rows <= ROW_GROUP else " ORDER BY ts"
+    order = "" if dataset.dimension or rows <= ROW_GROUP else "ORDER BY ts"
     con.execute(f"""
         INSERT INTO {dataset.table} ({columns})
-        SELECT * FROM (
+        WITH written AS MATERIALIZED (
             SELECT {_of('n', _columns(dataset))}, n.row_hash,
                    coalesce(o.first_seen_at, n.observed_at),
                    n.observed_at, '{batch_id}', v.gone
@@ -244,7 +244,8 @@ def _replace(con, dataset: Dataset, batch_id: str) -> None:
             UNION ALL
             SELECT {_of('o', _columns(dataset))}, o.row_hash, o.first_seen_at, o.changed_at,
                    '{batch_id}', o.gone
-            FROM old_{name} o WHERE o.verdict = 'vanished'){order}""")
+            FROM old_{name} o WHERE o.verdict = 'vanished')
+        FROM written {order}""")
 
 
 def _assert_unique(con, dataset: Dataset) -> None:

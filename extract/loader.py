@@ -31,10 +31,11 @@ from extract.transaction import transaction
 log = logging.getLogger(__name__)
 
 FILES_A_BATCH = 200        # about 100,000 rows: keeps memory flat however much waits
-# DuckDB keeps what it has written in whatever memory it may have; a batch needs 90 times its
-# compressed size (0.9 MB: 10,000 ledger records), and a file is never split.
-LEAST_MEMORY = 2**30
-MEMORY_A_BYTE = 110
+# DuckDB keeps what it has written in whatever memory it may have. A batch needs 50 times its
+# compressed size (0.9 MB: 10,000 ledger records), but a file, which is never split, 90 times.
+MEMORY_A_BATCH = 512 * 2**20
+MEMORY_A_BYTE = 100  # of the largest file
+SLICES_A_THREAD = 2
 LONGEST_LINE = 2**25       # of a file that does not say
 BYTES_A_BATCH = 9_000_000  # the same bound for a few big files (compressed)
 
@@ -100,7 +101,7 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
     total, failures, limit = Loaded(), [], 0
     _archive_loaded(con, root)
     for batch in batches(list(landing.waiting(root))):
-        room = max(LEAST_MEMORY, MEMORY_A_BYTE * sum(f.stat().st_size for f in batch))
+        room = MEMORY_A_BATCH + MEMORY_A_BYTE * max(f.stat().st_size for f in batch)
         if room != limit:  # setting it costs what it frees
             con.execute(f"SET memory_limit = '{room // 2**20}MiB'")
             limit = room
@@ -212,11 +213,13 @@ def _open_pages(con, files: Sequence[Path], headers: Sequence[dict], batch_id: s
     if told:
         con.executemany(f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, "
                         "?, ?, ?, ?)", told)
-    # A table this small is scanned by one thread: in slices, the mapping runs on every core. A
-    # reader takes twice the room of the longest line for each thread.
+    # A table this small is scanned by one thread, and by the thousand pages: in slices, the mapping
+    # runs on every core and has fewer of them in hand at once. A reader takes twice the room of
+    # the longest line for each thread.
     room = max(h.get("longest", LONGEST_LINE) for h in headers) + 1024
     (threads,) = con.execute("SELECT current_setting('threads')").fetchone()
-    slices = [files[n::threads] for n in range(min(threads, len(files)))]
+    pieces = min(SLICES_A_THREAD * threads, len(files))
+    slices = [files[n::pieces] for n in range(pieces)]
     for number, each in enumerate(slices):
         con.execute(PAGES.format(table=f"pages_{number}", room=room),
                     [[str(file) for file in each]])

@@ -37,7 +37,7 @@ MEMORY_A_BATCH = 512 * 2**20
 MEMORY_A_BYTE = 100  # of the largest file
 SLICES_A_THREAD = 2
 LONGEST_LINE = 2**25       # of a file that does not say
-BYTES_A_BATCH = 9_000_000  # the same bound for a few big files (compressed)
+BYTES_A_BATCH = 10_000_000  # the same bound for a few big files (compressed)
 
 # A bare JSON number would pass through a double in any JSON parser, 17 digits at best. So
 # numbers are quoted first (ccxt does the same). `"key": 1.50` cannot occur inside a JSON
@@ -147,11 +147,12 @@ def batches(files: Sequence[Path]) -> Iterable[list[Path]]:
     for _, group in groupby(files, key=lambda f: f.name.split("~")[0]):
         batch, size = [], 0
         for file in group:
-            if batch and (len(batch) >= FILES_A_BATCH or size > BYTES_A_BATCH):
+            more = file.stat().st_size
+            if batch and (len(batch) >= FILES_A_BATCH or size + more > BYTES_A_BATCH):
                 yield batch
                 batch, size = [], 0
             batch.append(file)
-            size += file.stat().st_size
+            size += more
         yield batch
 
 

@@ -27,15 +27,17 @@ from extract.datasets import DATASETS
 from extract.merge import merge
 from extract.source import UTC, Source, utc
 from extract.transaction import transaction
+from extract.warehouse import MEMORY_LIMIT
 
 log = logging.getLogger(__name__)
 
 FILES_A_BATCH = 200        # about 100,000 rows: keeps memory flat however much waits
-# DuckDB keeps what it has written in whatever memory it may have. A batch needs 50 times its
-# compressed size (0.9 MB: 10,000 ledger records), but a file, which is never split, 90 times.
-MEMORY_A_BATCH = 512 * 2**20
-MEMORY_A_BYTE = 100  # of the largest file
+# DuckDB keeps what it has written in whatever memory it may have. A batch needs 60 times its
+# compressed size (0.9 MB: 10,000 ledger records).
+LEAST_MEMORY = 600 * 2**20
+MEMORY_A_BYTE = 65
 SLICES_A_THREAD = 2
+PAGES_A_SLICE = 16
 LONGEST_LINE = 2**25       # of a file that does not say
 BYTES_A_BATCH = 10_000_000  # the same bound for a few big files (compressed)
 
@@ -46,7 +48,7 @@ QUOTED_BODY = r"""regexp_replace(body,
     '([^\\]"\s*:\s*)(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', '\1"\2"', 'g')"""
 
 PAGES = f"""
-CREATE OR REPLACE TEMP TABLE {{table}} AS
+CREATE OR REPLACE TEMP TABLE landed_pages AS
 SELECT h.place * 1000000::BIGINT + number AS page_id, h.source, h.account, endpoint,
        params::JSON AS params, ({QUOTED_BODY})::JSON AS body,
        received_at::TIMESTAMP AS received_at, as_of::TIMESTAMP AS as_of, h.read_at,
@@ -98,21 +100,20 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
 
     A file that cannot be loaded keeps no other from it; at the end LoadFailed names the first.
     """
-    total, failures, limit = Loaded(), [], 0
+    total, failures = Loaded(), []
     _archive_loaded(con, root)
     for batch in batches(list(landing.waiting(root))):
-        room = MEMORY_A_BATCH + MEMORY_A_BYTE * max(f.stat().st_size for f in batch)
-        if room != limit:  # setting it costs what it frees
-            con.execute(f"SET memory_limit = '{room // 2**20}MiB'")
-            limit = room
-        for part in (batch, *([f] for f in batch)):
+        room = max(LEAST_MEMORY, MEMORY_A_BYTE * sum(f.stat().st_size for f in batch))
+        # What is denser than that is loaded file by file, with all that there is.
+        for part, limit in ((batch, f"{room // 2**20}MiB"),
+                            *(([file], MEMORY_LIMIT) for file in batch)):
+            # It frees, too, what the batch before has left. RESET would not reach the buffers.
+            con.execute(f"SET memory_limit = '{limit}'")
             try:
                 done = load_files(con, part, sources)
             except LoadFailed as error:
-                if len(part) == 1:
+                if part is not batch:
                     failures.append(error)
-                    if part is batch:
-                        break
                 continue
             _archive_loaded(con, root)
             total = total.plus(done)
@@ -198,7 +199,8 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
 
 def _open_pages(con, files: Sequence[Path], headers: Sequence[dict], batch_id: str,
                 loaded_at: datetime) -> None:
-    """The batch's temporary tables: `headers`, `readings` (see extract.readings) and `pages`."""
+    """The batch's temporary tables: `headers`, `readings` (see extract.readings) and `landed_pages`,
+    with the view `pages`."""
     con.execute("CREATE OR REPLACE TEMP TABLE headers (place INTEGER, file VARCHAR, source VARCHAR, "
                 "account VARCHAR, read_at TIMESTAMP)")
     con.execute("CREATE OR REPLACE TEMP TABLE readings (file VARCHAR, source VARCHAR, account "
@@ -214,18 +216,16 @@ def _open_pages(con, files: Sequence[Path], headers: Sequence[dict], batch_id: s
     if told:
         con.executemany(f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, "
                         "?, ?, ?, ?)", told)
-    # A table this small is scanned by one thread, and by the thousand pages: in slices, the mapping
-    # runs on every core and has fewer of them in hand at once. A reader takes twice the room of
-    # the longest line for each thread.
+    # A reader takes twice the room of the longest line for each thread.
     room = max(h.get("longest", LONGEST_LINE) for h in headers) + 1024
+    (count,) = con.execute(PAGES.format(room=room), [[str(file) for file in files]]).fetchone()
+    # A table this small is scanned by one thread, two thousand pages at a time: in slices, the
+    # mapping runs on every core, and has fewer of them in hand at once.
     (threads,) = con.execute("SELECT current_setting('threads')").fetchone()
-    pieces = min(SLICES_A_THREAD * threads, len(files))
-    slices = [files[n::pieces] for n in range(pieces)]
-    for number, each in enumerate(slices):
-        con.execute(PAGES.format(table=f"pages_{number}", room=room),
-                    [[str(file) for file in each]])
+    slices = max(1, min(SLICES_A_THREAD * threads, count // PAGES_A_SLICE))
     con.execute("CREATE OR REPLACE TEMP VIEW pages AS " + " UNION ALL ".join(
-        f"FROM pages_{number}" for number in range(len(slices))))
+        f"SELECT * FROM landed_pages WHERE page_id % {slices} = {number}"
+        for number in range(slices)))
 
 
 def _record_batch(con, batch_id, source, dataset, headers, counts, loaded_at) -> None:

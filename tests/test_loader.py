@@ -10,9 +10,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from conftest import page
-from extract import landing, schema
+from extract import landing, loader, schema
 from extract.loader import LoadFailed, load
-from extract.source import Covered, Fetched, Interval, Job, iso, utc
+from extract.source import Covered, Fetched, Interval, Job, Page, iso, utc
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY
@@ -223,3 +223,24 @@ def test_what_was_known_at_any_time_can_be_asked(con, lander):
                        ).fetchall() == [("changed", "test"), ("vanished", "test")]
     assert con.execute("SELECT count(*) FROM raw.exchanges_ledger WHERE vanished_at IS NOT NULL"
                        ).fetchone() == (0,)
+
+
+def test_files_denser_than_the_memory_of_a_batch_are_loaded_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "LEAST_MEMORY", 24 * 2**20)
+    monkeypatch.setattr(loader, "MEMORY_A_BYTE", 1)
+    whole, tried = loader.load_files, []
+    monkeypatch.setattr(loader, "load_files", lambda con, files, sources:
+                        tried.append(len(files)) or whole(con, files, sources))
+    for number in range(2):
+        start = utc(f"2025-01-0{number + 1}")
+        body = json.dumps({"data": [{
+            "id": f"{number}-{n}", "type": "send", "status": "completed", "created_at": iso(start),
+            "amount": {"amount": "1", "currency": "BTC"}, "note": "so dense " * 1000}
+            for n in range(1000)]})
+        job = Job("coinbase", "me", "coinbase", Interval(start, start + timedelta(days=1)), start)
+        landing.write(tmp_path, job, Fetched(
+            [Page(TRANSACTIONS, {"account_id": "w"}, body, utc("2025-02-01"))],
+            [Covered("exchanges_ledger", job.interval, "test")]), {"run_id": "r"})
+    con = warehouse()
+    assert load(con, tmp_path, SOURCES).new == 2000
+    assert tried == [2, 1, 1]

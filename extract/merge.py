@@ -10,7 +10,7 @@ vanished  the newest whole reading of its time lacks it   → to history, marked
 A vanished row that a newer reading shows again has changed: its mark goes. Temporary tables and
 views of the batch: `incoming_<name>` (its rows, each key once), `existing_<name>` (the rows there are
 that it can meet), `verdict_<name>` (key, rowid of the row there is, verdict, when it vanished,
-whether the batch showed it) and `old_<name>` (the rows that will be replaced).
+whether the batch showed it and for what day) and `old_<name>` (the rows that will be replaced).
 """
 
 from __future__ import annotations
@@ -162,7 +162,8 @@ def _judge(con, dataset: Dataset) -> None:
     if not dataset.has_history:
         con.execute(f"""
             CREATE OR REPLACE TEMP TABLE verdict_{name} AS
-            SELECT {_of('n', dataset.key)}, o.id, NULL::TIMESTAMP AS gone, {_VERDICT}, true AS met
+            SELECT {_of('n', dataset.key)}, o.id, NULL::TIMESTAMP AS gone, {_VERDICT}, true AS met,
+                   {_day(dataset)}
             FROM incoming_{name} n LEFT JOIN existing_{name} o USING ({key})""")
         return
     # A row there is and live was in the newest reading we knew, so only a fresh one can lack it.
@@ -175,14 +176,14 @@ def _judge(con, dataset: Dataset) -> None:
                                       OR (n.fresh AND n.read_at > o.changed_at))
                             THEN coalesce(o.vanished_at, n.read_at) END
                    WHEN o.vanished_at > n.observed_at THEN o.vanished_at END AS gone,
-               {_VERDICT}, true AS met
+               {_VERDICT}, true AS met, {_day(dataset)}
         FROM (SELECT n.*, r.end_ts, r.read_at, r.fresh FROM incoming_{name} n
               ASOF LEFT JOIN reach_{name} r ON n.source = r.source AND n.account = r.account
                   AND n.ts >= r.start_ts) n
         LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
         INSERT INTO verdict_{name}
-        SELECT {_of('o', dataset.key)}, o.id, r.read_at, 'vanished', false
+        SELECT {_of('o', dataset.key)}, o.id, r.read_at, 'vanished', false, NULL
         FROM (FROM existing_{name} WHERE vanished_at IS NULL) o
         ASOF JOIN (FROM reach_{name}) r ON o.source = r.source AND o.account = r.account
             AND o.ts >= r.start_ts
@@ -196,31 +197,33 @@ def _judge_legs(con, dataset: Dataset) -> None:
     parents = f"verdict_{PARENT_OF[name]}"
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE verdict_{name} AS
-        SELECT {_of('n', dataset.key)}, o.id, p.gone, {_VERDICT}, true AS met
+        SELECT {_of('n', dataset.key)}, o.id, p.gone, {_VERDICT}, true AS met, {_day(dataset)}
         FROM incoming_{name} n
         JOIN (FROM {parents} WHERE met AND verdict <> 'stale') p USING ({group})
         LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
         INSERT INTO verdict_{name}
-        SELECT {_of('o', dataset.key)}, o.id, NULL, 'removed', false FROM existing_{name} o
+        SELECT {_of('o', dataset.key)}, o.id, NULL, 'removed', false, NULL FROM existing_{name} o
         SEMI JOIN (FROM {parents} WHERE met AND verdict <> 'stale') p USING ({group})
         ANTI JOIN incoming_{name} n USING ({key})
         UNION ALL
-        SELECT {_of('o', dataset.key)}, o.id, p.gone, 'vanished', false FROM existing_{name} o
+        SELECT {_of('o', dataset.key)}, o.id, p.gone, 'vanished', false, NULL FROM existing_{name} o
         JOIN (FROM {parents} WHERE NOT met) p USING ({group}) WHERE o.vanished_at IS NULL""")
 
 
+def _day(dataset: Dataset) -> str:
+    """The day that a row of the batch touches; of a dimension, that of the change."""
+    return f"n.{'observed_at' if dataset.dimension else 'ts'}::DATE AS day"
+
+
 def _touch_days(con, dataset: Dataset, batch_id: str) -> None:
-    """Days that gained, lost or changed a row; a dimension's day is that of the change."""
-    name, key = dataset.name, ", ".join(dataset.key)
-    now, was = ("n.observed_at", "n.observed_at") if dataset.dimension else ("n.ts", "o.ts")
+    """Days that gained, lost or changed a row."""
+    name = dataset.name
+    was = "" if dataset.dimension else f"UNION ALL SELECT ts::DATE FROM old_{name}"
     con.execute(f"""
         INSERT INTO ops.touched_days (dataset, day, batch_id)
         SELECT DISTINCT '{name}', day, '{batch_id}' FROM (
-            SELECT {now}::DATE AS day FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
-            WHERE v.verdict IN ('new', 'changed')
-            UNION ALL
-            SELECT {was}::DATE FROM old_{name} o LEFT JOIN incoming_{name} n USING ({key}))
+            SELECT day FROM verdict_{name} WHERE verdict IN ('new', 'changed') {was})
         WHERE day IS NOT NULL""")
 
 

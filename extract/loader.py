@@ -27,7 +27,6 @@ from extract.datasets import DATASETS
 from extract.merge import merge
 from extract.source import UTC, Source, utc
 from extract.transaction import transaction
-from extract.warehouse import MEMORY_LIMIT
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +35,7 @@ FILES_A_BATCH = 200        # about 100,000 rows: keeps memory flat however much 
 # compressed size (0.9 MB: 10,000 ledger records).
 LEAST_MEMORY = 600 * 2**20
 MEMORY_A_BYTE = 65
+MOST_MEMORY = "4GB"        # as any connection to the warehouse may take
 SLICES_A_THREAD = 2
 PAGES_A_SLICE = 16
 LONGEST_LINE = 2**25       # of a file that does not say
@@ -105,8 +105,8 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
     for batch in batches(list(landing.waiting(root))):
         room = max(LEAST_MEMORY, MEMORY_A_BYTE * sum(f.stat().st_size for f in batch))
         # What is denser than that is loaded file by file, with all that there is.
-        for part, limit in ((batch, f"{room // 2**20}MiB"),
-                            *(([file], MEMORY_LIMIT) for file in batch)):
+        for part, limit in ((batch, f"{room // 2**20} MiB"),
+                            *(([file], MOST_MEMORY) for file in batch)):
             # It frees, too, what the batch before has left. RESET would not reach the buffers.
             con.execute(f"SET memory_limit = '{limit}'")
             try:

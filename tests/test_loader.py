@@ -16,6 +16,7 @@ from extract.source import Covered, Fetched, Interval, Job, Page, iso, utc
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY
+from extract.warehouse import MEMORY_LIMIT
 
 SOURCES = all_sources()
 ZERO = datetime(2025, 6, 1, tzinfo=timezone.utc)
@@ -243,4 +244,4 @@ def test_files_denser_than_the_memory_of_a_batch_are_loaded_one_by_one(tmp_path,
             [Covered("exchanges_ledger", job.interval, "test")]), {"run_id": "r"})
     con = warehouse()
     assert load(con, tmp_path, SOURCES).new == 2000
-    assert tried == [2, 1, 1]
+    assert tried == [2, 1, 1] and loader.MOST_MEMORY == MEMORY_LIMIT

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from extract.memory import MEMORY_LIMIT
 from extract.quiet import quiet
 from extract.source import UTC, Interval
 from extract.transaction import transaction
@@ -38,7 +39,6 @@ SAMPLE_ROWS = 5       # unexpected rows quoted in a result
 # Great Expectations reads 200 rows of a result at most, and asks for the whole batch only to
 # learn its column names; DuckDB streams, so what is not fetched is never read.
 BUFFERED_ROWS = 200
-MEMORY_LIMIT = "4GB"
 
 
 @dataclass(frozen=True)

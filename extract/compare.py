@@ -79,7 +79,7 @@ def physical(con, name: str) -> tuple[str, str]:
 
 
 def compare(draft: Path, left_out: set[date], versions: dict[str, str]
-             ) -> tuple[dict[str, int], list[Difference], tuple[str, ...]]:
+            ) -> tuple[dict[str, int], list[Difference], tuple[str, ...]]:
     """Rows compared by table, the differences, and the models whose version is another one."""
     rows, differing, found = {}, {}, []
     with connected(draft) as con:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from extract import landing
 from extract.datasets import DATASETS
+from extract.memory import MEMORY_LIMIT
 from extract.merge import merge
 from extract.source import UTC, Source, utc
 from extract.transaction import transaction
@@ -35,7 +36,6 @@ FILES_A_BATCH = 200        # about 100,000 rows: keeps memory flat however much 
 # compressed size (0.9 MB: 10,000 ledger records).
 LEAST_MEMORY = 600 * 2**20
 MEMORY_A_BYTE = 65
-MOST_MEMORY = "4GB"        # as any connection to the warehouse may take
 SLICES_A_THREAD = 2
 PAGES_A_SLICE = 16
 LONGEST_LINE = 2**25       # of a file that does not say
@@ -106,7 +106,7 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
         room = max(LEAST_MEMORY, MEMORY_A_BYTE * sum(f.stat().st_size for f in batch))
         # What is denser than that is loaded file by file, with all that there is.
         for part, limit in ((batch, f"{room // 2**20} MiB"),
-                            *(([file], MOST_MEMORY) for file in batch)):
+                            *(([file], MEMORY_LIMIT) for file in batch)):
             # It frees, too, what the batch before has left. RESET would not reach the buffers.
             con.execute(f"SET memory_limit = '{limit}'")
             try:
@@ -185,15 +185,15 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
                 "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) "
                 "SELECT unnest(?), ?, (SELECT coalesce(max(sequence), 0) + 1 FROM "
                 "ops.landed_files), ?", [names, batch_id, loaded_at])
-        for (table,) in con.execute(  # or the next batch needs room for two
-                "SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall():
-            con.execute(f"DROP TABLE {table}")
     except Exception as error:
         told = ", ".join(names[:3]) + (" …" if len(files) > 3 else "")
         raise LoadFailed(
             f"loading {source.name} ({told}): {error}. Nothing of this batch was written; the "
             "files wait in the landing's inbox and are tried again by the next load."
         ) from error
+    for (table,) in con.execute(  # or the next batch needs room for two
+            "SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall():
+        con.execute(f"DROP TABLE {table}")
     return total
 
 

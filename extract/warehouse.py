@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
+from extract.memory import MEMORY_LIMIT
+
 log = logging.getLogger(__name__)
 
 WAIT_S = 600  # longer than the longest single step measured (a two-year transform: 15 s)
 REPORT_EVERY_S = 10
-MEMORY_LIMIT = "4GB"
 STORAGE = "v1.2.0"  # of a file that is made: the first with zstd; any DuckDB since can read it
 
 

@@ -16,7 +16,6 @@ from extract.source import Covered, Fetched, Interval, Job, Page, iso, utc
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY
-from extract.warehouse import MEMORY_LIMIT
 
 SOURCES = all_sources()
 ZERO = datetime(2025, 6, 1, tzinfo=timezone.utc)
@@ -230,8 +229,13 @@ def test_files_denser_than_the_memory_of_a_batch_are_loaded_one_by_one(tmp_path,
     monkeypatch.setattr(loader, "LEAST_MEMORY", 24 * 2**20)
     monkeypatch.setattr(loader, "MEMORY_A_BYTE", 1)
     whole, tried = loader.load_files, []
-    monkeypatch.setattr(loader, "load_files", lambda con, files, sources:
-                        tried.append(len(files)) or whole(con, files, sources))
+
+    def noted(con, files, sources):
+        (limit,) = con.execute("SELECT current_setting('memory_limit')").fetchone()
+        tried.append((len(files), limit))
+        return whole(con, files, sources)
+
+    monkeypatch.setattr(loader, "load_files", noted)
     for number in range(2):
         start = utc(f"2025-01-0{number + 1}")
         body = json.dumps({"data": [{
@@ -244,4 +248,4 @@ def test_files_denser_than_the_memory_of_a_batch_are_loaded_one_by_one(tmp_path,
             [Covered("exchanges_ledger", job.interval, "test")]), {"run_id": "r"})
     con = warehouse()
     assert load(con, tmp_path, SOURCES).new == 2000
-    assert tried == [2, 1, 1] and loader.MOST_MEMORY == MEMORY_LIMIT
+    assert tried == [(2, "24.0 MiB"), (1, "3.7 GiB"), (1, "3.7 GiB")]

@@ -7,6 +7,7 @@ the balances the window over flows that they are.
 from __future__ import annotations
 
 import tempfile
+from contextlib import ExitStack
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from statistics import median
@@ -14,6 +15,7 @@ from statistics import median
 from extract.datasets import DATASETS
 from extract.publish import publish
 from extract.schema import create_all
+from extract.warehouse import connected
 from tests.benchmarks.measure import bench_var, ratio, row, tell
 
 ROWS_A_DAY, TOKENS, NEW = 2_740, 40, 2_000
@@ -57,12 +59,10 @@ class Books:
     """A warehouse of so many transactions, published once; `sync` adds to it and times that."""
 
     def __init__(self, folder: Path, rows: int):
-        import duckdb
-
         self.root, self.turn, self.at = folder / "published", rows, datetime(2025, 1, 2)
-        self.con = con = duckdb.connect(str(folder / "warehouse.duckdb"),
-                                        config={"memory_limit": "4GB"})
-        con.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+        self.open = ExitStack()
+        self.con = con = self.open.enter_context(connected(folder / "warehouse.duckdb"))
+        con.execute("SET enable_progress_bar = false")
         create_all(con)
         micros = int(86_400e6 / ROWS_A_DAY)
         history = (f"SELECT i, TIMESTAMP '2025-01-02' - to_microseconds(({rows} - i) * {micros}) "

@@ -3,6 +3,9 @@
 import json
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from functools import partial
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import duckdb
 import pytest
@@ -249,3 +252,18 @@ def test_files_denser_than_the_memory_of_a_batch_are_loaded_one_by_one(tmp_path,
     con = warehouse()
     assert load(con, tmp_path, SOURCES).new == 2000
     assert tried == [(2, "24.0 MiB"), (1, "3.7 GiB"), (1, "3.7 GiB")]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 12)), max_size=40))
+def test_a_batch_is_of_one_source_within_its_bounds_and_no_file_is_left_out(sizes):
+    waiting = [SimpleNamespace(name=f"{source}~{number}", stat=partial(SimpleNamespace, st_size=size))
+               for number, (source, size) in enumerate(sorted(sizes))]
+    with patch.multiple(loader, BYTES_A_BATCH=20, FILES_A_BATCH=5):
+        found = list(loader.batches(waiting))
+    assert [file for batch in found for file in batch] == waiting
+    weights = [(batch[0].name[0], sum(f.stat().st_size for f in batch)) for batch in found]
+    for batch, (source, weight) in zip(found, weights):
+        assert {file.name[0] for file in batch} == {source}
+        assert len(batch) <= 5 and weight <= 20
+    for (one, weight), (other, _), batch, after in zip(weights, weights[1:], found, found[1:]):
+        assert one != other or len(batch) == 5 or weight + after[0].stat().st_size > 20

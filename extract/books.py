@@ -7,7 +7,7 @@ for publish.GRACE; after that its files may be gone, so open one per question, n
 from __future__ import annotations
 
 import os
-from dataclasses import astuple, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from pathlib import Path
 
@@ -19,15 +19,22 @@ ROOT_VARIABLE = "published_root"
 
 @dataclass(frozen=True)
 class File:
-    """A published file; `made_from` tells the table's definition (and, of some, the content)."""
+    """A published file: all rows of a table from day `start` to before `end`, both None where the
+    table is small and whole. `made_from` tells the table's definition (of some, also the content).
+    """
 
     table_name: str
-    month: date | None
+    start: date | None
+    end: date | None
     path: str  # relative to the published folder
     rows: int
     bytes: int
     generation: int
     made_from: str
+
+    @property
+    def month(self) -> date | None:
+        return self.start and self.start.replace(day=1)
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ def read(root: Path) -> Listing:
         with open_books(root) as con:
             generation, *published = con.execute(
                 "SELECT generation, published_at, through, run_id FROM main.published").fetchone()
-            names = ", ".join(f.name for f in fields(File))
+            names = ", ".join(f'"{f.name}"' for f in fields(File))
             files = [File(*row) for row in con.execute(
                 f"SELECT {names} FROM main.published_files").fetchall()]
             retired = dict(con.execute(
@@ -124,13 +131,14 @@ def build(root: Path, shapes, live, retired, published) -> Path:
             CREATE SCHEMA curated; CREATE SCHEMA raw; CREATE SCHEMA ops;
             CREATE TABLE published (generation BIGINT, published_at TIMESTAMP, through TIMESTAMP,
                 run_id VARCHAR);
-            CREATE TABLE published_files (table_name VARCHAR, month DATE, path VARCHAR, rows BIGINT,
-                bytes BIGINT, generation BIGINT, made_from VARCHAR);
+            CREATE TABLE published_files (table_name VARCHAR, "start" DATE, "end" DATE,
+                path VARCHAR, rows BIGINT, bytes BIGINT, generation BIGINT, made_from VARCHAR,
+                month DATE GENERATED ALWAYS AS (date_trunc('month', "start")::DATE) VIRTUAL);
             CREATE TABLE retired_files (path VARCHAR, retired_at TIMESTAMP);
             COMMENT ON COLUMN published.through IS 'end of the newest interval covered, UTC';
             COMMENT ON TABLE retired_files IS 'not read by these books; removed after a while'""")
         _insert(books, "published", [published])
-        _insert(books, "published_files", [astuple(file) for file in live])
+        _insert(books, "published_files", [tuple(vars(file).values()) for file in live])
         _insert(books, "retired_files", list(retired.items()))
         for name, shape in shapes.items():
             paths = sorted(f.path for f in live if f.table_name == name)

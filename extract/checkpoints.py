@@ -170,7 +170,7 @@ def _warehouse(gx, path: Path) -> Iterator[tuple[Any, Any]]:
 def _run(gx, context, warehouse, suite):
     """(the suite's validation result, None), or (None, why there is none)."""
     try:
-        query = _keep_rows(warehouse, suite) if suite.view else suite.query
+        query = _keep_rows(warehouse, suite) if suite.kept else suite.query
         batch = warehouse.add_query_asset(suite.table, query=query)
         expected = gx.ExpectationSuite(suite.table, expectations=list(suite.expectations))
         definition = gx.ValidationDefinition(
@@ -192,7 +192,9 @@ def _keep_rows(warehouse, suite) -> str:
 
     It belongs to the one connection in the pool that all expectations use in turn.
     """
-    name = "checked_" + suite.table.replace(".", "_")
+    from extract.suites import kept_name
+
+    name = kept_name(suite.table)
     with warehouse.get_execution_engine().engine.begin() as con:
         for variable, value in suite.settings.items():
             con.exec_driver_sql(f"SET VARIABLE {variable} = {value}")

@@ -1,10 +1,11 @@
 """Publishing: what the checks have passed, as monthly Parquet files and a `books.duckdb` of views.
 
-    published/books.duckdb                        views curated.*, raw.*, ops.* and what they read
-    published/<table>/month=YYYY-MM/g<N>.parquet  the rows of a month; zstd, in time order
-    published/<table>/g<N>.parquet                a small table, whole
+    published/books.duckdb                           views curated.*, raw.*, ops.* and what they read
+    published/<table>/month=YYYY-MM/g<N>.parquet     the rows of a month; zstd, in time order
+    published/<table>/month=YYYY-MM/g<N>-DD.parquet  of a busy month: the rows from day DD, 8 days
+    published/<table>/g<N>.parquet                   a small table, whole
 
-No file is ever changed: a month that changed gets a new file of generation N. `books.duckdb` is
+No file is ever changed: what changed gets a new file of generation N. `books.duckdb` is
 built aside and renamed over the old one, and that rename is the only switch: its views name their
 files, so a reader has one generation whole or another. Never glob the folders: files stay there
 for GRACE after the books have dropped them, for the readers that opened them before.
@@ -31,7 +32,12 @@ from extract.source import UTC
 WRITERS = 2  # tables written at once; a third made it slower on two cores
 GRACE = timedelta(hours=1)  # longer than the longest reader keeps one connection
 INEXACT = ("FLOAT", "DOUBLE", "HUGEINT", "UHUGEINT")  # Parquet gets a float of each of them
-FILE_NAME = re.compile(r"g(\d+)\.parquet")
+FILE_NAME = re.compile(r"g(\d+)(-\d\d)?\.parquet")
+# A changed day costs the rows of its file: past MONTH_ROWS a month is several, of PIECE days.
+MONTH_ROWS = 30_000
+PIECE, PIECES = timedelta(days=8), 4
+
+Span = tuple[date, date]
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ def publish(
     con, root: Path, days: Iterable[date] | Mapping[str, Iterable[date]], *, run_id: str = "",
     full: bool = False, only: Collection[str] = (), now: datetime | None = None,
 ) -> Published:
-    """Publish the months of `days` from the warehouse `con`, whose lock the caller holds.
+    """Publish the files of `days` from the warehouse `con`, whose lock the caller holds.
 
     Where `days` are told by table, those of a table that is not named have not changed.
     `full` publishes every month, as do a first publish, damaged books, a rebuilt warehouse, and
@@ -130,11 +136,11 @@ def publish(
     generation = 1 + max([before.generation, *there.values()])  # a name is never used twice
 
     def files_of(table: Table) -> list[File]:
-        mine = days.get(table.name, ()) if isinstance(days, Mapping) else days
-        touched = {day.replace(day=1) for day in mine}
-        known = {f.month: f for f in before.files if f.table_name == table.name and not full}
+        touched = set(days.get(table.name, ()) if isinstance(days, Mapping) else days)
+        known = sorted((f for f in before.files if f.table_name == table.name and not full),
+                       key=lambda file: str(file.start))
         if only and table.name not in only:
-            return list(known.values())
+            return known
         with con.cursor() as own:
             own.execute("SET TimeZone = 'UTC'")
             return _publish_table(own, root, table, shapes[table.name], known, touched, generation)
@@ -209,36 +215,77 @@ def _shapes(con) -> dict[str, Shape]:
 
 
 def _publish_table(con, root, table, shape, known, touched, generation) -> list[File]:
-    """The files of one table, `known` ones (by month) kept where they are still true."""
-    current = {m: f for m, f in known.items() if f.made_from.startswith(shape.digest)}
-    if len(current) < len(known):
-        known, current = {}, {}
+    """The files of one table, those of `known` kept that are still true."""
+    if not all(f.made_from.startswith(shape.digest) for f in known):
+        known = []
     source, month = table.name, f"date_trunc('month', {table.time})::DATE"
     made_from = {}
     if not table.time:
-        wanted, kept = [None], []
+        wanted, kept = [(None, None)], []
     elif table.seen_by:
         made_from = dict(con.execute(
             f"SELECT {month}, '{shape.digest} ' || count(*) || ' ' || "
             f"bit_xor(hash({table.seen_by})) FROM {source} GROUP BY 1").fetchall())
-        kept = [f for m, f in current.items() if made_from.get(m) == f.made_from]
-        wanted = made_from.keys() - {f.month for f in kept}
-    elif table.since or not known:
-        since = min([*touched, max(known)]) if known else None
-        if table.since:  # a view over all history: computed once, not once a month
-            _compute(con, table, since)
-            source = "publishing"
-        wanted = {m for (m,) in con.execute(f"SELECT DISTINCT {month} FROM {source}").fetchall()}
-        kept = [f for m, f in known.items() if m < since]
+        kept = [f for f in known if made_from.get(f.start) == f.made_from]
+        wanted = map(whole_month, made_from.keys() - {f.start for f in kept})
+    elif table.since:  # a view over all history: computed once, not once a month
+        since = min([*(day.replace(day=1) for day in touched), known[-1].start]) if known else None
+        _compute(con, table, since)
+        source = "publishing"
+        wanted = map(whole_month, _all_months(con, source, month))
+        kept = [f for f in known if f.start < since] if known else []
     else:
-        wanted, kept = touched, [f for m, f in known.items() if m not in touched]
-    for month in sorted(wanted, key=str):
-        file = _write(con, root, table, source, month, generation,
-                      made_from.get(month, shape.digest))
-        kept += [file] if file.rows or month is None else []
+        wanted = pieces_to_write(known, touched if known else _all_months(con, source, month))
+        kept = [f for f in known if (f.start, f.end) not in wanted]
+        wanted = _divided(con, table, wanted)
+    for start, end in sorted(wanted, key=str):
+        file = _write(con, root, table, source, start, end, generation,
+                      made_from.get(start, shape.digest))
+        kept += [file] if file.rows or start is None else []
     if source == "publishing":
         con.execute("DROP TABLE publishing")
     return kept
+
+
+def whole_month(day: date) -> Span:
+    """The month of a day, [start, end)."""
+    start = day.replace(day=1)
+    return start, (start + timedelta(days=31)).replace(day=1)
+
+
+def pieces(month: Span) -> list[Span]:
+    """A month in pieces of PIECE days; its last days belong to the last."""
+    starts = [month[0] + n * PIECE for n in range(PIECES)]
+    return list(zip(starts, [*starts[1:], month[1]]))
+
+
+def pieces_to_write(known: Collection[File], days: Iterable[date]) -> set[Span]:
+    """What `days` make stale: the files that hold them, and where there is none the month; or a
+    piece of it, where other pieces are files."""
+    divided = {f.month for f in known if (f.start, f.end) != whole_month(f.start)}
+    found = set()
+    for day in days:
+        month = whole_month(day)
+        parts = pieces(month) if month[0] in divided else [month]
+        found |= {part for part in parts if part[0] <= day < part[1]}
+    return found
+
+
+def _divided(con, table: Table, spans: Collection[Span]) -> list[Span]:
+    """The spans, a month that holds more than MONTH_ROWS rows as its pieces."""
+    months = {span for span in spans if span == whole_month(span[0])}
+    if not months:
+        return list(spans)
+    large = {month for (month,) in con.execute(
+        f"SELECT date_trunc('month', {table.time})::DATE FROM {table.name} WHERE {table.time} >= ? "
+        f"AND {table.time} < ? GROUP BY 1 HAVING count(*) > {MONTH_ROWS}",
+        [min(months)[0], max(months)[1]]).fetchall()}
+    return [part for span in spans
+            for part in (pieces(span) if span in months and span[0] in large else [span])]
+
+
+def _all_months(con, source: str, month: str) -> list[date]:
+    return [found for (found,) in con.execute(f"SELECT DISTINCT {month} FROM {source}").fetchall()]
 
 
 def _compute(con, table: Table, since: date | None) -> None:
@@ -252,25 +299,22 @@ def _compute(con, table: Table, since: date | None) -> None:
         con.execute(f"RESET VARIABLE {table.since}")
 
 
-def _write(con, root, table, source, month, generation, made_from) -> File:
-    """One file, durable before it has its name. A month without a row gets none."""
-    folder, where = Path(table.name.split(".")[1]), ""
-    if month:
-        folder /= f"month={month:%Y-%m}"
-        following = (month + timedelta(days=31)).replace(day=1)
-        where = f"WHERE {table.time} >= '{month}' AND {table.time} < '{following}' " \
-                f"ORDER BY {table.time}"
-    path = folder / f"g{generation}.parquet"
+def _write(con, root, table, source, start, end, generation, made_from) -> File:
+    """One file, durable before it has its name. Days without a row get none."""
+    folder, name, where = Path(table.name.split(".")[1]), f"g{generation}", ""
+    if start:
+        folder /= f"month={start:%Y-%m}"
+        name += "" if (start, end) == whole_month(start) else f"-{start:%d}"
+        where = f"WHERE {table.time} >= '{start}' AND {table.time} < '{end}' ORDER BY {table.time}"
+    path = folder / f"{name}.parquet"
     partial = root / folder / f".{path.name}.part"
     partial.parent.mkdir(parents=True, exist_ok=True)
     (rows,) = con.execute(f"COPY (SELECT * FROM {source} {where}) TO {quoted(partial)} "
-                          "(FORMAT parquet, COMPRESSION zstd)").fetchone()
+                          "(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1)").fetchone()
     size = partial.stat().st_size
-    if month and not rows:
+    if start and not rows:
         partial.unlink()
     else:
         durable(partial)
         os.rename(partial, root / path)
-    return File(table.name, month, str(path), rows, size, generation, made_from)
-
-
+    return File(table.name, start, end, str(path), rows, size, generation, made_from)

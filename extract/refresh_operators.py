@@ -125,7 +125,7 @@ class RebuildOperator(BaseOperator):
                 raise AirflowFailException(str(error)) from None
             except rebuild.NotEqual as error:
                 failure, rebuilt = str(error), error.rebuilt
-            with open_warehouse(who=who(context)) as con:
+            with open_warehouse(who=who(context), compact=True) as con:
                 rebuild.record(con, run_id, rebuilt)
             outcome["rows"] = sum(rebuilt.rows.values())
             if failure:

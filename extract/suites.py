@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import time, timedelta
 from typing import Any
 
 from extract.datasets import DATASETS
@@ -30,15 +30,15 @@ AWAITED_FOR = timedelta(days=7)     # reported balances still without the histor
 class Suite:
     """The expectations of one table over `query`, each with its name in `meta`.
 
-    A `view` is computed once and its rows kept for the run: at 4M transactions each look at
-    daily_balances costs 0.4 s, and every expectation looks two or three times. `settings` are the
-    variables it reads: it computes no balances from before they are looked at.
+    The rows of `query` are computed once and `kept` for the run where each look would cost: at 4M
+    transactions one at daily_balances takes 0.4 s, and every expectation looks two or three times.
+    `settings` are the variables it reads: it computes no balances from before they are looked at.
     """
 
     table: str
     query: str
     expectations: Sequence[Any]
-    view: bool = False
+    kept: bool = False
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +56,28 @@ class Bounds:
     def __str__(self) -> str:
         return self.of("ts")
 
+    @property
+    def scattered(self) -> bool:
+        """Each look at a table would pass over all that lies between the spans."""
+        return len(self.spans) > 1
+
+    @property
+    def whole_days(self) -> bool:
+        return all(edge.astimezone(UTC).time() == time.min
+                   for span in self.spans for edge in (span.start, span.end))
+
+    def query(self, table: str) -> str:
+        """The rows of a table, range by range: zone maps help a range, not an OR of ranges."""
+        def where(part: Bounds) -> str:
+            return part.days("date") if table == "curated.daily_flows" else str(part)
+
+        parts = [Bounds(span) for span in self.spans] if self.scattered else [self]
+        return " UNION ALL ".join(f"SELECT * FROM {table} WHERE {where(part)}" for part in parts)
+
+    def rows(self, table: str) -> str:
+        """The same for another suite's query: those kept for the table, where they are."""
+        return f"(FROM {kept_name(table)})" if self.scattered else f"({self.query(table)})"
+
     def of(self, column: str, slack: str = "INTERVAL 0 SECOND") -> str:
         return self._within(column, lambda span: (
             f"{_literal(span.start)} - {slack}", f"{_literal(span.end)} + {slack}"))
@@ -72,7 +94,7 @@ class Bounds:
             start, end = ends(span)
             return f"{column} >= {start} AND {column} < {end}"
 
-        if len(self.spans) < 2:
+        if not self.scattered:
             return between(self.interval)
         # The whole first: it alone lets zone maps skip what lies outside.
         return f"({between(self.interval)} AND ({' OR '.join(map(between, self.spans))}))"
@@ -82,25 +104,28 @@ def _literal(moment) -> str:
     return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None)}'"
 
 
+def kept_name(table: str) -> str:
+    """The temporary table of the rows that are kept of a table."""
+    return "checked_" + table.replace(".", "_")
+
+
 def suites(interval: Interval, spans: Sequence[Interval] = ()) -> list[Suite]:
     """Every suite, bounded to `interval` (of that to `spans`, where there are several); raw first,
     in the order data flows."""
     b = Bounds(interval, tuple(spans))
-    scattered = len(b.spans) > 1  # each look would pass over all that lies between
-    dated = "SELECT * FROM {} WHERE " + b.days("date")
     raw = {"exchanges_ledger": _ledger, "exchanges_trades": _trades,
            "onchain_transactions": _transactions, "onchain_transfers": _transfers,
            "balances": _balances}
     return [
-        *(Suite(f"raw.{name}", f"SELECT * FROM raw.{name} WHERE {b}", expect(b), scattered)
+        *(Suite(f"raw.{name}", b.query(f"raw.{name}"), expect(b), b.scattered)
           for name, expect in raw.items()),
-        Suite("curated.tx_unified", f"SELECT * FROM curated.tx_unified WHERE {b}", _unified(b),
-              scattered),
-        Suite("curated.daily_flows", dated.format("curated.daily_flows"), _flows(b), scattered),
-        Suite("curated.daily_balances", dated.format("curated.daily_balances"), _daily(b),
-              view=True, settings={"balances_since": f"DATE '{interval.start.date()}'"}),
+        Suite("curated.tx_unified", b.query("curated.tx_unified"), _unified(b), b.scattered),
+        Suite("curated.daily_flows", b.query("curated.daily_flows"), _flows(b), b.scattered),
+        Suite("curated.daily_balances",
+              f"SELECT * FROM curated.daily_balances WHERE {b.days('date')}", _daily(b), kept=True,
+              settings={"balances_since": f"DATE '{interval.start.date()}'"}),
         Suite("curated.reconciliation", "SELECT * FROM curated.reconciliation",
-              _reconciliation(b), view=True),
+              _reconciliation(b), kept=True),
         Suite("curated.assets", "SELECT * FROM curated.assets", _assets(b)),
     ]
 
@@ -229,7 +254,7 @@ def _transfers(b: Bounds) -> list:
               "max(leg) AS last FROM {batch} GROUP BY ALL HAVING max(leg) <> count(*)"),
         _rows("transaction_there", "critical", "Every transfer has its transaction, at its time",
               "SELECT t.source, t.account, t.chain, t.tx_id, t.ts FROM {batch} t "
-              f"ANTI JOIN (SELECT * FROM raw.onchain_transactions WHERE {b}) x "
+              f"ANTI JOIN {b.rows('raw.onchain_transactions')} x "
               "USING (source, account, chain, tx_id, ts)"),
     ]
 
@@ -239,12 +264,14 @@ def _balances(b: Bounds) -> list:
 
 
 def _unified(b: Bounds) -> list:
-    entries = (f"(SELECT *, entry_id AS txid FROM raw.exchanges_ledger WHERE {b})")
+    entries = f"(SELECT *, entry_id AS txid FROM {b.rows('raw.exchanges_ledger')})"
+    transfers = b.rows("raw.onchain_transfers")
     legs = f"""(
         SELECT source, account, chain, tx_id AS txid, ts, concat(direction, ':', leg) AS leg
-        FROM raw.onchain_transfers WHERE {b}
-        UNION ALL SELECT source, account, chain, tx_id, ts, 'gas' FROM raw.onchain_transactions
-        WHERE {b} AND pays_gas AND (gas > 0 OR (gas IS NULL AND gas_text IS NOT NULL)))"""
+        FROM {transfers}
+        UNION ALL SELECT source, account, chain, tx_id, ts, 'gas'
+        FROM {b.rows('raw.onchain_transactions')}
+        WHERE pays_gas AND (gas > 0 OR (gas IS NULL AND gas_text IS NOT NULL)))"""
     entry, leg = "source, account, txid, ts", "source, account, chain, txid, leg, ts"
     # SUM of DECIMAL(38,18) raises past 1e20: whole and fractional parts are summed apart.
     sums = ("sum(CAST(trunc(amount) AS DECIMAL(20, 0))) AS whole, "
@@ -278,7 +305,7 @@ def _unified(b: Bounds) -> list:
         _rows("transfer_amounts_kept", "critical",
               "A transfer keeps its amount (to the token's decimals) and its direction's sign",
               f"""SELECT u.source, u.account, u.chain, u.txid, u.leg, u.amount, t.amount AS raw
-              FROM {{batch}} u JOIN (SELECT * FROM raw.onchain_transfers WHERE {b}) t
+              FROM {{batch}} u JOIN {transfers} t
                 ON t.source = u.source AND t.account = u.account AND t.chain = u.chain
                 AND t.tx_id = u.txid AND concat(t.direction, ':', t.leg) = u.leg
               LEFT JOIN raw.onchain_tokens k ON k.source = t.source AND k.chain = t.chain
@@ -308,6 +335,10 @@ def _unified(b: Bounds) -> list:
 def _flows(b: Bounds) -> list:
     key = "date, domain, source, account, token"
 
+    # A flow is of a whole day.
+    transactions = b.rows("curated.tx_unified") if b.scattered and b.whole_days else (
+        f"curated.tx_unified WHERE {b.days('ts', 'TIMESTAMP')}")
+
     def sums(name: str, amount: str) -> str:  # whole and fractional parts, as in the model
         counted = f"FILTER (WHERE counts AND {amount} > 0)"
         return (f"coalesce(sum(CAST(trunc({amount}) AS DECIMAL(20, 0))) {counted}, 0) "
@@ -333,7 +364,7 @@ def _flows(b: Bounds) -> list:
                   SELECT CAST(ts AS DATE) AS date, domain, source, account,
                     coalesce(token, '') AS token, count(*) FILTER (WHERE counts) AS legs,
                     {sums('gained', 'amount')}, {sums('given', '-amount')}
-                  FROM curated.tx_unified WHERE {b.days('ts', 'TIMESTAMP')} GROUP BY ALL)) u
+                  FROM {transactions} GROUP BY ALL)) u
               USING ({key})
               WHERE f.inflow IS DISTINCT FROM u.gained OR f.outflow IS DISTINCT FROM u.given
                 OR f.legs IS DISTINCT FROM u.legs"""),
@@ -350,8 +381,7 @@ def _daily(b: Bounds) -> list:
               "WHERE balance < 0 OR (balance IS NULL AND balance_wide < 0)"),
         _rows("flows_carried", "critical", "Every flow moved a balance, by as much",
               f"""SELECT {key}, f.net AS flow, d.net FROM {{batch}} d RIGHT JOIN (
-                SELECT * FROM curated.daily_flows WHERE {b.days('date')}
-                AND legs + overflow_legs > 0) f USING ({key})
+                FROM {b.rows('curated.daily_flows')} WHERE legs + overflow_legs > 0) f USING ({key})
               WHERE d.source IS NULL OR f.net IS DISTINCT FROM d.net"""),
         _rows("balance_moves_by_net", "critical", "From day to day a balance moves by the net flow",
               f"""SELECT {key}, before, net, balance FROM (
@@ -382,6 +412,6 @@ def _assets(b: Bounds) -> list:
     return [
         _unique("token"), _present("token"),
         _rows("tokens_described", "info", "What moved is described in assets",
-              f"SELECT DISTINCT u.token FROM curated.tx_unified u ANTI JOIN {{batch}} a "
-              f"ON a.token = u.token WHERE {b.of('u.ts')} AND NOT u.is_scam"),
+              f"SELECT DISTINCT u.token FROM {b.rows('curated.tx_unified')} u "
+              "ANTI JOIN {batch} a ON a.token = u.token WHERE NOT u.is_scam"),
     ]

@@ -30,6 +30,7 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from extract.at_once import evaluate_at_once, plain
 from extract.schema import create_all
 from extract.source import Interval
 from extract.spans import closed, joined
@@ -139,6 +140,7 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
             for model in tables - set(REACH):  # yours, downstream of ours: every day that moved
                 spans[model] = spans["curated.tx_unified"]
             forget(ctx, spans)
+            evaluate_at_once(ctx, REACH.keys() - {"curated.assets"})
             for stop in [*(day for day in pauses if day < end), end]:
                 _run(ctx, story, tables, stop)
     return Transformed(
@@ -232,7 +234,7 @@ def forget(ctx, spans: dict[str, list[Span]]) -> None:
     names = {s.name for s in ctx.state_sync.get_environment("prod").snapshots}
     versions: dict[str, dict[str, Any]] = {}
     for s in ctx.state_sync.get_snapshots_by_names(names, exclude_expired=False):
-        versions.setdefault(_plain(s.name), {})[s.version] = s
+        versions.setdefault(plain(s.name), {})[s.version] = s
     for turn in range(max((len(each) for each in spans.values()), default=0)):
         ctx.state_sync.remove_intervals(
             [
@@ -335,7 +337,7 @@ def context(path: Path) -> Iterator:
 
     class Listener(NoopConsole):  # here, because importing SQLMesh takes seconds
         def update_snapshot_evaluation_progress(self, snapshot, interval, *args, **kwargs):
-            name = _plain(snapshot.name)
+            name = plain(snapshot.name)
             story.evaluated[name] = story.evaluated.get(name, 0) + 1
 
         def log_failed_models(self, errors):
@@ -394,7 +396,7 @@ def _ensure_production(ctx, story: _Story, published: bool) -> bool:
 def _tables(ctx) -> set[str]:
     """Models of prod that keep rows. Views are made by plans: a run would only make them again."""
     snapshots = ctx.state_sync.get_environment("prod").snapshots
-    return {_plain(s.name) for s in snapshots if not (s.is_view or s.is_symbolic or s.is_seed)}
+    return {plain(s.name) for s in snapshots if not (s.is_view or s.is_symbolic or s.is_seed)}
 
 
 def _run(ctx, story: _Story, models: set[str], end: date) -> None:
@@ -416,11 +418,6 @@ def _run(ctx, story: _Story, models: set[str], end: date) -> None:
         )
 
 
-def _plain(name: str) -> str:
-    """curated.tx_unified from the quoted name with its catalog."""
-    return name.replace('"', "").split(".", 1)[1]
-
-
 def _reason(error) -> str:
     """One failed model in words: which, over which days, and why."""
     node, cause = error.node, error.__cause__ or error
@@ -432,4 +429,4 @@ def _reason(error) -> str:
     audits = getattr(cause, "errors", None)
     told = "; ".join(str(audit) for audit in audits) if audits else str(cause).strip()
     why = (told or repr(cause)).splitlines()[0]
-    return f"{_plain(node.snapshot_name)} failed{days}: {why}"
+    return f"{plain(node.snapshot_name)} failed{days}: {why}"

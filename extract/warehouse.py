@@ -106,20 +106,26 @@ def hold(path: Path, who: str, wait_s: float = WAIT_S) -> Iterator[Path]:
 
 @contextmanager
 def open_warehouse(
-    path: Path | None = None, *, who: str, wait_s: float = WAIT_S, read_only: bool = False
+    path: Path | None = None, *, who: str, wait_s: float = WAIT_S, read_only: bool = False,
+    compact: bool = False,
 ) -> Iterator:
-    """A DuckDB connection to the warehouse (tables made where missing), held until closed."""
+    """A DuckDB connection to the warehouse (tables made where missing), held until closed.
+
+    `compact`: with what is written DuckDB merges the small row groups that loads and transforms
+    leave behind. It rewrites full ones beside them, a second or two at 10M rows, which would else
+    be met at any close; so the weekly refresh asks for it, and nobody else.
+    """
     from extract.schema import create_all
 
     with hold(Path(path or warehouse_path()), who, wait_s) as held, \
-            connected(held, read_only=read_only and held.exists()) as con:
+            connected(held, read_only=read_only and held.exists(), compact=compact) as con:
         if not read_only:
             create_all(con)
         yield con
 
 
 @contextmanager
-def connected(path: Path, *, read_only: bool = False) -> Iterator:
+def connected(path: Path, *, read_only: bool = False, compact: bool = False) -> Iterator:
     """A DuckDB connection for a process that already holds the file."""
     import duckdb
 
@@ -127,6 +133,8 @@ def connected(path: Path, *, read_only: bool = False) -> Iterator:
         "memory_limit": MEMORY_LIMIT, "storage_compatibility_version": STORAGE})
     try:
         con.execute("SET TimeZone = 'UTC'")
+        if not compact and not read_only:
+            con.execute("SET max_vacuum_tasks = 0")
         yield con
     finally:
         con.close()

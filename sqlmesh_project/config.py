@@ -16,6 +16,8 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from sqlglot.expressions import Expression
+from sqlglot.helper import ensure_list
 from sqlmesh.core.config import (
     Config, GatewayConfig, LinterConfig, ModelDefaultsConfig, PlanConfig,
 )
@@ -31,6 +33,13 @@ class TxDuckDBAdapter(DuckDBEngineAdapter):
     """DuckDB with transactions: a model that fails or is killed leaves its old days in place."""
 
     SUPPORTS_TRANSACTIONS = True
+    rewrite = None  # makes others of a statement: set while days that lie apart are evaluated
+
+    def execute(self, expressions, *args, **kwargs):
+        if self.rewrite:
+            expressions = [made for e in ensure_list(expressions) for made in
+                           (self.rewrite(e) if isinstance(e, Expression) else [e])]
+        return super().execute(expressions, *args, **kwargs)
 
     def columns(self, table_name, include_pseudo_columns=False):
         # DESCRIBE runs in a transaction of its own and is fetched after its commit: empty.
@@ -68,7 +77,8 @@ config = Config(
         "warehouse": GatewayConfig(
             connection=TxDuckDBConfig(
                 database=str(VAR / "warehouse.duckdb"), concurrent_tasks=1,
-                connector_config={"TimeZone": "UTC", "memory_limit": "4GB"},
+                connector_config={"TimeZone": "UTC", "memory_limit": "4GB",
+                                  "max_vacuum_tasks": 0},  # once a week: extract/warehouse.py
             ),
             state_connection=state_connection(os.environ.get("LEDGERHOUSE_STATE_URI")),
             test_connection=TxDuckDBConfig(concurrent_tasks=1, register_comments=False),

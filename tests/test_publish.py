@@ -311,6 +311,40 @@ def test_time_alone_moves_the_balances_on(con, tmp_path):
     assert published(tmp_path) == contents(con)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only, monkeypatch, seed):
+    only("curated.tx_unified", "curated.daily_flows")
+    monkeypatch.setattr(publishing, "MONTH_ROWS", 12)
+    rng, seen = random.Random(seed), set()
+    publish(con, tmp_path, [])
+    for turn in range(1, 12):
+        days = {date(2031, rng.randint(1, 3), rng.randint(1, 28)): rng.randint(0, 6)
+                for _ in range(rng.randint(1, 5))}
+        publish(con, tmp_path, sync(con, turn, days, date(2031, 4, 28)))
+        assert published(tmp_path) == contents(con)
+        with open_books(tmp_path) as books:
+            files = books.execute('SELECT "start", "end", month FROM published_files WHERE '
+                                  "table_name = 'curated.tx_unified' ORDER BY 1").fetchall()
+        assert all(one[1] <= after[0] for one, after in zip(files, files[1:])), "a day twice"
+        for start, end, month in files:
+            whole = publishing.whole_month(start)
+            assert month == whole[0] and (start, end) in [whole, *publishing.pieces(whole)]
+            seen.add((start, end) == whole)
+    assert seen == {True, False}, "months whole and in pieces"
+
+
+def test_a_late_day_of_a_busy_month_rewrites_its_days_and_not_the_month(con, tmp_path, monkeypatch):
+    monkeypatch.setattr(publishing, "MONTH_ROWS", 12)
+    publish(con, tmp_path, sync(con, 1, {date(2031, 1, 9): 5}, date(2031, 4, 28)))
+    done = publish(con, tmp_path, sync(con, 2, {date(2031, 1, 16): 1}, date(2031, 4, 28)))
+    assert [(f.path, f.rows) for f in done.files if f.table_name == "curated.tx_unified"] == [
+        ("tx_unified/month=2031-01/g2-09.parquet", 5 + 3 + 1)]
+    done = publish(con, tmp_path, sync(con, 3, {date(2031, 1, 31): 1}, date(2031, 4, 28)))
+    assert [(f.path, f.rows) for f in done.files if f.table_name == "curated.tx_unified"] == [
+        ("tx_unified/month=2031-01/g3-25.parquet", 3 + 1)]
+    assert published(tmp_path) == contents(con)
+
+
 def test_a_month_that_lost_all_its_rows_disappears(con, tmp_path):
     publish(con, tmp_path, [])
     days = sync(con, 1, {date(2031, 1, day): 0 for day in (1, 15, 28)}, date(2031, 4, 28))

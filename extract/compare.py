@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from extract.quiet import quiet
-from extract.transform import context
+from extract.models import context
 from extract.warehouse import connected, hold
 
 DAYS_TOLD = 5        # differing days of a table that are compared row by row

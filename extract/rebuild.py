@@ -30,7 +30,8 @@ from pathlib import Path
 from extract.compare import TABLES, Difference, compare, physical
 from extract.schema import create_all
 from extract.transaction import transaction
-from extract.transform import FILE, marks_of, touched, transform
+from extract.models import FILE
+from extract.transform import marks_of, touched, transform
 from extract.warehouse import WAIT_S, connected, hold
 
 log = logging.getLogger(__name__)

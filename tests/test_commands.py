@@ -34,7 +34,8 @@ from extract.provider import get_provider_info
 from extract.publish import publish
 from extract.source import Interval, iso, utc
 from extract.sources import all_sources
-from extract.transform import FILE, transform
+from extract.models import FILE
+from extract.transform import transform
 from extract.warehouse import open_warehouse
 from sandbox.server import serve
 from stack.attach import attached

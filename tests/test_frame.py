@@ -19,7 +19,8 @@ from books import ACCOUNTS, Books, Hurried
 from extract.books import open_books
 from extract.frame import files, frame, tables
 from extract.publish import publish
-from extract.transform import FILE, transform
+from extract.models import FILE
+from extract.transform import transform
 from extract.warehouse import open_warehouse
 from sandbox.server import serve
 

@@ -21,7 +21,8 @@ from extract.checks import NotChecked, Overtaken, publish_checked
 from extract.publish import GRACE, NEWS, TABLES, publish, publish_news
 from extract.schema import create_all
 from extract.source import Interval
-from extract.transform import FILE, touched, transform
+from extract.models import FILE
+from extract.transform import touched, transform
 from extract.warehouse import open_warehouse
 
 DAY = timedelta(days=1)

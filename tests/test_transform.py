@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from extract import at_once, models
 from extract import transform as tf
 from extract.datasets import DATASETS
 from extract.schema import create_all
@@ -32,8 +33,8 @@ KEPT = "domain, source, account, chain, txid, leg, ts, kind, token, symbol, amou
 def planned(tmp_path_factory):
     """A warehouse with an empty prod environment, made once and copied for each test."""
     var = tmp_path_factory.mktemp("planned")
-    assert tf.transform(var / tf.FILE, who="test").planned  # at first use, even without marks
-    assert tf.plan_production(var / tf.FILE) is False
+    assert tf.transform(var / models.FILE, who="test").planned  # at first use, even without marks
+    assert models.plan_production(var / models.FILE) is False
     return var
 
 
@@ -42,16 +43,16 @@ def lived_in(planned, tmp_path_factory):
     """The same with a first batch transformed."""
     var = tmp_path_factory.mktemp("lived") / "var"
     shutil.copytree(planned, var)
-    with opened(var / tf.FILE) as con:
+    with opened(var / models.FILE) as con:
         load_batch(con, random.Random(7), datetime(2077, 2, 20), 0)
-    settle(var / tf.FILE)
+    settle(var / models.FILE)
     return var
 
 
 @pytest.fixture
 def warehouse(planned, tmp_path):
     shutil.copytree(planned, tmp_path / "var")
-    return tmp_path / "var" / tf.FILE
+    return tmp_path / "var" / models.FILE
 
 
 def opened(path):
@@ -379,8 +380,8 @@ def test_curated_equals_a_recomputation_after_every_batch(warehouse, seed, year)
 @pytest.mark.parametrize("seed", range(6))
 def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
     rng, base = random.Random(seed), datetime(2077, 2, 19)
-    shutil.copy(lived_in / tf.FILE, tmp_path / tf.FILE)
-    with localcontext() as exact, opened(tmp_path / tf.FILE) as con:
+    shutil.copy(lived_in / models.FILE, tmp_path / models.FILE)
+    with localcontext() as exact, opened(tmp_path / models.FILE) as con:
         exact.prec = 100
         legs = [r for r in expected_legs(con) if r[10] is None or abs(r[10]) < 10**12]
         con.execute(  # sums that overflow are the unit tests' matter
@@ -495,7 +496,7 @@ def test_consume_deletes_only_the_marks_that_were_read(con):
 
 
 def test_no_column_of_curated_is_a_float(planned):
-    with opened(planned / tf.FILE) as con:
+    with opened(planned / models.FILE) as con:
         kinds = con.execute("SELECT schema_name, table_name, column_name, data_type "
                             "FROM duckdb_columns() WHERE schema_name LIKE '%curated%'").fetchall()
     assert len(kinds) > 100
@@ -525,6 +526,75 @@ def test_a_failed_audit_names_itself_and_the_next_transform_repairs(warehouse):
     with opened(warehouse) as con:
         assert con.execute("SELECT count(*) FROM curated.tx_unified").fetchone() == (2,)
         assert con.execute("SELECT count(*) FROM ops.touched_days").fetchone() == (1,)
+        con.execute("DELETE FROM raw.exchanges_ledger WHERE rowid = "
+                    "(SELECT max(rowid) FROM raw.exchanges_ledger)")
+    settle(warehouse)
+    assert_curated_is_the_truth(warehouse)
+
+
+def scattered(warehouse) -> list[date]:
+    """A settled history of a month, and a late row on each of these days of it."""
+    late = [date(2026, 3, d) for d in (2, 9, 17, 30)]
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger",
+            [entry(f"e{d}", f"2026-03-{d:02}") for d in range(1, 32)], "b1")
+    settle(warehouse)
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger", [entry(f"late{d}", str(d), "5") for d in late], "b2")
+    return late
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_days_apart_are_evaluated_at_once_and_only_they(warehouse, monkeypatch, caplog, together):
+    """Also where a statement cannot be made for several spans: then day by day."""
+    late = scattered(warehouse)
+
+    def kept(con):
+        return [con.execute(f"SELECT rowid, * FROM {physical(con, name)} WHERE CAST({day} AS DATE) "
+                            "NOT IN (SELECT unnest(?::DATE[])) ORDER BY ALL", [late]).fetchall()
+                for name, day in (("staged_exchanges", "ts"), ("tx_unified", "ts"),
+                                  ("daily_flows", "date"))]
+
+    with opened(warehouse) as con:
+        before = kept(con)
+    statements = []
+    if not together:
+        monkeypatch.setattr(at_once, "_part", lambda literal: 1 / 0)
+    monkeypatch.setattr("sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter._execute",
+                        recorded(statements))
+    done = settle(warehouse)
+    assert done.days == tuple((day, day + DAY) for day in late)
+    inserts = [s for s in statements
+               if 'INSERT INTO "warehouse"."sqlmesh__curated"."curated__tx_unified' in s]
+    assert len(inserts) == (1 if together else len(late))
+    assert ("evaluated by itself: division by zero" in caplog.text) is not together
+    with opened(warehouse) as con:
+        assert kept(con) == before, "the days between were not written again"
+    assert_curated_is_the_truth(warehouse)
+
+
+def recorded(statements: list[str]):
+    from sqlmesh.core.engine_adapter.base import EngineAdapter
+
+    def execute(self, sql, *args, **kwargs):
+        statements.append(sql)
+        return EngineAdapter._execute(self, sql, *args, **kwargs)
+
+    return execute
+
+
+def test_of_days_apart_the_one_that_fails_is_named_and_those_before_are_done(warehouse):
+    late = scattered(warehouse)
+    with opened(warehouse) as con:
+        con.execute("INSERT INTO raw.exchanges_ledger "
+                    f"FROM raw.exchanges_ledger WHERE entry_id = 'late{late[2]}'")
+    with pytest.raises(tf.TransformFailed, match=r"staged_exchanges failed over "
+                       r"\[2026-03-17, 2026-03-18\): .*unique_combination"):
+        tf.transform(warehouse, who="test")
+    with opened(warehouse) as con:
+        assert con.execute("SELECT count(*) FROM curated.staged_exchanges WHERE "
+                           "txid LIKE 'late%' AND ts < '2026-03-10'").fetchone() == (2,)
+        assert con.execute("SELECT count(*) FROM curated.tx_unified").fetchone() == (31,)
         con.execute("DELETE FROM raw.exchanges_ledger WHERE rowid = "
                     "(SELECT max(rowid) FROM raw.exchanges_ledger)")
     settle(warehouse)
@@ -571,6 +641,7 @@ KILLS = {  # name: what to replace, whether it runs first, and what its argument
 }
 KILLER = """
 import importlib, os, signal, sys
+from extract import at_once, models
 from extract import transform as tf
 dotted, after, about, path = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 owner, name = dotted.rsplit(".", 1)
@@ -601,7 +672,7 @@ def killed_at(path, point: tuple) -> None:
 
 @pytest.mark.parametrize("point", KILLS)
 def test_killed_anywhere_the_next_transform_equals_the_truth(lived_in, tmp_path, point):
-    rng, warehouse = random.Random(point), tmp_path / "var" / tf.FILE
+    rng, warehouse = random.Random(point), tmp_path / "var" / models.FILE
     shutil.copytree(lived_in, warehouse.parent)
     with opened(warehouse) as con:
         before = set(con.execute(DAYS_THERE).fetchall())
@@ -618,7 +689,7 @@ def test_killed_anywhere_the_next_transform_equals_the_truth(lived_in, tmp_path,
 
 
 def test_killed_while_making_production_the_next_call_makes_it(tmp_path):
-    path = tmp_path / tf.FILE
+    path = tmp_path / models.FILE
     with opened(path) as con:
         create_all(con)
         put(con, "exchanges_ledger", [entry("a", "2026-03-01")], "b1")
@@ -640,7 +711,7 @@ def test_the_state_may_live_in_postgresql(tmp_path, monkeypatch):
         con.cursor().execute("CREATE DATABASE sqlmesh")
         con.close()
         monkeypatch.setenv("LEDGERHOUSE_STATE_URI", base.replace("/postgres?", "/sqlmesh?"))
-        path = tmp_path / "var" / tf.FILE
+        path = tmp_path / "var" / models.FILE
         path.parent.mkdir()
         with opened(path) as con:
             create_all(con)
@@ -680,14 +751,14 @@ def test_remove_intervals_takes_one_interval_per_model_per_call(warehouse):
         put(con, "exchanges_ledger", [entry("a", "2026-02-01")], "b1")
     settle(warehouse)
     spans = [(date(2026, 1, d), date(2026, 1, d) + DAY) for d in (5, 9, 20)]
-    with tf.context(warehouse) as (ctx, _):
+    with models.context(warehouse) as (ctx, _):
         production = ctx.state_sync.get_environment("prod").snapshots
         model = next(s for s in production if "tx_unified" in s.name)
-        both = [(model, tuple(map(tf._milliseconds, span))) for span in spans[:2]]
+        both = [(model, tuple(map(models._milliseconds, span))) for span in spans[:2]]
         ctx.state_sync.remove_intervals(both, remove_shared_versions=True)
         assert missing(ctx, "tx_unified", "2026-02-02") == spans[1:2]  # the first is lost, silently
-        tf.forget(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
-    with tf.context(warehouse) as (ctx, _):
+        models.forget(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
+    with models.context(warehouse) as (ctx, _):
         assert missing(ctx, "tx_unified", "2026-02-02") == spans
         assert missing(ctx, "daily_flows", "2026-02-02") == spans[:1]
         assert missing(ctx, "staged_exchanges", "2026-02-02") == []
@@ -710,9 +781,9 @@ def test_coalesce_joins_neighbours_and_bounds_the_number_of_spans():
 
 
 def test_a_long_history_is_built_in_several_runs_and_equals_the_truth(warehouse, monkeypatch):
-    ends, run = [], tf._run
+    ends, run = [], tf.run_models
     monkeypatch.setattr(tf, "ROWS_A_RUN", 5)
-    monkeypatch.setattr(tf, "_run", lambda *given: (ends.append(given[-1]), run(*given)))
+    monkeypatch.setattr(tf, "run_models", lambda *given: (ends.append(given[-1]), run(*given)))
     with opened(warehouse) as con:
         load_batch(con, random.Random(5), datetime(2077, 2, 20), 0)
     settle(warehouse)
@@ -722,13 +793,13 @@ def test_a_long_history_is_built_in_several_runs_and_equals_the_truth(warehouse,
 
 def test_a_changed_model_is_planned_over_all_the_days_there_are(lived_in, tmp_path, monkeypatch):
     """`make plan` goes up to the newest raw row, wherever the wall clock is; then life goes on."""
-    warehouse, project = tmp_path / "var" / tf.FILE, tmp_path / "project"
+    warehouse, project = tmp_path / "var" / models.FILE, tmp_path / "project"
     shutil.copytree(lived_in, warehouse.parent)
-    shutil.copytree(tf.PROJECT, project)
+    shutil.copytree(models.PROJECT, project)
     model = project / "models" / "curated" / "tx_unified.sql"
     model.write_text(model.read_text().replace("CAST(status AS VARCHAR)", "UPPER(status)"))
-    monkeypatch.setattr(tf, "PROJECT", project)
-    assert tf.sqlmesh_plan(["--auto-apply", "--no-prompts", "--no-diff"], warehouse) == 0
+    monkeypatch.setattr(models, "PROJECT", project)
+    assert models.sqlmesh_plan(["--auto-apply", "--no-prompts", "--no-diff"], warehouse) == 0
     assert_curated_is_the_truth(warehouse)
     with opened(warehouse) as con:
         assert con.execute("SELECT count(*) > 0, bool_and(status = upper(status)) FROM "

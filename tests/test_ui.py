@@ -35,7 +35,8 @@ from extract.commands.tables import digits
 from extract.data_docs import folder_of
 from extract.publish import TABLES, publish
 from extract.schema import create_all
-from extract.transform import FILE, transform
+from extract.models import FILE
+from extract.transform import transform
 from extract.ui import calendar, figures
 from extract.ui.plugin import PREFIX, LedgerhousePlugin
 from extract.warehouse import open_warehouse

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from extract import schema
 from extract.datasets import DATASETS
-from extract.transform import FILE, PROJECT, transform
+from extract.models import FILE, PROJECT
+from extract.transform import transform
 from extract.warehouse import connected
 from tests.benchmarks.data import ASSETS, TOKENS
 from tests.benchmarks.measure import bench_var, seconds, tell

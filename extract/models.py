@@ -1,0 +1,243 @@
+"""SQLMesh on this warehouse: the models in production, their runs and plans, and what it tells.
+
+    context(path)                    a SQLMesh context, and the story of what it evaluates
+    ensure_production(ctx, ...)      the prod environment, made where there is none
+    forget(ctx, spans), run(ctx, …)  days marked as not done, and done again
+    plan_production(), sqlmesh(args) the versions of the models that production runs
+
+The caller of the first three holds the warehouse. `state_sync.remove_intervals` is semi-internal
+(sqlmesh 0.236.4); tests/test_transform.py holds what is used of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+from extract.at_once import plain
+from extract.schema import create_all
+from extract.uncollected import uncollected
+from extract.warehouse import WAIT_S, connected, hold, warehouse_path
+
+log = logging.getLogger(__name__)
+
+PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
+FILE = "warehouse.duckdb"  # config.py names the file itself, and so the catalog of the views
+DAY = timedelta(days=1)
+FIRST_DAY = date(2009, 1, 1)  # start of the models, as in sqlmesh_project/config.py
+LAST_DAY = date(2200, 1, 1)  # a row dated later is a broken date: 65,000 more intervals a model
+
+Span = tuple[date, date]  # [first day, day after the last)
+
+NEWEST = """
+    SELECT GREATEST((SELECT MAX(ts) FROM raw.exchanges_ledger),
+                    (SELECT MAX(ts) FROM raw.onchain_transactions),
+                    (SELECT MAX(ts) FROM raw.onchain_transfers))
+"""
+
+
+class TransformFailed(RuntimeError):
+    """A model or audit failed: curated keeps its published days, and the marks stay."""
+
+
+@dataclass
+class Story:
+    """What SQLMesh told while it ran: models evaluated, and why others failed."""
+
+    evaluated: dict[str, int]  # model: number of intervals
+    failures: list[str]
+
+
+@contextmanager
+def context(path: Path) -> Iterator:
+    """A SQLMesh context on this warehouse, nothing parsed yet, and its story; closed at the end.
+
+    Models come from the state, so the project's files are read only when there is a plan to make.
+    """
+    from sqlmesh.core import constants
+    from sqlmesh.core.console import NoopConsole, get_console, set_console
+    from sqlmesh.core.context import Context
+
+    if path.name != FILE:
+        raise ValueError(f"{path} cannot be transformed: the views name their file, {FILE}")
+    story = Story({}, [])
+
+    class Listener(NoopConsole):  # here, because importing SQLMesh takes seconds
+        def update_snapshot_evaluation_progress(self, snapshot, interval, *args, **kwargs):
+            name = plain(snapshot.name)
+            story.evaluated[name] = story.evaluated.get(name, 0) + 1
+
+        def log_failed_models(self, errors):
+            story.failures += [_reason(error) for error in errors]
+
+    previous, var = get_console(), os.environ.get("LEDGERHOUSE_VAR")
+    set_console(Listener())
+    os.environ["LEDGERHOUSE_VAR"] = str(path.parent)
+    # It would read eight small files with forked workers, which outlive a killed task and wait.
+    constants.MAX_FORK_WORKERS = 1
+    ctx = None
+    try:
+        with uncollected():
+            ctx = Context(paths=str(PROJECT), load=False)
+            yield ctx, story
+    finally:
+        if ctx is not None:
+            ctx.close()
+            ctx.engine_adapter.close()  # a context that never evaluated has not closed it
+        set_console(previous)
+        if var is None:
+            del os.environ["LEDGERHOUSE_VAR"]
+        else:
+            os.environ["LEDGERHOUSE_VAR"] = var
+
+
+def ensure_production(ctx, story: Story, published: bool) -> bool:
+    """Make the prod environment where there is none, or where making it was cut short.
+
+    A state that knows prod while the warehouse has no views (`published`) is that of a file since
+    deleted: the state is in PostgreSQL, and the warehouse is being rebuilt from landing.
+    """
+    from sqlmesh.utils.errors import SQLMeshError
+
+    environment = ctx.state_sync.get_environment("prod")
+    if environment and environment.finalized_ts:
+        if published:
+            return False
+        log.warning("the models' state belongs to a warehouse that is gone: starting it anew")
+        ctx.state_sync.remove_state()
+        ctx.migrate()
+    log.info("making the prod environment of the models")
+    try:
+        ctx.load()
+        ctx.plan(
+            "prod", execution_time=str(FIRST_DAY + DAY), auto_apply=True, no_prompts=True,
+            skip_tests=True, no_diff=True,
+        )
+    except SQLMeshError as error:
+        raise TransformFailed(
+            f"the prod environment could not be made: {'; '.join(story.failures) or error}"
+        ) from error
+    return True
+
+
+def tables_of(ctx) -> set[str]:
+    """Models of prod that keep rows. Views are made by plans: a run would only make them again."""
+    snapshots = ctx.state_sync.get_environment("prod").snapshots
+    return {plain(s.name) for s in snapshots if not (s.is_view or s.is_symbolic or s.is_seed)}
+
+
+def forget(ctx, spans: dict[str, list[Span]]) -> None:
+    """Mark the spans of each model as not done: one interval per model per call.
+
+    In every version of it that is kept, not only production's: a version gone back to, or one
+    that waits in a dev environment, would else keep those days as they were when it was left.
+    `remove_intervals` keeps only the last of several intervals of one version, silently.
+    """
+    names = {s.name for s in ctx.state_sync.get_environment("prod").snapshots}
+    versions: dict[str, dict[str, Any]] = {}
+    for s in ctx.state_sync.get_snapshots_by_names(names, exclude_expired=False):
+        versions.setdefault(plain(s.name), {})[s.version] = s
+    for turn in range(max((len(each) for each in spans.values()), default=0)):
+        ctx.state_sync.remove_intervals(
+            [
+                (version, tuple(_milliseconds(day) for day in each[turn]))
+                for model, each in spans.items() if turn < len(each)
+                for version in versions[model].values()
+            ],
+            remove_shared_versions=True,
+        )
+
+
+def _milliseconds(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp() * 1000)
+
+
+def run_models(ctx, story: Story, models: set[str], end: date) -> None:
+    """Run `models` over what they lack before `end`; TransformFailed unless all succeed."""
+    from sqlmesh.core.scheduler import CompletionStatus
+
+    try:
+        status = ctx.run(
+            "prod", end=str(end), execution_time=str(end), ignore_cron=True, skip_janitor=True,
+            select_models=sorted(models), no_auto_upstream=True,
+        )
+    except Exception as error:
+        raise TransformFailed(f"SQLMesh could not run the models: {error}") from error
+    if status not in (CompletionStatus.SUCCESS, CompletionStatus.NOTHING_TO_DO) or story.failures:
+        raise TransformFailed(
+            "; ".join(story.failures or ["SQLMesh named no model"])
+            + ". Days already published stay as they were; mend the cause and run again: the "
+            "touched days are still marked."
+        )
+
+
+def plan_production(path: Path | None = None, *, who: str = "plan", wait_s: float = WAIT_S) -> bool:
+    """Make the prod environment (and the curated views) when there is none; True when made.
+
+    It backfills the models' first day only: the first transform does the rest.
+    """
+    with hold(Path(path or warehouse_path()), who, wait_s) as held:
+        with connected(held) as con:
+            create_all(con)
+            published = has_views(con)
+        with context(held) as (ctx, story):
+            return ensure_production(ctx, story, published)
+
+
+def sqlmesh_plan(args: Sequence[str], path: Path | None = None, *, wait_s: float = WAIT_S) -> int:
+    """`sqlmesh plan ARGS` on the warehouse: see `sqlmesh`."""
+    return sqlmesh(["plan", *args], path, wait_s=wait_s)
+
+
+def sqlmesh(args: Sequence[str], path: Path | None = None, *, wait_s: float = WAIT_S) -> int:
+    """`sqlmesh ARGS` on the warehouse, holding it meanwhile; the command's exit code.
+
+    Unless told otherwise it plans up to the newest raw row, not up to the wall clock.
+    """
+    with hold(Path(path or warehouse_path()), f"sqlmesh {' '.join(args[:1])}", wait_s) as held:
+        with connected(held) as con:
+            create_all(con)
+            newest = newest_day(con)
+        if args[:1] == ["plan"] and not any(a.startswith("--execution-time") for a in args):
+            args = [*args, "--execution-time", str(newest + DAY)]
+        command = Path(sys.executable).with_name("sqlmesh")
+        return subprocess.run(
+            [str(command), "--paths", str(PROJECT), "--log-file-dir", str(held.parent / "logs"),
+             *args],
+            env={**os.environ, "LEDGERHOUSE_VAR": str(held.parent)}, check=False,
+        ).returncode
+
+
+def newest_day(con) -> date:
+    """Day of the newest raw row that moves a balance; the models' first day when there is none."""
+    (newest,) = con.execute(NEWEST).fetchone()
+    return newest.date() if newest and newest.date() <= LAST_DAY else FIRST_DAY
+
+
+def has_views(con) -> bool:
+    return bool(con.execute(
+        "SELECT 1 FROM duckdb_views() WHERE schema_name = 'curated' AND view_name = 'tx_unified'"
+    ).fetchall())
+
+
+def _reason(error) -> str:
+    """One failed model in words: which, over which days, and why."""
+    node, cause = error.node, error.__cause__ or error
+    log.error("%s", cause)  # whole, with DuckDB's pointer into the query
+    days = ""
+    interval = getattr(cause, "interval", getattr(node, "interval", None))  # of one day, of many
+    if interval:
+        first, last = (datetime.fromtimestamp(ms / 1000, timezone.utc) for ms in interval)
+        days = f" over [{first:%Y-%m-%d}, {last:%Y-%m-%d})"
+    audits = getattr(cause, "errors", None)
+    told = "; ".join(str(audit) for audit in audits) if audits else str(cause).strip()
+    why = (told or repr(cause)).splitlines()[0]
+    return f"{plain(node.snapshot_name)} failed{days}: {why}"

@@ -29,9 +29,13 @@ Span = tuple[int, int]  # [start, end) in milliseconds, as SQLMesh has them
 DAY = timedelta(days=1)
 
 
-def bounded(expression: Any, spans: Sequence[tuple[date, date]]) -> list[Any]:
+def bounded(expression: Any, spans: Sequence[tuple[date, date]],
+            tables: Collection[str] = ()) -> list[Any]:
     """A statement over [first day, last day] as those that do the same over `spans`, [start, end)
     in order: a DELETE becomes one of each span, any other stays one.
+
+    Of `tables` (by name, no views) the spans are read range by range, as UNION ALL: zone maps help
+    a range and not an OR of ranges. A view is read once: twenty of its plans would take longer.
 
     Where a condition (of WHERE, HAVING, QUALIFY or ON) speaks of the first or the last day, so do
     its alternatives of each span; the parts of an AND that do are kept together. Raises ValueError
@@ -54,15 +58,14 @@ def bounded(expression: Any, spans: Sequence[tuple[date, date]]) -> list[Any]:
     for mine in parts.values():
         choices = [exp.and_(*(_moved(part, move) for part in mine)) for move in moves]
         column = _ranged(mine)
-        table = _table(column) if column and isinstance(whole, exp.Select) else None
-        if table:  # zone maps are asked about a range, not about an OR of ranges
+        table = _table(column) if column else None
+        if table and table.name in tables:
             table.replace(exp.Subquery(
                 this=exp.union(*(exp.select("*").from_(table.copy()).where(choice)
                                  for choice in choices), distinct=False),
                 alias=exp.TableAlias(this=exp.to_identifier(table.alias_or_name, quoted=True))))
-            continue
-        # An INSERT reads views, and twenty times their plan takes longer than what it skips.
-        mine[0].replace(exp.and_(mine[0].copy(), exp.or_(*choices)))
+        else:
+            mine[0].replace(exp.and_(mine[0].copy(), exp.or_(*choices)))
     return [whole]
 
 
@@ -134,6 +137,8 @@ def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.scattered: dict[str, list[Span]] = {}
+            self.tables = {s.table_name().rpartition(".")[2] for s in self.snapshots.values()
+                           if s.is_materialized}
 
         def batch_intervals(self, *args, **kwargs):
             batches = super().batch_intervals(*args, **kwargs)
@@ -149,7 +154,7 @@ def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
                 return super().evaluate(snapshot, start, end, **kwargs)
             evaluate, state = super().evaluate, self.state_sync
             adapter = self.snapshot_evaluator.get_adapter(snapshot.model_gateway)
-            adapter.rewrite = _bounding(spans)
+            adapter.rewrite = _bounding(spans, self.tables)
             self.state_sync = Each(state, spans)
             try:
                 return evaluate(snapshot, start, end, **kwargs)
@@ -185,9 +190,9 @@ def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
         notification_target_manager=ctx.notification_target_manager)
 
 
-def _bounding(spans: Sequence[Span]) -> Callable[[Any], Any]:
+def _bounding(spans: Sequence[Span], tables: Collection[str]) -> Callable[[Any], list[Any]]:
     days = [(_day(start), _day(end)) for start, end in spans]
-    return lambda expression: bounded(expression, days)
+    return lambda expression: bounded(expression, days, tables)
 
 
 def _day(milliseconds: int) -> date:

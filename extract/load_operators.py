@@ -17,6 +17,7 @@ from extract.fetch_operators import read_units
 from extract.source import Interval, iso
 from extract.sources import all_sources, get
 from extract.task import DAG_IDS, facts_of, resolve_interval, who
+from extract.uncollected import never_collected
 from extract.warehouse import open_warehouse, var_dir, warehouse_path
 
 
@@ -70,6 +71,7 @@ class TransformOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         from extract.transform import transform
 
+        never_collected()
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             done = transform(who=who(context))
             outcome["rows"] = len(done.marks)
@@ -93,6 +95,7 @@ class CheckOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, int]:
         from extract.checks import check
 
+        never_collected()
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
         spans = [Interval(first, after) for first, after in done.get("spans", [])]
         if spans:

@@ -203,10 +203,12 @@ def settings() -> str:
 
 
 def published() -> str:
-    from extract.publish import TABLES
+    from extract.publish import MONTH_ROWS, PIECE, TABLES
 
     return ("Views in `published/books.duckdb`, over Parquet files that never change once they "
-            "are written. Ask `extract.frame.files()` for the files; never list the folder.\n\n"
+            "are written. Ask `extract.frame.files()` for the files; never list the folder. A "
+            f"month of more than {MONTH_ROWS:,} rows may be several files, `g<N>-DD.parquet`, of "
+            f"{PIECE.days} days from day DD on.\n\n"
             + table(("table", "files", "by month of"), [
                 (code(t.name), code(_path(t)), code(t.time) if t.time else "") for t in TABLES]))
 

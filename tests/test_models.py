@@ -141,6 +141,11 @@ def test_the_state_uri_is_read_or_refused(context):
         state_connection("sqlite:///state.db")
 
 
+def test_row_groups_are_merged_by_nobody_but_the_weekly_refresh(context):
+    adapter = context.engine_adapter
+    assert adapter.fetchone("SELECT current_setting('max_vacuum_tasks')")[0] == 0
+
+
 def test_columns_are_read_inside_their_transaction(context):
     """Why TxDuckDBAdapter.columns exists; if the base class learns it, drop the override."""
     adapter = context.engine_adapter

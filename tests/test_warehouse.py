@@ -170,3 +170,28 @@ def test_payloads_are_compressed_also_in_a_file_of_an_older_duckdb(tmp_path, mad
                             "'raw.exchanges_ledger') WHERE column_name = 'payload' "
                             "AND segment_type = 'VARCHAR'").fetchall()
     assert found == [(compression,)]
+
+
+def test_small_row_groups_stay_until_somebody_asks_to_compact(tmp_path):
+    """The settings of DuckDB that are relied on: many small writes are merged by `compact` only."""
+    path = tmp_path / "warehouse.duckdb"
+
+    def groups() -> int:
+        with open_warehouse(path, who="test", read_only=True) as con:
+            return con.execute("SELECT count(DISTINCT row_group_id) "
+                               "FROM pragma_storage_info('ops.spans')").fetchone()[0]
+
+    def write(n: int, **how) -> None:
+        with open_warehouse(path, who="test", **how) as con:
+            con.execute("CREATE TABLE IF NOT EXISTS ops.spans (n INT)")
+            con.execute("INSERT INTO ops.spans FROM range(?, ?)", [n * 5000, n * 5000 + 5000])
+            con.execute("DELETE FROM ops.spans WHERE n % 5000 = 7")
+
+    for n in range(6):
+        write(n)
+    assert groups() == 6
+    write(6, compact=True)
+    assert groups() == 1
+    with open_warehouse(path, who="test", read_only=True) as con:
+        assert con.execute("SELECT count(*), count(DISTINCT n), max(n) FROM ops.spans"
+                           ).fetchone() == (7 * 4999, 7 * 4999, 34_999)

@@ -128,9 +128,9 @@ def publish(
     """
     began, root = time.monotonic(), Path(root).resolve()
     root.mkdir(parents=True, exist_ok=True)
-    if set("*?[") & set(str(root)):
-        raise ValueError(f"{root} cannot hold the books: DuckDB takes * ? [ for patterns. "
-                         "Choose another LEDGERHOUSE_VAR")
+    if set("*?[\n") & set(str(root)):
+        raise ValueError(f"{root} cannot hold the books: DuckDB takes * ? [ for patterns, and the "
+                         "list of files has a line each. Choose another LEDGERHOUSE_VAR")
     now = now or datetime.now(UTC).replace(tzinfo=None)
     for partial in root.rglob(".*.part*"):  # of a publish that was killed: there is no other now
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink()

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from extract.bounds import kept_name
 from extract.memory import MEMORY_LIMIT
 from extract.quiet import quiet
 from extract.source import UTC, Interval
@@ -192,8 +193,6 @@ def _keep_rows(warehouse, suite) -> str:
 
     It belongs to the one connection in the pool that all expectations use in turn.
     """
-    from extract.suites import kept_name
-
     name = kept_name(suite.table)
     with warehouse.get_execution_engine().engine.begin() as con:
         for variable, value in suite.settings.items():

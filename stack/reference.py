@@ -203,7 +203,8 @@ def settings() -> str:
 
 
 def published() -> str:
-    from extract.publish import MONTH_ROWS, PIECE, TABLES
+    from extract.publish import TABLES
+    from extract.published_files import MONTH_ROWS, PIECE
 
     return ("Views in `published/books.duckdb`, over Parquet files that never change once they "
             "are written. Ask `extract.frame.files()` for the files; never list the folder. A "

@@ -15,6 +15,7 @@ import duckdb
 import pytest
 
 from extract import publish as publishing
+from extract import published_files
 from extract.books import BOOKS, open_books
 from extract.checkpoints import CheckResult, record
 from extract.checks import NotChecked, Overtaken, publish_checked
@@ -315,7 +316,7 @@ def test_time_alone_moves_the_balances_on(con, tmp_path):
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only, monkeypatch, seed):
     only("curated.tx_unified", "curated.daily_flows")
-    monkeypatch.setattr(publishing, "MONTH_ROWS", 12)
+    monkeypatch.setattr(published_files, "MONTH_ROWS", 12)
     rng, seen = random.Random(seed), set()
     publish(con, tmp_path, [])
     for turn in range(1, 12):
@@ -328,14 +329,14 @@ def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only,
                                   "table_name = 'curated.tx_unified' ORDER BY 1").fetchall()
         assert all(one[1] <= after[0] for one, after in zip(files, files[1:])), "a day twice"
         for start, end, month in files:
-            whole = publishing.whole_month(start)
-            assert month == whole[0] and (start, end) in [whole, *publishing.pieces(whole)]
+            whole = published_files.whole_month(start)
+            assert month == whole[0] and (start, end) in [whole, *published_files.pieces(whole)]
             seen.add((start, end) == whole)
     assert seen == {True, False}, "months whole and in pieces"
 
 
 def test_a_late_day_of_a_busy_month_rewrites_its_days_and_not_the_month(con, tmp_path, monkeypatch):
-    monkeypatch.setattr(publishing, "MONTH_ROWS", 12)
+    monkeypatch.setattr(published_files, "MONTH_ROWS", 12)
     publish(con, tmp_path, sync(con, 1, {date(2031, 1, 9): 5}, date(2031, 4, 28)))
     done = publish(con, tmp_path, sync(con, 2, {date(2031, 1, 16): 1}, date(2031, 4, 28)))
     assert [(f.path, f.rows) for f in done.files if f.table_name == "curated.tx_unified"] == [
@@ -432,7 +433,8 @@ def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_pat
     """Step k of the k-th publish raises, until one has fewer steps than that."""
     only("curated.tx_unified", "curated.daily_balances", "ops.coverage")
     steps = [(os, "rename"), (os, "replace"), (Path, "unlink"), (Path, "rmdir"),
-             (publishing, "durable"), (publishing, "build"), (publishing, "_write")]
+             (publishing, "durable"), (publishing, "build"), (published_files, "durable"),
+             (published_files, "_write"), (published_files, "_write_all")]
     real = {(owner, name): getattr(owner, name) for owner, name in steps}
     left = {"steps": 0}
 

@@ -58,7 +58,7 @@ def bounded(expression: Any, spans: Sequence[tuple[date, date]],
     for mine in parts.values():
         choices = [exp.and_(*(_moved(part, move) for part in mine)) for move in moves]
         column = _ranged(mine)
-        table = _table(column) if column else None
+        table = _table(column) if column is not None else None
         if table and table.name in tables:
             table.replace(exp.Subquery(
                 this=exp.union(*(exp.select("*").from_(table.copy()).where(choice)
@@ -84,10 +84,13 @@ def _ranged(parts: Sequence[Any]) -> Any:
 
 
 def _table(column: Any) -> Any:
-    """The table that a column of a SELECT's condition is of; None where it is a subquery."""
+    """The table that a column of a WHERE is of; None where it is a subquery, and where a join or a
+    window comes before the condition."""
     from sqlglot import exp
 
     select = column.find_ancestor(exp.Select)
+    if not isinstance(_part(column)[0], exp.Where):
+        return None
     tables = [select.args["from_"].this, *(join.this for join in select.args.get("joins") or ())]
     named = [t for t in tables if t.alias_or_name == column.table] if column.table else tables
     return named[0] if len(named) == 1 and isinstance(named[0], exp.Table) else None

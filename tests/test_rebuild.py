@@ -85,7 +85,7 @@ def killed_in(var, place: str, nth: int) -> None:
 def test_killed_anywhere_production_is_as_it_was_and_the_next_rebuild_cleans(var, monkeypatch):
     batches = marked(var)
     before = content(var)
-    for place, nth in (("_own_state", 1), ("physical", 3), ("_drop_models", 1), ("_run", 1)):
+    for place, nth in (("_own_state", 1), ("physical", 3), ("_drop_models", 1), ("run_models", 1)):
         killed_in(var, place, nth)
         assert (var / rb.FOLDER).is_dir(), f"{place}: there was something to lose"
         assert content(var) == before

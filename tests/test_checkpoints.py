@@ -440,6 +440,18 @@ def test_of_scattered_days_only_those_are_looked_at(warehouse):
         ("raw.exchanges_ledger", "kind_known", "critical")}
 
 
+def test_each_of_the_scattered_days_is_looked_at(warehouse, only):
+    only("raw.exchanges_ledger")
+    spans = [Interval(f"2026-01-0{day}T00:00:00Z", f"2026-01-0{day + 1}T00:00:00Z")
+             for day in (1, 3)]
+    path = warehouse("UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id IN "
+                     "('e0', 'e5', 'e7')")  # on the first, the second and the third
+    for found, looked in ((1, spans[:1]), (2, spans), (1, spans[1:])):
+        whole = Interval(looked[0].start.isoformat(), looked[-1].end.isoformat())
+        (bad,) = [r for r in run(path, whole, spans=looked) if not r.success]
+        assert bad.expectation == "kind_known" and bad.observed.startswith(f"{found} of ")
+
+
 def test_the_ends_of_the_interval_are_half_open(warehouse, only):
     only("raw.exchanges_ledger")
     path = warehouse("UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id IN ('e1', 'e5')")

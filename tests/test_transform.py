@@ -571,6 +571,9 @@ def test_days_apart_are_evaluated_at_once_and_only_they(warehouse, monkeypatch, 
             assert con.execute(f"SELECT DISTINCT {day} FROM {physical(con, name)} WHERE {column} "
                                f"IS DISTINCT FROM {stain} ORDER BY 1").fetchall() == [
                                    (day,) for day in late]
+    with models.context(warehouse) as (ctx, _):
+        for name, _, _ in stained:
+            assert missing(ctx, name, "2026-04-01") == [], "each is recorded as done"
 
 
 def recorded(statements: list[str]):

@@ -10,7 +10,8 @@ SQLMesh then executes (the delete, the insert, the audits) to the days themselve
 
 It is right for a model whose rows do not depend on how many days are evaluated together, which is
 held by tests for ours (tests/test_transform.py); other models are evaluated day by day as ever. So
-are ours when a batch fails: SQLMesh then names the day, and the days before it are done.
+are ours when a batch fails: SQLMesh then names the day, and the days before it are done. An audit
+that sums over its interval sums over all spans; the checkpoints compare each day and token.
 
 Semi-internal to SQLMesh (0.236.4): `Context.create_scheduler`, `Scheduler.batch_intervals` and
 `evaluate`, held by the same tests.
@@ -130,8 +131,8 @@ def _moved(part: Any, days: dict[str, str]) -> Any:
 def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
     """Have the runs of this SQLMesh context evaluate all spans of these models together.
 
-    `models` by name, as `curated.tx_unified`: INCREMENTAL_BY_TIME_RANGE by day, without a batch
-    size. An exception of a single span carries it as `interval`.
+    `models` by name, as `curated.tx_unified`: INCREMENTAL_BY_TIME_RANGE by day. One with a batch
+    size is evaluated as ever. An exception of a single span carries it as `interval`.
     """
     from sqlmesh.core.scheduler import Scheduler
     from sqlmesh.core.snapshot import SnapshotIntervals
@@ -146,7 +147,8 @@ def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
         def batch_intervals(self, *args, **kwargs):
             batches = super().batch_intervals(*args, **kwargs)
             for snapshot, spans in batches.items():
-                if len(spans) > 1 and plain(snapshot.name) in models:
+                if len(spans) > 1 and plain(snapshot.name) in models and (
+                        not snapshot.node.batch_size):
                     self.scattered[snapshot.name] = spans
                     batches[snapshot] = [(spans[0][0], spans[-1][1])]
             return batches

@@ -196,11 +196,12 @@ def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
 
 
 def _bounding(spans: Sequence[Span], tables: Collection[str]) -> Callable[[Any], list[Any]]:
-    days = [(_day(start), _day(end)) for start, end in spans]
+    days = [(day_of(start), day_of(end)) for start, end in spans]
     return lambda expression: bounded(expression, days, tables)
 
 
-def _day(milliseconds: int) -> date:
+def day_of(milliseconds: int) -> date:
+    """The UTC day of an instant as SQLMesh has it."""
     return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).date()
 
 

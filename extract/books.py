@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from pathlib import Path
 
@@ -20,9 +20,6 @@ ROOT_VARIABLE = "published_root"
 COLUMNS = {  # of what the books say of themselves
     "published": {"generation": "BIGINT", "published_at": "TIMESTAMP", "through": "TIMESTAMP",
                   "run_id": "VARCHAR"},
-    "published_files": {"table_name": "VARCHAR", "start": "DATE", "end": "DATE", "path": "VARCHAR",
-                        "rows": "BIGINT", "bytes": "BIGINT", "generation": "BIGINT",
-                        "made_from": "VARCHAR"},
     "retired_files": {"path": "VARCHAR", "retired_at": "TIMESTAMP"},
 }
 
@@ -45,6 +42,11 @@ class File:
     @property
     def month(self) -> date | None:
         return self.start and self.start.replace(day=1)
+
+
+COLUMNS["published_files"] = {
+    f.name: {"str": "VARCHAR", "int": "BIGINT", "date | None": "DATE"}[f.type]
+    for f in fields(File)}
 
 
 @dataclass(frozen=True)

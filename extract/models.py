@@ -22,7 +22,7 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from extract.at_once import plain
+from extract.at_once import day_of, plain
 from extract.schema import create_all
 from extract.uncollected import uncollected
 from extract.warehouse import WAIT_S, connected, hold, warehouse_path
@@ -235,8 +235,7 @@ def _reason(error) -> str:
     days = ""
     interval = getattr(cause, "interval", getattr(node, "interval", None))  # of one day, of many
     if interval:
-        first, last = (datetime.fromtimestamp(ms / 1000, timezone.utc) for ms in interval)
-        days = f" over [{first:%Y-%m-%d}, {last:%Y-%m-%d})"
+        days = f" over [{day_of(interval[0])}, {day_of(interval[1])})"
     audits = getattr(cause, "errors", None)
     told = "; ".join(str(audit) for audit in audits) if audits else str(cause).strip()
     why = (told or repr(cause)).splitlines()[0]

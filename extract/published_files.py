@@ -18,6 +18,7 @@ from extract.books import File, durable, quoted
 PARQUET = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
 MONTH_ROWS = 30_000
 PIECE, PIECES = timedelta(days=8), 4
+MOST_MONTHS = 10_000  # files open at once; DuckDB's default would write a month in several
 
 Span = tuple[date, date]
 
@@ -62,8 +63,7 @@ def write_files(con, root, table, shape, known, touched, generation) -> list[Fil
         kept = [f for f in known if (f.start, f.end) not in wanted]
         wanted = _divided(con, table, wanted)
     for start, end in sorted(wanted, key=str):
-        file = _write(con, root, table, start, end, generation, made_from.get(start, shape.digest))
-        kept += [file] if file.rows or start is None else []
+        kept += _write(con, root, table, start, end, generation, made_from.get(start, shape.digest))
     return kept
 
 
@@ -108,11 +108,8 @@ def _write_all(con, root, table: Table, since: date | None, generation, made_fro
     """The files of a view's months from `since` on (all without it), computed and written in one
     statement: one a month takes four times as long. Where two threads met, the order of a few
     rows is another."""
-    name = table.name.split(".")[1]
-    aside, months = root / f".{name}.part", 10_000
-    # More open files than this, and DuckDB would write a month in several.
-    con.execute(f"SET partitioned_write_max_open_files = {months}")
-    where = f"WHERE {table.time} >= '{since}'" if since else ""
+    aside, where = _aside(root, table), f"WHERE {table.time} >= '{since}'" if since else ""
+    con.execute(f"SET partitioned_write_max_open_files = {MOST_MONTHS}")
     if since:
         con.execute(f"SET VARIABLE {table.since} = DATE '{since}'")
     try:
@@ -124,34 +121,39 @@ def _write_all(con, root, table: Table, since: date | None, generation, made_fro
     finally:
         con.execute(f"RESET VARIABLE {table.since}")
     files = []
-    for partial, rows, size in (one[:3] for one in written):
-        month = Path(partial).parent.name.partition("=")[2]
-        path = Path(name, f"month={month}", f"g{generation}.parquet")
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        durable(partial)
-        os.rename(partial, root / path)
-        files.append(File(table.name, *whole_month(date.fromisoformat(f"{month}-01")), str(path),
-                          rows, size, generation, made_from))
+    for partial, rows in (one[:2] for one in written):
+        month = date.fromisoformat(Path(partial).parent.name.partition("=")[2] + "-01")
+        files.append(_placed(root, Path(partial), table, *whole_month(month), rows, generation,
+                             made_from))
     shutil.rmtree(aside, ignore_errors=True)
     return files
 
 
-def _write(con, root, table, start, end, generation, made_from) -> File:
-    """One file, durable before it has its name. Days without a row get none."""
-    folder, name, where = Path(table.name.split(".")[1]), f"g{generation}", ""
+def _write(con, root, table, start, end, generation, made_from) -> list[File]:
+    """One file, or none of days without a row."""
+    aside, where = _aside(root, table), ""
+    if start:
+        where = f"WHERE {table.time} >= '{start}' AND {table.time} < '{end}' ORDER BY {table.time}"
+    (rows,) = con.execute(f"COPY (SELECT * FROM {table.name} {where}) TO {quoted(aside)} "
+                          f"({PARQUET})").fetchone()
+    if start and not rows:
+        aside.unlink()
+        return []
+    return [_placed(root, aside, table, start, end, rows, generation, made_from)]
+
+
+def _aside(root: Path, table: Table) -> Path:
+    return root / f".{table.name}.part"
+
+
+def _placed(root, partial: Path, table, start, end, rows, generation, made_from) -> File:
+    """A file that was written aside gets its name, when it is durable."""
+    folder, name = Path(table.name.split(".")[1]), f"g{generation}"
     if start:
         folder /= f"month={start:%Y-%m}"
         name += "" if (start, end) == whole_month(start) else f"-{start:%d}"
-        where = f"WHERE {table.time} >= '{start}' AND {table.time} < '{end}' ORDER BY {table.time}"
-    path = folder / f"{name}.parquet"
-    partial = root / folder / f".{path.name}.part"
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    (rows,) = con.execute(f"COPY (SELECT * FROM {table.name} {where}) TO {quoted(partial)} "
-                          f"({PARQUET})").fetchone()
-    size = partial.stat().st_size
-    if start and not rows:
-        partial.unlink()
-    else:
-        durable(partial)
-        os.rename(partial, root / path)
+    path, size = folder / f"{name}.parquet", partial.stat().st_size
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    durable(partial)
+    os.rename(partial, root / path)
     return File(table.name, start, end, str(path), rows, size, generation, made_from)

@@ -28,9 +28,9 @@ from datetime import date
 from pathlib import Path
 
 from extract.compare import TABLES, Difference, compare, physical
+from extract.models import FILE
 from extract.schema import create_all
 from extract.transaction import transaction
-from extract.models import FILE
 from extract.transform import marks_of, touched, transform
 from extract.warehouse import WAIT_S, connected, hold
 

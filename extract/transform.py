@@ -10,8 +10,7 @@ kill between two "forgets" leaves days marked done and stale.
     touched(con, batches)                    their marks again, and the days that changed by table
     consume(con, marks)                      after the checks have passed and the books are out
 
-No clock is read: the days themselves say how far to run, so a sandbox may
-live in any year.
+No clock is read: the days themselves say how far to run, so a sandbox may live in any year.
 """
 
 from __future__ import annotations
@@ -215,5 +214,3 @@ def _days(con, marks: Sequence[Mark]) -> dict[str, set[date]]:
                 "true, move FIRST_DAY here and in sqlmesh_project/config.py and run `make plan`."
             )
     return days
-
-

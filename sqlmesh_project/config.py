@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from sqlglot.expressions import Expression
+from sqlglot.expressions import Expr
 from sqlglot.helper import ensure_list
 from sqlmesh.core.config import (
     Config, GatewayConfig, LinterConfig, ModelDefaultsConfig, PlanConfig,
@@ -38,7 +38,7 @@ class TxDuckDBAdapter(DuckDBEngineAdapter):
     def execute(self, expressions, *args, **kwargs):
         if self.rewrite:
             expressions = [made for e in ensure_list(expressions) for made in
-                           (self.rewrite(e) if isinstance(e, Expression) else [e])]
+                           (self.rewrite(e) if isinstance(e, Expr) else [e])]
         return super().execute(expressions, *args, **kwargs)
 
     def columns(self, table_name, include_pseudo_columns=False):

@@ -15,9 +15,8 @@ import pytest
 from extract import models
 from extract import transform as tf
 from extract.publish import publish
-from test_transform import (  # noqa: F401
-    assert_curated_is_the_truth, lived_in, load_batch, opened, planned, settle,
-)
+from recomputed import assert_curated_is_the_truth, load_batch, opened
+from test_transform import lived_in, planned, settle  # noqa: F401
 
 ROOT = Path(__file__).parents[1]
 CURATED = ("tx_unified", "daily_flows", "daily_balances", "assets")

@@ -559,8 +559,8 @@ def test_a_publish_that_dies_keeps_the_marks(var, monkeypatch):
 
 def test_the_days_of_the_marks_are_all_that_the_real_transform_changed(tmp_path):
     """Also where a row changes another month: a fill the day before its entry."""
-    from test_transform import load_batch, money
-    from test_transform import put as put_rows
+    from recomputed import load_batch, money
+    from recomputed import put as put_rows
 
     path, root = tmp_path / FILE, tmp_path / "published"
     entry = {"source": "kraken", "account": "main", "entry_id": "e99", "asset": "BTC",

@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from extract import books
 from extract import publish as publishing
 from extract import published_files
 from extract.books import BOOKS, open_books
@@ -423,6 +424,30 @@ def test_a_vanished_months_folder_goes_with_its_last_file(con, tmp_path):
     publish(con, tmp_path, [], now=NOW + GRACE)
     assert not (tmp_path / "tx_unified" / "month=2031-01").exists()
     assert (tmp_path / "tx_unified" / "month=2031-02").exists()
+
+
+def test_what_gets_its_name_is_on_the_disk_before(con, tmp_path, monkeypatch):
+    """No kill of a process shows a missing fsync; only the order of the calls does."""
+    synced, named = set(), []
+
+    def remembered(owner):
+        real = owner.durable
+        monkeypatch.setattr(owner, "durable", lambda path: (real(path), synced.add(str(path))))
+
+    def checked(name):
+        real = getattr(os, name)
+
+        def rename(source, target):
+            named.append(str(source) in synced)
+            real(source, target)
+        monkeypatch.setattr(os, name, rename)
+
+    for owner in (published_files, publishing, books):
+        remembered(owner)
+    for name in ("rename", "replace"):
+        checked(name)
+    done = publish(con, tmp_path, [])
+    assert named == [True] * (len(done.files) + 1), "each file, and the books"
 
 
 class Killed(BaseException):

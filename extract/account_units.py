@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.source import UTC, utc
+from extract.core.interval import UTC, utc
 
 log = logging.getLogger(__name__)
 

@@ -23,8 +23,8 @@ from airflow.sdk import BaseHook, BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from extract.source import UTC
-from extract.strike import strike
+from extract.core.interval import UTC
+from extract.core.redact import strike
 from extract.task import accounts_file, facts_of, who
 from extract.warehouse import hold, open_warehouse, var_dir
 

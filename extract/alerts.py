@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from extract.coverage import REACHED
-from extract.source import iso, utc
+from extract.core.interval import iso, utc
 from extract.sources import CONNECTION_ID, Account, read_file
 
 log = logging.getLogger(__name__)

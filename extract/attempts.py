@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.source import UTC
+from extract.core.interval import UTC
 
 KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 
-from extract.source import UTC, Interval
+from extract.core.interval import UTC, Interval
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from pathlib import Path
 from threading import Lock
 from uuid import uuid4
 
-from extract.client import BudgetReached, Fatal
-from extract.source import UTC, iso, utc
+from extract.core.errors import BudgetReached, Fatal
+from extract.core.interval import UTC, iso, utc
 from extract.sources import names, read_file
 
 LEDGER = "budget.sqlite"

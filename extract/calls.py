@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.source import UTC
+from extract.core.interval import UTC
 
 RUN_FIELDS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 

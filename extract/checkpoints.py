@@ -29,7 +29,7 @@ from typing import Any
 from extract.bounds import kept_name
 from extract.memory import MEMORY_LIMIT
 from extract.quiet import quiet
-from extract.source import UTC, Interval
+from extract.core.interval import UTC, Interval
 from extract.transaction import transaction
 from extract.uncollected import uncollected
 

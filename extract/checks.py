@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from extract.source import Interval
+from extract.core.interval import Interval
 from extract.warehouse import hold, open_warehouse, var_dir, warehouse_path
 
 if TYPE_CHECKING:

@@ -25,57 +25,18 @@ from threading import Event, Lock, Thread
 from typing import Any, Protocol
 from uuid import uuid4
 
+from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable, Stop
+from extract.core.interval import UTC, utc
+from extract.core.redact import strike
+from extract.core.source import Rate
 from extract.pacing import Bucket, Pacing, Window
-from extract.source import UTC, Fetched, Rate, utc
-from extract.strike import strike
 
 log = logging.getLogger(__name__)
-
 TRIES = 6          # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is survived in place
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 TIMEOUT_S = 30.0
 WORKERS = 8        # at 80 ms a call, 100 calls a second
-
-
-class ExtractError(Exception):
-    """Base of every error a fetch can end with; the text never holds a secret."""
-
-
-class Retriable(ExtractError):
-    """The same call may succeed later."""
-
-
-class RateLimited(Retriable):
-    """Too many calls; `wait_s` is what the vendor asked for, if it did."""
-
-    def __init__(self, message: str, wait_s: float | None = None):
-        super().__init__(message)
-        self.wait_s = wait_s
-
-
-class Fatal(ExtractError):
-    """The same call will fail again until somebody changes something."""
-
-
-class Stop(Fatal):
-    """No further call may be paid for now. `kept`: what the fetch had read whole, to be landed."""
-
-    kept: Fetched | None = None
-
-
-class UnitsExhausted(Stop):
-    """The vendor's prepaid units are used up."""
-
-
-class BudgetReached(Stop):
-    """The next call would pass a limit of the budget; it was not sent."""
-
-    def __init__(self, message: str, source: str, measure: str, period: str, allowed: int,
-                 spent: int, opens_at: datetime):
-        super().__init__(message)
-        self.source, self.measure, self.period = source, measure, period
-        self.allowed, self.spent, self.opens_at = allowed, spent, opens_at
 
 
 class Budget(Protocol):

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from extract.source import Interval, Job, Source, union, utc
+from extract.core.interval import Interval, union, utc
+from extract.core.source import Job, Source
 from extract.sources import Account
 
 # Vendors index late (minutes, rarely hours) and re-categorise recent rows: so much is read again

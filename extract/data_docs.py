@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from extract.source import UTC, Interval, iso
+from extract.core.interval import UTC, Interval, iso
 
 BOOTSTRAP = {  # file under static/ → its place in the package flask_bootstrap
     "bootstrap.min.css": "static/bootstrap4/css/bootstrap.min.css",

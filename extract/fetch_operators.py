@@ -13,8 +13,10 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from extract.attempts import attempt
-from extract.client import Client, ExtractError, Fatal, Stop
-from extract.source import Interval, Job
+from extract.client import Client
+from extract.core.errors import ExtractError, Fatal, Stop
+from extract.core.interval import Interval
+from extract.core.source import Job
 from extract.sources import all_sources, get, read_accounts
 from extract.task import accounts_file, facts_of, resolve_interval, who
 from extract.warehouse import open_warehouse, var_dir

@@ -10,7 +10,7 @@ leg its transaction no longer has), vanished (a whole reading of its time lacks 
 
 from __future__ import annotations
 
-from extract.source import Dataset
+from extract.core.datasets import Dataset
 
 CHANGES = """
 CREATE OR REPLACE VIEW ops.changes AS

@@ -11,11 +11,12 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from extract import outcome
-from extract.client import Client, ExtractError, Fatal
+from extract.client import Client
+from extract.core.errors import ExtractError, Fatal
 from extract.provider import hook_class
-from extract.source import Form, Source
+from extract.core.source import Form, Source
 from extract.sources import get, names
-from extract.strike import strike
+from extract.core.redact import strike
 
 TEST_TRIES = 3  # somebody waits for the answer
 

@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from extract.alerts import KINDS, Incident
-from extract.source import iso, utc
+from extract.core.interval import iso, utc
 from extract.transaction import transaction
 
 LINES = 20  # notices that a message spells out

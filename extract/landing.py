@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.source import Fetched, Job, iso, utc
-from extract.strike import strike
+from extract.core.interval import iso, utc
+from extract.core.source import Fetched, Job
+from extract.core.redact import strike
 
 LEVEL = 6  # zstd: 3 costs 12 % more bytes, 12 costs three times the CPU (debank pages)
 

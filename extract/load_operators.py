@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from extract.attempts import attempt
 from extract.fetch_operators import read_units
-from extract.source import Interval, iso
+from extract.core.interval import Interval, iso
 from extract.sources import all_sources, get
 from extract.task import DAG_IDS, facts_of, resolve_interval, who
 from extract.uncollected import never_collected

@@ -23,10 +23,11 @@ from itertools import groupby
 from pathlib import Path
 
 from extract import landing
-from extract.datasets import DATASETS
+from extract.core.datasets import DATASETS
 from extract.memory import MEMORY_LIMIT
 from extract.merge import merge
-from extract.source import UTC, Source, utc
+from extract.core.interval import UTC, utc
+from extract.core.source import Source
 from extract.transaction import transaction
 
 log = logging.getLogger(__name__)

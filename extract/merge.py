@@ -18,9 +18,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from extract import history, readings
-from extract.datasets import META
-from extract.source import Dataset
-from extract.spans import closed, joined
+from extract.core.datasets import META
+from extract.core.datasets import Dataset
+from extract.core.interval import closed, joined
 
 # An existing row is looked for within the batch's own spans of time, this much wider on both
 # sides, so that the join reads a few days and not the history. Chain reorganisations move a

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from extract import attempts
-from extract.source import UTC, utc
+from extract.core.interval import UTC, utc
 from extract.transaction import transaction
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ The Test button and a failed task say the same, by these words.
 
 from __future__ import annotations
 
-from extract.client import ExtractError, Fatal, RateLimited, UnitsExhausted
-from extract.source import Source
+from extract.core.errors import ExtractError, Fatal, RateLimited, UnitsExhausted
+from extract.core.source import Source
 
 
 def told(error: ExtractError, source: Source, host: str, where: str) -> str:

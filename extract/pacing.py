@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from heapq import heappop, heappush
 from threading import Lock
 
-from extract.source import Rate
+from extract.core.source import Rate
 
 # What is left over fills the vendor's bucket, for calls that overtake each other on the way.
 SHARE = 0.98

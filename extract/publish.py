@@ -29,7 +29,7 @@ from pathlib import Path
 
 from extract.books import BOOKS, File, Shape, build, durable, read
 from extract.published_files import Table, write_files
-from extract.source import UTC
+from extract.core.interval import UTC
 
 WRITERS = 2  # tables written at once; a third made it slower on two cores
 GRACE = timedelta(hours=1)  # longer than the longest reader keeps one connection

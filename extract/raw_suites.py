@@ -6,7 +6,7 @@ No expectation can tell a NULL `ts` (the bounds exclude it): raw tables declare 
 from __future__ import annotations
 
 from extract.bounds import Bounds
-from extract.datasets import DATASETS
+from extract.core.datasets import DATASETS
 from extract.expectations import KINDS, among, at_least, native, present, rows, unique
 
 TX_ID = "0x[0-9a-fA-F]{{64}}"

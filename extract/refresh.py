@@ -24,9 +24,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from extract.coverage import LONGEST_TAIL, covered, events
-from extract.datasets import DATASETS
+from extract.core.datasets import DATASETS
 from extract.history import row_key
-from extract.source import UTC, Dataset, Interval, Job, Source, union, utc
+from extract.core.datasets import Dataset
+from extract.core.interval import UTC, Interval, union, utc
+from extract.core.source import Job, Source
 from extract.sources import Account
 from extract.transaction import transaction
 

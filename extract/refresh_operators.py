@@ -12,7 +12,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from extract.attempts import attempt
 from extract.fetch_operators import PlanOperator
 from extract.operators import believe, fetched
-from extract.source import Interval, Job, iso
+from extract.core.interval import Interval, iso
+from extract.core.source import Job
 from extract.task import INTERVAL, WAREHOUSE_POOL, facts_of, resolve_interval, who
 from extract.warehouse import open_warehouse, var_dir
 

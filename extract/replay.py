@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extract import landing, migrate
-from extract.datasets import DATASETS
+from extract.core.datasets import DATASETS
 from extract.loader import LoadFailed, Loaded, load_files
 from extract.schema import create_all
-from extract.source import Source
+from extract.core.source import Source
 from extract.warehouse import WAIT_S, connected, hold
 
 log = logging.getLogger(__name__)

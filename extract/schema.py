@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from extract.datasets import DATASETS, META, PAYLOAD
+from extract.core.datasets import DATASETS, META, PAYLOAD
 from extract.history import CHANGES, as_of
 from extract.migrate import add_columns
 from extract.ops_comments import COLUMNS, TABLES, describe
-from extract.source import Dataset
+from extract.core.datasets import Dataset
 from extract.spending import statements
 from extract.transaction import transaction
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from extract.datasets import DATASETS
-from extract.source import Dataset, Source
+from extract.core.datasets import DATASETS
+from extract.core.datasets import Dataset
+from extract.core.source import Source
 from extract.transaction import transaction
 
 PARTS = ("wallet", "symbol", "chain")  # by what a vendor's list may have to be asked for

@@ -12,7 +12,7 @@ from typing import Any
 from extract import curated_suites as curated
 from extract import raw_suites as raw
 from extract.bounds import Bounds
-from extract.source import Interval
+from extract.core.interval import Interval
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from extract.source import Interval
+from extract.core.interval import Interval
 
 WAREHOUSE_POOL = "warehouse"
 INTERVAL = {"interval_start": "{{ data_interval_start }}",

@@ -27,8 +27,8 @@ from extract.models import (
     newest_day, run_models, tables_of,
 )
 from extract.schema import create_all
-from extract.source import Interval
-from extract.spans import closed, joined
+from extract.core.interval import Interval
+from extract.core.interval import closed, joined
 from extract.warehouse import WAIT_S, connected, hold, warehouse_path
 
 MOST = 64  # spans; past them the smallest gaps are reprocessed with their neighbours

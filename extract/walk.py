@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Any
 
 from extract.client import WORKERS, Client
-from extract.source import Page
+from extract.core.source import Page
 
 PAGES_A_CUT = 18     # half a page in 18: cuts cost 3 % of the calls
 SHORTEST = 4         # pages left of a piece that is worth cutting

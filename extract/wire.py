@@ -11,11 +11,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from extract.client import (
-    TIMEOUT_S, Answer, ExtractError, Fatal, RateLimited, Retriable, asked_wait, failed,
-    vendor_clock,
-)
-from extract.source import UTC
+from extract.client import TIMEOUT_S, Answer, asked_wait, failed, vendor_clock
+from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable
+from extract.core.interval import UTC
 
 SKEW_S = 60.0  # signed requests are good for two minutes by the vendor's clock
 

@@ -271,7 +271,7 @@ def tables(schema: str) -> str:
     """From a warehouse made in memory: what duckdb_columns() says of it."""
     import duckdb
 
-    from extract.datasets import DATASETS
+    from extract.core.datasets import DATASETS
     from extract.ops_comments import TABLES
     from extract.schema import create_all
 
@@ -302,7 +302,7 @@ def tables(schema: str) -> str:
 
 
 def macros() -> str:
-    from extract.datasets import DATASETS
+    from extract.core.datasets import DATASETS
 
     return ("In the warehouse: the rows as the vendor had told them by a moment, with the "
             "columns of the dataset.\n\n" + table(("macro", "rows of"), [

@@ -9,10 +9,12 @@ from pathlib import Path
 import duckdb
 
 from extract import coverage, landing, schema
-from extract.client import Budget, Client, Stop
+from extract.client import Budget, Client
+from extract.core.errors import Stop
 from extract.loader import load
 from extract.pacing import Pacing
-from extract.source import Interval, Job, utc
+from extract.core.interval import Interval, utc
+from extract.core.source import Job
 from extract.sources import Account, accounts, all_sources
 from sandbox import keys
 

@@ -10,7 +10,8 @@ import pytest
 
 from extract import landing, schema
 from extract.loader import load
-from extract.source import Covered, Fetched, Interval, Job, Page, utc
+from extract.core.interval import Interval, utc
+from extract.core.source import Covered, Fetched, Job, Page
 from extract.sources import all_sources
 
 ROOT = Path(__file__).parents[1]

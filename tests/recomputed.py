@@ -7,7 +7,7 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 
-from extract.datasets import DATASETS
+from extract.core.datasets import DATASETS
 
 DAY = timedelta(days=1)
 KEPT = "domain, source, account, chain, txid, leg, ts, kind, token, symbol, amount, amount_text, " \

@@ -22,7 +22,7 @@ from extract.alerts import KINDS, Incident, Rules, judge, read_rules
 from extract.checkpoints import CheckResult, record
 from extract.commands.tables import rows
 from extract.commands.warehouse import STATUS
-from extract.source import Interval, iso
+from extract.core.interval import Interval, iso
 from extract.sources import Account
 from extract.ui import calendar, figures
 from receiver import receiver

@@ -16,9 +16,11 @@ from books import ACCOUNTS, Books, Hurried
 from extract import account_units, spending
 from extract.budget import Ledger, Limit, from_logs, from_warehouse, limits
 from extract.calls import call_log, load_calls, logged
-from extract.client import BudgetReached, Client, Retriable, Stop
+from extract.client import Client
+from extract.core.errors import BudgetReached, Retriable, Stop
 from extract.loader import load
-from extract.source import UTC, Interval, Job, utc
+from extract.core.interval import UTC, Interval, utc
+from extract.core.source import Job
 from extract.sources import accounts, all_sources, get
 from sandbox import keys
 from sandbox.faults import TRANSIENT

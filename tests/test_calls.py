@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from extract import attempts, schema
 from extract.attempts import attempt
 from extract.calls import call_log, load_calls
-from extract.client import Answer, Client, Fatal, Retriable
+from extract.client import Answer, Client
+from extract.core.errors import Fatal, Retriable
 
 ROOT = Path(__file__).parents[1]
 RUN = {"dag_id": "sync", "run_id": "R", "task_id": "fetch_debank", "map_index": 2,

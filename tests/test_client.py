@@ -5,9 +5,11 @@ from threading import Barrier, Event, Thread
 
 import pytest
 
-from extract.client import Answer, Client, Fatal, RateLimited, Retriable, failed, vendor_clock
+from extract.client import Answer, Client, failed, vendor_clock
+from extract.core.errors import Fatal, RateLimited, Retriable
 from extract.pacing import Pacing
-from extract.source import Rate, utc
+from extract.core.interval import utc
+from extract.core.source import Rate
 from extract.sources import debank
 
 OK = Answer(200, "{}", {}, utc("2026-01-01"), rows=3)

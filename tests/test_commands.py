@@ -32,7 +32,7 @@ from extract.commands.spending import summed
 from extract.commands.tables import cell, digits
 from extract.provider import get_provider_info
 from extract.publish import publish
-from extract.source import Interval, iso, utc
+from extract.core.interval import Interval, iso, utc
 from extract.sources import all_sources
 from extract.models import FILE
 from extract.transform import transform

@@ -21,7 +21,8 @@ import extract.client
 import extract.sources
 from books import ACCOUNTS, ROOT, Books
 from extract import hooks
-from extract.client import Client, Fatal, Retriable
+from extract.client import Client
+from extract.core.errors import Fatal, Retriable
 from extract.hooks import SourceHook
 from extract.landing import _line
 from extract.fetch_operators import RefuseOperator
@@ -306,7 +307,7 @@ print(json.dumps([found, hooks, early, late], default=str))
 
 NEW_SOURCE = """
 from extract.client import Answer
-from extract.source import Form, Source, utc
+from extract.core.source import Form, Source, utc
 
 def look(client, api):
     answer = client.call("/me", lambda: Answer(200, "", api, utc("2026-01-01")))

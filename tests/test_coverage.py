@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from extract import coverage
 from extract.readings import Reading, newest
-from extract.source import Interval, union, utc
+from extract.core.interval import Interval, union, utc
 from extract.sources import Account, all_sources
 
 SOURCES = all_sources()

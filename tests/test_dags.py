@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.task import resolve_interval
-from extract.source import Interval, iso
+from extract.core.interval import Interval, iso
 from extract.sources import accounts
 
 ROOT = Path(__file__).parents[1]

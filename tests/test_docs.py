@@ -18,7 +18,7 @@ import pytest
 import extract
 import stack
 from extract.alerts import KINDS, read_rules
-from extract.datasets import DATASETS
+from extract.core.datasets import DATASETS
 from extract.schema import create_all
 
 ROOT = Path(__file__).parents[1]

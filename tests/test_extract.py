@@ -8,9 +8,9 @@ import pytest
 import requests
 
 from books import ACCOUNTS, Books, Hurried, assert_truth
-from extract.client import Fatal, UnitsExhausted
+from extract.core.errors import Fatal, UnitsExhausted
 from extract.loader import load
-from extract.source import Interval, iso, utc
+from extract.core.interval import Interval, iso, utc
 from sandbox.server import serve
 
 START, NOW = "2024-11-01T00:00:00Z", "2025-03-01T00:00:00Z"

@@ -12,10 +12,10 @@ import zstandard
 import extract.sources.coinbase
 import extract.wire
 from books import ACCOUNTS, Books, Hurried, assert_truth
-from extract.client import Fatal, Retriable, UnitsExhausted
+from extract.core.errors import Fatal, Retriable, UnitsExhausted
 from extract.landing import header, waiting
 from extract.loader import load
-from extract.source import iso, utc
+from extract.core.interval import iso, utc
 from sandbox.chain_records import NEVER
 from sandbox.faults import LASTING, LONGEST_RUN, TRANSIENT
 from sandbox.server import serve

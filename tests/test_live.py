@@ -31,7 +31,7 @@ import requests
 
 from books import ACCOUNTS, assert_truth
 from extract.task import DAG_IDS
-from extract.source import Interval, iso
+from extract.core.interval import Interval, iso
 from extract.models import sqlmesh_plan
 from extract.warehouse import WarehouseBusy, hold
 from receiver import receiver

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from conftest import page
 from extract import landing, loader, schema
 from extract.loader import LoadFailed, load
-from extract.source import Covered, Fetched, Interval, Job, Page, iso, utc
+from extract.core.interval import Interval, iso, utc
+from extract.core.source import Covered, Fetched, Job, Page
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY

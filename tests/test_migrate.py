@@ -19,7 +19,7 @@ from extract import migrate, publish, schema
 from extract.loader import load
 from extract.migrate import SchemaChanged
 from extract.replay import FROM_LANDING, ReplayFailed, replay
-from extract.source import iso, utc
+from extract.core.interval import iso, utc
 from extract.sources import all_sources
 from sandbox.server import serve
 

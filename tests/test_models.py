@@ -17,7 +17,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from extract.datasets import DATASETS, META  # noqa: E402
+from extract.core.datasets import DATASETS, META  # noqa: E402
 from extract.schema import create_all  # noqa: E402
 
 PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
@@ -34,7 +34,7 @@ def external_models() -> str:
     tables = {
         d.table: {c.name: c.type.lower() for c in (*d.columns, *META)} for d in DATASETS.values()
     }
-    lines = ["# Written from extract/datasets.py by `python tests/test_models.py`, and compared."]
+    lines = ["# Written from extract/core/datasets.py by `python tests/test_models.py`, and compared."]
     for table, columns in {**tables, "ops.coverage": COVERAGE}.items():
         lines += [f"- name: {table}", "  columns:"]
         lines += [f"    {name}: {kind}" for name, kind in columns.items()]
@@ -64,8 +64,8 @@ def models(context):
 
 def test_external_models_are_the_datasets():
     assert EXTERNAL.read_text() == external_models(), (
-        "external_models.yaml differs from extract/datasets.py. If the dataset is right, run "
-        "`python tests/test_models.py`; if the YAML is right, change extract/datasets.py."
+        "external_models.yaml differs from extract/core/datasets.py. If the dataset is right, run "
+        "`python tests/test_models.py`; if the YAML is right, change extract/core/datasets.py."
     )
 
 

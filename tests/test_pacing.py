@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.pacing import SHARE, Bucket, Pacing, Window
-from extract.source import Rate
+from extract.core.source import Rate
 
 
 def simulate(limiter, latency, *, callers, calls):

@@ -22,7 +22,7 @@ from extract.checkpoints import CheckResult, record
 from extract.checks import NotChecked, Overtaken, publish_checked
 from extract.publish import GRACE, NEWS, TABLES, publish, publish_news
 from extract.schema import create_all
-from extract.source import Interval
+from extract.core.interval import Interval
 from extract.models import FILE
 from extract.transform import touched, transform
 from extract.warehouse import open_warehouse

@@ -16,7 +16,7 @@ from extract import coverage, refresh
 from extract.calls import call_log, load_calls
 from extract.commands.estimate import Known, priced
 from extract.loader import load
-from extract.source import Interval, iso, union, utc
+from extract.core.interval import Interval, iso, union, utc
 from extract.sources import Account, all_sources
 from extract.sources.debank import HISTORY, PAGE, TOKENS, UNIT_PRICES
 from sandbox.server import serve

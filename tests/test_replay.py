@@ -13,7 +13,7 @@ from books import Books
 from extract import landing
 from extract.loader import load
 from extract.replay import FROM_LANDING, ReplayFailed, replay
-from extract.source import iso, utc
+from extract.core.interval import iso, utc
 from extract.sources import all_sources
 from sandbox.server import serve
 

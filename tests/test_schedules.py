@@ -20,7 +20,8 @@ import pytest
 from conftest import page
 from extract import landing, schema
 from extract.loader import load_files
-from extract.source import Covered, Fetched, Interval, Job, iso
+from extract.core.interval import Interval, iso
+from extract.core.source import Covered, Fetched, Job
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.source import Interval, iso, union, utc
+from extract.core.interval import Interval, iso, union, utc
 
 ZERO = datetime(2024, 1, 1, tzinfo=timezone.utc)
 hours = st.integers(0, 400)

@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import pytest
 
-from extract.source import iso
+from extract.core.interval import iso
 from extract.models import sqlmesh_plan
 from extract.warehouse import open_warehouse
 from torture import START, Life, Sandbox, live, preload

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.spans import closed, joined
+from extract.core.interval import closed, joined
 from extract.transaction import transaction
 
 

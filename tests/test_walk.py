@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.client import Client, Retriable, UnitsExhausted
-from extract.source import Interval, Job, Rate, utc
+from extract.client import Client
+from extract.core.errors import Retriable, UnitsExhausted
+from extract.core.interval import Interval, utc
+from extract.core.source import Job, Rate
 from extract.sources import debank
 from extract.walk import Walk
 

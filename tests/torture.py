@@ -43,10 +43,12 @@ import zstandard  # noqa: E402, F401
 from books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
 from extract import coverage, landing  # noqa: E402
 from extract.attempts import attempt  # noqa: E402
-from extract.client import Client, ExtractError, Stop  # noqa: E402
+from extract.client import Client
+from extract.core.errors import ExtractError, Stop  # noqa: E402
 from extract.mirror import mirror  # noqa: E402
 from extract.replay import replay  # noqa: E402
-from extract.source import UTC, Interval, Job, iso, utc  # noqa: E402
+from extract.core.interval import UTC, Interval, iso, utc
+from extract.core.source import Job  # noqa: E402
 from extract.sources import all_sources  # noqa: E402
 from extract.warehouse import open_warehouse  # noqa: E402
 from sandbox import keys  # noqa: E402

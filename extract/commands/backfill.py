@@ -19,7 +19,7 @@ from extract.commands.estimate import Cost, total
 from extract.commands.plan import Plan, dates, make, now, params
 from extract.commands.progress import Progress
 from extract.commands.tables import Answer
-from extract.source import Interval, iso, utc
+from extract.core.interval import Interval, iso, utc
 
 POLL_S = 1.0
 CLOSING_S = 90.0     # Airflow closes a backfill up to half a minute after its last run

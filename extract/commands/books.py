@@ -10,7 +10,7 @@ from typing import Any
 
 from extract.commands import CommandFailed
 from extract.commands.tables import Answer, rows
-from extract.source import iso, utc
+from extract.core.interval import iso, utc
 
 OLD = timedelta(hours=12)  # two syncs
 

@@ -18,7 +18,8 @@ from itertools import accumulate
 from extract.coverage import (
     TAIL, covered, events, learned_tail, oldest_pending, readings, unsettled,
 )
-from extract.source import Interval, Job, Source, union, utc
+from extract.core.interval import Interval, union, utc
+from extract.core.source import Job, Source
 from extract.sources import Account
 
 HOUR = timedelta(hours=1)

@@ -14,7 +14,7 @@ from typing import Any
 from extract.commands import CommandFailed
 from extract.commands.books import near, one_account, opened
 from extract.commands.tables import digits, rows
-from extract.source import iso
+from extract.core.interval import iso
 
 DAY = timedelta(days=1)
 PRECISION = 100  # digits: Python's own 28 are fewer than an amount has

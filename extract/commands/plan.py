@@ -13,7 +13,7 @@ from extract.commands.airflow_api import Airflow, Refused
 from extract.commands.estimate import Cost, Known, simulate, total
 from extract.commands.spending import summed
 from extract.commands.tables import rows
-from extract.source import UTC, Interval, iso, utc
+from extract.core.interval import UTC, Interval, iso, utc
 from extract.spending import CALLED
 
 BACKFILLED = "sync"     # the DAG of ours whose run fetches its own interval, and no more

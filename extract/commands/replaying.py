@@ -14,7 +14,7 @@ from extract.commands import CommandFailed
 from extract.commands.progress import Steps
 from extract.commands.tables import Answer
 from extract.quiet import quiet
-from extract.source import Interval, iso
+from extract.core.interval import Interval, iso
 
 
 def replay(args: Any) -> int:

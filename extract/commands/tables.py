@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from extract.source import iso
+from extract.core.interval import iso
 
 WIDTH = 160  # of tables, where the output is no terminal
 UNBROKEN = ("account", "dataset", "ts", "start", "end", "amount", "covered_through", "last_run")

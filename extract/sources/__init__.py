@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from extract.datasets import DATASETS
-from extract.source import Source
+from extract.core.datasets import DATASETS
+from extract.core.source import Source
 
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9._@:+-]{1,128}")
 CONNECTION_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # also the end of a task's and a pool's name

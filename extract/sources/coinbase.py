@@ -15,11 +15,11 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from extract.client import TIMEOUT_S, Client, Fatal, Retriable, Stop
+from extract.client import TIMEOUT_S, Client
+from extract.core.errors import Fatal, Retriable, Stop
 from extract.mapping import decimal, records
-from extract.source import (
-    Covered, Fetched, Form, Interval, Job, Listing, Page, Rate, Source, iso, utc,
-)
+from extract.core.interval import Interval, iso, utc
+from extract.core.source import Covered, Fetched, Form, Job, Listing, Page, Rate, Source
 from extract.wire import ccxt_call
 
 V2_PAGE = 100

@@ -19,13 +19,11 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from extract.client import (
-    WORKERS, Client, ExtractError, Fatal, Retriable, Stop, UnitsExhausted, failed,
-)
+from extract.client import WORKERS, Client, failed
+from extract.core.errors import ExtractError, Fatal, Retriable, Stop, UnitsExhausted
 from extract.mapping import decimal, records
-from extract.source import (
-    UTC, Covered, Fetched, Form, Interval, Job, Listing, Page, Rate, Source, iso, union,
-)
+from extract.core.interval import UTC, Interval, iso, union
+from extract.core.source import Covered, Fetched, Form, Job, Listing, Page, Rate, Source
 from extract.walk import Piece, Walk, reasons
 from extract.wire import http_call, listed
 

@@ -11,7 +11,7 @@ import json
 from datetime import date, datetime, timedelta
 
 from extract.coverage import REACHED
-from extract.source import iso
+from extract.core.interval import iso
 
 WEEKS = 53
 MOST_GAPS = 200

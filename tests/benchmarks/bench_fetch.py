@@ -17,7 +17,8 @@ if __name__ == "__main__":
 import requests
 
 from extract.client import Client
-from extract.source import Interval, Job, Rate, utc
+from extract.core.interval import Interval, utc
+from extract.core.source import Job, Rate
 from extract.sources import debank
 from extract.walk import Walk
 from extract.wire import http_call

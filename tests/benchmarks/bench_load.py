@@ -15,7 +15,7 @@ from statistics import median
 from uuid import uuid4
 
 from extract import landing
-from extract.datasets import EXCHANGES_LEDGER
+from extract.core.datasets import EXCHANGES_LEDGER
 from extract.loader import QUOTED_BODY, load
 from extract.schema import create_all
 from extract.sources import all_sources

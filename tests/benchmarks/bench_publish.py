@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from statistics import median
 
-from extract.datasets import DATASETS
+from extract.core.datasets import DATASETS
 from extract.publish import publish
 from extract.schema import create_all
 from extract.warehouse import connected

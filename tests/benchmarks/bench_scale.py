@@ -13,7 +13,7 @@ from statistics import median
 from extract.checkpoints import failed_critical
 from extract.checks import check, publish_checked
 from extract.loader import Loaded, load
-from extract.source import Interval
+from extract.core.interval import Interval
 from extract.sources import all_sources
 from extract.transform import Transformed, transform
 from extract.uncollected import uncollected

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from extract import landing
-from extract.source import Covered, Fetched, Interval, Job, Page, iso
+from extract.core.interval import Interval, iso
+from extract.core.source import Covered, Fetched, Job, Page
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY
 

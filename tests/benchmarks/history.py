@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from extract import schema
-from extract.datasets import DATASETS
+from extract.core.datasets import DATASETS
 from extract.models import FILE, PROJECT
 from extract.transform import transform
 from extract.warehouse import connected

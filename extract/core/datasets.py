@@ -6,7 +6,42 @@ is DECIMAL(38,18), NULL where the text does not fit. No column is a float.
 
 from __future__ import annotations
 
-from extract.source import Column, Dataset
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a raw table: its DuckDB type, and what it holds (with its unit)."""
+
+    name: str
+    type: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One raw table, `raw.<name>`: rows about the same kind of thing from any source.
+
+    `key` names a row. Rows that share `group` belong together and are replaced together
+    (the legs of one transaction). `dimension` tables are small and have no event time.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    group: tuple[str, ...] = ()
+    dimension: bool = False
+    moves_balances: bool = True
+
+    @property
+    def has_history(self) -> bool:
+        """Rows about events, which a vendor lists by time (not snapshots, not dimensions)."""
+        return self.moves_balances and not self.dimension
+
+    @property
+    def table(self) -> str:
+        return f"raw.{self.name}"
+
 
 MONEY = "DECIMAL(38,18)"
 
@@ -26,7 +61,6 @@ SOURCE = _text("source", "the API the row came from, e.g. coinbase")
 ACCOUNT = _text("account", "the account within the source: a name, or a wallet address")
 TS = Column("ts", "TIMESTAMP", "when it happened, UTC")
 PAYLOAD = _text("payload", "the record as JSON text, bare numbers quoted, otherwise untouched")
-
 # Written by the loader, on every raw table.
 META = (
     Column("row_hash", "UBIGINT", "hash of the row's columns: tells changed from same"),
@@ -36,7 +70,6 @@ META = (
     Column("vanished_at", "TIMESTAMP", "vendor's clock when a whole reading of its time no "
            "longer had the row, UTC; NULL while it is there"),
 )
-
 EXCHANGES_TRADES = Dataset(
     "exchanges_trades",
     (
@@ -58,7 +91,6 @@ EXCHANGES_TRADES = Dataset(
     ),
     key=("source", "account", "symbol", "trade_id"),
 )
-
 EXCHANGES_LEDGER = Dataset(
     "exchanges_ledger",
     (
@@ -82,7 +114,6 @@ EXCHANGES_LEDGER = Dataset(
     ),
     key=("source", "account", "entry_id"),
 )
-
 ONCHAIN_TRANSACTIONS = Dataset(
     "onchain_transactions",
     (
@@ -108,7 +139,6 @@ ONCHAIN_TRANSACTIONS = Dataset(
     ),
     key=("source", "account", "chain", "tx_id"),
 )
-
 ONCHAIN_TRANSFERS = Dataset(
     "onchain_transfers",
     (
@@ -128,7 +158,6 @@ ONCHAIN_TRANSFERS = Dataset(
     key=("source", "account", "chain", "tx_id", "direction", "leg"),
     group=("source", "account", "chain", "tx_id"),
 )
-
 ONCHAIN_TOKENS = Dataset(
     "onchain_tokens",
     (
@@ -143,7 +172,6 @@ ONCHAIN_TOKENS = Dataset(
     key=("source", "chain", "token"),
     dimension=True,
 )
-
 BALANCES = Dataset(
     "balances",
     (
@@ -157,7 +185,6 @@ BALANCES = Dataset(
     key=("source", "account", "wallet", "token", "ts"),
     moves_balances=False,
 )
-
 # Order matters: a load fills them in this order.
 DATASETS: dict[str, Dataset] = {
     d.name: d

@@ -1,127 +1,17 @@
-"""Interval, Page, Dataset, Source: the words every other module speaks.
+"""Source, Job, Page: the contract between an API's file in `extract/sources/` and all else.
 
-Standard library only. A Source fills Datasets over Intervals; everything that knows
-an API lives in `extract/sources/`, and everything else knows only what is here.
+A Source fills Datasets over Intervals: a Job asks for it, and Pages with what they cover are
+what it brings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any
 
-UTC = timezone.utc
-
-
-def utc(value: str | datetime) -> datetime:
-    """An aware datetime in UTC from ISO 8601 text or a datetime; text without a zone is UTC."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
-        except ValueError:
-            raise ValueError(
-                f"{value!r} is not an ISO 8601 time; write it like 2026-01-31T06:00:00Z"
-            ) from None
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def iso(moment: datetime) -> str:
-    """2026-01-31T06:00:00Z, with microseconds only where there are any."""
-    return utc(moment).isoformat().replace("+00:00", "Z")
-
-
-@dataclass(frozen=True, order=True)
-class Interval:
-    """A half-open span of time, [start, end), in UTC: start belongs to it, end does not."""
-
-    start: datetime
-    end: datetime
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "start", utc(self.start))
-        object.__setattr__(self, "end", utc(self.end))
-        if self.start >= self.end:
-            raise ValueError(
-                f"empty interval [{iso(self.start)}, {iso(self.end)}): the end must be after the "
-                "start. Give both ends, for example "
-                "interval_start=2026-01-01T00:00:00Z interval_end=2026-01-01T06:00:00Z"
-            )
-
-    def __str__(self) -> str:
-        return f"[{iso(self.start)}, {iso(self.end)})"
-
-    def __contains__(self, moment: datetime) -> bool:
-        return self.start <= moment < self.end
-
-    def minus(self, covered: Iterable[Interval]) -> list[Interval]:
-        """What of this interval no member of `covered` holds, oldest first."""
-        left, cursor = [], self.start
-        for other in union(covered):
-            if other.end <= cursor or other.start >= self.end:
-                continue
-            if other.start > cursor:
-                left.append(Interval(cursor, other.start))
-            cursor = max(cursor, other.end)
-        if cursor < self.end:
-            left.append(Interval(cursor, self.end))
-        return left
-
-    def by_month(self) -> list[Interval]:
-        """The same span cut at the first instant of every calendar month, oldest first."""
-        cuts, cursor = [self.start], self.start
-        while True:
-            first = cursor.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-            cursor = (first + timedelta(days=32)).replace(day=1)
-            if cursor >= self.end:
-                break
-            cuts.append(cursor)
-        return [Interval(a, b) for a, b in zip(cuts, [*cuts[1:], self.end])]
-
-
-def union(intervals: Iterable[Interval]) -> list[Interval]:
-    """The same set of instants with touching and overlapping members merged, oldest first."""
-    merged: list[Interval] = []
-    for one in sorted(intervals):
-        if merged and one.start <= merged[-1].end:
-            merged[-1] = Interval(merged[-1].start, max(merged[-1].end, one.end))
-        else:
-            merged.append(one)
-    return merged
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a raw table: its DuckDB type, and what it holds (with its unit)."""
-
-    name: str
-    type: str
-    comment: str
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One raw table, `raw.<name>`: rows about the same kind of thing from any source.
-
-    `key` names a row. Rows that share `group` belong together and are replaced together
-    (the legs of one transaction). `dimension` tables are small and have no event time.
-    """
-
-    name: str
-    columns: tuple[Column, ...]
-    key: tuple[str, ...]
-    group: tuple[str, ...] = ()
-    dimension: bool = False
-    moves_balances: bool = True
-
-    @property
-    def has_history(self) -> bool:
-        """Rows about events, which a vendor lists by time (not snapshots, not dimensions)."""
-        return self.moves_balances and not self.dimension
-
-    @property
-    def table(self) -> str:
-        return f"raw.{self.name}"
+from extract.core.interval import Interval, iso, utc
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+"""What a fetch can end with: errors named by what the caller does next.
+
+    ExtractError
+    ├── Retriable            wait and ask again (bounded): network, 5xx, broken answer
+    │   └── RateLimited      the same, honouring Retry-After
+    └── Fatal                asking again cannot help: wrong key, forbidden, bad request
+        └── Stop             no call may be paid now; what was read before is good, and kept
+            ├── UnitsExhausted   prepaid units are used up: refill, then run again
+            └── BudgetReached    the next call would pass a limit of ours: wait, or raise it
+
+A source sends one HTTP request in `send()` and raises one of these; the client decides the rest.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from extract.core.source import Fetched
+
+
+class ExtractError(Exception):
+    """Base of every error a fetch can end with; the text never holds a secret."""
+
+
+class Retriable(ExtractError):
+    """The same call may succeed later."""
+
+
+class RateLimited(Retriable):
+    """Too many calls; `wait_s` is what the vendor asked for, if it did."""
+
+    def __init__(self, message: str, wait_s: float | None = None):
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class Fatal(ExtractError):
+    """The same call will fail again until somebody changes something."""
+
+
+class Stop(Fatal):
+    """No further call may be paid for now. `kept`: what the fetch had read whole, to be landed."""
+
+    kept: Fetched | None = None
+
+
+class UnitsExhausted(Stop):
+    """The vendor's prepaid units are used up."""
+
+
+class BudgetReached(Stop):
+    """The next call would pass a limit of the budget; it was not sent."""
+
+    def __init__(self, message: str, source: str, measure: str, period: str, allowed: int,
+                 spent: int, opens_at: datetime):
+        super().__init__(message)
+        self.source, self.measure, self.period = source, measure, period
+        self.allowed, self.spent, self.opens_at = allowed, spent, opens_at

@@ -1,0 +1,108 @@
+"""Time: UTC datetimes, ISO 8601 text, half-open intervals [start, end), and their unions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+UTC = timezone.utc
+
+
+def utc(value: str | datetime) -> datetime:
+    """An aware datetime in UTC from ISO 8601 text or a datetime; text without a zone is UTC."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
+        except ValueError:
+            raise ValueError(
+                f"{value!r} is not an ISO 8601 time; write it like 2026-01-31T06:00:00Z"
+            ) from None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """2026-01-31T06:00:00Z, with microseconds only where there are any."""
+    return utc(moment).isoformat().replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, order=True)
+class Interval:
+    """A half-open span of time, [start, end), in UTC: start belongs to it, end does not."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "start", utc(self.start))
+        object.__setattr__(self, "end", utc(self.end))
+        if self.start >= self.end:
+            raise ValueError(
+                f"empty interval [{iso(self.start)}, {iso(self.end)}): the end must be after the "
+                "start. Give both ends, for example "
+                "interval_start=2026-01-01T00:00:00Z interval_end=2026-01-01T06:00:00Z"
+            )
+
+    def __str__(self) -> str:
+        return f"[{iso(self.start)}, {iso(self.end)})"
+
+    def __contains__(self, moment: datetime) -> bool:
+        return self.start <= moment < self.end
+
+    def minus(self, covered: Iterable[Interval]) -> list[Interval]:
+        """What of this interval no member of `covered` holds, oldest first."""
+        left, cursor = [], self.start
+        for other in union(covered):
+            if other.end <= cursor or other.start >= self.end:
+                continue
+            if other.start > cursor:
+                left.append(Interval(cursor, other.start))
+            cursor = max(cursor, other.end)
+        if cursor < self.end:
+            left.append(Interval(cursor, self.end))
+        return left
+
+    def by_month(self) -> list[Interval]:
+        """The same span cut at the first instant of every calendar month, oldest first."""
+        cuts, cursor = [self.start], self.start
+        while True:
+            first = cursor.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+            cursor = (first + timedelta(days=32)).replace(day=1)
+            if cursor >= self.end:
+                break
+            cuts.append(cursor)
+        return [Interval(a, b) for a, b in zip(cuts, [*cuts[1:], self.end])]
+
+
+def union(intervals: Iterable[Interval]) -> list[Interval]:
+    """The same set of instants with touching and overlapping members merged, oldest first."""
+    merged: list[Interval] = []
+    for one in sorted(intervals):
+        if merged and one.start <= merged[-1].end:
+            merged[-1] = Interval(merged[-1].start, max(merged[-1].end, one.end))
+        else:
+            merged.append(one)
+    return merged
+
+
+Span = tuple[Any, Any]
+
+
+def joined(spans: Iterable[Span]) -> list[Span]:
+    """Those that touch or overlap as one, in order."""
+    found: list[Span] = []
+    for start, end in sorted(spans):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
+
+
+def closed(spans: Sequence[Span], gaps: int) -> list[Span]:
+    """Disjoint spans in order, with the smallest `gaps` of the gaps between them closed."""
+    smallest = sorted(range(1, len(spans)), key=lambda i: spans[i][0] - spans[i - 1][1])
+    kept = sorted(smallest[max(0, gaps):])
+    return [(spans[first][0], spans[after - 1][1])
+            for first, after in zip([0, *kept], [*kept, len(spans)]) if spans]

@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from extract.attempts import attempt
-from extract.client import Client
+from extract.fetch.client import Client
 from extract.core.errors import ExtractError, Fatal, Stop
 from extract.core.interval import Interval
 from extract.core.source import Job
@@ -28,7 +28,7 @@ def ledger(source: str) -> Any:
     Of a file that is new it counts the call logs first, where no plan has counted before.
     """
     from extract.budget import from_logs, limits, open_ledgers
-    from extract.calls import logged
+    from extract.fetch.call_log import logged
 
     try:
         for ledger in open_ledgers(var_dir(), limits(accounts_file()), [source]):
@@ -44,7 +44,7 @@ def read_units(log: Any, facts: dict[str, Any], connection: str, source: Any,
                 accounts: list[str], moment: str) -> dict[str, int]:
     """Note the units left by the vendor's count; what that took. A failure is told, no more."""
     from extract.account_units import note
-    from extract.calls import call_log
+    from extract.fetch.call_log import call_log
     from extract.hooks import SourceHook
 
     client = None
@@ -141,7 +141,7 @@ class PlanOperator(BaseOperator):
         source and account."""
         from extract import spending
         from extract.budget import from_warehouse, limits, open_ledgers
-        from extract.calls import logged
+        from extract.fetch.call_log import logged
         from extract.commands.estimate import Cost, Known, priced
 
         try:
@@ -229,8 +229,8 @@ class FetchOperator(BaseOperator):
         self.tail, self.snapshot = tail, snapshot
 
     def execute(self, context: Any) -> str:
-        from extract import landing
-        from extract.calls import call_log
+        from extract.fetch import landing
+        from extract.fetch.call_log import call_log
         from extract.hooks import SourceHook
 
         facts, source = facts_of(context), get(self.source)

@@ -10,8 +10,8 @@ from airflow.sdk._shared.secrets_masker import redact
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
-from extract import outcome
-from extract.client import Client
+from extract.fetch import error_advice
+from extract.fetch.client import Client
 from extract.core.errors import ExtractError, Fatal
 from extract.provider import hook_class
 from extract.core.source import Form, Source
@@ -81,7 +81,7 @@ class SourceHook(BaseHook):
 
     def told(self, error: ExtractError, source: Source) -> str:
         """What an error means to whom the Connection belongs; the Test button says the same."""
-        return outcome.told(error, source, self.host, self.where)
+        return error_advice.told(error, source, self.host, self.where)
 
     def test_connection(self) -> tuple[bool, str]:
         """The Test button: one call of the real client, at most TEST_TRIES times. (ok, words)"""

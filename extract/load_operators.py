@@ -28,7 +28,7 @@ class LoadOperator(BaseOperator):
         from dataclasses import asdict
 
         from extract.account_units import load_readings, waiting
-        from extract.calls import load_calls
+        from ledgerhouse.load.call_log import load_calls
         from extract.loader import load
 
         facts, units = facts_of(context), var_dir() / "account_units"

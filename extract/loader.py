@@ -22,7 +22,7 @@ from decimal import Context, Decimal
 from itertools import groupby
 from pathlib import Path
 
-from extract import landing
+from extract.fetch import landing
 from extract.core.datasets import DATASETS
 from extract.memory import MEMORY_LIMIT
 from extract.merge import merge

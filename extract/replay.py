@@ -20,7 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from extract import landing, migrate
+from extract import migrate
+from extract.fetch import landing
 from extract.core.datasets import DATASETS
 from extract.loader import LoadFailed, Loaded, load_files
 from extract.schema import create_all

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import duckdb
 
-from extract import coverage, landing, schema
-from extract.client import Budget, Client
+from extract import coverage, schema
+from extract.fetch import landing
+from extract.fetch.client import Budget, Client
 from extract.core.errors import Stop
 from extract.loader import load
-from extract.pacing import Pacing
+from extract.fetch.rate_limits import Pacing
 from extract.core.interval import Interval, utc
 from extract.core.source import Job
 from extract.sources import Account, accounts, all_sources

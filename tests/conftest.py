@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from extract import landing, schema
+from extract import schema
+from extract.fetch import landing
 from extract.loader import load
 from extract.core.interval import Interval, utc
 from extract.core.source import Covered, Fetched, Job, Page

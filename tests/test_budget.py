@@ -15,8 +15,9 @@ import pytest
 from books import ACCOUNTS, Books, Hurried
 from extract import account_units, spending
 from extract.budget import Ledger, Limit, from_logs, from_warehouse, limits
-from extract.calls import call_log, load_calls, logged
-from extract.client import Client
+from extract.fetch.call_log import call_log, logged
+from ledgerhouse.load.call_log import load_calls
+from extract.fetch.client import Client
 from extract.core.errors import BudgetReached, Retriable, Stop
 from extract.loader import load
 from extract.core.interval import UTC, Interval, utc

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from extract import attempts, schema
 from extract.attempts import attempt
-from extract.calls import call_log, load_calls
-from extract.client import Answer, Client
+from extract.fetch.call_log import call_log
+from ledgerhouse.load.call_log import load_calls
+from extract.fetch.client import Answer, Client
 from extract.core.errors import Fatal, Retriable
 
 ROOT = Path(__file__).parents[1]
@@ -28,7 +29,7 @@ SECRET = "a-very-secret-key"
 WRITER = """
 import sys
 from pathlib import Path
-from extract.calls import call_log
+from extract.fetch.call_log import call_log
 with call_log(sys.argv[1], {"dag_id": "sync", "run_id": "R", "task_id": "fetch_debank",
                             "map_index": 2, "try_number": 1}) as record:
     for n in range(int(sys.argv[2])):

@@ -5,9 +5,9 @@ from threading import Barrier, Event, Thread
 
 import pytest
 
-from extract.client import Answer, Client, failed, vendor_clock
+from extract.fetch.client import Answer, Client, failed, vendor_clock
 from extract.core.errors import Fatal, RateLimited, Retriable
-from extract.pacing import Pacing
+from extract.fetch.rate_limits import Pacing
 from extract.core.interval import utc
 from extract.core.source import Rate
 from extract.sources import debank

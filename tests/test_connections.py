@@ -17,14 +17,14 @@ import requests
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-import extract.client
+import extract.fetch.client
 import extract.sources
 from books import ACCOUNTS, ROOT, Books
 from extract import hooks
-from extract.client import Client
+from extract.fetch.client import Client
 from extract.core.errors import Fatal, Retriable
 from extract.hooks import SourceHook
-from extract.landing import _line
+from extract.fetch.landing import _line
 from extract.fetch_operators import RefuseOperator
 from extract.operators import pipeline
 from extract.provider import connection_types, get_provider_info
@@ -49,7 +49,7 @@ def sandbox():
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(extract.client, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(extract.fetch.client, "FIRST_WAIT_S", 0.0)
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ print(json.dumps([found, hooks, early, late], default=str))
 
 
 NEW_SOURCE = """
-from extract.client import Answer
+from extract.fetch.client import Answer
 from extract.core.source import Form, Source, utc
 
 def look(client, api):

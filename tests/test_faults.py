@@ -10,10 +10,10 @@ import pytest
 import zstandard
 
 import extract.sources.coinbase
-import extract.wire
+import extract.fetch.http
 from books import ACCOUNTS, Books, Hurried, assert_truth
 from extract.core.errors import Fatal, Retriable, UnitsExhausted
-from extract.landing import header, waiting
+from extract.fetch.landing import header, waiting
 from extract.loader import load
 from extract.core.interval import iso, utc
 from sandbox.chain_records import NEVER
@@ -53,7 +53,7 @@ def small_pages(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """Clients wait half a second for an answer, the sandbox holds it back for longer."""
-    monkeypatch.setattr(extract.wire, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(extract.fetch.http, "TIMEOUT_S", 0.5)
     monkeypatch.setattr(extract.sources.coinbase, "TIMEOUT_S", 0.5)
 
 

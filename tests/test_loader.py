@@ -13,7 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from conftest import page
-from extract import landing, loader, schema
+from extract import loader, schema
+from extract.fetch import landing
 from extract.loader import LoadFailed, load
 from extract.core.interval import Interval, iso, utc
 from extract.core.source import Covered, Fetched, Job, Page

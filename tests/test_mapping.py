@@ -6,7 +6,7 @@ import duckdb
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from extract.mapping import decimal
+from extract.sources._sql import decimal
 
 DIGITS = st.text("0123456789", min_size=1, max_size=24)
 TEXTS = st.one_of(

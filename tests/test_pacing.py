@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.pacing import SHARE, Bucket, Pacing, Window
+from extract.fetch.rate_limits import SHARE, Bucket, Pacing, Window
 from extract.core.source import Rate
 
 

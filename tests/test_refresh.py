@@ -13,7 +13,8 @@ import requests
 
 from books import ACCOUNTS, Books, Hurried
 from extract import coverage, refresh
-from extract.calls import call_log, load_calls
+from extract.fetch.call_log import call_log
+from ledgerhouse.load.call_log import load_calls
 from extract.commands.estimate import Known, priced
 from extract.loader import load
 from extract.core.interval import Interval, iso, union, utc

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from books import Books
-from extract import landing
+from extract.fetch import landing
 from extract.loader import load
 from extract.replay import FROM_LANDING, ReplayFailed, replay
 from extract.core.interval import iso, utc

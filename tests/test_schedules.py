@@ -18,7 +18,8 @@ import duckdb
 import pytest
 
 from conftest import page
-from extract import landing, schema
+from extract import schema
+from extract.fetch import landing
 from extract.loader import load_files
 from extract.core.interval import Interval, iso
 from extract.core.source import Covered, Fetched, Job

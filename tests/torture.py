@@ -41,9 +41,10 @@ import requests  # noqa: E402
 import zstandard  # noqa: E402, F401
 
 from books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
-from extract import coverage, landing  # noqa: E402
+from extract import coverage
+from extract.fetch import landing  # noqa: E402
 from extract.attempts import attempt  # noqa: E402
-from extract.client import Client
+from extract.fetch.client import Client
 from extract.core.errors import ExtractError, Stop  # noqa: E402
 from extract.mirror import mirror  # noqa: E402
 from extract.replay import replay  # noqa: E402
@@ -201,7 +202,7 @@ class Life:
             return coverage.jobs(con, SOURCES, ACCOUNTS, span, snapshot=whole, refetch=refetch)
 
     def _fetch(self, job: Job, run: dict) -> str:
-        from extract.calls import call_log
+        from extract.fetch.call_log import call_log
 
         source, clock = SOURCES[job.source], Hurried()
         host = f"{self.url}/{job.source}"
@@ -221,7 +222,7 @@ class Life:
         return "landed"
 
     def _load(self, _run: dict) -> tuple:
-        from extract.calls import load_calls
+        from ledgerhouse.load.call_log import load_calls
         from extract.loader import load
 
         with open_warehouse(self.path, who="torture") as con:

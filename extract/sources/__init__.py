@@ -37,7 +37,7 @@ class Account:
 def names() -> list[str]:
     """Names of the sources in this folder, without importing them."""
     return sorted(f.stem for folder in __path__ for f in Path(folder).glob("*.py")
-                  if f.stem != "__init__")
+                  if not f.stem.startswith("_"))
 
 
 def get(name: str) -> Source:

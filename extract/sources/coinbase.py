@@ -15,12 +15,12 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from extract.client import TIMEOUT_S, Client
+from extract.fetch.client import TIMEOUT_S, Client
 from extract.core.errors import Fatal, Retriable, Stop
-from extract.mapping import decimal, records
+from extract.sources._sql import decimal, records
 from extract.core.interval import Interval, iso, utc
 from extract.core.source import Covered, Fetched, Form, Job, Listing, Page, Rate, Source
-from extract.wire import ccxt_call
+from extract.fetch.http import ccxt_call
 
 V2_PAGE = 100
 FILLS_PAGE = 100

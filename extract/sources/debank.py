@@ -6,7 +6,7 @@ https://docs.cloud.debank.com/en/readme/api-pro-reference/user
 the end of the interval, each page asked from one second after the last row of the page before
 (rows of one second may straddle a page), until a page is short or ends before the tail. The
 documentation does not say whether `start_time` itself is included: the walk is right under
-both. A long walk is cut in time and its pieces are read together (`extract/walk.py`). Limit: 100
+both. A long walk is cut in time and its pieces are read together (`extract/fetch/backward_walk.py`). Limit: 100
 calls a second, taken as strict. Prices of calls are not published: set `units` in the
 Connection's extra; the truth is the difference of /v1/account/units, read before and after the
 fetches of a run.
@@ -19,13 +19,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from extract.client import WORKERS, Client, failed
+from extract.fetch.client import WORKERS, Client, failed
 from extract.core.errors import ExtractError, Fatal, Retriable, Stop, UnitsExhausted
-from extract.mapping import decimal, records
+from extract.sources._sql import decimal, records
 from extract.core.interval import UTC, Interval, iso, union
 from extract.core.source import Covered, Fetched, Form, Job, Listing, Page, Rate, Source
-from extract.walk import Piece, Walk, reasons
-from extract.wire import http_call, listed
+from extract.fetch.backward_walk import Piece, Walk, reasons
+from extract.fetch.http import http_call, listed
 
 PAGE = 20
 _Row = tuple[int, str, str]  # second, chain, id

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from uuid import uuid4
 
-from extract import landing
+from extract.fetch import landing
 from extract.core.datasets import EXCHANGES_LEDGER
 from extract.loader import QUOTED_BODY, load
 from extract.schema import create_all

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from extract import landing
+from extract.fetch import landing
 from extract.core.interval import Interval, iso
 from extract.core.source import Covered, Fetched, Job, Page
 from extract.sources.coinbase import TRANSACTIONS

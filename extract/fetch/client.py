@@ -29,7 +29,7 @@ from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable, Sto
 from extract.core.interval import UTC, utc
 from extract.core.redact import strike
 from extract.core.source import Rate
-from extract.pacing import Bucket, Pacing, Window
+from extract.fetch.rate_limits import Bucket, Pacing, Window
 
 log = logging.getLogger(__name__)
 TRIES = 6          # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is survived in place

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from extract.client import WORKERS, Client
+from extract.fetch.client import WORKERS, Client
 from extract.core.source import Page
 
 PAGES_A_CUT = 18     # half a page in 18: cuts cost 3 % of the calls

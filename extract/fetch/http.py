@@ -1,6 +1,6 @@
 """Sending one HTTP request through requests or ccxt, and telling what its answer means.
 
-Both give an Answer or raise an error of `extract.client`; neither sleeps nor retries.
+Both give an Answer or raise an error of `extract.fetch.client`; neither sleeps nor retries.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from extract.client import TIMEOUT_S, Answer, asked_wait, failed, vendor_clock
+from extract.fetch.client import TIMEOUT_S, Answer, asked_wait, failed, vendor_clock
 from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable
 from extract.core.interval import UTC
 

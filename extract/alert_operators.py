@@ -25,8 +25,10 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 
 from extract.core.interval import UTC
 from extract.core.redact import strike
-from extract.task import accounts_file, facts_of, who
-from extract.warehouse import hold, open_warehouse, var_dir
+from extract.task import facts_of, who
+from ledgerhouse.config import accounts_file
+from extract.warehouse import hold, open_warehouse
+from ledgerhouse.config import var_dir
 
 TIMEOUT_S = 10
 LOG = "log"
@@ -121,7 +123,7 @@ class AlertOperator(BaseOperator):
     """
 
     def execute(self, context: Any) -> dict[str, int]:
-        from extract.alerts import Rules, read_rules
+        from ledgerhouse.config import Rules, read_rules
 
         try:
             rules = read_rules(accounts_file())
@@ -145,7 +147,7 @@ class AlertOperator(BaseOperator):
         from extract import incidents
         from extract.alerts import judge
         from extract.mirror import note
-        from extract.sources import read_accounts
+        from ledgerhouse.config import read_accounts
 
         listed, _ = read_accounts(accounts_file())
         with open_warehouse(who=who(context)) as con:

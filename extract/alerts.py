@@ -9,20 +9,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from decimal import Decimal
-from pathlib import Path
+from datetime import datetime
 
-from extract.coverage import REACHED
 from extract.core.interval import iso, utc
-from extract.sources import CONNECTION_ID, Account, read_file
+from extract.coverage import REACHED
+from ledgerhouse.config import Account, Rules
 
 log = logging.getLogger(__name__)
-
 TEXT = 400   # characters of somebody else's words that a text quotes
 OWN_WORK = ("mirror", "alert", "complete")  # tasks that say nothing about the books
 REBUILD = "rebuild"  # the checkpoint of extract.rebuild
-
 # kind → severity, and what to do
 KINDS = {
     "failed_source": ("critical", "Look at the log of that task. The interval stays open, and the "
@@ -48,7 +44,6 @@ KINDS = {
     "vanished_rows": ("warning", "They are kept, marked, and out of the balances; see the log of "
                       "the task report, and ask the vendor."),
 }
-WAYS = {"slack": "alerts_slack", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
 
 
 @dataclass(frozen=True)
@@ -68,54 +63,6 @@ class Incident:
     @property
     def key(self) -> tuple[str, str, str, str]:
         return self.kind, self.source, self.account, self.subject
-
-
-@dataclass(frozen=True)
-class Rules:
-    """[alerts] of accounts.toml. `ways`: slack, smtp, webhook → id of the Airflow Connection;
-    `named` are those that the file names, and so must be there."""
-
-    stale_after: timedelta = timedelta(hours=12)  # two intervals of the DAG sync
-    budget_at: Decimal = Decimal("0.8")
-    ways: tuple[tuple[str, str], ...] = tuple(WAYS.items())
-    named: tuple[str, ...] = ()
-    email_to: tuple[str, ...] = ()
-    email_from: str | None = None
-
-
-def read_rules(file: str | Path) -> Rules:
-    """The [alerts] of an accounts file. Raises ValueError naming the file and the entry."""
-    told = read_file(file, "alerts", Decimal).get("alerts", {})
-    if not isinstance(told, dict):
-        raise ValueError(f"{file}: write [alerts] in one pair of brackets")
-
-    def need(name: str, fits: bool, wanted: str) -> None:
-        if name in told and not fits:
-            raise ValueError(f"{file}, [alerts]: {name} is {told[name]!r}; write {wanted}")
-
-    known = ("stale_after_hours", "budget_at", *WAYS, "email_to", "email_from")
-    if unknown := set(told) - set(known):
-        raise ValueError(f"{file}, [alerts]: unknown {', '.join(map(repr, sorted(unknown)))}; "
-                         f"there are {', '.join(known)}")
-    hours, share = told.get("stale_after_hours", 12), told.get("budget_at", Decimal("0.8"))
-    need("stale_after_hours", _number(hours) and 0 < hours <= 8784,
-         "hours, more than 0 and at most a year")
-    need("budget_at", _number(share) and 0 < share <= 1,
-         "a share of the budget, such as 0.8, at most 1")
-    for way in WAYS:
-        need(way, isinstance(told.get(way), str) and bool(CONNECTION_ID.fullmatch(told[way])),
-             "the id of an Airflow Connection, in quotation marks")
-    to = [told["email_to"]] if isinstance(told.get("email_to"), str) else told.get("email_to", [])
-    need("email_to", isinstance(to, list) and all(isinstance(a, str) and "@" in a for a in to),
-         "an address, or a list of addresses")
-    need("email_from", isinstance(told.get("email_from"), str), "an address")
-    return Rules(timedelta(seconds=int(hours * 3600)), Decimal(share),
-                 tuple((WAYS | {k: v for k, v in told.items() if k in WAYS}).items()),
-                 tuple(way for way in WAYS if way in told), tuple(to), told.get("email_from"))
-
-
-def _number(value: object) -> bool:
-    return type(value) is int or (isinstance(value, Decimal) and value.is_finite())
 
 
 def judge(con, accounts: Sequence[Account], rules: Rules, now: datetime

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from pathlib import Path
 
-from extract.warehouse import var_dir
+from ledgerhouse.config import var_dir
 
 BOOKS = "books.duckdb"
 ROOT_VARIABLE = "published_root"

@@ -19,7 +19,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -27,13 +26,10 @@ from uuid import uuid4
 
 from extract.core.errors import BudgetReached, Fatal
 from extract.core.interval import UTC, iso, utc
-from extract.sources import names, read_file
+from ledgerhouse.config import Limit
 
 LEDGER = "budget.sqlite"
 WAIT_S = 60.0  # a turn takes less than a millisecond
-NAMES = {f"{measure}_per_{period}": (measure, period)
-         for measure in ("units", "calls") for period in ("day", "month")}
-
 _TABLES = """
 CREATE TABLE IF NOT EXISTS totals (source TEXT, period TEXT, opens TEXT, calls INTEGER,
     units INTEGER, PRIMARY KEY (source, period, opens));
@@ -41,48 +37,9 @@ CREATE TABLE IF NOT EXISTS reserved (call_id TEXT PRIMARY KEY, source TEXT, at T
     units INTEGER);
 CREATE TABLE IF NOT EXISTS counted (source TEXT PRIMARY KEY, month TEXT);
 """
-
 Spent = tuple[date, int, int]  # a UTC day: calls, units
 # (source, first day, ids of open reservations) → what is written down: by day, and which of the ids
 Count = Callable[[str, date, list[str]], tuple[list[Spent], set[str]]]
-
-
-@dataclass(frozen=True)
-class Limit:
-    """At most `allowed` calls or units (`measure`) of a source a UTC day or month (`period`)."""
-
-    source: str
-    measure: str
-    period: str
-    allowed: int
-
-    def as_row(self) -> tuple[str, str, str, int]:
-        return self.source, self.measure, self.period, self.allowed
-
-
-def limits(file: str | Path) -> list[Limit]:
-    """The [budget.…] of an accounts file; none where it has none.
-
-    Raises ValueError naming the file and the entry: an unknown source or name, or what is no
-    whole number of at least 0.
-    """
-    budgets = read_file(file, "budget").get("budget", {})
-    if not isinstance(budgets, dict):
-        raise ValueError(f"{file}: write the budget of a source as [budget.debank]")
-    found = []
-    for source, lines in budgets.items():
-        where = f"{file}, [budget.{source}]"
-        if source not in names():
-            raise ValueError(f"{where}: unknown source {source!r}; known: {', '.join(names())}")
-        if not isinstance(lines, dict):
-            raise ValueError(f"{where}: give it lines like units_per_day = 20000")
-        for name, allowed in lines.items():
-            if name not in NAMES:
-                raise ValueError(f"{where}: unknown {name!r}; there are {', '.join(NAMES)}")
-            if type(allowed) is not int or not 0 <= allowed < 2**63:
-                raise ValueError(f"{where}: {name} is {allowed!r}; write a whole number, 0 or more")
-            found.append(Limit(source, *NAMES[name], allowed))
-    return found
 
 
 def _opens(at: datetime) -> dict[str, date]:

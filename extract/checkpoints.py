@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from extract.bounds import kept_name
-from extract.memory import MEMORY_LIMIT
-from extract.quiet import quiet
+from ledgerhouse.config import MEMORY_LIMIT
+from ledgerhouse.process import quiet
 from extract.core.interval import UTC, Interval
 from extract.transaction import transaction
-from extract.uncollected import uncollected
+from ledgerhouse.process import uncollected
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from extract.quiet import quiet
+from ledgerhouse.process import quiet
 from extract.models import context
 from extract.warehouse import connected, hold
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from extract.core.interval import Interval, union, utc
 from extract.core.source import Job, Source
-from extract.sources import Account
+from ledgerhouse.config import Account
 
 # Vendors index late (minutes, rarely hours) and re-categorise recent rows: so much is read again
 # whatever was learned. Less would save calls and risk a row.

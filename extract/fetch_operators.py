@@ -17,9 +17,12 @@ from extract.fetch.client import Client
 from extract.core.errors import ExtractError, Fatal, Stop
 from extract.core.interval import Interval
 from extract.core.source import Job
-from extract.sources import all_sources, get, read_accounts
-from extract.task import accounts_file, facts_of, resolve_interval, who
-from extract.warehouse import open_warehouse, var_dir
+from extract.sources import all_sources, get
+from ledgerhouse.config import read_accounts
+from extract.task import facts_of, resolve_interval, who
+from ledgerhouse.config import accounts_file
+from extract.warehouse import open_warehouse
+from ledgerhouse.config import var_dir
 
 
 def ledger(source: str) -> Any:
@@ -27,7 +30,8 @@ def ledger(source: str) -> Any:
 
     Of a file that is new it counts the call logs first, where no plan has counted before.
     """
-    from extract.budget import from_logs, limits, open_ledgers
+    from extract.budget import from_logs, open_ledgers
+    from ledgerhouse.config import limits
     from extract.fetch.call_log import logged
 
     try:
@@ -140,7 +144,8 @@ class PlanOperator(BaseOperator):
         """Count the ledger anew, note what is allowed, and say what the jobs will cost: that, by
         source and account."""
         from extract import spending
-        from extract.budget import from_warehouse, limits, open_ledgers
+        from extract.budget import from_warehouse, open_ledgers
+        from ledgerhouse.config import limits
         from extract.fetch.call_log import logged
         from extract.commands.estimate import Cost, Known, priced
 

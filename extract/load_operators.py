@@ -17,8 +17,9 @@ from extract.fetch_operators import read_units
 from extract.core.interval import Interval, iso
 from extract.sources import all_sources, get
 from extract.task import DAG_IDS, facts_of, resolve_interval, who
-from extract.uncollected import never_collected
-from extract.warehouse import open_warehouse, var_dir, warehouse_path
+from ledgerhouse.process import never_collected
+from extract.warehouse import open_warehouse
+from ledgerhouse.config import var_dir, warehouse_path
 
 
 class LoadOperator(BaseOperator):

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from extract.fetch import landing
 from extract.core.datasets import DATASETS
-from extract.memory import MEMORY_LIMIT
+from ledgerhouse.config import MEMORY_LIMIT
 from extract.merge import merge
 from extract.core.interval import UTC, utc
 from extract.core.source import Source

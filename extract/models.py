@@ -24,8 +24,9 @@ from typing import Any
 
 from extract.at_once import day_of, plain
 from extract.schema import create_all
-from extract.uncollected import uncollected
-from extract.warehouse import WAIT_S, connected, hold, warehouse_path
+from ledgerhouse.process import uncollected
+from extract.warehouse import WAIT_S, connected, hold
+from ledgerhouse.config import warehouse_path
 
 log = logging.getLogger(__name__)
 

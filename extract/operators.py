@@ -13,8 +13,9 @@ from extract.fetch_operators import FetchOperator, PlanOperator, RefuseOperator
 from extract.load_operators import (
     CheckOperator, LoadOperator, MirrorOperator, PublishOperator, ReplayOperator, TransformOperator,
 )
-from extract.sources import read_accounts
-from extract.task import DEFAULT_ARGS, INTERVAL, PARAMS, SINCE, WAREHOUSE_POOL, accounts_file
+from ledgerhouse.config import read_accounts
+from extract.task import DEFAULT_ARGS, INTERVAL, PARAMS, SINCE, WAREHOUSE_POOL
+from ledgerhouse.config import accounts_file
 
 
 def pipeline(*, whole: bool) -> None:

@@ -29,7 +29,7 @@ from extract.history import row_key
 from extract.core.datasets import Dataset
 from extract.core.interval import UTC, Interval, union, utc
 from extract.core.source import Job, Source
-from extract.sources import Account
+from ledgerhouse.config import Account
 from extract.transaction import transaction
 
 QUARTER, FULL = "quarter", "full"

@@ -15,7 +15,8 @@ from extract.operators import believe, fetched
 from extract.core.interval import Interval, iso
 from extract.core.source import Job
 from extract.task import INTERVAL, WAREHOUSE_POOL, facts_of, resolve_interval, who
-from extract.warehouse import open_warehouse, var_dir
+from extract.warehouse import open_warehouse
+from ledgerhouse.config import var_dir
 
 PARAMS = {
     "scope": Param("quarter", enum=["quarter", "full"], description="quarter: the fourth part of "

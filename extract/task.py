@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Param
@@ -22,19 +21,12 @@ DEFAULT_ARGS = {
     "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
 }
 DAG_IDS = ("sync", "history", "replay", "weekly_refresh")
-
 # Params of every DAG that fetches; empty means: the run's own data interval.
 PARAMS = {
     "interval_start": Param(None, type=["null", "string"], description="start, UTC, included"),
     "interval_end": Param(None, type=["null", "string"], description="end, UTC, excluded"),
     "refetch": Param(False, type="boolean", description="ask again for what is covered already"),
 }
-
-
-def accounts_file() -> Path:
-    """$LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project."""
-    return Path(os.environ.get("LEDGERHOUSE_ACCOUNTS")
-                or Path(__file__).parents[1] / "accounts.toml")
 
 
 def resolve_interval(params: dict[str, Any], start: str, end: str) -> Interval:

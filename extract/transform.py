@@ -29,7 +29,8 @@ from extract.models import (
 from extract.schema import create_all
 from extract.core.interval import Interval
 from extract.core.interval import closed, joined
-from extract.warehouse import WAIT_S, connected, hold, warehouse_path
+from extract.warehouse import WAIT_S, connected, hold
+from ledgerhouse.config import warehouse_path
 
 MOST = 64  # spans; past them the smallest gaps are reprocessed with their neighbours
 # In a model that is not evaluated at once a span costs 0.15 s whatever its size, as much as 40,000

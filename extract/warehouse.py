@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from extract.memory import MEMORY_LIMIT
+from ledgerhouse.config import MEMORY_LIMIT, warehouse_path
 
 log = logging.getLogger(__name__)
-
 WAIT_S = 600  # longer than the longest single step measured (a two-year transform: 15 s)
 REPORT_EVERY_S = 10
 STORAGE = "v1.2.0"  # of a file that is made: the first with zstd; any DuckDB since can read it
@@ -41,15 +40,6 @@ def _let_go() -> None:
 
 # A fork shares the lock: a worker that outlives its killed parent would keep it for ever.
 os.register_at_fork(after_in_child=_let_go)
-
-
-def var_dir() -> Path:
-    """Where everything the project writes lives: $LEDGERHOUSE_VAR, else `var/` in the project."""
-    return Path(os.environ.get("LEDGERHOUSE_VAR") or Path(__file__).parents[1] / "var")
-
-
-def warehouse_path() -> Path:
-    return var_dir() / "warehouse.duckdb"
 
 
 def holder(path: Path) -> str:

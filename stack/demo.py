@@ -53,7 +53,7 @@ def clear(var: Path) -> None:
 
 
 def main() -> int:
-    from extract.sources import accounts
+    from ledgerhouse.config import accounts
 
     screen, var = Screen(), var_dir(read_env(os.environ))
     start, until, now = times(datetime.now(timezone.utc))

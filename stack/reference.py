@@ -120,8 +120,9 @@ def _shown(value: Any) -> str:
 def accounts() -> str:
     from dataclasses import fields
 
-    from extract.budget import NAMES
-    from extract.sources import ACCOUNT_NAME, CONNECTION_ID, Account, names
+    from ledgerhouse.config import NAMES
+    from extract.sources import names
+    from ledgerhouse.config import ACCOUNT_NAME, CONNECTION_ID, Account
 
     said = {
         "source": f"the API: {', '.join(names())}",
@@ -144,7 +145,8 @@ def alerts() -> str:
     """The kinds of incidents, and what [alerts] of accounts.toml may hold."""
     from dataclasses import fields
 
-    from extract.alerts import KINDS, WAYS, Rules
+    from extract.alerts import KINDS
+    from ledgerhouse.config import WAYS, Rules
 
     unset, ways = Rules(), " or ".join(WAYS)
     hours = unset.stale_after.total_seconds() / 3600

@@ -59,7 +59,7 @@ def connections(accounts: Path | None = None) -> list[str]:
     The file is `accounts`, else $LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project.
     Raises SettingsError where it cannot be read at all.
     """
-    from extract.sources import read_accounts
+    from ledgerhouse.config import read_accounts
 
     path = accounts or Path(os.environ.get("LEDGERHOUSE_ACCOUNTS") or PROJECT / "accounts.toml")
     try:

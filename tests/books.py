@@ -16,7 +16,8 @@ from extract.loader import load
 from extract.fetch.rate_limits import Pacing
 from extract.core.interval import Interval, utc
 from extract.core.source import Job
-from extract.sources import Account, accounts, all_sources
+from extract.sources import all_sources
+from ledgerhouse.config import Account, accounts
 from sandbox import keys
 
 ROOT = Path(__file__).parents[1]

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from extract import alert_operators, alerts, incidents, schema
 from extract.alert_operators import AlertOperator, NotDelivered
-from extract.alerts import KINDS, Incident, Rules, judge, read_rules
+from extract.alerts import KINDS, Incident, judge
+from ledgerhouse.config import Rules, read_rules
 from extract.checkpoints import CheckResult, record
 from extract.commands.tables import rows
 from extract.commands.warehouse import STATUS
 from extract.core.interval import Interval, iso
-from extract.sources import Account
+from ledgerhouse.config import Account
 from extract.ui import calendar, figures
 from receiver import receiver
 
@@ -213,7 +214,8 @@ def story_budget_reached(books):
 
 
 def story_budget_that_the_next_call_would_pass(books):
-    from extract.budget import Ledger, Limit
+    from extract.budget import Ledger
+    from ledgerhouse.config import Limit
 
     ledger = Ledger.__new__(Ledger)
     ledger.source = "debank"

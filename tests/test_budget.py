@@ -14,7 +14,8 @@ import pytest
 
 from books import ACCOUNTS, Books, Hurried
 from extract import account_units, spending
-from extract.budget import Ledger, Limit, from_logs, from_warehouse, limits
+from extract.budget import Ledger, from_logs, from_warehouse
+from ledgerhouse.config import Limit, limits
 from extract.fetch.call_log import call_log, logged
 from ledgerhouse.load.call_log import load_calls
 from extract.fetch.client import Client
@@ -22,7 +23,8 @@ from extract.core.errors import BudgetReached, Retriable, Stop
 from extract.loader import load
 from extract.core.interval import UTC, Interval, utc
 from extract.core.source import Job
-from extract.sources import accounts, all_sources, get
+from extract.sources import all_sources, get
+from ledgerhouse.config import accounts
 from sandbox import keys
 from sandbox.faults import TRANSIENT
 from sandbox.limits import NoLimit

@@ -28,7 +28,8 @@ from extract.fetch.landing import _line
 from extract.fetch_operators import RefuseOperator
 from extract.operators import pipeline
 from extract.provider import connection_types, get_provider_info
-from extract.sources import Account, accounts, get, read_accounts
+from extract.sources import get
+from ledgerhouse.config import Account, accounts, read_accounts
 from extract.ui.portless import Portless
 from sandbox import keys
 from sandbox.server import serve

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from extract import coverage
 from extract.readings import Reading, newest
 from extract.core.interval import Interval, union, utc
-from extract.sources import Account, all_sources
+from extract.sources import all_sources
+from ledgerhouse.config import Account
 
 SOURCES = all_sources()
 WALLET = Account("debank", "0xme", "debank")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from extract.task import resolve_interval
 from extract.core.interval import Interval, iso
-from extract.sources import accounts
+from ledgerhouse.config import accounts
 
 ROOT = Path(__file__).parents[1]
 CONNECTIONS = {a.connection: a.pool for a in accounts(ROOT / "accounts.toml")}

@@ -17,7 +17,8 @@ import pytest
 
 import extract
 import stack
-from extract.alerts import KINDS, read_rules
+from extract.alerts import KINDS
+from ledgerhouse.config import read_rules
 from extract.core.datasets import DATASETS
 from extract.schema import create_all
 
@@ -280,8 +281,8 @@ def test_every_error_and_alert_has_its_entry_in_operations():
 
 @by_hand
 def test_blocks_of_python_and_toml_are_whole(page, tmp_path):
-    from extract.budget import limits
-    from extract.sources import accounts
+    from ledgerhouse.config import limits
+    from ledgerhouse.config import accounts
 
     for text in blocks(page, "python"):
         for node in ast.walk(ast.parse(text)):

@@ -107,7 +107,7 @@ def test_a_room_imports_only_itself_and_the_rooms_before_it():
     broken = []
     for one in of(("extract", "ledgerhouse")):
         mine, other = place(one.file.removesuffix(".py").replace("/", ".")), place(one.name)
-        if mine in ORDER and one.name.split(".")[0] in PRODUCT[:2] and (
+        if mine in ORDER and (one.file.count("/") > 1 or mine in ("config", "process")) and one.name.split(".")[0] in PRODUCT[:2] and (
                 other in ORDER and ORDER.index(other) > ORDER.index(mine)):
             broken.append(one)
     refuse(broken, "a room imports only itself and the rooms before it: " + " ".join(ORDER),
@@ -116,7 +116,7 @@ def test_a_room_imports_only_itself_and_the_rooms_before_it():
 
 def test_extract_never_imports_ledgerhouse():
     refuse([one for one in of(("extract",)) if room(one) == "ledgerhouse"
-            and place(one.file.removesuffix(".py").replace("/", ".")) in ORDER],
+            and one.file.split("/")[1] in EXTRACT],
            "extract fills the landing and knows nothing of what is made of it",
            "pass what it needs as an argument")
 
@@ -129,8 +129,8 @@ def test_core_needs_the_standard_library_only():
 
 def test_only_operate_imports_airflow():
     refuse([one for one in of(("extract", "ledgerhouse")) if room(one) == "airflow"
-            and place(one.file.removesuffix(".py").replace("/", ".")) in ORDER
-            and not one.file.startswith(AIRFLOW_ROOMS)],
+            and (one.file.count("/") > 1 or one.file.startswith("ledgerhouse/"))
+            and not one.file.startswith((*AIRFLOW_ROOMS, "extract/commands/", "extract/ui/"))],
            "only ledgerhouse/operate imports Airflow, so that all else runs and is tested "
            "without it", "take what Airflow gives as an argument")
 

@@ -18,7 +18,8 @@ from ledgerhouse.load.call_log import load_calls
 from extract.commands.estimate import Known, priced
 from extract.loader import load
 from extract.core.interval import Interval, iso, union, utc
-from extract.sources import Account, all_sources
+from extract.sources import all_sources
+from ledgerhouse.config import Account
 from extract.sources.debank import HISTORY, PAGE, TOKENS, UNIT_PRICES
 from sandbox.server import serve
 

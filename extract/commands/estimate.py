@@ -20,7 +20,7 @@ from extract.coverage import (
 )
 from extract.core.interval import Interval, union, utc
 from extract.core.source import Job, Source
-from extract.sources import Account
+from ledgerhouse.config import Account
 
 HOUR = timedelta(hours=1)
 EVER = utc("1970-02-01")

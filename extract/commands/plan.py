@@ -156,9 +156,10 @@ def intervals(dag: dict[str, Any], starts: Sequence[datetime]) -> list[Interval]
 def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     from dataclasses import replace
 
-    from extract.budget import limits
-    from extract.task import accounts_file
-    from extract.sources import accounts, all_sources
+    from ledgerhouse.config import limits
+    from ledgerhouse.config import accounts_file
+    from extract.sources import all_sources
+    from ledgerhouse.config import accounts
 
     sources, mine = all_sources(), accounts(accounts_file())
     known, since, spent = _known(sources, mine, now)
@@ -195,7 +196,8 @@ def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any
     """What the books, else the warehouse, else nobody knows; which of them, in words; and what was
     spent a day (CALLED)."""
     from extract.books import open_books
-    from extract.warehouse import WarehouseBusy, open_warehouse, warehouse_path
+    from extract.warehouse import WarehouseBusy, open_warehouse
+    from ledgerhouse.config import warehouse_path
 
     try:
         with open_books() as con:

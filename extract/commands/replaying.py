@@ -13,7 +13,7 @@ from typing import Any
 from extract.commands import CommandFailed
 from extract.commands.progress import Steps
 from extract.commands.tables import Answer
-from extract.quiet import quiet
+from ledgerhouse.process import quiet
 from extract.core.interval import Interval, iso
 
 
@@ -39,7 +39,7 @@ def _anew(output: str, who: str) -> int:
     from extract.replay import replay as rebuild
     from extract.sources import all_sources
     from extract.transform import transform
-    from extract.warehouse import var_dir, warehouse_path
+    from ledgerhouse.config import var_dir, warehouse_path
 
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
     try:
@@ -77,7 +77,7 @@ def _anew(output: str, who: str) -> int:
 
 def state_in_reach() -> None:
     """CommandFailed where the models' state is not: another one would build them all anew."""
-    from extract.warehouse import var_dir
+    from ledgerhouse.config import var_dir
 
     uri = os.environ.get("LEDGERHOUSE_STATE_URI")
     if not uri:

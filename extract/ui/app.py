@@ -22,7 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from extract.books import open_books
 from extract.ui import calendar, figures
-from extract.warehouse import var_dir
+from ledgerhouse.config import var_dir
 
 log = logging.getLogger(__name__)
 

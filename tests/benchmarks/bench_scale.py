@@ -16,7 +16,7 @@ from extract.loader import Loaded, load
 from extract.core.interval import Interval
 from extract.sources import all_sources
 from extract.transform import Transformed, transform
-from extract.uncollected import uncollected
+from ledgerhouse.process import uncollected
 from extract.warehouse import open_warehouse
 from tests.benchmarks import data
 from tests.benchmarks.history import (

@@ -27,7 +27,7 @@ from extract.core.interval import UTC
 from extract.core.redact import strike
 from extract.task import facts_of, who
 from ledgerhouse.config import accounts_file
-from extract.warehouse import hold, open_warehouse
+from ledgerhouse.warehouse.connection import hold, open_warehouse
 from ledgerhouse.config import var_dir
 
 TIMEOUT_S = 10

@@ -30,7 +30,7 @@ from extract.bounds import kept_name
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.process import quiet
 from extract.core.interval import UTC, Interval
-from extract.transaction import transaction
+from ledgerhouse.warehouse.transaction import transaction
 from ledgerhouse.process import uncollected
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def run_checkpoints(
 
     Several `spans`, disjoint parts of the interval, are all that is looked at.
 
-    The caller holds the warehouse file (`extract.warehouse.hold`) and has no connection to it
+    The caller holds the warehouse file (`ledgerhouse.warehouse.connection.hold`) and has no connection to it
     open: the file is read read-only, and every handle is released on return, also by an error.
     Data Docs of the newest `keep` runs stay under `docs_dir`; None writes none.
     """

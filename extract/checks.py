@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import Interval
-from extract.warehouse import hold, open_warehouse
+from ledgerhouse.warehouse.connection import hold, open_warehouse
 from ledgerhouse.config import var_dir, warehouse_path
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ledgerhouse.process import quiet
 from extract.models import context
-from extract.warehouse import connected, hold
+from ledgerhouse.warehouse.connection import connected, hold
 
 DAYS_TOLD = 5        # differing days of a table that are compared row by row
 ROWS_TOLD = 5

@@ -12,33 +12,6 @@ from __future__ import annotations
 
 from extract.core.datasets import Dataset
 
-CHANGES = """
-CREATE OR REPLACE VIEW ops.changes AS
-SELECT h.dataset, h.key, h.ts, h.change, h.valid_from, h.valid_to, b.run_id AS changed_by_run,
-       h.batch_id, h.row
-FROM raw.history h
-LEFT JOIN ops.batches b ON b.batch_id = h.batch_id AND b.dataset = h.dataset
-"""
-
-
-def as_of(dataset: Dataset) -> str:
-    """The table macro raw.<dataset>_as_of(moment): live rows as the vendor told them by then."""
-    columns = ", ".join(c.name for c in dataset.columns)
-    old = ", ".join(f"CAST(row->>'$.{c.name}' AS {c.type}) AS {c.name}" for c in dataset.columns)
-    key = ", ".join(dataset.key)
-    return f"""
-CREATE OR REPLACE MACRO raw.{dataset.name}_as_of(moment) AS TABLE
-SELECT {columns} FROM (
-    SELECT *, row_number() OVER (PARTITION BY {key} ORDER BY valid_from DESC, is_raw DESC) AS age
-    FROM (
-        SELECT {columns}, changed_at AS valid_from, vanished_at AS ended_at, true AS is_raw
-        FROM {dataset.table} WHERE changed_at <= moment
-        UNION ALL
-        SELECT {old}, valid_from,
-               CASE WHEN change IN ('removed', 'vanished') THEN valid_to END, false
-        FROM raw.history WHERE dataset = '{dataset.name}' AND valid_from <= moment))
-WHERE age = 1 AND (ended_at IS NULL OR ended_at > moment)"""
-
 
 def keep(con, dataset: Dataset, batch_id: str) -> None:
     """What this batch replaces or ends, and what came too late to be current."""

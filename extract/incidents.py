@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from extract.alerts import KINDS, Incident
 from extract.core.interval import iso, utc
-from extract.transaction import transaction
+from ledgerhouse.warehouse.transaction import transaction
 
 LINES = 20  # notices that a message spells out
 

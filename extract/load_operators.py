@@ -18,7 +18,7 @@ from extract.core.interval import Interval, iso
 from extract.sources import all_sources, get
 from extract.task import DAG_IDS, facts_of, resolve_interval, who
 from ledgerhouse.process import never_collected
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 from ledgerhouse.config import var_dir, warehouse_path
 
 

@@ -28,7 +28,7 @@ from ledgerhouse.config import MEMORY_LIMIT
 from extract.merge import merge
 from extract.core.interval import UTC, utc
 from extract.core.source import Source
-from extract.transaction import transaction
+from ledgerhouse.warehouse.transaction import transaction
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from extract import attempts
 from extract.core.interval import UTC, utc
-from extract.transaction import transaction
+from ledgerhouse.warehouse.transaction import transaction
 
 log = logging.getLogger(__name__)
 

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from extract.at_once import day_of, plain
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.process import uncollected
-from extract.warehouse import WAIT_S, connected, hold
+from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 from ledgerhouse.config import warehouse_path
 
 log = logging.getLogger(__name__)

@@ -29,10 +29,10 @@ from pathlib import Path
 
 from extract.compare import TABLES, Difference, compare, physical
 from extract.models import FILE
-from extract.schema import create_all
-from extract.transaction import transaction
+from ledgerhouse.warehouse.schema import create_all
+from ledgerhouse.warehouse.transaction import transaction
 from extract.transform import marks_of, touched, transform
-from extract.warehouse import WAIT_S, connected, hold
+from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 
 log = logging.getLogger(__name__)
 

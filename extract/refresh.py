@@ -30,7 +30,7 @@ from extract.core.datasets import Dataset
 from extract.core.interval import UTC, Interval, union, utc
 from extract.core.source import Job, Source
 from ledgerhouse.config import Account
-from extract.transaction import transaction
+from ledgerhouse.warehouse.transaction import transaction
 
 QUARTER, FULL = "quarter", "full"
 PARTS = 4

@@ -15,7 +15,7 @@ from extract.operators import believe, fetched
 from extract.core.interval import Interval, iso
 from extract.core.source import Job
 from extract.task import INTERVAL, WAREHOUSE_POOL, facts_of, resolve_interval, who
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 from ledgerhouse.config import var_dir
 
 PARAMS = {

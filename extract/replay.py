@@ -20,13 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from extract import migrate
+from ledgerhouse.warehouse import migrate
 from extract.fetch import landing
 from extract.core.datasets import DATASETS
 from extract.loader import LoadFailed, Loaded, load_files
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 from extract.core.source import Source
-from extract.warehouse import WAIT_S, connected, hold
+from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _load_all(con, order, sources: dict[str, Source], tell) -> Loaded:
 def _carry_over(con, old: Path) -> dict[str, int]:
     """Copy what the landing does not know, and count what has become different.
 
-    Where the old file is of another version, what both have: see extract.migrate.
+    Where the old file is of another version, what both have: see ledgerhouse.warehouse.migrate.
     """
     import duckdb
 

@@ -26,10 +26,10 @@ from extract.models import (
     DAY, FIRST_DAY, LAST_DAY, Span, TransformFailed, context, ensure_production, forget, has_views,
     newest_day, run_models, tables_of,
 )
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 from extract.core.interval import Interval
 from extract.core.interval import closed, joined
-from extract.warehouse import WAIT_S, connected, hold
+from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 from ledgerhouse.config import warehouse_path
 
 MOST = 64  # spans; past them the smallest gaps are reprocessed with their neighbours

@@ -78,7 +78,7 @@ config = Config(
             connection=TxDuckDBConfig(
                 database=str(VAR / "warehouse.duckdb"), concurrent_tasks=1,
                 connector_config={"TimeZone": "UTC", "memory_limit": "4GB",
-                                  "max_vacuum_tasks": 0},  # once a week: extract/warehouse.py
+                                  "max_vacuum_tasks": 0},  # once a week: ledgerhouse/warehouse/connection.py
             ),
             state_connection=state_connection(os.environ.get("LEDGERHOUSE_STATE_URI")),
             test_connection=TxDuckDBConfig(concurrent_tasks=1, register_comments=False),

@@ -108,7 +108,7 @@ def play(screen: Screen, stack: Stack, runs: list, start: datetime, until: datet
 def conclude(screen: Screen, var: Path, where: Path, facts: dict, runs: list, stats: dict,
              stack: Stack, accounts: list[tuple[str, str]]) -> int:
     """Print the report, write demo.json; 0 when all is well, else 1."""
-    from extract.warehouse import open_warehouse
+    from ledgerhouse.warehouse.connection import open_warehouse
 
     from stack import report as reports
     from stack import tables

@@ -274,8 +274,8 @@ def tables(schema: str) -> str:
     import duckdb
 
     from extract.core.datasets import DATASETS
-    from extract.ops_comments import TABLES
-    from extract.schema import create_all
+    from ledgerhouse.warehouse.ops_comments import TABLES
+    from ledgerhouse.warehouse.schema import create_all
 
     made, where = [], {t.name for t in _published()}
     with duckdb.connect() as con:

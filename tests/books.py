@@ -8,7 +8,8 @@ from pathlib import Path
 
 import duckdb
 
-from extract import coverage, schema
+from extract import coverage
+from ledgerhouse.warehouse import schema
 from extract.fetch import landing
 from extract.fetch.client import Budget, Client
 from extract.core.errors import Stop

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from extract import schema
+from ledgerhouse.warehouse import schema
 from extract.fetch import landing
 from extract.loader import load
 from extract.core.interval import Interval, utc

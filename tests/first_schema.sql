@@ -1,4 +1,4 @@
--- The tables as the first version of extract/schema.py made them (24 November 2026).
+-- The tables as the first version of ledgerhouse/warehouse/schema.py made them (24 November 2026).
 CREATE SCHEMA raw;
 CREATE SCHEMA ops;
 CREATE TABLE ops.api_calls (call_id VARCHAR NOT NULL, called_at TIMESTAMP NOT NULL, dag_id

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extract import alert_operators, alerts, incidents, schema
+from extract import alert_operators, alerts, incidents
+from ledgerhouse.warehouse import schema
 from extract.alert_operators import AlertOperator, NotDelivered
 from extract.alerts import KINDS, Incident, judge
 from ledgerhouse.config import Rules, read_rules

@@ -13,7 +13,8 @@ from math import ceil
 import pytest
 
 from books import ACCOUNTS, Books, Hurried
-from extract import account_units, spending
+from extract import account_units
+from ledgerhouse.warehouse import spending_views
 from extract.budget import Ledger, from_logs, from_warehouse
 from ledgerhouse.config import Limit, limits
 from extract.fetch.call_log import call_log, logged
@@ -252,7 +253,7 @@ def test_the_ledger_is_counted_from_the_warehouse_while_others_call(tmp_path, sm
     rng = random.Random(4)
     import duckdb
 
-    from extract.schema import create_all
+    from ledgerhouse.warehouse.schema import create_all
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     create_all(con)
@@ -356,7 +357,7 @@ def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
     with serve(small, now=START) as url:
         lifted(url)
         books = Books(url, tmp_path / "books", clock=Hurried())
-        spending.record(books.con, all_sources().values(),
+        spending_views.record(books.con, all_sources().values(),
                         [("debank", "units", "day", 500)])
         synced(books, url, "2024-12-10T00:00:00Z", "h", dag="history")
         synced(books, url, "2024-12-12T00:00:00Z", "backfill__1")
@@ -448,7 +449,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
 
     from extract.fetch_operators import FetchOperator, PlanOperator
     from extract.load_operators import LoadOperator
-    from extract.warehouse import open_warehouse
+    from ledgerhouse.warehouse.connection import open_warehouse
 
     file, jobs, told = tmp_path / "accounts.toml", {}, []
     listed = "".join(f'[[account]]\nsource = "debank"\naccount = "{a.account}"\n'

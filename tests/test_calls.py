@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract import attempts, schema
+from extract import attempts
+from ledgerhouse.warehouse import schema
 from extract.attempts import attempt
 from extract.fetch.call_log import call_log
 from ledgerhouse.load.call_log import load_calls

@@ -12,7 +12,7 @@ import pytest
 
 from extract import checkpoints, data_docs, suites as suites_module
 from extract.checkpoints import CheckResult, failed_critical, record, run_checkpoints
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 from extract.core.interval import Interval
 
 INTERVAL = Interval("2026-01-02T06:00:00Z", "2026-01-02T12:00:00Z")

@@ -36,7 +36,7 @@ from extract.core.interval import Interval, iso, utc
 from extract.sources import all_sources
 from extract.models import FILE
 from extract.transform import transform
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from stack.attach import attached
 from stack.leftovers import Record

@@ -47,7 +47,7 @@ def rows(con, account: Account, *told: tuple[datetime, timedelta], status="compl
 def empty():
     import duckdb
 
-    from extract.schema import create_all
+    from ledgerhouse.warehouse.schema import create_all
     with duckdb.connect() as made:
         create_all(made)
         yield made
@@ -128,7 +128,7 @@ def test_what_is_pending_is_read_again_until_it_is_final(con, pending, begin):
 def test_the_tail_is_as_long_as_the_vendor_was_slow(delays, was_there):
     import duckdb
 
-    from extract import schema
+    from ledgerhouse.warehouse import schema
 
     with duckdb.connect() as con:
         schema.create_all(con)

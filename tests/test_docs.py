@@ -20,7 +20,7 @@ import stack
 from extract.alerts import KINDS
 from ledgerhouse.config import read_rules
 from extract.core.datasets import DATASETS
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -231,10 +231,10 @@ def test_every_column_has_a_comment():
         bare = con.execute("SELECT schema_name || '.' || table_name || '.' || column_name FROM "
                            "duckdb_columns() WHERE schema_name IN ('raw', 'ops') AND comment IS "
                            "NULL").fetchall()
-    assert bare == [], "write what it holds into extract/ops_comments.py"
+    assert bare == [], "write what it holds into ledgerhouse/warehouse/ops_comments.py"
     text = (ROOT / "docs/reference.md").read_text()
     assert "|  |\n" not in text.split("## Tables of curated")[1], "a column of a model has no words"
-    assert "Not described yet" not in text, "write what a row is into extract/ops_comments.py"
+    assert "Not described yet" not in text, "write what a row is into ledgerhouse/warehouse/ops_comments.py"
 
 
 def test_what_alerts_may_hold_is_listed(tmp_path):

@@ -21,7 +21,7 @@ from extract.frame import files, frame, tables
 from extract.publish import publish
 from extract.models import FILE
 from extract.transform import transform
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 
 ROOT = Path(__file__).parents[1]

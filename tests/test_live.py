@@ -33,7 +33,7 @@ from books import ACCOUNTS, assert_truth
 from extract.task import DAG_IDS
 from extract.core.interval import Interval, iso
 from extract.models import sqlmesh_plan
-from extract.warehouse import WarehouseBusy, hold
+from ledgerhouse.warehouse.connection import WarehouseBusy, hold
 from receiver import receiver
 from sandbox import keys
 from sandbox.world import World

@@ -13,7 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from conftest import page
-from extract import loader, schema
+from extract import loader
+from ledgerhouse.warehouse import schema
 from extract.fetch import landing
 from extract.loader import LoadFailed, load
 from extract.core.interval import Interval, iso, utc

@@ -15,9 +15,10 @@ import pytest
 import requests
 
 from books import Books
-from extract import migrate, publish, schema
+from extract import publish
+from ledgerhouse.warehouse import migrate, schema
 from extract.loader import load
-from extract.migrate import SchemaChanged
+from ledgerhouse.warehouse.migrate import SchemaChanged
 from extract.replay import FROM_LANDING, ReplayFailed, replay
 from extract.core.interval import iso, utc
 from extract.sources import all_sources

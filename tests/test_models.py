@@ -18,7 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from extract.core.datasets import DATASETS, META  # noqa: E402
-from extract.schema import create_all  # noqa: E402
+from ledgerhouse.warehouse.schema import create_all  # noqa: E402
 
 PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
 EXTERNAL = PROJECT / "external_models.yaml"

@@ -21,11 +21,11 @@ from extract.books import BOOKS, open_books
 from extract.checkpoints import CheckResult, record
 from extract.checks import NotChecked, Overtaken, publish_checked
 from extract.publish import GRACE, NEWS, TABLES, publish, publish_news
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 from extract.core.interval import Interval
 from extract.models import FILE
 from extract.transform import touched, transform
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 
 DAY = timedelta(days=1)
 NOW = datetime(2031, 5, 1)

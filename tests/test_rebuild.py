@@ -18,7 +18,7 @@ from extract import rebuild as rb
 from extract import models
 from extract import transform as tf
 from extract.checks import NotChecked, publish_checked
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 
 START, NOW = "2025-01-20T00:00:00Z", "2025-02-10T00:00:00Z"

@@ -18,7 +18,7 @@ import duckdb
 import pytest
 
 from conftest import page
-from extract import schema
+from ledgerhouse.warehouse import schema
 from extract.fetch import landing
 from extract.loader import load_files
 from extract.core.interval import Interval, iso

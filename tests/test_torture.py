@@ -16,7 +16,7 @@ import pytest
 
 from extract.core.interval import iso
 from extract.models import sqlmesh_plan
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 from torture import START, Life, Sandbox, live, preload
 
 KILLED: Counter = Counter()

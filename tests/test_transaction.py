@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.core.interval import closed, joined
-from extract.transaction import transaction
+from ledgerhouse.warehouse.transaction import transaction
 
 
 def test_after_an_error_nothing_is_there_and_the_connection_goes_on():

@@ -19,7 +19,7 @@ import pytest
 
 from extract import at_once, models
 from extract import transform as tf
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 from recomputed import (
     assert_curated_is_the_truth, covered, expected_flows, expected_legs, expected_reconciliation,
     load_batch, money, opened, put,

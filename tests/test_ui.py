@@ -34,12 +34,12 @@ from extract.books import has, open_books
 from extract.commands.tables import digits
 from extract.data_docs import folder_of
 from extract.publish import TABLES, publish
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 from extract.models import FILE
 from extract.transform import transform
 from extract.ui import calendar, figures
 from extract.ui.plugin import PREFIX, LedgerhousePlugin
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from stack.look import look
 from stack.settings import SettingsError, free_port

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from extract.warehouse import WarehouseBusy, hold, holder, open_warehouse
+from ledgerhouse.warehouse.connection import WarehouseBusy, hold, holder, open_warehouse
 
 ROOT = Path(__file__).parents[1]
 WHO = "task sync.transform of run R"
@@ -21,7 +21,7 @@ WHO = "task sync.transform of run R"
 HOLD = """
 import sys
 from pathlib import Path
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 with open_warehouse(Path(sys.argv[1]), who=sys.argv[2]) as con:
     con.execute("CREATE TABLE IF NOT EXISTS proof (n INTEGER)")
     print("held", flush=True)
@@ -32,7 +32,7 @@ with open_warehouse(Path(sys.argv[1]), who=sys.argv[2]) as con:
 MANY = """
 import sys
 from pathlib import Path
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 path, number = Path(sys.argv[1]), int(sys.argv[2])
 for turn in range(10):
     with open_warehouse(path, who=f"process {number}", read_only=number % 2 == 0) as con:
@@ -129,7 +129,7 @@ def test_an_unreadable_name_is_no_error(path):
 FORKING = """
 import os, sys, time
 from pathlib import Path
-from extract.warehouse import hold
+from ledgerhouse.warehouse.connection import hold
 with hold(Path(sys.argv[1]), "the parent"):
     if not os.fork():
         print("forked", flush=True)

@@ -51,7 +51,7 @@ from extract.replay import replay  # noqa: E402
 from extract.core.interval import UTC, Interval, iso, utc
 from extract.core.source import Job  # noqa: E402
 from extract.sources import all_sources  # noqa: E402
-from extract.warehouse import open_warehouse  # noqa: E402
+from ledgerhouse.warehouse.connection import open_warehouse  # noqa: E402
 from sandbox import keys  # noqa: E402
 from stack.settings import free_port  # noqa: E402
 

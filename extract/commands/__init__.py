@@ -63,6 +63,6 @@ def command(name: str) -> Callable[[Any], None]:
 
 
 def _busy() -> tuple[type[Exception], ...]:
-    from extract.warehouse import WarehouseBusy
+    from ledgerhouse.warehouse.connection import WarehouseBusy
 
     return (WarehouseBusy,)

@@ -14,7 +14,7 @@ from extract.commands.estimate import Cost, Known, simulate, total
 from extract.commands.spending import summed
 from extract.commands.tables import rows
 from extract.core.interval import UTC, Interval, iso, utc
-from extract.spending import CALLED
+from ledgerhouse.warehouse.spending_views import CALLED
 
 BACKFILLED = "sync"     # the DAG of ours whose run fetches its own interval, and no more
 TAG = "ledgerhouse"     # of every DAG of ours
@@ -196,7 +196,7 @@ def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any
     """What the books, else the warehouse, else nobody knows; which of them, in words; and what was
     spent a day (CALLED)."""
     from extract.books import open_books
-    from extract.warehouse import WarehouseBusy, open_warehouse
+    from ledgerhouse.warehouse.connection import WarehouseBusy, open_warehouse
     from ledgerhouse.config import warehouse_path
 
     try:

@@ -14,7 +14,7 @@ from typing import Any
 from extract.books import has
 from extract.commands.books import accounts, opened
 from extract.commands.tables import rows
-from extract.spending import CALLED
+from ledgerhouse.warehouse.spending_views import CALLED
 
 MEASURES = ("calls", "units")
 PACE = timedelta(days=7)  # the forecast goes on as these days went

@@ -15,7 +15,7 @@ from extract.books import has
 from extract.commands.tables import digits
 from extract.coverage import PENDING, REACHED
 from extract.data_docs import folder_of
-from extract.spending import CALLED
+from ledgerhouse.warehouse.spending_views import CALLED
 from extract.ui.calendar import when
 
 MOST_ROWS = 200       # of a table, a page

@@ -17,9 +17,9 @@ from uuid import uuid4
 from extract.fetch import landing
 from extract.core.datasets import EXCHANGES_LEDGER
 from extract.loader import QUOTED_BODY, load
-from extract.schema import create_all
+from ledgerhouse.warehouse.schema import create_all
 from extract.sources import all_sources
-from extract.warehouse import connected
+from ledgerhouse.warehouse.connection import connected
 from tests.benchmarks import data
 from tests.benchmarks.measure import (
     ROOT, bench_var, cpu_seconds, interleaved, peak_mb, ratio, row, seconds, spread, tell,

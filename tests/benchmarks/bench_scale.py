@@ -17,7 +17,7 @@ from extract.core.interval import Interval
 from extract.sources import all_sources
 from extract.transform import Transformed, transform
 from ledgerhouse.process import uncollected
-from extract.warehouse import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse
 from tests.benchmarks import data
 from tests.benchmarks.history import (
     ACCOUNTS, END, ROWS_A_DAY, WALLETS, History, living_in, postgres, warehouse,

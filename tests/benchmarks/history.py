@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from extract import schema
+from ledgerhouse.warehouse import schema
 from extract.core.datasets import DATASETS
 from extract.models import FILE, PROJECT
 from extract.transform import transform
-from extract.warehouse import connected
+from ledgerhouse.warehouse.connection import connected
 from tests.benchmarks.data import ASSETS, TOKENS
 from tests.benchmarks.measure import bench_var, seconds, tell
 

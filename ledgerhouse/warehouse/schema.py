@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from extract.core.datasets import DATASETS, META, PAYLOAD
-from extract.history import CHANGES, as_of
-from extract.migrate import add_columns
-from extract.ops_comments import COLUMNS, TABLES, describe
-from extract.core.datasets import Dataset
-from extract.spending import statements
-from extract.transaction import transaction
+from extract.core.datasets import DATASETS, META, PAYLOAD, Dataset
+from ledgerhouse.warehouse.views import GAPS
+from ledgerhouse.warehouse.migrate import add_columns
+from ledgerhouse.warehouse.ops_comments import COLUMNS, TABLES, describe
+from ledgerhouse.warehouse.spending_views import statements
+from ledgerhouse.warehouse.transaction import transaction
+from ledgerhouse.warehouse.views import CHANGES, SYNC_LOG, as_of
 
 OPS = """
 CREATE TABLE IF NOT EXISTS raw.history (
@@ -105,50 +105,6 @@ CREATE TABLE IF NOT EXISTS ops.sync_runs (
     error VARCHAR, mirrored_at TIMESTAMP NOT NULL
 );
 """
-
-
-# One line a source, as somebody expects who kept a table of last syncs by hand.
-SYNC_LOG = """
-CREATE OR REPLACE VIEW ops.sync_log AS
-WITH fetches AS (
-    SELECT * FROM ops.sync_runs WHERE source IS NOT NULL AND task_id LIKE 'fetch%'
-    QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
-), newest AS (
-    SELECT source, max(entry_id) AS txid FROM raw.exchanges_ledger
-    WHERE (source, ts) IN (SELECT source, max(ts) FROM raw.exchanges_ledger GROUP BY source)
-    GROUP BY source
-    UNION ALL
-    SELECT source, max(tx_id) FROM raw.onchain_transactions
-    WHERE (source, ts) IN (SELECT source, max(ts) FROM raw.onchain_transactions GROUP BY source)
-    GROUP BY source
-)
-SELECT f.source,
-       max(f.interval_end) FILTER (f.state = 'success') AS last_sync_ts,
-       any_value(n.txid) AS last_txid,
-       count(DISTINCT f.run_id) FILTER (f.state = 'success') AS sync_count,
-       CASE WHEN bool_or(f.state = 'failed') FILTER (f.run_id = l.run_id) THEN 'failed'
-            ELSE arg_max(f.state, coalesce(f.ended, f.started)) END AS sync_status,
-       max(coalesce(f.ended, f.started)) AS updated_at
-FROM fetches f
-JOIN (SELECT source, arg_max(run_id, started) AS run_id FROM fetches GROUP BY source) l
-    ON l.source = f.source
-LEFT JOIN newest n ON n.source = f.source
-GROUP BY f.source
-"""
-
-
-# Holes between the first and the last instant that was ever read.
-GAPS = """
-CREATE OR REPLACE VIEW ops.gaps AS
-SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
-    SELECT source, account, dataset, start_ts, max(end_ts) OVER (
-        PARTITION BY source, account, dataset ORDER BY start_ts
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
-    FROM ops.coverage WHERE dataset <> 'balances')
-WHERE start_ts > reached
-"""
-
-
 # Payloads are most of the warehouse, and this halves it. A file of before DuckDB 1.2 has no zstd,
 # and what asks for it there is not compressed at all.
 ZSTD = " USING COMPRESSION zstd"

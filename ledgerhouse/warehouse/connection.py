@@ -105,7 +105,7 @@ def open_warehouse(
     leave behind. It rewrites full ones beside them, a second or two at 10M rows, which would else
     be met at any close; so the weekly refresh asks for it, and nobody else.
     """
-    from extract.schema import create_all
+    from ledgerhouse.warehouse.schema import create_all
 
     with hold(Path(path or warehouse_path()), who, wait_s) as held, \
             connected(held, read_only=read_only and held.exists(), compact=compact) as con:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from extract.core.interval import iso, utc
-from extract.coverage import REACHED
+from ledgerhouse.plan.coverage import REACHED
 from ledgerhouse.config import Account, Rules
 
 log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ def _budgets(con, rules: Rules, now: datetime) -> list[Incident]:
         (spent,) = con.execute(
             f"SELECT coalesce({'sum(units)' if measure == 'units' else 'count(*)'}, 0)::BIGINT "
             "FROM ops.api_calls WHERE source = ? AND called_at >= ?", [source, began]).fetchone()
-        (stopped,) = con.execute(  # a call may cost more than is left; extract.budget says so
+        (stopped,) = con.execute(  # a call may cost more than is left; ledgerhouse.plan.budget says so
             "SELECT count(*) FROM ops.sync_runs WHERE source = ? AND started >= ? AND "
             "starts_with(error, ?)", [source, began, f"BudgetReached: the budget of {source} "
                                       f"allows {allowed:,} {measure} a {period}:"]).fetchone()

@@ -30,7 +30,7 @@ def ledger(source: str) -> Any:
 
     Of a file that is new it counts the call logs first, where no plan has counted before.
     """
-    from extract.budget import from_logs, open_ledgers
+    from ledgerhouse.plan.budget import from_logs, open_ledgers
     from ledgerhouse.config import limits
     from extract.fetch.call_log import logged
 
@@ -134,7 +134,7 @@ class PlanOperator(BaseOperator):
 
     def jobs(self, con: Any, sources: Any, mine: list, asked: Any) -> tuple[list[Job], datetime]:
         """The fetches, and up to when there are rows."""
-        from extract import coverage
+        from ledgerhouse.plan import coverage
 
         interval, whole, refetch = asked
         return coverage.jobs(con, sources, mine, interval, snapshot=whole,
@@ -144,10 +144,10 @@ class PlanOperator(BaseOperator):
         """Count the ledger anew, note what is allowed, and say what the jobs will cost: that, by
         source and account."""
         from ledgerhouse.warehouse import spending_views
-        from extract.budget import from_warehouse, open_ledgers
+        from ledgerhouse.plan.budget import from_warehouse, open_ledgers
         from ledgerhouse.config import limits
         from extract.fetch.call_log import logged
-        from extract.commands.estimate import Cost, Known, priced
+        from ledgerhouse.plan.estimate import Cost, Known, priced
 
         try:
             allowed = limits(accounts_file())

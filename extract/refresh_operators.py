@@ -55,7 +55,7 @@ class RefreshPlanOperator(PlanOperator):
 
     def jobs(self, con: Any, sources: Any, mine: list, asked: str | Interval
              ) -> tuple[list[Job], datetime]:
-        from extract import refresh
+        from ledgerhouse.plan import refresh
 
         return refresh.jobs(con, sources, mine, asked), refresh.newest(con, mine)
 
@@ -75,7 +75,8 @@ class RefreshReportOperator(BaseOperator):
         self.interval_start, self.interval_end = interval_start, interval_end
 
     def execute(self, context: Any) -> dict[str, str]:
-        from extract import refresh
+        from ledgerhouse.load import refresh_report
+        from ledgerhouse.plan import refresh
 
         ti, scope = context["ti"], scope_of(context["params"])
         estimate = {(source, account): (calls, units) for plan in self.plans
@@ -83,7 +84,7 @@ class RefreshReportOperator(BaseOperator):
                     ti.xcom_pull(task_ids=plan, key="estimate") or []}
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome, \
                 open_warehouse(who=who(context)) as con:
-            found = refresh.record(con, ti.run_id, scope, estimate)
+            found = refresh_report.record(con, ti.run_id, scope, estimate)
             outcome["rows"] = len(found.rows)
             read = found.read
             if read is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-from extract import coverage
+from ledgerhouse.plan import coverage
 from ledgerhouse.warehouse import schema
 from extract.fetch import landing
 from extract.fetch.client import Budget, Client

@@ -215,7 +215,7 @@ def story_budget_reached(books):
 
 
 def story_budget_that_the_next_call_would_pass(books):
-    from extract.budget import Ledger
+    from ledgerhouse.plan.budget import Ledger
     from ledgerhouse.config import Limit
 
     ledger = Ledger.__new__(Ledger)

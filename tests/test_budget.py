@@ -15,7 +15,7 @@ import pytest
 from books import ACCOUNTS, Books, Hurried
 from extract import account_units
 from ledgerhouse.warehouse import spending_views
-from extract.budget import Ledger, from_logs, from_warehouse
+from ledgerhouse.plan.budget import Ledger, from_logs, from_warehouse
 from ledgerhouse.config import Limit, limits
 from extract.fetch.call_log import call_log, logged
 from ledgerhouse.load.call_log import load_calls

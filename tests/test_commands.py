@@ -26,7 +26,7 @@ from books import ACCOUNTS, ROOT, Books, Hurried
 from extract.books import has, open_books
 from extract.commands import backfill as backfilling
 from extract.commands.airflow_api import Airflow, Refused
-from extract.commands.estimate import Known, planned, simulate, total
+from ledgerhouse.plan.estimate import Known, planned, simulate, total
 from extract.commands.explain import explained
 from extract.commands.spending import summed
 from extract.commands.tables import cell, digits

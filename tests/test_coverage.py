@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract import coverage
+from ledgerhouse.plan import coverage
 from extract.readings import Reading, newest
 from extract.core.interval import Interval, union, utc
 from extract.sources import all_sources

@@ -322,7 +322,7 @@ def test_the_scheduled_run_closes_the_hole_before_its_interval(story):
 
 def uncovered(story: Story, step: Step) -> list[tuple[str, Interval]]:
     """What no account covers, from the start to the step's clock."""
-    from extract import coverage
+    from ledgerhouse.plan import coverage
     from extract.sources import all_sources
 
     sources, wanted = all_sources(), Interval(story.start, step.clock)

@@ -12,10 +12,11 @@ import pytest
 import requests
 
 from books import ACCOUNTS, Books, Hurried
-from extract import coverage, refresh
+from ledgerhouse.load import refresh_report
+from ledgerhouse.plan import coverage, refresh
 from extract.fetch.call_log import call_log
 from ledgerhouse.load.call_log import load_calls
-from extract.commands.estimate import Known, priced
+from ledgerhouse.plan.estimate import Known, priced
 from extract.loader import load
 from extract.core.interval import Interval, iso, union, utc
 from extract.sources import all_sources
@@ -205,7 +206,7 @@ def refreshed(tmp_path_factory):
         yield vendor, books, found, before, gone, vendor.stats(), root, read
 
 
-def again(books: Books, scope, run_id: str, root: Path) -> refresh.Found:
+def again(books: Books, scope, run_id: str, root: Path) -> refresh_report.Found:
     """One refresh as the DAG does it: plan with its estimate, fetch, load, report."""
     jobs = refresh.jobs(books.con, SOURCES, ACCOUNTS, scope)
     now = refresh.newest(books.con, ACCOUNTS)
@@ -220,8 +221,8 @@ def again(books: Books, scope, run_id: str, root: Path) -> refresh.Found:
             record(call)
     load_calls(books.con, root / "calls")
     load(books.con, books.root, SOURCES)
-    refresh.record(books.con, run_id, scope, estimate)
-    return refresh.record(books.con, run_id, scope, estimate)  # a retry of the task
+    refresh_report.record(books.con, run_id, scope, estimate)
+    return refresh_report.record(books.con, run_id, scope, estimate)  # a retry of the task
 
 
 @pytest.mark.parametrize("dataset", Vendor.LISTS)
@@ -283,7 +284,7 @@ def test_a_fetch_that_failed_is_told_with_its_cost(refreshed, tmp_path):
         record({**books.calls[0], "call_id": "one more", "source": "debank", "account": "0xelse",
                 "units": 20})
     load_calls(books.con, tmp_path / "calls")
-    (row,) = refresh.record(books.con, "failed", "full", {("debank", "0xelse"): (7, 140)}).rows
+    (row,) = refresh_report.record(books.con, "failed", "full", {("debank", "0xelse"): (7, 140)}).rows
     assert (row["account"], row["dataset"], row["rows_same"], row["calls"], row["units"],
             row["estimated_units"]) == ("0xelse", "", 0, 1, 20, 140)
 

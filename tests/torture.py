@@ -41,7 +41,7 @@ import requests  # noqa: E402
 import zstandard  # noqa: E402, F401
 
 from books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
-from extract import coverage
+from ledgerhouse.plan import coverage
 from extract.fetch import landing  # noqa: E402
 from extract.attempts import attempt  # noqa: E402
 from extract.fetch.client import Client

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from extract.commands import CommandFailed
 from extract.commands.airflow_api import Airflow, Refused, connect
-from extract.commands.estimate import Cost, total
+from ledgerhouse.plan.estimate import Cost, total
 from extract.commands.plan import Plan, dates, make, now, params
 from extract.commands.progress import Progress
 from extract.commands.tables import Answer

@@ -10,7 +10,7 @@ from typing import Any
 
 from extract.commands import CommandFailed
 from extract.commands.airflow_api import Airflow, Refused
-from extract.commands.estimate import Cost, Known, simulate, total
+from ledgerhouse.plan.estimate import Cost, Known, simulate, total
 from extract.commands.spending import summed
 from extract.commands.tables import rows
 from extract.core.interval import UTC, Interval, iso, utc
@@ -179,7 +179,7 @@ def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
 
 def over_budget(limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, Any]],
                 today: date) -> list[str]:
-    """Which limits (extract.budget) the cost would pass, in sentences; `spent` as CALLED has it."""
+    """Which limits (ledgerhouse.plan.budget) the cost would pass, in sentences; `spent` as CALLED has it."""
     found = []
     for one in limits:
         need = getattr(whole.get(one.source, Cost()), one.measure)

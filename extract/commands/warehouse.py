@@ -7,7 +7,7 @@ from typing import Any
 from extract.commands import CommandFailed
 from extract.commands.books import accounts, opened
 from extract.commands.tables import rows
-from extract.coverage import PENDING, REACHED
+from ledgerhouse.plan.coverage import PENDING, REACHED
 
 # The last run is the newest that fetched anything of the account.
 STATUS = f"""

@@ -40,7 +40,7 @@ WORKERS = 8        # at 80 ms a call, 100 calls a second
 
 
 class Budget(Protocol):
-    """What a call must be reserved in before it is sent (see extract.budget.Ledger)."""
+    """What a call must be reserved in before it is sent (see ledgerhouse.plan.budget.Ledger)."""
 
     def reserve(self, units: int) -> tuple[str, datetime]: ...
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from datetime import date, datetime, timedelta
 
-from extract.coverage import REACHED
+from ledgerhouse.plan.coverage import REACHED
 from extract.core.interval import iso
 
 WEEKS = 53

@@ -1,11 +1,4 @@
-"""What was spent, what a full refresh would have cost instead, and what is allowed: ops.spending,
-ops.full_refreshes, ops.budgets, ops.account_units.
-
-The counterfactual is stated, and computed from what the warehouse knows: somebody without coverage
-asks, at every sync that we made, for the whole history again, of the same accounts, by the same
-endpoints and page sizes as ours (`Source.whole`), over the rows that were known by then. No
-backfill is held against it, and no retry: the savings told are the least there were.
-"""
+"""What a full refresh asks for (ops.listings) and what is allowed (ops.budgets), as of a plan."""
 
 from __future__ import annotations
 

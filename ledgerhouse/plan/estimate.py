@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate
 
-from extract.coverage import (
+from ledgerhouse.plan.coverage import (
     TAIL, covered, events, learned_tail, oldest_pending, readings, unsettled,
 )
 from extract.core.interval import Interval, union, utc

@@ -47,7 +47,7 @@ def ledger(source: str) -> Any:
 def read_units(log: Any, facts: dict[str, Any], connection: str, source: Any,
                 accounts: list[str], moment: str) -> dict[str, int]:
     """Note the units left by the vendor's count; what that took. A failure is told, no more."""
-    from extract.account_units import note
+    from ledgerhouse.load.unit_balances import note
     from extract.fetch.call_log import call_log
     from extract.hooks import SourceHook
 

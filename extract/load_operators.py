@@ -28,9 +28,9 @@ class LoadOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, int]:
         from dataclasses import asdict
 
-        from extract.account_units import load_readings, waiting
+        from ledgerhouse.load.unit_balances import load_readings, waiting
         from ledgerhouse.load.call_log import load_calls
-        from extract.loader import load
+        from ledgerhouse.load.loader import load
 
         facts, units = facts_of(context), var_dir() / "account_units"
         with attempt(var_dir() / "attempts", facts) as outcome:
@@ -55,7 +55,7 @@ class ReplayOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         from dataclasses import asdict
 
-        from extract.replay import replay
+        from ledgerhouse.load.replay import replay
 
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             done = replay(warehouse_path(), var_dir() / "landing", all_sources(),

@@ -13,7 +13,7 @@ from ledgerhouse.warehouse import schema
 from extract.fetch import landing
 from extract.fetch.client import Budget, Client
 from extract.core.errors import Stop
-from extract.loader import load
+from ledgerhouse.load.loader import load
 from extract.fetch.rate_limits import Pacing
 from extract.core.interval import Interval, utc
 from extract.core.source import Job

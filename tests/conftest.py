@@ -10,7 +10,7 @@ import pytest
 
 from ledgerhouse.warehouse import schema
 from extract.fetch import landing
-from extract.loader import load
+from ledgerhouse.load.loader import load
 from extract.core.interval import Interval, utc
 from extract.core.source import Covered, Fetched, Job, Page
 from extract.sources import all_sources

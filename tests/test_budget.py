@@ -13,7 +13,7 @@ from math import ceil
 import pytest
 
 from books import ACCOUNTS, Books, Hurried
-from extract import account_units
+from ledgerhouse.load import unit_balances
 from ledgerhouse.warehouse import spending_views
 from ledgerhouse.plan.budget import Ledger, from_logs, from_warehouse
 from ledgerhouse.config import Limit, limits
@@ -21,7 +21,7 @@ from extract.fetch.call_log import call_log, logged
 from ledgerhouse.load.call_log import load_calls
 from extract.fetch.client import Client
 from extract.core.errors import BudgetReached, Retriable, Stop
-from extract.loader import load
+from ledgerhouse.load.loader import load
 from extract.core.interval import UTC, Interval, utc
 from extract.core.source import Job
 from extract.sources import all_sources, get
@@ -409,7 +409,7 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
 
         def read(run, moment):
             client = Client("debank", WALLETS[0].account, rates={}, units={})
-            account_units.note(folder, source="debank", connection="c", run_id=run, moment=moment,
+            unit_balances.note(folder, source="debank", connection="c", run_id=run, moment=moment,
                                balance=source.left(client, books.apis["debank"]),
                                accounts=[a.account for a in WALLETS])
 
@@ -428,7 +428,7 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
             read(run, "after")
             load_calls(books.con, tmp_path / "calls")
             for _ in range(2):
-                account_units.load_readings(books.con, folder, run)
+                unit_balances.load_readings(books.con, folder, run)
         found = books.con.execute("SELECT run_id, moment, used, counted FROM ops.account_units "
                                   "ORDER BY reading_at").fetchall()
         assert [row[:2] for row in found] == [(r, m) for r in ("r1", "r2", "r3")
@@ -436,7 +436,7 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
         used, counted = found[1][2:]
         assert used > counted > 0 and found[3][2] == found[3][3] == used
         assert found[5][2] == used - 10_000
-        told = [r.levelname for r in caplog.records if r.name == "extract.account_units"]
+        told = [r.levelname for r in caplog.records if r.name == "ledgerhouse.load.unit_balances"]
         assert told == ["WARNING", "INFO", "WARNING"]
         assert "refilled" in caplog.text and '{"units": {endpoint: units}}' in caplog.text
 

@@ -454,7 +454,7 @@ def test_a_second_account_needs_a_block_and_a_connection_only(listed, tmp_path, 
 
 
 def extract_load(books: Books) -> None:
-    from extract.loader import load
+    from ledgerhouse.load.loader import load
 
     load(books.con, books.root, books.sources)
 

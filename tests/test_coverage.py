@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledgerhouse.plan import coverage
-from extract.readings import Reading, newest
+from ledgerhouse.load.coverage_segments import Reading, newest
 from extract.core.interval import Interval, union, utc
 from extract.sources import all_sources
 from ledgerhouse.config import Account

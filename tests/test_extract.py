@@ -9,7 +9,7 @@ import requests
 
 from books import ACCOUNTS, Books, Hurried, assert_truth
 from extract.core.errors import Fatal, UnitsExhausted
-from extract.loader import load
+from ledgerhouse.load.loader import load
 from extract.core.interval import Interval, iso, utc
 from sandbox.server import serve
 

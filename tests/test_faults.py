@@ -14,7 +14,7 @@ import extract.fetch.http
 from books import ACCOUNTS, Books, Hurried, assert_truth
 from extract.core.errors import Fatal, Retriable, UnitsExhausted
 from extract.fetch.landing import header, waiting
-from extract.loader import load
+from ledgerhouse.load.loader import load
 from extract.core.interval import iso, utc
 from sandbox.chain_records import NEVER
 from sandbox.faults import LASTING, LONGEST_RUN, TRANSIENT

@@ -75,7 +75,7 @@ def imports(file: str, tree: ast.Module) -> list[Import]:
 
 
 def module_of(package: str, name: str) -> str:
-    """extract.fetch.landing for `from extract import landing`, extract.loader for `… import load`."""
+    """extract.fetch.landing for `from extract import landing`, ledgerhouse.load.loader for `… import load`."""
     path = ROOT / package.replace(".", "/") / name
     return f"{package}.{name}" if path.is_dir() or path.with_suffix(".py").exists() else package
 

@@ -13,10 +13,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from conftest import page
-from extract import loader
+from ledgerhouse.load import loader
 from ledgerhouse.warehouse import schema
 from extract.fetch import landing
-from extract.loader import LoadFailed, load
+from ledgerhouse.load.loader import LoadFailed, load
 from extract.core.interval import Interval, iso, utc
 from extract.core.source import Covered, Fetched, Job, Page
 from extract.sources import all_sources

@@ -17,9 +17,9 @@ import requests
 from books import Books
 from extract import publish
 from ledgerhouse.warehouse import migrate, schema
-from extract.loader import load
+from ledgerhouse.load.loader import load
 from ledgerhouse.warehouse.migrate import SchemaChanged
-from extract.replay import FROM_LANDING, ReplayFailed, replay
+from ledgerhouse.load.replay import FROM_LANDING, ReplayFailed, replay
 from extract.core.interval import iso, utc
 from extract.sources import all_sources
 from sandbox.server import serve

@@ -17,7 +17,7 @@ from ledgerhouse.plan import coverage, refresh
 from extract.fetch.call_log import call_log
 from ledgerhouse.load.call_log import load_calls
 from ledgerhouse.plan.estimate import Known, priced
-from extract.loader import load
+from ledgerhouse.load.loader import load
 from extract.core.interval import Interval, iso, union, utc
 from extract.sources import all_sources
 from ledgerhouse.config import Account

@@ -11,8 +11,8 @@ import requests
 
 from books import Books
 from extract.fetch import landing
-from extract.loader import load
-from extract.replay import FROM_LANDING, ReplayFailed, replay
+from ledgerhouse.load.loader import load
+from ledgerhouse.load.replay import FROM_LANDING, ReplayFailed, replay
 from extract.core.interval import iso, utc
 from extract.sources import all_sources
 from sandbox.server import serve

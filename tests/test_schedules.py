@@ -20,7 +20,7 @@ import pytest
 from conftest import page
 from ledgerhouse.warehouse import schema
 from extract.fetch import landing
-from extract.loader import load_files
+from ledgerhouse.load.loader import load_files
 from extract.core.interval import Interval, iso
 from extract.core.source import Covered, Fetched, Job
 from extract.sources import all_sources

@@ -47,7 +47,7 @@ from extract.attempts import attempt  # noqa: E402
 from extract.fetch.client import Client
 from extract.core.errors import ExtractError, Stop  # noqa: E402
 from extract.mirror import mirror  # noqa: E402
-from extract.replay import replay  # noqa: E402
+from ledgerhouse.load.replay import replay  # noqa: E402
 from extract.core.interval import UTC, Interval, iso, utc
 from extract.core.source import Job  # noqa: E402
 from extract.sources import all_sources  # noqa: E402
@@ -223,7 +223,7 @@ class Life:
 
     def _load(self, _run: dict) -> tuple:
         from ledgerhouse.load.call_log import load_calls
-        from extract.loader import load
+        from ledgerhouse.load.loader import load
 
         with open_warehouse(self.path, who="torture") as con:
             load_calls(con, self.var / "calls")

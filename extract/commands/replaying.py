@@ -35,8 +35,8 @@ def anew(output: str, who: str) -> int:
 def _anew(output: str, who: str) -> int:
     from extract.checkpoints import failed_critical
     from extract.checks import check, publish_checked
-    from extract.replay import ReplayFailed
-    from extract.replay import replay as rebuild
+    from ledgerhouse.load.replay import ReplayFailed
+    from ledgerhouse.load.replay import replay as rebuild
     from extract.sources import all_sources
     from extract.transform import transform
     from ledgerhouse.config import var_dir, warehouse_path

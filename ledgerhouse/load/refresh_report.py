@@ -14,7 +14,7 @@ from typing import Any
 
 from extract.core.datasets import DATASETS, Dataset
 from extract.core.interval import Interval, union
-from extract.history import row_key
+from ledgerhouse.load.history import row_key
 from ledgerhouse.plan.coverage import LONGEST_TAIL
 from ledgerhouse.warehouse.transaction import transaction
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from extract.fetch import landing
 from extract.core.datasets import EXCHANGES_LEDGER
-from extract.loader import QUOTED_BODY, load
+from ledgerhouse.load.loader import QUOTED_BODY, load
 from ledgerhouse.warehouse.schema import create_all
 from extract.sources import all_sources
 from ledgerhouse.warehouse.connection import connected

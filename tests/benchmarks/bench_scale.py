@@ -12,7 +12,7 @@ from statistics import median
 
 from extract.checkpoints import failed_critical
 from extract.checks import check, publish_checked
-from extract.loader import Loaded, load
+from ledgerhouse.load.loader import Loaded, load
 from extract.core.interval import Interval
 from extract.sources import all_sources
 from extract.transform import Transformed, transform

@@ -6,7 +6,7 @@ written; what it replaces goes to `raw.history`. Every day that lost or gained a
 marked in `ops.touched_days`. Uniqueness over those days is asserted before the commit: either
 everything of a batch is there afterwards, or nothing.
 
-Each committed batch is noted in the landing too (`loads.jsonl`), so that `extract.replay` can
+Each committed batch is noted in the landing too (`loads.jsonl`), so that `ledgerhouse.load.replay` can
 do exactly the same again from the landing alone.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 from extract.fetch import landing
 from extract.core.datasets import DATASETS
 from ledgerhouse.config import MEMORY_LIMIT
-from extract.merge import merge
+from ledgerhouse.load.merge import merge
 from extract.core.interval import UTC, utc
 from extract.core.source import Source
 from ledgerhouse.warehouse.transaction import transaction
@@ -200,7 +200,7 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
 
 def _open_pages(con, files: Sequence[Path], headers: Sequence[dict], batch_id: str,
                 loaded_at: datetime) -> None:
-    """The batch's temporary tables: `headers`, `readings` (see extract.readings) and `landed_pages`,
+    """The batch's temporary tables: `headers`, `readings` (see ledgerhouse.load.coverage_segments) and `landed_pages`,
     with the view `pages`."""
     con.execute("CREATE OR REPLACE TEMP TABLE headers (place INTEGER, file VARCHAR, source VARCHAR, "
                 "account VARCHAR, read_at TIMESTAMP)")

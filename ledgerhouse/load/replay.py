@@ -23,7 +23,7 @@ from pathlib import Path
 from ledgerhouse.warehouse import migrate
 from extract.fetch import landing
 from extract.core.datasets import DATASETS
-from extract.loader import LoadFailed, Loaded, load_files
+from ledgerhouse.load.loader import LoadFailed, Loaded, load_files
 from ledgerhouse.warehouse.schema import create_all
 from extract.core.source import Source
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold

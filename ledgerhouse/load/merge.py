@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from extract import history, readings
+from ledgerhouse.load import history, coverage_segments
 from extract.core.datasets import META
 from extract.core.datasets import Dataset
 from extract.core.interval import closed, joined
@@ -39,7 +39,7 @@ def merge(con, dataset: Dataset, mapping: str, batch_id: str) -> tuple[int, ...]
     Raises ValueError where a key would be there twice; the caller rolls back.
     """
     name = dataset.name
-    readings.open_reach(con, name)
+    coverage_segments.open_reach(con, name)
     _read(con, dataset, mapping)
     _open_existing(con, dataset)
     if name in PARENT_OF:
@@ -58,7 +58,7 @@ def merge(con, dataset: Dataset, mapping: str, batch_id: str) -> tuple[int, ...]
             _touch_days(con, dataset, batch_id)
         _replace(con, dataset, batch_id)
         _assert_unique(con, dataset)
-    readings.record(con, name)
+    coverage_segments.record(con, name)
     rows = con.execute(f"SELECT count(*) FROM incoming_{name}").fetchone()[0]
     return (rows, *(counts.get(v, 0) for v in VERDICTS))
 

@@ -18,7 +18,7 @@ from ledgerhouse.config import Account, Rules
 log = logging.getLogger(__name__)
 TEXT = 400   # characters of somebody else's words that a text quotes
 OWN_WORK = ("mirror", "alert", "complete")  # tasks that say nothing about the books
-REBUILD = "rebuild"  # the checkpoint of extract.rebuild
+REBUILD = "rebuild"  # the checkpoint of ledgerhouse.transform.rebuild
 # kind → severity, and what to do
 KINDS = {
     "failed_source": ("critical", "Look at the log of that task. The interval stays open, and the "

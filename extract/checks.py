@@ -54,7 +54,7 @@ def publish_checked(batches: Sequence[str], *, run_id: str, who: str) -> Publish
     """
     from extract.books import published_dir
     from extract.publish import publish
-    from extract.transform import consume, touched
+    from ledgerhouse.transform.touched_days import consume, touched
 
     with open_warehouse(who=who) as con:
         passed, failed = con.execute(

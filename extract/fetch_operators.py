@@ -143,7 +143,7 @@ class PlanOperator(BaseOperator):
     def _budget(self, con: Any, sources: Any, mine: list, jobs: list[Job], now: datetime) -> dict:
         """Count the ledger anew, note what is allowed, and say what the jobs will cost: that, by
         source and account."""
-        from ledgerhouse.warehouse import spending_views
+        from ledgerhouse.plan import spending
         from ledgerhouse.plan.budget import from_warehouse, open_ledgers
         from ledgerhouse.config import limits
         from extract.fetch.call_log import logged
@@ -153,7 +153,7 @@ class PlanOperator(BaseOperator):
             allowed = limits(accounts_file())
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
-        spending_views.record(con, sources.values(), [limit.as_row() for limit in allowed])
+        spending.record(con, sources.values(), [limit.as_row() for limit in allowed])
         ledgers = {one.source: one for one in open_ledgers(
             var_dir(), allowed, {a.source for a in mine})}
         for ledger in ledgers.values():

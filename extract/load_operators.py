@@ -70,7 +70,7 @@ class TransformOperator(BaseOperator):
     """Rebuild the curated days that loads have touched. The marks stay until they are published."""
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from extract.transform import transform
+        from ledgerhouse.transform.touched_days import transform
 
         never_collected()
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:

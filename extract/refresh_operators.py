@@ -116,7 +116,7 @@ class RebuildOperator(BaseOperator):
         self.transform = transform
 
     def execute(self, context: Any) -> dict[str, Any]:
-        from extract import rebuild
+        from ledgerhouse.transform import rebuild
 
         done, run_id = context["ti"].xcom_pull(task_ids=self.transform) or {}, context["ti"].run_id
         failure = ""
@@ -134,7 +134,7 @@ class RebuildOperator(BaseOperator):
             if failure:
                 raise AirflowFailException(
                     f"curated is not what its raw rows give: {failure} Nothing of this run is "
-                    "published. `make replay` builds everything again; see extract/rebuild.py")
+                    "published. `make replay` builds everything again; see ledgerhouse/transform/rebuild.py")
         if rebuilt.left_out:
             self.log.info("%d days were loaded by others meanwhile and left out, from %s to %s",
                           len(rebuilt.left_out), rebuilt.left_out[0], rebuilt.left_out[-1])

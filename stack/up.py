@@ -84,7 +84,7 @@ def init() -> int:
 
 def plan(arguments: list[str]) -> int:
     """`sqlmesh plan ARGUMENTS`, also beside a running stack."""
-    from extract.models import sqlmesh_plan
+    from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 
     with _models_state("stack plan"):
         return sqlmesh_plan(arguments)
@@ -93,8 +93,8 @@ def plan(arguments: list[str]) -> int:
 def models(arguments: list[str]) -> int:
     """Lint and test the models, which needs no warehouse; with arguments, `sqlmesh ARGUMENTS` on
     the warehouse."""
-    from extract.models import PROJECT as MODELS
-    from extract.models import sqlmesh
+    from ledgerhouse.transform.sqlmesh_context import PROJECT as MODELS
+    from ledgerhouse.transform.sqlmesh_context import sqlmesh
 
     if arguments:
         with _models_state("stack models"):

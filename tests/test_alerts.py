@@ -183,7 +183,7 @@ def story_check_failed(books):
 
 
 def story_refresh_difference(books):
-    from extract import rebuild
+    from ledgerhouse.transform import rebuild
 
     wrong = SimpleNamespace(table="curated.daily_flows")
     books.ran("rebuild", "failed", "not equal", None, None, run="a")

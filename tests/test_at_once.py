@@ -9,7 +9,7 @@ import duckdb
 import pytest
 from sqlglot import parse_one
 
-from extract.at_once import bounded
+from ledgerhouse.transform.scattered_days import bounded
 
 DAY = timedelta(days=1)
 START = date(2026, 1, 1)

@@ -14,7 +14,7 @@ import pytest
 
 from books import ACCOUNTS, Books, Hurried
 from ledgerhouse.load import unit_balances
-from ledgerhouse.warehouse import spending_views
+from ledgerhouse.plan import spending
 from ledgerhouse.plan.budget import Ledger, from_logs, from_warehouse
 from ledgerhouse.config import Limit, limits
 from extract.fetch.call_log import call_log, logged
@@ -357,7 +357,7 @@ def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
     with serve(small, now=START) as url:
         lifted(url)
         books = Books(url, tmp_path / "books", clock=Hurried())
-        spending_views.record(books.con, all_sources().values(),
+        spending.record(books.con, all_sources().values(),
                         [("debank", "units", "day", 500)])
         synced(books, url, "2024-12-10T00:00:00Z", "h", dag="history")
         synced(books, url, "2024-12-12T00:00:00Z", "backfill__1")

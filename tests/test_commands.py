@@ -34,8 +34,8 @@ from extract.provider import get_provider_info
 from extract.publish import publish
 from extract.core.interval import Interval, iso, utc
 from extract.sources import all_sources
-from extract.models import FILE
-from extract.transform import transform
+from ledgerhouse.transform.sqlmesh_context import FILE
+from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from stack.attach import attached

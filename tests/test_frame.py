@@ -19,8 +19,8 @@ from books import ACCOUNTS, Books, Hurried
 from extract.books import open_books
 from extract.frame import files, frame, tables
 from extract.publish import publish
-from extract.models import FILE
-from extract.transform import transform
+from ledgerhouse.transform.sqlmesh_context import FILE
+from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 

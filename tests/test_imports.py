@@ -56,7 +56,7 @@ def files(*folders: str) -> dict[str, ast.Module]:
 
 
 def imports(file: str, tree: ast.Module) -> list[Import]:
-    """Every import, `from extract import landing` as extract.fetch.landing."""
+    """Every import, `from extract.fetch import landing` as extract.fetch.landing."""
     inside = {id(node) for function in ast.walk(tree)
               if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
               for node in ast.walk(function)}
@@ -75,7 +75,7 @@ def imports(file: str, tree: ast.Module) -> list[Import]:
 
 
 def module_of(package: str, name: str) -> str:
-    """extract.fetch.landing for `from extract import landing`, ledgerhouse.load.loader for `… import load`."""
+    """extract.fetch.landing for `from extract.fetch import landing`."""
     path = ROOT / package.replace(".", "/") / name
     return f"{package}.{name}" if path.is_dir() or path.with_suffix(".py").exists() else package
 

@@ -32,7 +32,7 @@ import requests
 from books import ACCOUNTS, assert_truth
 from extract.task import DAG_IDS
 from extract.core.interval import Interval, iso
-from extract.models import sqlmesh_plan
+from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import WarehouseBusy, hold
 from receiver import receiver
 from sandbox import keys

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from extract import models
-from extract import transform as tf
+from ledgerhouse.transform import sqlmesh_context
+from ledgerhouse.transform import touched_days as tf
 from extract.publish import publish
 from recomputed import assert_curated_is_the_truth, load_batch, opened
 from test_transform import lived_in, planned, settle  # noqa: F401
@@ -34,13 +34,13 @@ DESCRIBED_NO_MORE = (",\n    fills = 'fills of the order'\n", "\n")
 def home(lived_in, tmp_path, monkeypatch):  # noqa: F811
     """A warehouse, and the project in a copy that may be edited."""
     shutil.copytree(lived_in, tmp_path / "var")
-    shutil.copytree(models.PROJECT, tmp_path / "project")
-    monkeypatch.setattr(models, "PROJECT", tmp_path / "project")
-    return tmp_path / "var" / models.FILE
+    shutil.copytree(sqlmesh_context.PROJECT, tmp_path / "project")
+    monkeypatch.setattr(sqlmesh_context, "PROJECT", tmp_path / "project")
+    return tmp_path / "var" / sqlmesh_context.FILE
 
 
 def edit(*changes: tuple[str, str]) -> None:
-    model = models.PROJECT / "models" / "curated" / "tx_unified.sql"
+    model = sqlmesh_context.PROJECT / "models" / "curated" / "tx_unified.sql"
     text = model.read_text()
     for old, new in changes:
         assert old in text
@@ -49,14 +49,14 @@ def edit(*changes: tuple[str, str]) -> None:
 
 
 def restore() -> None:
-    shutil.copytree(ROOT / "sqlmesh_project" / "models", models.PROJECT / "models", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "sqlmesh_project" / "models", sqlmesh_context.PROJECT / "models", dirs_exist_ok=True)
 
 
 def plan(warehouse: Path, *args: str) -> list[str]:
     """`make plan` in this process; the models it evaluated."""
     with opened(warehouse) as con:
-        newest = models.newest_day(con)
-    with models.context(warehouse) as (ctx, story):
+        newest = sqlmesh_context.newest_day(con)
+    with sqlmesh_context.context(warehouse) as (ctx, story):
         ctx.load()
         ctx.plan(args[0] if args else "prod", execution_time=str(newest + tf.DAY), auto_apply=True,
                  no_prompts=True, skip_tests=True, no_diff=True, skip_linter=True,
@@ -148,9 +148,9 @@ KILLER = """
 import importlib, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from extract import models
-from extract import transform as tf
-models.PROJECT = Path(sys.argv[2])
+from ledgerhouse.transform import sqlmesh_context
+from ledgerhouse.transform import touched_days as tf
+sqlmesh_context.PROJECT = Path(sys.argv[2])
 owner, name = sys.argv[1].rsplit(".", 1)
 module, cls = owner.rsplit(".", 1)
 setattr(getattr(importlib.import_module(module), cls), name,
@@ -165,7 +165,7 @@ def test_killed_in_a_plan_production_is_whole_and_the_next_plan_heals(home, poin
     old = content(home)
     edit(ADDED, DESCRIBED)
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, KILLS[point], str(models.PROJECT), str(home)],
+        [sys.executable, "-c", KILLER, KILLS[point], str(sqlmesh_context.PROJECT), str(home)],
         cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == -9, done.stderr[-2000:]
     there = content(home)
@@ -187,7 +187,7 @@ def test_a_forward_only_removal_is_refused_and_production_kept(home):
 
     old = content(home)
     edit(REMOVED, LAST, DESCRIBED_NO_MORE)
-    with models.context(home) as (ctx, _), pytest.raises(PlanError, match="destructive change"):
+    with sqlmesh_context.context(home) as (ctx, _), pytest.raises(PlanError, match="destructive change"):
         ctx.load()
         ctx.plan("prod", forward_only=True, auto_apply=True, no_prompts=True, skip_tests=True,
                  no_diff=True, skip_linter=True)

@@ -23,8 +23,8 @@ from extract.checks import NotChecked, Overtaken, publish_checked
 from extract.publish import GRACE, NEWS, TABLES, publish, publish_news
 from ledgerhouse.warehouse.schema import create_all
 from extract.core.interval import Interval
-from extract.models import FILE
-from extract.transform import touched, transform
+from ledgerhouse.transform.sqlmesh_context import FILE
+from ledgerhouse.transform.touched_days import touched, transform
 from ledgerhouse.warehouse.connection import open_warehouse
 
 DAY = timedelta(days=1)

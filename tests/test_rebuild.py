@@ -14,9 +14,9 @@ import duckdb
 import pytest
 
 from books import Books
-from extract import rebuild as rb
-from extract import models
-from extract import transform as tf
+from ledgerhouse.transform import rebuild as rb
+from ledgerhouse.transform import sqlmesh_context
+from ledgerhouse.transform import touched_days as tf
 from extract.checks import NotChecked, publish_checked
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
@@ -29,10 +29,10 @@ def transformed(tmp_path_factory):
     """Three weeks of two vendors, transformed; the marks are those a transform has just read."""
     var = tmp_path_factory.mktemp("transformed")
     with serve(seed=8, now=NOW, scale=0.6) as url:
-        books = Books(url, var / "landing", path=str(var / models.FILE))
+        books = Books(url, var / "landing", path=str(var / sqlmesh_context.FILE))
         books.sync(START, NOW, snapshot=True)
         books.con.close()
-    tf.transform(var / models.FILE, who="test")
+    tf.transform(var / sqlmesh_context.FILE, who="test")
     return var
 
 
@@ -44,7 +44,7 @@ def var(transformed, tmp_path):
 
 @contextmanager
 def opened(var):
-    with duckdb.connect(str(var / models.FILE)) as con:
+    with duckdb.connect(str(var / sqlmesh_context.FILE)) as con:
         con.execute("SET TimeZone = 'UTC'")
         yield con
 
@@ -56,7 +56,7 @@ def marked(var) -> list[str]:
 
 
 def content(var) -> str:
-    return hashlib.sha256((var / models.FILE).read_bytes()).hexdigest()
+    return hashlib.sha256((var / sqlmesh_context.FILE).read_bytes()).hexdigest()
 
 
 def killed_in(var, place: str, nth: int) -> None:
@@ -89,7 +89,7 @@ def test_killed_anywhere_production_is_as_it_was_and_the_next_rebuild_cleans(var
         killed_in(var, place, nth)
         assert (var / rb.FOLDER).is_dir(), f"{place}: there was something to lose"
         assert content(var) == before
-        with open_warehouse(var / models.FILE, who="a reader", wait_s=0, read_only=True) as con:
+        with open_warehouse(var / sqlmesh_context.FILE, who="a reader", wait_s=0, read_only=True) as con:
             assert con.execute("SELECT count(*) > 0 FROM curated.daily_balances").fetchone()[0]
     # The state of production's models is elsewhere, and must not even be looked for.
     monkeypatch.setenv("LEDGERHOUSE_STATE_URI", "postgresql://nobody@/none?host=/nowhere")
@@ -166,7 +166,7 @@ def test_what_was_changed_behind_the_models_is_named_row_by_row(var, monkeypatch
 def test_without_room_on_the_disk_nothing_is_begun(var, monkeypatch):
     usage = shutil.disk_usage(var)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(
-        free=int(rb.ROOM * (var / models.FILE).stat().st_size) - 1))
+        free=int(rb.ROOM * (var / sqlmesh_context.FILE).stat().st_size) - 1))
     before = content(var)
     with pytest.raises(rb.NoRoom, match="production was not touched"):
         rb.rebuild(var)

@@ -15,7 +15,7 @@ from datetime import timedelta
 import pytest
 
 from extract.core.interval import iso
-from extract.models import sqlmesh_plan
+from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import open_warehouse
 from torture import START, Life, Sandbox, live, preload
 

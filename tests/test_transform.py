@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from extract import at_once, models
-from extract import transform as tf
+from ledgerhouse.transform import scattered_days, sqlmesh_context
+from ledgerhouse.transform import touched_days as tf
 from ledgerhouse.warehouse.schema import create_all
 from recomputed import (
     assert_curated_is_the_truth, covered, expected_flows, expected_legs, expected_reconciliation,
@@ -34,8 +34,8 @@ DAYS_THERE = "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified ORDER BY 
 def planned(tmp_path_factory):
     """A warehouse with an empty prod environment, made once and copied for each test."""
     var = tmp_path_factory.mktemp("planned")
-    assert tf.transform(var / models.FILE, who="test").planned  # at first use, even without marks
-    assert models.plan_production(var / models.FILE) is False
+    assert tf.transform(var / sqlmesh_context.FILE, who="test").planned  # at first use, even without marks
+    assert sqlmesh_context.plan_production(var / sqlmesh_context.FILE) is False
     return var
 
 
@@ -44,16 +44,16 @@ def lived_in(planned, tmp_path_factory):
     """The same with a first batch transformed."""
     var = tmp_path_factory.mktemp("lived") / "var"
     shutil.copytree(planned, var)
-    with opened(var / models.FILE) as con:
+    with opened(var / sqlmesh_context.FILE) as con:
         load_batch(con, random.Random(7), datetime(2077, 2, 20), 0)
-    settle(var / models.FILE)
+    settle(var / sqlmesh_context.FILE)
     return var
 
 
 @pytest.fixture
 def warehouse(planned, tmp_path):
     shutil.copytree(planned, tmp_path / "var")
-    return tmp_path / "var" / models.FILE
+    return tmp_path / "var" / sqlmesh_context.FILE
 
 
 def settle(path, who="test") -> tf.Transformed:
@@ -82,8 +82,8 @@ def test_curated_equals_a_recomputation_after_every_batch(warehouse, seed, year)
 @pytest.mark.parametrize("seed", range(6))
 def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
     rng, base = random.Random(seed), datetime(2077, 2, 19)
-    shutil.copy(lived_in / models.FILE, tmp_path / models.FILE)
-    with localcontext() as exact, opened(tmp_path / models.FILE) as con:
+    shutil.copy(lived_in / sqlmesh_context.FILE, tmp_path / sqlmesh_context.FILE)
+    with localcontext() as exact, opened(tmp_path / sqlmesh_context.FILE) as con:
         exact.prec = 100
         legs = [r for r in expected_legs(con) if r[10] is None or abs(r[10]) < 10**12]
         con.execute(  # sums that overflow are the unit tests' matter
@@ -127,7 +127,7 @@ def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
 
 
 def test_without_marks_nothing_is_loaded(warehouse):
-    script = ("import sys; from extract.transform import transform; done = transform(who='t'); "
+    script = ("import sys; from ledgerhouse.transform.touched_days import transform; done = transform(who='t'); "
               "assert done.marks == () and 'sqlmesh' not in sys.modules")
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT,
                    env={**os.environ, "LEDGERHOUSE_VAR": str(warehouse.parent)})
@@ -198,7 +198,7 @@ def test_consume_deletes_only_the_marks_that_were_read(con):
 
 
 def test_no_column_of_curated_is_a_float(planned):
-    with opened(planned / models.FILE) as con:
+    with opened(planned / sqlmesh_context.FILE) as con:
         kinds = con.execute("SELECT schema_name, table_name, column_name, data_type "
                             "FROM duckdb_columns() WHERE schema_name LIKE '%curated%'").fetchall()
     assert len(kinds) > 100
@@ -258,7 +258,7 @@ def test_days_apart_are_evaluated_at_once_and_only_they(warehouse, monkeypatch, 
             con.execute(f"UPDATE {physical(con, name)} SET {column} = {stain}")
     statements = []
     if not together:
-        monkeypatch.setattr(at_once, "_part", lambda literal: 1 / 0)
+        monkeypatch.setattr(scattered_days, "_part", lambda literal: 1 / 0)
     monkeypatch.setattr("sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter._execute",
                         recorded(statements))
     done = settle(warehouse)
@@ -273,7 +273,7 @@ def test_days_apart_are_evaluated_at_once_and_only_they(warehouse, monkeypatch, 
             assert con.execute(f"SELECT DISTINCT {day} FROM {physical(con, name)} WHERE {column} "
                                f"IS DISTINCT FROM {stain} ORDER BY 1").fetchall() == [
                                    (day,) for day in late]
-    with models.context(warehouse) as (ctx, _):
+    with sqlmesh_context.context(warehouse) as (ctx, _):
         for name, _, _ in stained:
             assert missing(ctx, name, "2026-04-01") == [], "each is recorded as done"
 
@@ -346,8 +346,8 @@ KILLS = {  # name: what to replace, whether it runs first, and what its argument
 }
 KILLER = """
 import importlib, os, signal, sys
-from extract import at_once, models
-from extract import transform as tf
+from ledgerhouse.transform import scattered_days, sqlmesh_context
+from ledgerhouse.transform import touched_days as tf
 dotted, after, about, path = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
 owner, name = dotted.rsplit(".", 1)
 try:
@@ -377,7 +377,7 @@ def killed_at(path, point: tuple) -> None:
 
 @pytest.mark.parametrize("point", KILLS)
 def test_killed_anywhere_the_next_transform_equals_the_truth(lived_in, tmp_path, point):
-    rng, warehouse = random.Random(point), tmp_path / "var" / models.FILE
+    rng, warehouse = random.Random(point), tmp_path / "var" / sqlmesh_context.FILE
     shutil.copytree(lived_in, warehouse.parent)
     with opened(warehouse) as con:
         before = set(con.execute(DAYS_THERE).fetchall())
@@ -394,7 +394,7 @@ def test_killed_anywhere_the_next_transform_equals_the_truth(lived_in, tmp_path,
 
 
 def test_killed_while_making_production_the_next_call_makes_it(tmp_path):
-    path = tmp_path / models.FILE
+    path = tmp_path / sqlmesh_context.FILE
     with opened(path) as con:
         create_all(con)
         put(con, "exchanges_ledger", [entry("a", "2026-03-01")], "b1")
@@ -416,7 +416,7 @@ def test_the_state_may_live_in_postgresql(tmp_path, monkeypatch):
         con.cursor().execute("CREATE DATABASE sqlmesh")
         con.close()
         monkeypatch.setenv("LEDGERHOUSE_STATE_URI", base.replace("/postgres?", "/sqlmesh?"))
-        path = tmp_path / "var" / models.FILE
+        path = tmp_path / "var" / sqlmesh_context.FILE
         path.parent.mkdir()
         with opened(path) as con:
             create_all(con)
@@ -456,14 +456,14 @@ def test_remove_intervals_takes_one_interval_per_model_per_call(warehouse):
         put(con, "exchanges_ledger", [entry("a", "2026-02-01")], "b1")
     settle(warehouse)
     spans = [(date(2026, 1, d), date(2026, 1, d) + DAY) for d in (5, 9, 20)]
-    with models.context(warehouse) as (ctx, _):
+    with sqlmesh_context.context(warehouse) as (ctx, _):
         production = ctx.state_sync.get_environment("prod").snapshots
         model = next(s for s in production if "tx_unified" in s.name)
-        both = [(model, tuple(map(models._milliseconds, span))) for span in spans[:2]]
+        both = [(model, tuple(map(sqlmesh_context._milliseconds, span))) for span in spans[:2]]
         ctx.state_sync.remove_intervals(both, remove_shared_versions=True)
         assert missing(ctx, "tx_unified", "2026-02-02") == spans[1:2]  # the first is lost, silently
-        models.forget(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
-    with models.context(warehouse) as (ctx, _):
+        sqlmesh_context.forget(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
+    with sqlmesh_context.context(warehouse) as (ctx, _):
         assert missing(ctx, "tx_unified", "2026-02-02") == spans
         assert missing(ctx, "daily_flows", "2026-02-02") == spans[:1]
         assert missing(ctx, "staged_exchanges", "2026-02-02") == []
@@ -498,13 +498,13 @@ def test_a_long_history_is_built_in_several_runs_and_equals_the_truth(warehouse,
 
 def test_a_changed_model_is_planned_over_all_the_days_there_are(lived_in, tmp_path, monkeypatch):
     """`make plan` goes up to the newest raw row, wherever the wall clock is; then life goes on."""
-    warehouse, project = tmp_path / "var" / models.FILE, tmp_path / "project"
+    warehouse, project = tmp_path / "var" / sqlmesh_context.FILE, tmp_path / "project"
     shutil.copytree(lived_in, warehouse.parent)
-    shutil.copytree(models.PROJECT, project)
+    shutil.copytree(sqlmesh_context.PROJECT, project)
     model = project / "models" / "curated" / "tx_unified.sql"
     model.write_text(model.read_text().replace("CAST(status AS VARCHAR)", "UPPER(status)"))
-    monkeypatch.setattr(models, "PROJECT", project)
-    assert models.sqlmesh_plan(["--auto-apply", "--no-prompts", "--no-diff"], warehouse) == 0
+    monkeypatch.setattr(sqlmesh_context, "PROJECT", project)
+    assert sqlmesh_context.sqlmesh_plan(["--auto-apply", "--no-prompts", "--no-diff"], warehouse) == 0
     assert_curated_is_the_truth(warehouse)
     with opened(warehouse) as con:
         assert con.execute("SELECT count(*) > 0, bool_and(status = upper(status)) FROM "

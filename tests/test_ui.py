@@ -35,8 +35,8 @@ from extract.commands.tables import digits
 from extract.data_docs import folder_of
 from extract.publish import TABLES, publish
 from ledgerhouse.warehouse.schema import create_all
-from extract.models import FILE
-from extract.transform import transform
+from ledgerhouse.transform.sqlmesh_context import FILE
+from ledgerhouse.transform.touched_days import transform
 from extract.ui import calendar, figures
 from extract.ui.plugin import PREFIX, LedgerhousePlugin
 from ledgerhouse.warehouse.connection import open_warehouse

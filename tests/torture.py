@@ -170,7 +170,7 @@ class Life:
     def _believe(self, run_id: str, harm: bool) -> bool:
         from extract import checks
         from extract.checkpoints import failed_critical
-        from extract.transform import transform
+        from ledgerhouse.transform.touched_days import transform
 
         done = self.step("transform", lambda: transform(self.path, who="torture"), harm)
         if done is None:

@@ -38,7 +38,7 @@ def _anew(output: str, who: str) -> int:
     from ledgerhouse.load.replay import ReplayFailed
     from ledgerhouse.load.replay import replay as rebuild
     from extract.sources import all_sources
-    from extract.transform import transform
+    from ledgerhouse.transform.touched_days import transform
     from ledgerhouse.config import var_dir, warehouse_path
 
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"

@@ -15,7 +15,7 @@ from extract.checks import check, publish_checked
 from ledgerhouse.load.loader import Loaded, load
 from extract.core.interval import Interval
 from extract.sources import all_sources
-from extract.transform import Transformed, transform
+from ledgerhouse.transform.touched_days import Transformed, transform
 from ledgerhouse.process import uncollected
 from ledgerhouse.warehouse.connection import open_warehouse
 from tests.benchmarks import data

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from ledgerhouse.warehouse import schema
 from extract.core.datasets import DATASETS
-from extract.models import FILE, PROJECT
-from extract.transform import transform
+from ledgerhouse.transform.sqlmesh_context import FILE, PROJECT
+from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import connected
 from tests.benchmarks.data import ASSETS, TOKENS
 from tests.benchmarks.measure import bench_var, seconds, tell

@@ -10,7 +10,7 @@ tables, and restating it would write them.) The folder is removed at the end, an
 rebuild where this one was killed.
 
 In the copy, production's tables are put aside under other names; then the models run as a first
-transform does, over every day there is. Then both are compared (extract.compare).
+transform does, over every day there is. Then both are compared (ledgerhouse.transform.compare).
 
 Needs room for another warehouse and another curated; memory stays within what DuckDB may take.
 """
@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from extract.compare import TABLES, Difference, compare, physical
-from extract.models import FILE
+from ledgerhouse.transform.compare import TABLES, Difference, compare, physical
+from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.warehouse.transaction import transaction
-from extract.transform import marks_of, touched, transform
+from ledgerhouse.transform.touched_days import marks_of, touched, transform
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 
 log = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from extract.at_once import day_of, plain
+from ledgerhouse.transform.scattered_days import day_of, plain
 from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.process import uncollected
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
@@ -30,7 +30,7 @@ from ledgerhouse.config import warehouse_path
 
 log = logging.getLogger(__name__)
 
-PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
+PROJECT = Path(__file__).parents[2] / "sqlmesh_project"
 FILE = "warehouse.duckdb"  # config.py names the file itself, and so the catalog of the views
 DAY = timedelta(days=1)
 FIRST_DAY = date(2009, 1, 1)  # start of the models, as in sqlmesh_project/config.py

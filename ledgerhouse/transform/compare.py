@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ledgerhouse.process import quiet
-from extract.models import context
+from ledgerhouse.transform.sqlmesh_context import context
 from ledgerhouse.warehouse.connection import connected, hold
 
 DAYS_TOLD = 5        # differing days of a table that are compared row by row

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from extract.at_once import evaluate_at_once
-from extract.models import (
+from ledgerhouse.transform.scattered_days import evaluate_at_once
+from ledgerhouse.transform.sqlmesh_context import (
     DAY, FIRST_DAY, LAST_DAY, Span, TransformFailed, context, ensure_production, forget, has_views,
     newest_day, run_models, tables_of,
 )

@@ -34,7 +34,7 @@ def check(interval: Interval, *, run_id: str, who: str, spans: Sequence[Interval
 
     Those with severity "critical" and not `success` forbid publishing.
     """
-    from extract.checkpoints import record, run_checkpoints
+    from ledgerhouse.check.checkpoints import record, run_checkpoints
 
     path = warehouse_path()
     with hold(path, who):

@@ -21,7 +21,7 @@ from ledgerhouse.warehouse import schema
 from extract.alert_operators import AlertOperator, NotDelivered
 from extract.alerts import KINDS, Incident, judge
 from ledgerhouse.config import Rules, read_rules
-from extract.checkpoints import CheckResult, record
+from ledgerhouse.check.checkpoints import CheckResult, record
 from extract.commands.tables import rows
 from extract.commands.warehouse import STATUS
 from extract.core.interval import Interval, iso

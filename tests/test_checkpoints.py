@@ -10,8 +10,8 @@ import sys
 import duckdb
 import pytest
 
-from extract import checkpoints, data_docs, suites as suites_module
-from extract.checkpoints import CheckResult, failed_critical, record, run_checkpoints
+from ledgerhouse.check import checkpoints, data_docs, suites as suites_module
+from ledgerhouse.check.checkpoints import CheckResult, failed_critical, record, run_checkpoints
 from ledgerhouse.warehouse.schema import create_all
 from extract.core.interval import Interval
 

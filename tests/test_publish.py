@@ -18,7 +18,7 @@ from extract import books
 from extract import publish as publishing
 from extract import published_files
 from extract.books import BOOKS, open_books
-from extract.checkpoints import CheckResult, record
+from ledgerhouse.check.checkpoints import CheckResult, record
 from extract.checks import NotChecked, Overtaken, publish_checked
 from extract.publish import GRACE, NEWS, TABLES, publish, publish_news
 from ledgerhouse.warehouse.schema import create_all

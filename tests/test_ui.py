@@ -32,7 +32,7 @@ import requests
 from books import ACCOUNTS, Books, Hurried
 from extract.books import has, open_books
 from extract.commands.tables import digits
-from extract.data_docs import folder_of
+from ledgerhouse.check.data_docs import folder_of
 from extract.publish import TABLES, publish
 from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.transform.sqlmesh_context import FILE

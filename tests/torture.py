@@ -169,7 +169,7 @@ class Life:
 
     def _believe(self, run_id: str, harm: bool) -> bool:
         from extract import checks
-        from extract.checkpoints import failed_critical
+        from ledgerhouse.check.checkpoints import failed_critical
         from ledgerhouse.transform.touched_days import transform
 
         done = self.step("transform", lambda: transform(self.path, who="torture"), harm)
@@ -356,8 +356,8 @@ def preload() -> None:
     import sqlmesh  # noqa: F401
     import sqlmesh.core.context  # noqa: F401
 
-    import extract.checkpoints  # noqa: F401
-    import extract.suites  # noqa: F401
+    import ledgerhouse.check.checkpoints  # noqa: F401
+    import ledgerhouse.check.suites  # noqa: F401
 
 
 def live(seed: int, *, curated: bool = False, runs: int = 8, kill: float = 0.5) -> Life:

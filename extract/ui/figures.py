@@ -14,7 +14,7 @@ from pathlib import Path
 from extract.books import has
 from extract.commands.tables import digits
 from ledgerhouse.plan.coverage import PENDING, REACHED
-from extract.data_docs import folder_of
+from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.warehouse.spending_views import CALLED
 from extract.ui.calendar import when
 

@@ -10,7 +10,7 @@ from datetime import timedelta, timezone
 from pathlib import Path
 from statistics import median
 
-from extract.checkpoints import failed_critical
+from ledgerhouse.check.checkpoints import failed_critical
 from extract.checks import check, publish_checked
 from ledgerhouse.load.loader import Loaded, load
 from extract.core.interval import Interval

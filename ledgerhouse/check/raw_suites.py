@@ -5,9 +5,9 @@ No expectation can tell a NULL `ts` (the bounds exclude it): raw tables declare 
 
 from __future__ import annotations
 
-from extract.bounds import Bounds
+from ledgerhouse.check.date_filter import Bounds
 from extract.core.datasets import DATASETS
-from extract.expectations import KINDS, among, at_least, native, present, rows, unique
+from ledgerhouse.check.expectations import KINDS, among, at_least, native, present, rows, unique
 
 TX_ID = "0x[0-9a-fA-F]{{64}}"
 CLOCK_SKEW = "INTERVAL 1 HOUR"      # vendors' clocks against each other

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from extract import curated_suites as curated
-from extract import raw_suites as raw
-from extract.bounds import Bounds
+from ledgerhouse.check import curated_suites as curated
+from ledgerhouse.check import raw_suites as raw
+from ledgerhouse.check.date_filter import Bounds
 from extract.core.interval import Interval
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from extract.bounds import Bounds, literal
-from extract.expectations import KINDS, among, at_least, present, rows, unique
+from ledgerhouse.check.date_filter import Bounds, literal
+from ledgerhouse.check.expectations import KINDS, among, at_least, present, rows, unique
 
 PAIRED_WITHIN = "INTERVAL 1 DAY"    # the two entries of a conversion
 AWAITED_FOR = timedelta(days=7)     # reported balances still without the history behind them

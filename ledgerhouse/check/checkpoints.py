@@ -1,6 +1,6 @@
 """Checkpoints: what must hold in raw and curated before anybody reads them (Great Expectations).
 
-One checkpoint a table (`extract.suites` says what each expects), bounded to the interval, so a
+One checkpoint a table (`ledgerhouse.check.suites` says what each expects), bounded to the interval, so a
 run reads a few days and not the history. Every expectation has a severity:
 
 critical   a row is lost, doubled or wrong: nothing is published
@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from extract.bounds import kept_name
+from ledgerhouse.check.date_filter import kept_name
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.process import quiet
 from extract.core.interval import UTC, Interval
@@ -80,8 +80,8 @@ def run_checkpoints(
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
 
-    from extract import data_docs
-    from extract.suites import suites
+    from ledgerhouse.check import data_docs
+    from ledgerhouse.check.suites import suites
 
     results, pages = [], []
     with uncollected(), quiet("great_expectations"), \

@@ -171,8 +171,8 @@ class AlertOperator(BaseOperator):
 
     def _publish(self, con: Any) -> None:
         """Readers see how this run went now, not after the next; a failure is told, no more."""
-        from extract.books import published_dir
-        from extract.publish import publish_news
+        from ledgerhouse.publish.books import published_dir
+        from ledgerhouse.publish.publish import publish_news
 
         try:
             publish_news(con, published_dir())

@@ -94,7 +94,7 @@ class CheckOperator(BaseOperator):
         self.interval_start, self.interval_end = interval_start, interval_end
 
     def execute(self, context: Any) -> dict[str, int]:
-        from extract.checks import check
+        from ledgerhouse.publish.gate import check
 
         never_collected()
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
@@ -132,7 +132,7 @@ class PublishOperator(BaseOperator):
         self.transform = transform
 
     def execute(self, context: Any) -> dict[str, int]:
-        from extract.checks import NotChecked, Overtaken, publish_checked
+        from ledgerhouse.publish.gate import NotChecked, Overtaken, publish_checked
 
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
         try:

@@ -205,11 +205,11 @@ def settings() -> str:
 
 
 def published() -> str:
-    from extract.publish import TABLES
-    from extract.published_files import MONTH_ROWS, PIECE
+    from ledgerhouse.publish.publish import TABLES
+    from ledgerhouse.publish.parquet_files import MONTH_ROWS, PIECE
 
     return ("Views in `published/books.duckdb`, over Parquet files that never change once they "
-            "are written. Ask `extract.frame.files()` for the files; never list the folder. A "
+            "are written. Ask `ledgerhouse.publish.dataframe.files()` for the files; never list the folder. A "
             f"month of more than {MONTH_ROWS:,} rows may be several files, `g<N>-DD.parquet`, of "
             f"{PIECE.days} days from day DD on.\n\n"
             + table(("table", "files", "by month of"), [
@@ -264,7 +264,7 @@ def _column() -> type:
 
 
 def _published() -> tuple:
-    from extract.publish import TABLES
+    from ledgerhouse.publish.publish import TABLES
 
     return TABLES
 

@@ -23,7 +23,7 @@ from hypothesis import given, settings, strategies as st
 
 from books import ACCOUNTS, ROOT, Books, Hurried
 
-from extract.books import has, open_books
+from ledgerhouse.publish.books import has, open_books
 from extract.commands import backfill as backfilling
 from extract.commands.airflow_api import Airflow, Refused
 from ledgerhouse.plan.estimate import Known, planned, simulate, total
@@ -31,7 +31,7 @@ from extract.commands.explain import explained
 from extract.commands.spending import summed
 from extract.commands.tables import cell, digits
 from extract.provider import get_provider_info
-from extract.publish import publish
+from ledgerhouse.publish.publish import publish
 from extract.core.interval import Interval, iso, utc
 from extract.sources import all_sources
 from ledgerhouse.transform.sqlmesh_context import FILE

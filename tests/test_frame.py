@@ -16,9 +16,9 @@ import pandas
 import pytest
 
 from books import ACCOUNTS, Books, Hurried
-from extract.books import open_books
-from extract.frame import files, frame, tables
-from extract.publish import publish
+from ledgerhouse.publish.books import open_books
+from ledgerhouse.publish.dataframe import files, frame, tables
+from ledgerhouse.publish.publish import publish
 from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse

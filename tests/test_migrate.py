@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from books import Books
-from extract import publish
+from ledgerhouse.publish import publish
 from ledgerhouse.warehouse import migrate, schema
 from ledgerhouse.load.loader import load
 from ledgerhouse.warehouse.migrate import SchemaChanged

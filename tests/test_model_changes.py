@@ -14,7 +14,7 @@ import pytest
 
 from ledgerhouse.transform import sqlmesh_context
 from ledgerhouse.transform import touched_days as tf
-from extract.publish import publish
+from ledgerhouse.publish.publish import publish
 from recomputed import assert_curated_is_the_truth, load_batch, opened
 from test_transform import lived_in, planned, settle  # noqa: F401
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from extract import books
-from extract import publish as publishing
-from extract import published_files
-from extract.books import BOOKS, open_books
+from ledgerhouse.publish import books
+from ledgerhouse.publish import publish as publishing
+from ledgerhouse.publish import parquet_files
+from ledgerhouse.publish.books import BOOKS, open_books
 from ledgerhouse.check.checkpoints import CheckResult, record
-from extract.checks import NotChecked, Overtaken, publish_checked
-from extract.publish import GRACE, NEWS, TABLES, publish, publish_news
+from ledgerhouse.publish.gate import NotChecked, Overtaken, publish_checked
+from ledgerhouse.publish.publish import GRACE, NEWS, TABLES, publish, publish_news
 from ledgerhouse.warehouse.schema import create_all
 from extract.core.interval import Interval
 from ledgerhouse.transform.sqlmesh_context import FILE
@@ -317,7 +317,7 @@ def test_time_alone_moves_the_balances_on(con, tmp_path):
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only, monkeypatch, seed):
     only("curated.tx_unified", "curated.daily_flows")
-    monkeypatch.setattr(published_files, "MONTH_ROWS", 12)
+    monkeypatch.setattr(parquet_files, "MONTH_ROWS", 12)
     rng, seen = random.Random(seed), set()
     publish(con, tmp_path, [])
     for turn in range(1, 12):
@@ -330,14 +330,14 @@ def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only,
                                   "table_name = 'curated.tx_unified' ORDER BY 1").fetchall()
         assert all(one[1] <= after[0] for one, after in zip(files, files[1:])), "a day twice"
         for start, end, month in files:
-            whole = published_files.whole_month(start)
-            assert month == whole[0] and (start, end) in [whole, *published_files.pieces(whole)]
+            whole = parquet_files.whole_month(start)
+            assert month == whole[0] and (start, end) in [whole, *parquet_files.pieces(whole)]
             seen.add((start, end) == whole)
     assert seen == {True, False}, "months whole and in pieces"
 
 
 def test_a_late_day_of_a_busy_month_rewrites_its_days_and_not_the_month(con, tmp_path, monkeypatch):
-    monkeypatch.setattr(published_files, "MONTH_ROWS", 12)
+    monkeypatch.setattr(parquet_files, "MONTH_ROWS", 12)
     publish(con, tmp_path, sync(con, 1, {date(2031, 1, 9): 5}, date(2031, 4, 28)))
     done = publish(con, tmp_path, sync(con, 2, {date(2031, 1, 16): 1}, date(2031, 4, 28)))
     assert [(f.path, f.rows) for f in done.files if f.table_name == "curated.tx_unified"] == [
@@ -442,7 +442,7 @@ def test_what_gets_its_name_is_on_the_disk_before(con, tmp_path, monkeypatch):
             real(source, target)
         monkeypatch.setattr(os, name, rename)
 
-    for owner in (published_files, publishing, books):
+    for owner in (parquet_files, publishing, books):
         remembered(owner)
     for name in ("rename", "replace"):
         checked(name)
@@ -458,8 +458,8 @@ def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_pat
     """Step k of the k-th publish raises, until one has fewer steps than that."""
     only("curated.tx_unified", "curated.daily_balances", "ops.coverage")
     steps = [(os, "rename"), (os, "replace"), (Path, "unlink"), (Path, "rmdir"),
-             (publishing, "durable"), (publishing, "build"), (published_files, "durable"),
-             (published_files, "_write"), (published_files, "_write_all")]
+             (publishing, "durable"), (publishing, "build"), (parquet_files, "durable"),
+             (parquet_files, "_write"), (parquet_files, "_write_all")]
     real = {(owner, name): getattr(owner, name) for owner, name in steps}
     left = {"steps": 0}
 

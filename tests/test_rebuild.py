@@ -17,7 +17,7 @@ from books import Books
 from ledgerhouse.transform import rebuild as rb
 from ledgerhouse.transform import sqlmesh_context
 from ledgerhouse.transform import touched_days as tf
-from extract.checks import NotChecked, publish_checked
+from ledgerhouse.publish.gate import NotChecked, publish_checked
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 

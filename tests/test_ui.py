@@ -30,10 +30,10 @@ import pytest
 import requests
 
 from books import ACCOUNTS, Books, Hurried
-from extract.books import has, open_books
+from ledgerhouse.publish.books import has, open_books
 from extract.commands.tables import digits
 from ledgerhouse.check.data_docs import folder_of
-from extract.publish import TABLES, publish
+from ledgerhouse.publish.publish import TABLES, publish
 from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import transform
@@ -577,7 +577,7 @@ def test_books_of_an_older_version_are_told_as_such(browser, airflow, monkeypatc
     published = airflow.var / "published"
     published.rename(airflow.var / "hidden")
     try:
-        monkeypatch.setattr("extract.publish.TABLES", [
+        monkeypatch.setattr("ledgerhouse.publish.publish.TABLES", [
             table for table in TABLES if table.name not in ("ops.gaps", "ops.spending")])
         with open_warehouse(airflow.var / FILE, who="test") as con:
             publish(con, published, [], run_id=RUN)

@@ -168,7 +168,7 @@ class Life:
             return mirror(con, get, self.var / "attempts", ["torture"])
 
     def _believe(self, run_id: str, harm: bool) -> bool:
-        from extract import checks
+        from ledgerhouse.publish import gate
         from ledgerhouse.check.checkpoints import failed_critical
         from ledgerhouse.transform.touched_days import transform
 
@@ -180,7 +180,7 @@ class Life:
             Interval("2024-11-01", "2024-11-02")
 
         def check():
-            failed = failed_critical(checks.check(span, run_id=run_id, who="torture"))
+            failed = failed_critical(gate.check(span, run_id=run_id, who="torture"))
             # While a killed fetch leaves a hole, balances may be awaited, never off.
             assert not failed, "\n".join(map(str, failed))
             return True
@@ -191,8 +191,8 @@ class Life:
 
         def publish():
             try:
-                return checks.publish_checked(batches, run_id=run_id, who="torture").generation
-            except checks.Overtaken:  # by a run that goes on beside this one
+                return gate.publish_checked(batches, run_id=run_id, who="torture").generation
+            except gate.Overtaken:  # by a run that goes on beside this one
                 return 0
 
         return self.step("publish", publish, harm) is not None

@@ -18,7 +18,7 @@ OLD = timedelta(hours=12)  # two syncs
 @contextmanager
 def opened(output: str) -> Iterator[tuple[Any, Answer]]:
     """(connection, answer): the newest books, whose age the answer tells; printed at the end."""
-    from extract.books import open_books
+    from ledgerhouse.publish.books import open_books
 
     with open_books() as con:
         at, through, run = con.execute(

@@ -195,7 +195,7 @@ def over_budget(limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, 
 def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any]]]:
     """What the books, else the warehouse, else nobody knows; which of them, in words; and what was
     spent a day (CALLED)."""
-    from extract.books import open_books
+    from ledgerhouse.publish.books import open_books
     from ledgerhouse.warehouse.connection import WarehouseBusy, open_warehouse
     from ledgerhouse.config import warehouse_path
 

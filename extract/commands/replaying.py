@@ -34,7 +34,7 @@ def anew(output: str, who: str) -> int:
 
 def _anew(output: str, who: str) -> int:
     from ledgerhouse.check.checkpoints import failed_critical
-    from extract.checks import check, publish_checked
+    from ledgerhouse.publish.gate import check, publish_checked
     from ledgerhouse.load.replay import ReplayFailed
     from ledgerhouse.load.replay import replay as rebuild
     from extract.sources import all_sources

@@ -11,7 +11,7 @@ import calendar
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from extract.books import has
+from ledgerhouse.publish.books import has
 from extract.commands.books import accounts, opened
 from extract.commands.tables import rows
 from ledgerhouse.warehouse.spending_views import CALLED

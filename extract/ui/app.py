@@ -20,7 +20,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from extract.books import open_books
+from ledgerhouse.publish.books import open_books
 from extract.ui import calendar, figures
 from ledgerhouse.config import var_dir
 

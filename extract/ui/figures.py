@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from extract.books import has
+from ledgerhouse.publish.books import has
 from extract.commands.tables import digits
 from ledgerhouse.plan.coverage import PENDING, REACHED
 from ledgerhouse.check.data_docs import folder_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from extract.core.datasets import DATASETS
-from extract.publish import publish
+from ledgerhouse.publish.publish import publish
 from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.warehouse.connection import connected
 from tests.benchmarks.measure import bench_var, ratio, row, tell

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 from ledgerhouse.check.checkpoints import failed_critical
-from extract.checks import check, publish_checked
+from ledgerhouse.publish.gate import check, publish_checked
 from ledgerhouse.load.loader import Loaded, load
 from extract.core.interval import Interval
 from extract.sources import all_sources

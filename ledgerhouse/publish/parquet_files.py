@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from extract.books import File, durable, quoted
+from ledgerhouse.publish.books import File, durable, quoted
 
 PARQUET = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
 MONTH_ROWS = 30_000

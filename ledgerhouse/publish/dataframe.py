@@ -1,6 +1,6 @@
 """The published books as pandas DataFrames, to the last digit; and the files they are made of.
 
-    from extract.frame import files, frame
+    from ledgerhouse.publish.dataframe import files, frame
 
     frame("curated.daily_balances", where="token = ?", parameters=["BTC"])
     frame("SELECT token, sum(net) AS net FROM curated.daily_flows GROUP BY token")
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from extract.books import open_books, published_dir, read
+from ledgerhouse.publish.books import open_books, published_dir, read
 
 DIGITS = 76  # Python rounds sums to 28 digits; a DECIMAL(38,18) has 38, a million of them 44
 TABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")

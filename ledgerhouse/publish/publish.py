@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from extract.books import BOOKS, File, Shape, build, durable, read
-from extract.published_files import Table, write_files
+from ledgerhouse.publish.books import BOOKS, File, Shape, build, durable, read
+from ledgerhouse.publish.parquet_files import Table, write_files
 from extract.core.interval import UTC
 
 WRITERS = 2  # tables written at once; a third made it slower on two cores

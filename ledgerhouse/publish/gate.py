@@ -14,7 +14,7 @@ from ledgerhouse.warehouse.connection import hold, open_warehouse
 from ledgerhouse.config import var_dir, warehouse_path
 
 if TYPE_CHECKING:
-    from extract.publish import Published
+    from ledgerhouse.publish.publish import Published
 
 DOCS_TO_KEEP = 20
 
@@ -52,8 +52,8 @@ def publish_checked(batches: Sequence[str], *, run_id: str, who: str) -> Publish
     Publishes nothing and keeps every mark when it raises: NotChecked where the checks of this
     run failed or are missing, Overtaken where there are marks of batches not among these.
     """
-    from extract.books import published_dir
-    from extract.publish import publish
+    from ledgerhouse.publish.books import published_dir
+    from ledgerhouse.publish.publish import publish
     from ledgerhouse.transform.touched_days import consume, touched
 
     with open_warehouse(who=who) as con:

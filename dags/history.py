@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 import jinja2
 from airflow.sdk import DAG
 
-from extract.operators import DEFAULT_ARGS, PARAMS, pipeline
+from ledgerhouse.operate.airflow.pipelines import DEFAULT_ARGS, PARAMS, pipeline
 
 with DAG(
     "history",

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 import jinja2
 from airflow.sdk import DAG
 
-from extract.operators import replay_pipeline
+from ledgerhouse.operate.airflow.pipelines import replay_pipeline
 
 with DAG(
     "replay",

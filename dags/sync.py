@@ -10,7 +10,7 @@ Trigger by hand with `interval_start` and `interval_end` to fetch a span of your
 import jinja2
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
-from extract.operators import DEFAULT_ARGS, PARAMS, SINCE, pipeline
+from ledgerhouse.operate.airflow.pipelines import DEFAULT_ARGS, PARAMS, SINCE, pipeline
 
 with DAG(
     "sync",

@@ -20,8 +20,9 @@ at 1 - 1/28 = 96 %.
 import jinja2
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
-from extract.operators import DEFAULT_ARGS, SINCE
-from extract.refresh_operators import PARAMS, refresh_pipeline
+from ledgerhouse.operate.airflow.pipelines import DEFAULT_ARGS, SINCE
+from ledgerhouse.operate.airflow.operators.refresh import PARAMS
+from ledgerhouse.operate.airflow.pipelines import refresh_pipeline
 
 with DAG(
     "weekly_refresh",

@@ -145,7 +145,7 @@ def alerts() -> str:
     """The kinds of incidents, and what [alerts] of accounts.toml may hold."""
     from dataclasses import fields
 
-    from extract.alerts import KINDS
+    from ledgerhouse.operate.alerts.conditions import KINDS
     from ledgerhouse.config import WAYS, Rules
 
     unset, ways = Rules(), " or ".join(WAYS)
@@ -166,7 +166,7 @@ def alerts() -> str:
 
 
 def connections() -> str:
-    from extract.provider import connection_types
+    from ledgerhouse.operate.airflow.provider import connection_types
 
     rows = []
     for kind in connection_types():

@@ -16,10 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extract import alert_operators, alerts, incidents
+from ledgerhouse.operate.airflow.operators import alert as alert_operators
+from ledgerhouse.operate.alerts import conditions, incidents
 from ledgerhouse.warehouse import schema
-from extract.alert_operators import AlertOperator, NotDelivered
-from extract.alerts import KINDS, Incident, judge
+from ledgerhouse.operate.airflow.operators.alert import AlertOperator
+from ledgerhouse.operate.alerts.channels import NotDelivered
+from ledgerhouse.operate.alerts.conditions import KINDS, Incident, judge
 from ledgerhouse.config import Rules, read_rules
 from ledgerhouse.check.checkpoints import CheckResult, record
 from extract.commands.tables import rows
@@ -461,7 +463,7 @@ def alert(tmp_path, monkeypatch):
     def run(wrong: bool = True, rules: str = "", number: int = 1, kinds=None):
         accounts.write_text(listed + rules)
         text = "said <b>&</b> {{ 7 * 7 }} <!channel>"
-        monkeypatch.setattr(alerts, "judge", lambda *_: {kind: [
+        monkeypatch.setattr(conditions, "judge", lambda *_: {kind: [
             Incident("stale_coverage", "debank", "0xa", str(i), text) for i in range(wrong)]
             if kind == "stale_coverage" else [] for kind in KINDS})
         ti = SimpleNamespace(dag_id="sync", run_id=f"manual__{next(runs)}", task_id="alert",

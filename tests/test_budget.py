@@ -447,8 +447,9 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
 
     from airflow.sdk.exceptions import AirflowFailException
 
-    from extract.fetch_operators import FetchOperator, PlanOperator
-    from extract.load_operators import LoadOperator
+    from ledgerhouse.operate.airflow.operators.fetch import FetchOperator
+    from ledgerhouse.operate.airflow.operators.plan import PlanOperator
+    from ledgerhouse.operate.airflow.operators.load import LoadOperator
     from ledgerhouse.warehouse.connection import open_warehouse
 
     file, jobs, told = tmp_path / "accounts.toml", {}, []

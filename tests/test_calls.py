@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract import attempts
+from ledgerhouse.operate.run_log import attempts
 from ledgerhouse.warehouse import schema
-from extract.attempts import attempt
+from ledgerhouse.operate.run_log.attempts import attempt
 from extract.fetch.call_log import call_log
 from ledgerhouse.load.call_log import load_calls
 from extract.fetch.client import Answer, Client

@@ -30,7 +30,7 @@ from ledgerhouse.plan.estimate import Known, planned, simulate, total
 from extract.commands.explain import explained
 from extract.commands.spending import summed
 from extract.commands.tables import cell, digits
-from extract.provider import get_provider_info
+from ledgerhouse.operate.airflow.provider import get_provider_info
 from ledgerhouse.publish.publish import publish
 from extract.core.interval import Interval, iso, utc
 from extract.sources import all_sources
@@ -655,7 +655,7 @@ def test_the_provider_is_as_airflows_schema_says_and_imports_nothing():
 
     _create_provider_info_schema_validator().validate(get_provider_info())
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys; import extract.provider; print(*sys.modules)"],
+        [sys.executable, "-c", "import sys; import ledgerhouse.operate.airflow.provider; print(*sys.modules)"],
         capture_output=True, text=True, check=True, cwd=os.path.dirname(os.path.dirname(__file__)))
     assert not {"airflow", "duckdb", "pandas", "ccxt"} & set(loaded.stdout.split())
 

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 import extract.fetch.client
 import extract.sources
 from books import ACCOUNTS, ROOT, Books
-from extract import hooks
+from ledgerhouse.operate.airflow import hooks
 from extract.fetch.client import Client
 from extract.core.errors import Fatal, Retriable
-from extract.hooks import SourceHook
+from ledgerhouse.operate.airflow.hooks import SourceHook
 from extract.fetch.landing import _line
-from extract.fetch_operators import RefuseOperator
-from extract.operators import pipeline
-from extract.provider import connection_types, get_provider_info
+from ledgerhouse.operate.airflow.operators.plan import RefuseOperator
+from ledgerhouse.operate.airflow.pipelines import pipeline
+from ledgerhouse.operate.airflow.provider import connection_types, get_provider_info
 from extract.sources import get
 from ledgerhouse.config import Account, accounts, read_accounts
 from extract.ui.portless import Portless
@@ -284,7 +284,7 @@ def test_airflow_lists_a_type_with_a_form_for_every_source():
 import json, sys
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 found = {one.connection_type: one.model_dump() for one in HookMetaService.hook_meta_data()}
-early = [m for m in ("ccxt", "duckdb", "pandas", "extract.hooks") if m in sys.modules]
+early = [m for m in ("ccxt", "duckdb", "pandas", "ledgerhouse.operate.airflow.hooks") if m in sys.modules]
 from airflow.providers_manager import ProvidersManager
 hooks = {name: [one.hook_name, one.connection_testable, one.hook_class_name]
          for name, one in ProvidersManager().hooks.items() if one}
@@ -299,7 +299,7 @@ print(json.dumps([found, hooks, early, late], default=str))
     for source in extract.sources.names():
         form, asked = get(source).form, found[source]["standard_fields"]
         assert found[source]["hook_name"] == form.title
-        assert testable[source] == [form.title, True, f"extract.hooks.{source.capitalize()}Hook"]
+        assert testable[source] == [form.title, True, f"ledgerhouse.operate.airflow.hooks.{source.capitalize()}Hook"]
         assert asked["host"]["placeholder"] == form.host
         assert asked["password"]["title"].lower() == form.password.lower()
         assert asked["port"]["hidden"] and asked["url_schema"]["hidden"]
@@ -331,7 +331,7 @@ def test_a_new_file_is_a_connection_type_and_a_broken_one_keeps_no_other_away(
         assert set(types) == {"coinbase", "debank", "newbank"}
         assert "broken.py cannot be imported: NameError" in caplog.text
         assert types["newbank"]["conn-fields"]["passphrase"]["schema"]["format"] == "password"
-        assert get_provider_info()["hook-class-names"][-1] == "extract.hooks.NewbankHook"
+        assert get_provider_info()["hook-class-names"][-1] == "ledgerhouse.operate.airflow.hooks.NewbankHook"
         fields = {"conn_type": "newbank", "host": "https://new.example", "password": "sesame-1",
                   "extra": json.dumps({"passphrase": "open sesame"})}
         monkeypatch.setenv("AIRFLOW_CONN_NEW", json.dumps(fields))

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.task import resolve_interval
+from ledgerhouse.operate.airflow.context import resolve_interval
 from extract.core.interval import Interval, iso
 from ledgerhouse.config import accounts
 
@@ -90,10 +90,10 @@ def test_the_dag_files_import_nothing_heavy(tmp_path):
 
 
 def test_the_folder_parses_into_the_dags_that_are_mirrored(parsed):
-    from extract.task import DAG_IDS
+    from ledgerhouse.operate.airflow.context import DAG_IDS
 
     assert parsed["errors"] == {} and parsed["heavy"] == []
-    assert set(parsed["dags"]) == set(DAG_IDS), "extract.task.DAG_IDS names every DAG"
+    assert set(parsed["dags"]) == set(DAG_IDS), "ledgerhouse.operate.airflow.context.DAG_IDS names every DAG"
     for name, dag in parsed["dags"].items():
         assert dag["doc"] and dag["doc"].startswith(f"### {name}"), "its docstring is its page"
         assert not dag["catchup"] and dag["active"] == 1

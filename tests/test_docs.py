@@ -17,7 +17,7 @@ import pytest
 
 import extract
 import stack
-from extract.alerts import KINDS
+from ledgerhouse.operate.alerts.conditions import KINDS
 from ledgerhouse.config import read_rules
 from extract.core.datasets import DATASETS
 from ledgerhouse.warehouse.schema import create_all
@@ -191,7 +191,7 @@ def code() -> set[str]:
 
 @by_hand
 def test_dags_settings_and_names_exist(page):
-    from extract.task import DAG_IDS
+    from ledgerhouse.operate.airflow.context import DAG_IDS
 
     for name in re.findall(r"\bDAGs? `(\w+)`", page.read_text()):
         assert name in DAG_IDS, f"{page.name}: the DAG {name}"

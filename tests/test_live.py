@@ -30,7 +30,7 @@ import pytest
 import requests
 
 from books import ACCOUNTS, assert_truth
-from extract.task import DAG_IDS
+from ledgerhouse.operate.airflow.context import DAG_IDS
 from extract.core.interval import Interval, iso
 from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import WarehouseBusy, hold

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extract import attempts
-from extract.attempts import attempt
-from extract.mirror import COLUMNS, RECENT_RUNS, mirror
+from ledgerhouse.operate.run_log import attempts
+from ledgerhouse.operate.run_log.attempts import attempt
+from ledgerhouse.operate.run_log.mirror import COLUMNS, RECENT_RUNS, mirror
 
 DAGS = ("sync", "history")
 INTERVAL = {"data_interval_start": "2026-01-31T00:00:00Z",

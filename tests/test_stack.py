@@ -131,7 +131,7 @@ def test_a_busy_port_is_not_taken():
 
 
 def test_a_pool_with_one_slot_for_the_warehouse_and_for_each_connection():
-    from extract.task import WAREHOUSE_POOL
+    from ledgerhouse.operate.airflow.context import WAREHOUSE_POOL
     from ledgerhouse.config import accounts
 
     used = {account.pool for account in accounts(settings.PROJECT / "accounts.toml")}

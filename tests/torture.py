@@ -43,10 +43,10 @@ import zstandard  # noqa: E402, F401
 from books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
 from ledgerhouse.plan import coverage
 from extract.fetch import landing  # noqa: E402
-from extract.attempts import attempt  # noqa: E402
+from ledgerhouse.operate.run_log.attempts import attempt  # noqa: E402
 from extract.fetch.client import Client
 from extract.core.errors import ExtractError, Stop  # noqa: E402
-from extract.mirror import mirror  # noqa: E402
+from ledgerhouse.operate.run_log.mirror import mirror  # noqa: E402
 from ledgerhouse.load.replay import replay  # noqa: E402
 from extract.core.interval import UTC, Interval, iso, utc
 from extract.core.source import Job  # noqa: E402

@@ -1,4 +1,4 @@
-"""Commands of the `airflow` command line: given to Airflow by extract/provider.py.
+"""Commands of the `airflow` command line: given to Airflow by ledgerhouse/operate/airflow/provider.py.
 
 Every `airflow` process calls `get_cli_commands`; a command's code is imported when it runs.
 

@@ -7,15 +7,32 @@ pool `warehouse`, which has one slot.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+
 from airflow.sdk import BaseOperator
 
-from extract.fetch_operators import FetchOperator, PlanOperator, RefuseOperator
-from extract.load_operators import (
-    CheckOperator, LoadOperator, MirrorOperator, PublishOperator, ReplayOperator, TransformOperator,
+from ledgerhouse.config import accounts_file, read_accounts
+from ledgerhouse.operate.airflow.context import (
+    DEFAULT_ARGS,
+    INTERVAL,
+    PARAMS,
+    SINCE,
+    WAREHOUSE_POOL,
 )
-from ledgerhouse.config import read_accounts
-from extract.task import DEFAULT_ARGS, INTERVAL, PARAMS, SINCE, WAREHOUSE_POOL
-from ledgerhouse.config import accounts_file
+from ledgerhouse.operate.airflow.operators.fetch import FetchOperator
+from ledgerhouse.operate.airflow.operators.load import (
+    CheckOperator,
+    LoadOperator,
+    MirrorOperator,
+    PublishOperator,
+    ReplayOperator,
+    TransformOperator,
+)
+from ledgerhouse.operate.airflow.operators.plan import PlanOperator, RefuseOperator
+from ledgerhouse.operate.airflow.operators.refresh import (
+    RebuildOperator,
+    RefreshPlanOperator,
+    RefreshReportOperator,
+)
 
 
 def pipeline(*, whole: bool) -> None:
@@ -69,7 +86,7 @@ def believe(rows: BaseOperator, complete: BaseOperator, *, interval: Mapping[str
 
     Where no day was touched, `interval` is checked; `doubt` comes between check and publish.
     """
-    from extract.alert_operators import AlertOperator
+    from ledgerhouse.operate.airflow.operators.alert import AlertOperator
 
     # A file that could not be loaded keeps the others' days from nobody.
     transform = TransformOperator(task_id="transform", pool=WAREHOUSE_POOL,
@@ -89,3 +106,18 @@ def believe(rows: BaseOperator, complete: BaseOperator, *, interval: Mapping[str
 
 
 __all__ = ["DEFAULT_ARGS", "PARAMS", "SINCE", "believe", "fetched", "pipeline", "replay_pipeline"]
+
+
+def refresh_pipeline() -> None:
+    """The tasks of a refresh, inside a DAG: as a sync's, with the report before the models and the
+    rebuild before publishing."""
+    load, complete, plans = fetched(RefreshPlanOperator)
+    report = RefreshReportOperator(
+        task_id="report", pool=WAREHOUSE_POOL, trigger_rule="all_done",
+        plans=[plan.task_id for plan in plans], **INTERVAL)
+    load >> [report, complete]
+    # Where no day was touched the checks look at what was read, not at the week that has passed.
+    read = {name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
+    mirror = believe(report, complete, interval=read,
+                     doubt=RebuildOperator(task_id="rebuild", transform="transform"))
+    load >> mirror

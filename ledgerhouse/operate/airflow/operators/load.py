@@ -12,11 +12,11 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from extract.attempts import attempt
-from extract.fetch_operators import read_units
+from ledgerhouse.operate.run_log.attempts import attempt
+from ledgerhouse.operate.airflow.operators.plan import read_units
 from extract.core.interval import Interval, iso
 from extract.sources import all_sources, get
-from extract.task import DAG_IDS, facts_of, resolve_interval, who
+from ledgerhouse.operate.airflow.context import DAG_IDS, facts_of, resolve_interval, who
 from ledgerhouse.process import never_collected
 from ledgerhouse.warehouse.connection import open_warehouse
 from ledgerhouse.config import var_dir, warehouse_path
@@ -153,8 +153,8 @@ class MirrorOperator(BaseOperator):
     """Copy Airflow's run history into ops.sync_runs: a teardown, so it also sees failed runs."""
 
     def execute(self, context: Any) -> int:
-        from extract.hooks import AirflowHook
-        from extract.mirror import mirror
+        from ledgerhouse.operate.airflow.api import AirflowHook
+        from ledgerhouse.operate.run_log.mirror import mirror
 
         facts = facts_of(context)
         with open_warehouse(who=who(context)) as con:

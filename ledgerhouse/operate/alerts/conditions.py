@@ -1,6 +1,6 @@
 """What is wrong at this moment, told from the warehouse alone: the present incidents, by kind.
 
-Nothing is remembered here; `extract.incidents` tells what is new and what is over. A kind whose
+Nothing is remembered here; `ledgerhouse.operate.alerts.incidents` tells what is new and what is over. A kind whose
 tables are missing or whose query fails is not judged: what is open of it stays open.
 """
 

@@ -33,7 +33,7 @@ def connection_types() -> list[dict[str, Any]]:
         labels = {"password": form.password} | ({"login": form.login} if form.login else {})
         found.append({
             "connection-type": name,
-            "hook-class-name": f"extract.hooks.{hook_class(name)}",
+            "hook-class-name": f"ledgerhouse.operate.airflow.hooks.{hook_class(name)}",
             "hook-name": form.title or name,
             "ui-field-behaviour": {
                 "hidden-fields": UNUSED + ([] if form.login else ["login"]),
@@ -50,7 +50,7 @@ def connection_types() -> list[dict[str, Any]]:
 
 
 def hook_class(source: str) -> str:
-    """CoinbaseHook for coinbase: the class that extract.hooks makes when it is asked for it."""
+    """CoinbaseHook for coinbase: the class that ledgerhouse.operate.airflow.hooks makes when it is asked for it."""
     return "".join(part.capitalize() for part in source.split("_")) + "Hook"
 
 

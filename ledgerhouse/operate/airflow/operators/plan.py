@@ -12,17 +12,15 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from extract.attempts import attempt
-from extract.fetch.client import Client
-from extract.core.errors import ExtractError, Fatal, Stop
+from extract.core.errors import ExtractError, Fatal
 from extract.core.interval import Interval
 from extract.core.source import Job
-from extract.sources import all_sources, get
-from ledgerhouse.config import read_accounts
-from extract.task import facts_of, resolve_interval, who
-from ledgerhouse.config import accounts_file
+from extract.fetch.client import Client
+from extract.sources import all_sources
+from ledgerhouse.config import accounts_file, read_accounts, var_dir
+from ledgerhouse.operate.airflow.context import facts_of, resolve_interval, who
+from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.warehouse.connection import open_warehouse
-from ledgerhouse.config import var_dir
 
 
 def ledger(source: str) -> Any:
@@ -30,9 +28,9 @@ def ledger(source: str) -> Any:
 
     Of a file that is new it counts the call logs first, where no plan has counted before.
     """
-    from ledgerhouse.plan.budget import from_logs, open_ledgers
-    from ledgerhouse.config import limits
     from extract.fetch.call_log import logged
+    from ledgerhouse.config import limits
+    from ledgerhouse.plan.budget import from_logs, open_ledgers
 
     try:
         for ledger in open_ledgers(var_dir(), limits(accounts_file()), [source]):
@@ -47,9 +45,9 @@ def ledger(source: str) -> Any:
 def read_units(log: Any, facts: dict[str, Any], connection: str, source: Any,
                 accounts: list[str], moment: str) -> dict[str, int]:
     """Note the units left by the vendor's count; what that took. A failure is told, no more."""
-    from ledgerhouse.load.unit_balances import note
     from extract.fetch.call_log import call_log
-    from extract.hooks import SourceHook
+    from ledgerhouse.load.unit_balances import note
+    from ledgerhouse.operate.airflow.hooks import SourceHook
 
     client = None
     try:
@@ -143,10 +141,10 @@ class PlanOperator(BaseOperator):
     def _budget(self, con: Any, sources: Any, mine: list, jobs: list[Job], now: datetime) -> dict:
         """Count the ledger anew, note what is allowed, and say what the jobs will cost: that, by
         source and account."""
+        from extract.fetch.call_log import logged
+        from ledgerhouse.config import limits
         from ledgerhouse.plan import spending
         from ledgerhouse.plan.budget import from_warehouse, open_ledgers
-        from ledgerhouse.config import limits
-        from extract.fetch.call_log import logged
         from ledgerhouse.plan.estimate import Cost, Known, priced
 
         try:
@@ -179,7 +177,7 @@ class PlanOperator(BaseOperator):
     def _prices(self, sources: Any, wanted: set[str]) -> dict[str, dict[str, int]]:
         """Units by source and endpoint, as the Connection has them; where it cannot be opened, as
         assumed: the fetch will say why."""
-        from extract.hooks import SourceHook
+        from ledgerhouse.operate.airflow.hooks import SourceHook
 
         found = {}
         for name in wanted:
@@ -192,7 +190,7 @@ class PlanOperator(BaseOperator):
     def _ensure_pool(self, pool: str) -> None:
         """A connection added to accounts.toml since the start has no pool yet, and a task whose
         pool is missing waits for ever, without a word."""
-        from extract.hooks import AirflowHook
+        from ledgerhouse.operate.airflow.api import AirflowHook
 
         try:
             if AirflowHook().ensure_pool(pool, f"accounts of connection {self.connection} share "
@@ -214,60 +212,3 @@ class RefuseOperator(BaseOperator):
 
     def execute(self, context: Any) -> None:
         raise AirflowFailException(self.why)
-
-
-class FetchOperator(BaseOperator):
-    """Fetch one account of one source over one interval into the landing.
-
-    A failure lands nothing: the interval stays uncovered and the next run asks for it. Only
-    where no more may be spent (Stop) it lands what was read, and the next run asks for the rest.
-    """
-
-    template_fields: Sequence[str] = ("interval_start", "interval_end")
-    map_index_template = "{{ task.source }} {{ task.account }} {{ task.interval_start }}"
-
-    def __init__(self, *, source: str, account: str, connection: str, interval_start: str,
-                 interval_end: str, tail: str, snapshot: bool, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.source, self.account, self.connection = source, account, connection
-        self.interval_start, self.interval_end = interval_start, interval_end
-        self.tail, self.snapshot = tail, snapshot
-
-    def execute(self, context: Any) -> str:
-        from extract.fetch import landing
-        from extract.fetch.call_log import call_log
-        from extract.hooks import SourceHook
-
-        facts, source = facts_of(context), get(self.source)
-        job = Job.from_dict({k: getattr(self, k) for k in (
-            "source", "account", "connection", "interval_start", "interval_end", "tail",
-            "snapshot")})
-        about = {"source": job.source, "account": job.account,
-                 "interval_start": self.interval_start, "interval_end": self.interval_end}
-        with attempt(var_dir() / "attempts", facts, **about) as outcome, \
-                call_log(var_dir() / "calls", facts) as record:
-            client, secrets, hook = None, (), SourceHook(self.connection)
-            try:
-                api, units, secrets = hook.open(source)
-                client = Client(job.source, job.account, rates=source.rates, units=units,
-                                record=record, secrets=secrets, budget=ledger(job.source))
-                fetched = source.fetch(client, api, job)
-            except ExtractError as error:
-                if isinstance(error, Stop) and error.kept and error.kept.pages:
-                    landing.write(var_dir() / "landing", job, error.kept, facts, secrets)
-                    outcome["rows"] = len(error.kept.pages)
-                    self.log.info("stopped; %d pages are kept, and whole are: %s", len(
-                        error.kept.pages), ", ".join(
-                            f"{c.dataset} {c.interval}" for c in error.kept.covered) or "none")
-                words = f"{type(error).__name__}: {hook.told(error, source)}"
-                if isinstance(error, Fatal):  # asking again would meet the same
-                    raise AirflowFailException(words) from None
-                raise type(error)(words) from None
-            finally:
-                outcome |= {"calls": client.calls if client else 0,
-                            "units": client.units_spent if client else 0}
-            file = landing.write(var_dir() / "landing", job, fetched, facts, secrets)
-            outcome["rows"] = len(fetched.pages)
-        self.log.info("%s %s %s: %d pages in %d calls, %d units", job.source, job.account,
-                      job.interval, len(fetched.pages), client.calls, client.units_spent)
-        return file.name

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from extract.alerts import KINDS, Incident
+from ledgerhouse.operate.alerts.conditions import KINDS, Incident
 from extract.core.interval import iso, utc
 from ledgerhouse.warehouse.transaction import transaction
 

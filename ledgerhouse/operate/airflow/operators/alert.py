@@ -11,107 +11,22 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-from collections.abc import Callable
 from datetime import datetime
-from html import escape
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from uuid import uuid4
 
-from airflow.sdk import BaseHook, BaseOperator
+from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
-from airflow.sdk.exceptions import AirflowNotFoundException
 
 from extract.core.interval import UTC
 from extract.core.redact import strike
-from extract.task import facts_of, who
-from ledgerhouse.config import accounts_file
+from ledgerhouse.config import accounts_file, var_dir
+from ledgerhouse.operate.airflow.context import facts_of, who
+from ledgerhouse.operate.alerts.channels import LOG, NotDelivered, channels
 from ledgerhouse.warehouse.connection import hold, open_warehouse
-from ledgerhouse.config import var_dir
 
-TIMEOUT_S = 10
-LOG = "log"
 BROKEN = "alerts_broken.json"  # who was told that nobody can look
-
-Send = Callable[[Any], None]  # of a Message; raises where it did not arrive
-
-
-class NotDelivered(RuntimeError):
-    """Some channel did not take its notices; they wait for the next try."""
-
-
-def channels(rules: Any, log: logging.Logger) -> dict[str, tuple[Send, tuple[str, ...]]]:
-    """Connection id → how to send a Message by it, and the secrets to keep out of texts."""
-    found: dict[str, tuple[Send, tuple[str, ...]]] = {}
-    makers = {"slack": _slack, "smtp": _smtp, "webhook": _webhook}
-    for way, connection_id in rules.ways:
-        try:
-            connection = BaseHook.get_connection(connection_id)
-        except AirflowNotFoundException:
-            if way in rules.named:
-                log.warning("accounts.toml names %s for alerts by %s, and Airflow has no such "
-                            "Connection: make it, or mend the name", connection_id, way)
-            continue
-        if way == "smtp" and not rules.email_to:
-            log.warning("nobody is mailed: there is a Connection %s, but no email_to in [alerts] "
-                        "of accounts.toml", connection_id)
-            continue
-        found[connection_id] = makers[way](connection_id, connection, rules), _secrets(connection)
-    return found
-
-
-def _slack(connection_id: str, connection: Any, rules: Any) -> Send:
-    def send(message: Any) -> None:
-        from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
-
-        # As Slack asks: else <!channel> in a token's name would wake everybody.
-        text = "\n".join([f"*{escape(message.subject, quote=False)}*",
-                          *(escape(line, quote=False) for line in message.lines)])
-        SlackWebhookNotifier(slack_webhook_conn_id=connection_id, text=text, timeout=TIMEOUT_S,
-                             unfurl_links=False).notify({})
-    return send
-
-
-def _smtp(connection_id: str, connection: Any, rules: Any) -> Send:
-    def send(message: Any) -> None:
-        from airflow.providers.smtp.notifications.smtp import SmtpNotifier
-
-        body = "".join(f"<p>{escape(line)}</p>\n" for line in message.lines)
-        SmtpNotifier(smtp_conn_id=connection_id, to=list(rules.email_to),
-                     from_email=rules.email_from, subject=message.subject,
-                     html_content=body).notify({})
-    return send
-
-
-def _webhook(connection_id: str, connection: Any, rules: Any) -> Send:
-    def send(message: Any) -> None:
-        import requests
-
-        host = (connection.host or "").strip()
-        if "://" not in host:
-            host = f"{connection.schema or 'https'}://{host}"
-        if connection.port:
-            parts = urlsplit(host)
-            host = parts._replace(netloc=f"{parts.hostname}:{connection.port}").geturl()
-        headers = dict(connection.extra_dejson.get("headers") or {})
-        auth = (connection.login, connection.password or "") if connection.login else None
-        if connection.password and not auth:
-            headers["Authorization"] = f"Bearer {connection.password}"
-        answer = requests.post(host, json=message.as_dict(), headers=headers, auth=auth,
-                               timeout=TIMEOUT_S, allow_redirects=False)
-        if not 200 <= answer.status_code < 300:
-            raise NotDelivered(f"HTTP {answer.status_code}")
-    return send
-
-
-def _secrets(connection: Any) -> tuple[str, ...]:
-    """What no text may hold: an address that lets anybody post is a secret, too."""
-    address = [part for part in re.split(r"[/?&=]", connection.host or "") if len(part) >= 8]
-    extra = [str(value) for one in connection.extra_dejson.values()
-             for value in (one.values() if isinstance(one, dict) else [one])]
-    return tuple(filter(None, (connection.password, *address,
-                               *(value for value in extra if len(value) >= 8))))
 
 
 class AlertOperator(BaseOperator):
@@ -144,10 +59,10 @@ class AlertOperator(BaseOperator):
         return told
 
     def _work(self, context: Any, rules: Any, ways: dict) -> dict[str, int]:
-        from extract import incidents
-        from extract.alerts import judge
-        from extract.mirror import note
         from ledgerhouse.config import read_accounts
+        from ledgerhouse.operate.alerts import incidents
+        from ledgerhouse.operate.alerts.conditions import judge
+        from ledgerhouse.operate.run_log.mirror import note
 
         listed, _ = read_accounts(accounts_file())
         with open_warehouse(who=who(context)) as con:
@@ -181,7 +96,7 @@ class AlertOperator(BaseOperator):
                              type(error).__name__, str(error)[:300])
 
     def _message(self, context: Any, notices: tuple) -> Any:
-        from extract.incidents import Message
+        from ledgerhouse.operate.alerts.incidents import Message
 
         ti, base = context["ti"], (conf.get("api", "base_url", fallback="") or "").rstrip("/")
         return Message(notices, f"{ti.dag_id} {ti.run_id}", base and (
@@ -229,7 +144,7 @@ class AlertOperator(BaseOperator):
 
 
 def _of_broken(known: dict[str, Any], event: str, now: datetime) -> Any:
-    from extract.incidents import Notice
+    from ledgerhouse.operate.alerts.incidents import Notice
 
     return Notice(known["id"], event, "alerts_broken", "", "", "", "critical", known["text"],
                   datetime.fromisoformat(known["since"]), now if event == "resolved" else None)

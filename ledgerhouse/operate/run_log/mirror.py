@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from extract import attempts
+from ledgerhouse.operate.run_log import attempts
 from extract.core.interval import UTC, utc
 from ledgerhouse.warehouse.transaction import transaction
 

@@ -9,14 +9,17 @@ from typing import Any
 from airflow.sdk import BaseOperator, Param
 from airflow.sdk.exceptions import AirflowFailException
 
-from extract.attempts import attempt
-from extract.fetch_operators import PlanOperator
-from extract.operators import believe, fetched
 from extract.core.interval import Interval, iso
 from extract.core.source import Job
-from extract.task import INTERVAL, WAREHOUSE_POOL, facts_of, resolve_interval, who
-from ledgerhouse.warehouse.connection import open_warehouse
 from ledgerhouse.config import var_dir
+from ledgerhouse.operate.airflow.context import (
+    facts_of,
+    resolve_interval,
+    who,
+)
+from ledgerhouse.operate.airflow.operators.plan import PlanOperator
+from ledgerhouse.operate.run_log.attempts import attempt
+from ledgerhouse.warehouse.connection import open_warehouse
 
 PARAMS = {
     "scope": Param("quarter", enum=["quarter", "full"], description="quarter: the fourth part of "
@@ -165,21 +168,6 @@ def _listed(rows: Sequence[tuple], met: str) -> str:
     heads = {"dataset": "dataset", "account": "account", "key": "key", "ts": "happened",
              "met": met}
     return as_text([dict(zip(heads, row)) for row in rows], heads)
-
-
-def refresh_pipeline() -> None:
-    """The tasks of a refresh, inside a DAG: as a sync's, with the report before the models and the
-    rebuild before publishing."""
-    load, complete, plans = fetched(RefreshPlanOperator)
-    report = RefreshReportOperator(
-        task_id="report", pool=WAREHOUSE_POOL, trigger_rule="all_done",
-        plans=[plan.task_id for plan in plans], **INTERVAL)
-    load >> [report, complete]
-    # Where no day was touched the checks look at what was read, not at the week that has passed.
-    read = {name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
-    mirror = believe(report, complete, interval=read,
-                     doubt=RebuildOperator(task_id="rebuild", transform="transform"))
-    load >> mirror
 
 
 __all__ = ["PARAMS", "RebuildOperator", "RefreshPlanOperator", "RefreshReportOperator",

@@ -1,0 +1,78 @@
+"""Planning and fetching as Airflow operators: what asks the vendors.
+
+Fetch runs in parallel and never opens the warehouse. Heavy imports happen inside `execute`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from extract.core.errors import ExtractError, Fatal, Stop
+from extract.core.source import Job
+from extract.fetch.client import Client
+from extract.sources import get
+from ledgerhouse.config import var_dir
+from ledgerhouse.operate.airflow.context import facts_of
+from ledgerhouse.operate.airflow.operators.plan import ledger
+from ledgerhouse.operate.run_log.attempts import attempt
+
+
+class FetchOperator(BaseOperator):
+    """Fetch one account of one source over one interval into the landing.
+
+    A failure lands nothing: the interval stays uncovered and the next run asks for it. Only
+    where no more may be spent (Stop) it lands what was read, and the next run asks for the rest.
+    """
+
+    template_fields: Sequence[str] = ("interval_start", "interval_end")
+    map_index_template = "{{ task.source }} {{ task.account }} {{ task.interval_start }}"
+
+    def __init__(self, *, source: str, account: str, connection: str, interval_start: str,
+                 interval_end: str, tail: str, snapshot: bool, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.source, self.account, self.connection = source, account, connection
+        self.interval_start, self.interval_end = interval_start, interval_end
+        self.tail, self.snapshot = tail, snapshot
+
+    def execute(self, context: Any) -> str:
+        from extract.fetch import landing
+        from extract.fetch.call_log import call_log
+        from ledgerhouse.operate.airflow.hooks import SourceHook
+
+        facts, source = facts_of(context), get(self.source)
+        job = Job.from_dict({k: getattr(self, k) for k in (
+            "source", "account", "connection", "interval_start", "interval_end", "tail",
+            "snapshot")})
+        about = {"source": job.source, "account": job.account,
+                 "interval_start": self.interval_start, "interval_end": self.interval_end}
+        with attempt(var_dir() / "attempts", facts, **about) as outcome, \
+                call_log(var_dir() / "calls", facts) as record:
+            client, secrets, hook = None, (), SourceHook(self.connection)
+            try:
+                api, units, secrets = hook.open(source)
+                client = Client(job.source, job.account, rates=source.rates, units=units,
+                                record=record, secrets=secrets, budget=ledger(job.source))
+                fetched = source.fetch(client, api, job)
+            except ExtractError as error:
+                if isinstance(error, Stop) and error.kept and error.kept.pages:
+                    landing.write(var_dir() / "landing", job, error.kept, facts, secrets)
+                    outcome["rows"] = len(error.kept.pages)
+                    self.log.info("stopped; %d pages are kept, and whole are: %s", len(
+                        error.kept.pages), ", ".join(
+                            f"{c.dataset} {c.interval}" for c in error.kept.covered) or "none")
+                words = f"{type(error).__name__}: {hook.told(error, source)}"
+                if isinstance(error, Fatal):  # asking again would meet the same
+                    raise AirflowFailException(words) from None
+                raise type(error)(words) from None
+            finally:
+                outcome |= {"calls": client.calls if client else 0,
+                            "units": client.units_spent if client else 0}
+            file = landing.write(var_dir() / "landing", job, fetched, facts, secrets)
+            outcome["rows"] = len(fetched.pages)
+        self.log.info("%s %s %s: %d pages in %d calls, %d units", job.source, job.account,
+                      job.interval, len(fetched.pages), client.calls, client.units_spent)
+        return file.name

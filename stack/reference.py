@@ -73,7 +73,7 @@ def targets() -> str:
 
 def commands() -> str:
     """`airflow dags backfill` and `airflow warehouse …`, with every argument."""
-    from extract.commands.arguments import BACKFILL, WAREHOUSE
+    from ledgerhouse.operate.commands.arguments import BACKFILL, WAREHOUSE
 
     made = []
     for prefix, one in [("dags", BACKFILL), *(("warehouse", c) for c in WAREHOUSE.subcommands)]:

@@ -109,8 +109,8 @@ def models(arguments: list[str]) -> int:
 
 def replay() -> int:
     """The warehouse again from its landing, then transform, check and publish; no call is made."""
-    from extract.commands import CommandFailed
-    from extract.commands.replaying import anew
+    from ledgerhouse.operate.commands import CommandFailed
+    from ledgerhouse.operate.commands.replaying import anew
 
     with _models_state("stack replay"):
         try:

@@ -24,8 +24,8 @@ from ledgerhouse.operate.alerts.channels import NotDelivered
 from ledgerhouse.operate.alerts.conditions import KINDS, Incident, judge
 from ledgerhouse.config import Rules, read_rules
 from ledgerhouse.check.checkpoints import CheckResult, record
-from extract.commands.tables import rows
-from extract.commands.warehouse import STATUS
+from ledgerhouse.operate.commands.tables import rows
+from ledgerhouse.operate.commands.warehouse import STATUS
 from extract.core.interval import Interval, iso
 from ledgerhouse.config import Account
 from extract.ui import calendar, figures

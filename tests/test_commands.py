@@ -24,12 +24,12 @@ from hypothesis import given, settings, strategies as st
 from books import ACCOUNTS, ROOT, Books, Hurried
 
 from ledgerhouse.publish.books import has, open_books
-from extract.commands import backfill as backfilling
-from extract.commands.airflow_api import Airflow, Refused
+from ledgerhouse.operate.commands import backfill as backfilling
+from ledgerhouse.operate.commands.airflow_api import Airflow, Refused
 from ledgerhouse.plan.estimate import Known, planned, simulate, total
-from extract.commands.explain import explained
-from extract.commands.spending import summed
-from extract.commands.tables import cell, digits
+from ledgerhouse.operate.commands.explain import explained
+from ledgerhouse.operate.commands.spending import summed
+from ledgerhouse.operate.commands.tables import cell, digits
 from ledgerhouse.operate.airflow.provider import get_provider_info
 from ledgerhouse.publish.publish import publish
 from extract.core.interval import Interval, iso, utc
@@ -366,7 +366,7 @@ def test_units_are_those_of_the_call_log_with_or_without_the_view(airflow, kept,
     wanted = {("coinbase", "calls"): real["coinbase"][0], ("debank", "calls"): real["debank"][0],
               ("debank", "units"): real["debank"][1]}
     for view in (True, False):
-        monkeypatch.setattr("extract.commands.spending.has", lambda con, name:
+        monkeypatch.setattr("ledgerhouse.operate.commands.spending.has", lambda con, name:
                             view and has(con, name))
         code, out, _ = airflow("warehouse", "units", "-o", "json")
         found = {(r["source"], r["measure"]): r["all"] for r in json.loads(out)["spending"]}

@@ -27,7 +27,7 @@ FRONT_DOORS = {"ledgerhouse/__init__.py", "ledgerhouse/airflow.py", "extract/__i
                "extract/testing.py"}
 AIRFLOW_ROOMS = ("ledgerhouse/operate/airflow/", "ledgerhouse/operate/commands/",
                  "ledgerhouse/operate/ui/", "ledgerhouse/airflow.py")
-SLEEPERS = {"extract/fetch/client.py", "ledgerhouse/warehouse/connection.py", "extract/commands/backfill.py",
+SLEEPERS = {"extract/fetch/client.py", "ledgerhouse/warehouse/connection.py", "ledgerhouse/operate/commands/backfill.py",
             "extract/fetch/client.py", "ledgerhouse/warehouse/connection.py",
             "ledgerhouse/operate/commands/backfill.py"}
 

@@ -31,7 +31,7 @@ import requests
 
 from books import ACCOUNTS, Books, Hurried
 from ledgerhouse.publish.books import has, open_books
-from extract.commands.tables import digits
+from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.publish.publish import TABLES, publish
 from ledgerhouse.warehouse.schema import create_all

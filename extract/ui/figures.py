@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from ledgerhouse.publish.books import has
-from extract.commands.tables import digits
+from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.plan.coverage import PENDING, REACHED
 from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.warehouse.spending_views import CALLED

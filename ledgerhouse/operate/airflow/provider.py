@@ -63,7 +63,7 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Crypto books in a warehouse that can prove them: `airflow warehouse …`, "
                        "`airflow dags backfill`, connection types of exchanges and DeBank",
         "versions": ["0.1.0"],
-        "cli": ["extract.commands.get_cli_commands"],
+        "cli": ["ledgerhouse.operate.commands.get_cli_commands"],
         "connection-types": types,
         "hook-class-names": [kind["hook-class-name"] for kind in types],
     }

@@ -153,7 +153,7 @@ HEADS = {"source": "source", "account": "account", "dataset": "dataset", "start"
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of ops.refreshes as a table of text, with a line of sums."""
-    from extract.commands.tables import as_text
+    from ledgerhouse.operate.commands.tables import as_text
 
     counts = [*HEADS][5:]
     lines = [{**row, "start": row["start_ts"] and row["start_ts"].date(),
@@ -163,7 +163,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _listed(rows: Sequence[tuple], met: str) -> str:
-    from extract.commands.tables import as_text
+    from ledgerhouse.operate.commands.tables import as_text
 
     heads = {"dataset": "dataset", "account": "account", "key": "key", "ts": "happened",
              "met": met}

@@ -13,12 +13,12 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from extract.commands import CommandFailed
-from extract.commands.airflow_api import Airflow, Refused, connect
+from ledgerhouse.operate.commands import CommandFailed
+from ledgerhouse.operate.commands.airflow_api import Airflow, Refused, connect
 from ledgerhouse.plan.estimate import Cost, total
-from extract.commands.plan import Plan, dates, make, now, params
-from extract.commands.progress import Progress
-from extract.commands.tables import Answer
+from ledgerhouse.operate.commands.plan import Plan, dates, make, now, params
+from ledgerhouse.operate.commands.progress import Progress
+from ledgerhouse.operate.commands.tables import Answer
 from extract.core.interval import Interval, iso, utc
 
 POLL_S = 1.0

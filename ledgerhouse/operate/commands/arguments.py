@@ -7,7 +7,7 @@ from airflow.cli.cli_config import (
     positive_int,
 )
 
-from extract.commands import command
+from ledgerhouse.operate.commands import command
 
 OUTPUT = Arg(("-o", "--output"), choices=("table", "plain", "json"), default="table",
              help="table (default), plain (columns by tabs, no colours) or json (amounts as text)")

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from extract.commands import CommandFailed
-from extract.commands.airflow_api import Airflow, Refused
+from ledgerhouse.operate.commands import CommandFailed
+from ledgerhouse.operate.commands.airflow_api import Airflow, Refused
 from ledgerhouse.plan.estimate import Cost, Known, simulate, total
-from extract.commands.spending import summed
-from extract.commands.tables import rows
+from ledgerhouse.operate.commands.spending import summed
+from ledgerhouse.operate.commands.tables import rows
 from extract.core.interval import UTC, Interval, iso, utc
 from ledgerhouse.warehouse.spending_views import CALLED
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from extract.commands import CommandFailed
-from extract.commands.books import accounts, opened
-from extract.commands.tables import rows
+from ledgerhouse.operate.commands import CommandFailed
+from ledgerhouse.operate.commands.books import accounts, opened
+from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.coverage import PENDING, REACHED
 
 # The last run is the newest that fetched anything of the account.

@@ -26,7 +26,7 @@ class CommandFailed(Exception):
 
 def get_cli_commands() -> list[Any]:
     """Airflow's CLICommand tuples to add to its own; gives `dags` its `backfill` back."""
-    from extract.commands.arguments import BACKFILL, WAREHOUSE
+    from ledgerhouse.operate.commands.arguments import BACKFILL, WAREHOUSE
 
     parser = sys.modules.get("airflow.cli.cli_parser")  # it calls us while it is being imported
     commands = getattr(parser, "airflow_commands", [])
@@ -39,7 +39,7 @@ def get_cli_commands() -> list[Any]:
 
 
 def command(name: str) -> Callable[[Any], None]:
-    """A function that imports and runs extract.commands.`name` ("module.function").
+    """A function that imports and runs ledgerhouse.operate.commands.`name` ("module.function").
 
     What the function returns is the exit code; known errors end as their message on stderr.
     """
@@ -49,7 +49,7 @@ def command(name: str) -> Callable[[Any], None]:
         module, function = name.split(".")
         known = (CommandFailed, FileNotFoundError, *_busy())
         try:
-            code = getattr(import_module(f"extract.commands.{module}"), function)(args)
+            code = getattr(import_module(f"ledgerhouse.operate.commands.{module}"), function)(args)
         except known as error:
             print(f"airflow: {error}", file=sys.stderr)
             code = getattr(error, "code", 1)

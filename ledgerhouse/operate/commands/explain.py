@@ -11,9 +11,9 @@ from datetime import date, timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
-from extract.commands import CommandFailed
-from extract.commands.books import near, one_account, opened
-from extract.commands.tables import digits, rows
+from ledgerhouse.operate.commands import CommandFailed
+from ledgerhouse.operate.commands.books import near, one_account, opened
+from ledgerhouse.operate.commands.tables import digits, rows
 from extract.core.interval import iso
 
 DAY = timedelta(days=1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from extract.commands import CommandFailed
+from ledgerhouse.operate.commands import CommandFailed
 
 CONNECTION = "airflow_api"
 TIMEOUT_S = 60

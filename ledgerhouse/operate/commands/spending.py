@@ -12,8 +12,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from ledgerhouse.publish.books import has
-from extract.commands.books import accounts, opened
-from extract.commands.tables import rows
+from ledgerhouse.operate.commands.books import accounts, opened
+from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.warehouse.spending_views import CALLED
 
 MEASURES = ("calls", "units")

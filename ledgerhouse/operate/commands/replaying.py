@@ -10,9 +10,9 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-from extract.commands import CommandFailed
-from extract.commands.progress import Steps
-from extract.commands.tables import Answer
+from ledgerhouse.operate.commands import CommandFailed
+from ledgerhouse.operate.commands.progress import Steps
+from ledgerhouse.operate.commands.tables import Answer
 from ledgerhouse.process import quiet
 from extract.core.interval import Interval, iso
 

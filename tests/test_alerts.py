@@ -28,7 +28,7 @@ from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.operate.commands.warehouse import STATUS
 from extract.core.interval import Interval, iso
 from ledgerhouse.config import Account
-from extract.ui import calendar, figures
+from ledgerhouse.operate.ui import calendar, figures
 from receiver import receiver
 
 UTC = timezone.utc

@@ -30,7 +30,7 @@ from ledgerhouse.operate.airflow.pipelines import pipeline
 from ledgerhouse.operate.airflow.provider import connection_types, get_provider_info
 from extract.sources import get
 from ledgerhouse.config import Account, accounts, read_accounts
-from extract.ui.portless import Portless
+from ledgerhouse.operate.ui.portless import Portless
 from sandbox import keys
 from sandbox.server import serve
 from stack.init import pools

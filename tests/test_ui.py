@@ -37,8 +37,8 @@ from ledgerhouse.publish.publish import TABLES, publish
 from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import transform
-from extract.ui import calendar, figures
-from extract.ui.plugin import PREFIX, LedgerhousePlugin
+from ledgerhouse.operate.ui import calendar, figures
+from ledgerhouse.operate.ui.plugin import PREFIX, LedgerhousePlugin
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from stack.look import look
@@ -191,7 +191,7 @@ def books(kept):
 # Who may see it
 
 def routes() -> list[str]:
-    from extract.ui.app import make_app
+    from ledgerhouse.operate.ui.app import make_app
 
     return [route.path for route in make_app().routes]
 
@@ -217,7 +217,7 @@ def test_every_route_wants_a_login(airflow):
 
 def test_no_route_is_mounted_or_documented_beside_the_guarded_ones():
     """A mount (StaticFiles, say) and FastAPI's own pages would not ask for the login."""
-    from extract.ui.app import make_app
+    from ledgerhouse.operate.ui.app import make_app
 
     app = make_app()
     assert app.openapi_url is None
@@ -470,7 +470,7 @@ def test_plain_text_is_the_same_amount(text):
 
 
 def test_tasks_and_the_scheduler_load_the_plugin_without_its_app():
-    waiting, met = ["extract.ui.plugin"], set()
+    waiting, met = ["ledgerhouse.operate.ui.plugin"], set()
     while waiting:
         path = Path(__file__).parents[1] / (waiting.pop().replace(".", "/") + ".py")
         for node in ast.parse(path.read_text()).body:
@@ -479,9 +479,9 @@ def test_tasks_and_the_scheduler_load_the_plugin_without_its_app():
             waiting += [name for name in names if name.startswith("extract.") and name not in met]
             met.update(names)
     met = {name for name in met if name.split(".")[0] not in sys.stdlib_module_names}
-    assert {name for name in met if not name.startswith("extract.ui.")} == {
+    assert {name for name in met if not name.startswith("ledgerhouse.operate.ui.")} == {
         "airflow.plugins_manager"}
-    assert "extract.ui.app" not in met
+    assert "ledgerhouse.operate.ui.app" not in met
     (page,) = LedgerhousePlugin.react_apps
     assert (page["destination"], page["url_route"]) == ("nav", "ledgerhouse")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from extract.ui.portless import Portless
+from ledgerhouse.operate.ui.portless import Portless
 
 PREFIX = "/ledgerhouse"
 
@@ -18,7 +18,7 @@ class OnFirstRequest:
 
     async def __call__(self, scope, receive, send) -> None:
         if self.app is None:
-            from extract.ui.app import make_app
+            from ledgerhouse.operate.ui.app import make_app
 
             self.app = make_app()
         await self.app(scope, receive, send)

@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from ledgerhouse.publish.books import open_books
-from extract.ui import calendar, figures
+from ledgerhouse.operate.ui import calendar, figures
 from ledgerhouse.config import var_dir
 
 log = logging.getLogger(__name__)

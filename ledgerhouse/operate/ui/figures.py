@@ -16,7 +16,7 @@ from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.plan.coverage import PENDING, REACHED
 from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.warehouse.spending_views import CALLED
-from extract.ui.calendar import when
+from ledgerhouse.operate.ui.calendar import when
 
 MOST_ROWS = 200       # of a table, a page
 MOST_POINTS = 1_500   # of a line

@@ -692,10 +692,10 @@ def test_a_replay_makes_the_same_warehouse_and_the_same_books(kept, airflow, tmp
         (shutil.copytree if name == "landing" else shutil.copy)(kept.var / name, tmp_path / name)
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
     monkeypatch.delenv("LEDGERHOUSE_STATE_URI", raising=False)
-    heard = logging.getLogger("extract").level
+    heard = logging.getLogger("ledgerhouse").level
     code, out, err = airflow("warehouse", "replay", "--output", "json")
     told = json.loads(out)
-    assert logging.getLogger("extract").level == heard  # quiet for its own steps alone
+    assert logging.getLogger("ledgerhouse").level == heard  # quiet for its own steps alone
     assert (code, told["published"], told["critical"], told["differences"]) == (0, True, [], {}), err
     with open_books(kept.var / "published") as old, open_books(tmp_path / "published") as new:
         for table in ("curated.daily_balances", "curated.tx_unified", "raw.exchanges_ledger"):

@@ -233,7 +233,7 @@ def test_the_image_has_what_the_services_run_and_the_versions_of_the_lock():
     kept = {line[1:] for line in (OWN / "Dockerfile.dockerignore").read_text().splitlines()
             if line.startswith("!")}
     assert all((ROOT / path).exists() for path in kept)
-    assert {"requirements.txt", "pyproject.toml", "deploy", "dags", "extract", "stack",
+    assert {"requirements.txt", "pyproject.toml", "deploy", "dags", "extract", "ledgerhouse", "stack",
             "sqlmesh_project", "sandbox"} <= kept and ".env" not in kept
 
     def pinned(path):

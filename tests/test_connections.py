@@ -229,7 +229,7 @@ def test_an_echoed_key_is_neither_told_nor_logged(connect, fail, caplog, secret)
         ok, words = connect("debank", password=secret, extra=json.dumps(
             {"api_token": secret[::-1]})).test_connection()
         assert not ok and "***" in words
-        ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith("extract"))
+        ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith(("extract", "ledgerhouse")))
         assert secret not in words + ours and json.dumps(secret)[1:-1] not in words + ours
         assert status == 401 or ours, "retries are logged"
         open_with = connect("debank", password=secret, extra=json.dumps(

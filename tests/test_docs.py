@@ -179,7 +179,7 @@ def test_tables_listed_by_schema_exist(page):
 @cache
 def code() -> set[str]:
     """Every word of the project's own files, so also every name and setting."""
-    files = [path for folder in ("extract", "stack", "dags", "deploy", "sandbox", "sqlmesh_project")
+    files = [path for folder in ("extract", "ledgerhouse", "stack", "dags", "deploy", "sandbox", "sqlmesh_project")
              for path in (ROOT / folder).rglob("*")
              if path.suffix in (".py", ".sql", ".yaml") or path.name == "Dockerfile"]
     files += [ROOT / name for name in (".env.example", "Makefile", "accounts.toml",

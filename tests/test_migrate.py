@@ -261,7 +261,7 @@ def test_killed_while_adding_the_next_call_adds(var, monkeypatch):
 def test_no_statement_goes_by_the_order_of_columns():
     """INSERTs into raw and ops name their columns."""
     found = 0
-    for path in (ROOT / "extract").rglob("*.py"):
+    for path in (*(ROOT / "extract").rglob("*.py"), *(ROOT / "ledgerhouse").rglob("*.py")):
         text = re.sub(r'"\s*\n\s*f?"', "", path.read_text())  # strings written in pieces
         for match in re.finditer(r"INSERT INTO ((?:raw|ops)\.\w+|\{dataset\.table\}|\{table\})"
                                  r"\s*(.{0,12})", text, re.DOTALL):

@@ -125,7 +125,7 @@ def test_the_project_imports_nothing_of_ours():
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.split(".")[0] not in {"extract", "dags", "sandbox", "stack"}, path
+                assert name.split(".")[0] not in {"extract", "ledgerhouse", "dags", "sandbox", "stack"}, path
 
 
 def test_the_state_uri_is_read_or_refused(context):

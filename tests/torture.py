@@ -3,7 +3,7 @@
     python tests/torture.py --lives 20 --seed 1 [--curated]      (make torture N=20)
 
 Every step of a run (plan, fetch, load, transform, check, publish, mirror) is done by a forked process.
-A doomed one is killed, with SIGKILL, at a drawn call that the code of `extract/` makes (before or
+A doomed one is killed, with SIGKILL, at a drawn call that the code of `extract/` or `ledgerhouse/` makes (before or
 after it), or after a drawn time, which also falls into the middle of a transaction of DuckDB's.
 The next run simply goes on. After every step the readers' copy is opened and must be whole.
 At the end, after one unharmed run that reads everything again, raw equals the sandbox's
@@ -19,6 +19,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -298,7 +299,8 @@ def _child(work: Callable[[], object], pipe: int, at: int, after: float | None) 
 
     def watch(frame, event, _arg):
         nonlocal count
-        if event in ("c_call", "c_return") and "/extract/" in frame.f_code.co_filename:
+        if event in ("c_call", "c_return") and re.search(
+                r"/(extract|ledgerhouse)/", frame.f_code.co_filename):
             count += 1
             if count == at:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Airflow Connections, opened: the only place where a secret is read."""
+"""Airflow's own REST API, for tasks."""
 
 from __future__ import annotations
 

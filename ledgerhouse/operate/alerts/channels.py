@@ -1,6 +1,6 @@
-"""The last task of a run as an Airflow operator: notice incidents, and tell them.
+"""Channels that alerts are sent by: Slack, mail and a webhook.
 
-Told to the task's log always, and by those of the Airflow Connections `alerts_slack` (type
+An alert goes to the task's log always, and by those of the Airflow Connections `alerts_slack` (type
 slackwebhook), `alerts_smtp` (smtp) and `alerts_webhook` (http: JSON by POST) that exist; [alerts]
 of accounts.toml may name others. Slack and mail go by the providers' own notifiers, whose
 `notify` is called and not the notifier itself: that would render the text as a Jinja template,

@@ -28,7 +28,7 @@ def anew(output: str, who: str) -> int:
     `who` waits for the warehouse, and has it. Raises CommandFailed where there is no landing to
     be replayed.
     """
-    with quiet("sqlmesh", "great_expectations", "extract"):  # the steps tell it shorter
+    with quiet("sqlmesh", "great_expectations", "extract", "ledgerhouse"):  # the steps tell it shorter
         return _anew(output, who)
 
 

@@ -1,11 +1,4 @@
-"""The last task of a run as an Airflow operator: notice incidents, and tell them.
-
-Told to the task's log always, and by those of the Airflow Connections `alerts_slack` (type
-slackwebhook), `alerts_smtp` (smtp) and `alerts_webhook` (http: JSON by POST) that exist; [alerts]
-of accounts.toml may name others. Slack and mail go by the providers' own notifiers, whose
-`notify` is called and not the notifier itself: that would render the text as a Jinja template,
-and a text quotes what a vendor said.
-"""
+"""The last task of a run as an Airflow operator: notice incidents, and send alerts of them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Planning and fetching as Airflow operators: what asks the vendors.
+"""Fetching as an Airflow operator: one account of one source over one interval, into the landing.
 
-Fetch runs in parallel and never opens the warehouse. Heavy imports happen inside `execute`.
+Heavy imports happen inside `execute`.
 """
 
 from __future__ import annotations

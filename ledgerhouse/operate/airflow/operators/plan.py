@@ -1,6 +1,6 @@
-"""Planning and fetching as Airflow operators: what asks the vendors.
+"""Planning as Airflow operators: which fetches make an interval complete, and what they cost.
 
-Fetch runs in parallel and never opens the warehouse. Heavy imports happen inside `execute`.
+Heavy imports happen inside `execute`.
 """
 
 from __future__ import annotations

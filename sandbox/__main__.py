@@ -6,12 +6,12 @@ import argparse
 import json
 
 from sandbox.app import create_app
-from sandbox.debank_api import START_BALANCE
-from sandbox.faults import PROFILES, parse
-from sandbox.limits import NoLimit
-from sandbox.moments import Clock
+from sandbox.debank.api import START_BALANCE
+from sandbox.faults.faults import PROFILES, parse
+from sandbox.faults.limits import NoLimit
 from sandbox.server import run
-from sandbox.world import GENESIS, World
+from sandbox.world.moments import Clock
+from sandbox.world.world import GENESIS, World
 
 
 def main() -> None:

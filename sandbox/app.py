@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from sandbox.coinbase_api import CoinbaseApi
+from sandbox.coinbase.api import CoinbaseApi
 from sandbox.control import Control
-from sandbox.debank_api import START_BALANCE, DebankApi
-from sandbox.faults import Faults
-from sandbox.moments import Clock, Moment
-from sandbox.traffic import Traffic
-from sandbox.world import World
+from sandbox.debank.api import START_BALANCE, DebankApi
+from sandbox.faults.faults import Faults
+from sandbox.faults.traffic import Traffic
+from sandbox.world.moments import Clock, Moment
+from sandbox.world.world import World
 
 
 def create_app(

@@ -5,7 +5,7 @@
                                 status null ends it, count null means until then;
                                 "body" replaces the error body, "retry_after" adds the header
     POST /_control/faults       {"profile": "chaos", "rate": 0.2, "vendor": null, "count": null, "after": 0}
-                                profiles as sandbox/faults.py lists them; "none" ends them; count:
+                                profiles as sandbox/faults/faults.py lists them; "none" ends them; count:
                                 so many strikes; after: so many calls of the vendor pass before
     POST /_control/vanish       {"vendor": "debank", "seed": 1, "since": null}: a row is gone from now on
     POST /_control/units        {"balance": 100}
@@ -25,10 +25,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.debank_api import DebankApi
-from sandbox.moments import Clock, iso
-from sandbox.traffic import Traffic
-from sandbox.world import World
+from sandbox.debank.api import DebankApi
+from sandbox.faults.traffic import Traffic
+from sandbox.world.moments import Clock, iso
+from sandbox.world.world import World
 
 
 class Control:

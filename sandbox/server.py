@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import uvicorn
 
 from sandbox.app import create_app
-from sandbox.moments import Clock, Moment
-from sandbox.traffic import Traffic
-from sandbox.world import GENESIS, World
+from sandbox.faults.traffic import Traffic
+from sandbox.world.moments import Clock, Moment
+from sandbox.world.world import GENESIS, World
 
 
 class Served(str):

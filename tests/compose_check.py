@@ -41,7 +41,7 @@ import requests  # noqa: E402
 
 from books import assert_truth  # noqa: E402
 from composition import EXAMPLE, Local, filled  # noqa: E402
-from sandbox.world import World  # noqa: E402
+from sandbox.world.world import World  # noqa: E402
 from stack.follow import follow  # noqa: E402
 from stack.leftovers import POSTGRES, lock  # noqa: E402
 from stack.processes import Processes  # noqa: E402

@@ -27,10 +27,10 @@ from extract.core.source import Job
 from extract.sources import all_sources, get
 from ledgerhouse.config import accounts
 from sandbox import keys
-from sandbox.faults import TRANSIENT
-from sandbox.limits import NoLimit
+from sandbox.faults.faults import TRANSIENT
+from sandbox.faults.limits import NoLimit
 from sandbox.server import serve
-from sandbox.world import World
+from sandbox.world.world import World
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T00:00:00Z"
 WALLETS = [a for a in ACCOUNTS if a.source == "debank"]

@@ -16,8 +16,8 @@ from extract.core.errors import Fatal, Retriable, UnitsExhausted
 from extract.fetch.landing import header, waiting
 from ledgerhouse.load.loader import load
 from extract.core.interval import iso, utc
-from sandbox.chain_records import NEVER
-from sandbox.faults import LASTING, LONGEST_RUN, TRANSIENT
+from sandbox.world.chain_records import NEVER
+from sandbox.faults.faults import LASTING, LONGEST_RUN, TRANSIENT
 from sandbox.server import serve
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T00:00:00Z"

@@ -36,7 +36,7 @@ from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import WarehouseBusy, hold
 from receiver import receiver
 from sandbox import keys
-from sandbox.world import World
+from sandbox.world.world import World
 from stack.follow import RunFailed, follow
 from stack.init import pools
 from stack.live import running

@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.exchange_records import WALLETS as COINBASE_WALLETS
+from sandbox.world.exchange_records import WALLETS as COINBASE_WALLETS
 from sandbox.keys import DEBANK_KEY, KEY_NAME, KEY_PEM
-from sandbox.moments import DAY, iso, seconds
+from sandbox.world.moments import DAY, iso, seconds
 from sandbox.server import serve
-from sandbox.tokens import CHAINS, MEME_0, MEME_9, ONCE, TWIN_ID, WALLETS
-from sandbox.world import GENESIS, World
+from sandbox.world.tokens import CHAINS, MEME_0, MEME_9, ONCE, TWIN_ID, WALLETS
+from sandbox.world.world import GENESIS, World
 
 ROOT = Path(__file__).parents[1]
 START = seconds(GENESIS)

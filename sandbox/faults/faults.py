@@ -16,9 +16,9 @@ from random import Random
 
 from starlette.responses import Response
 
-from sandbox.answers import coinbase_error, debank_error
-from sandbox.moments import http_date
-from sandbox.spoil import SPOILED
+from sandbox.faults.error_bodies import coinbase_error, debank_error
+from sandbox.faults.spoil import SPOILED
+from sandbox.world.moments import http_date
 
 LONGEST_RUN = 3
 VENDORS = ("coinbase", "debank")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import defaultdict
 from random import Random
 
-from sandbox import chain_kinds as kinds
-from sandbox.chain_records import Tx
-from sandbox.moments import DAY
-from sandbox.purse import Purse
-from sandbox.tokens import CHAINS, MEME_0, MEME_9, MEME_18, NATIVE, ONCE, TWINS, USDC, WALLETS
+from sandbox.world import chain_kinds as kinds
+from sandbox.world.chain_records import Tx
+from sandbox.world.moments import DAY
+from sandbox.world.purse import Purse
+from sandbox.world.tokens import CHAINS, MEME_0, MEME_9, MEME_18, NATIVE, ONCE, TWINS, USDC, WALLETS
 
 SLOTS_A_DAY = 6.3  # about 7,000 transactions in two years
 CYCLE = 120

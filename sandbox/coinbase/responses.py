@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 
-from sandbox.amounts import decimal_text
-from sandbox.exchange_records import CURRENCIES, PRODUCTS, WALLETS, Currency, Entry, Fill
-from sandbox.moments import iso, iso_micros
-from sandbox.world import World
+from sandbox.world.amounts import decimal_text
+from sandbox.world.exchange_records import CURRENCIES, PRODUCTS, WALLETS, Currency, Entry, Fill
+from sandbox.world.moments import iso, iso_micros
+from sandbox.world.world import World
 
 _TITLES = {"send": "Sent", "trade": "Converted", "fiat_deposit": "Deposited funds"}
 

@@ -6,9 +6,9 @@ seed gives a valid history.
 
 from __future__ import annotations
 
-from sandbox.amounts import float_text, keep_digits, noisy_text
-from sandbox.chain_records import Leg, Tx
-from sandbox.tokens import CEX, COMMON, NATIVE, ONCE, PROJECTS, SCAMS, USDC, WALLETS, Token
+from sandbox.world.amounts import float_text, keep_digits, noisy_text
+from sandbox.world.chain_records import Leg, Tx
+from sandbox.world.tokens import CEX, COMMON, NATIVE, ONCE, PROJECTS, SCAMS, USDC, WALLETS, Token
 
 # Digits of an amount. 15 survive a double; fewer leave room to split and still be exact.
 DIGITS = 10

@@ -17,14 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox import debank_wire as wire
-from sandbox.answers import debank_error
-from sandbox.chain_records import Tx
+from sandbox.debank import responses as wire
+from sandbox.faults.error_bodies import debank_error
+from sandbox.faults.limits import SlidingSecond
 from sandbox.keys import DEBANK_KEY
-from sandbox.limits import SlidingSecond
-from sandbox.moments import Clock, iso
-from sandbox.tokens import CHAINS, Token
-from sandbox.world import World
+from sandbox.world.chain_records import Tx
+from sandbox.world.moments import Clock, iso
+from sandbox.world.tokens import CHAINS, Token
+from sandbox.world.world import World
 
 PAGE_MAX = 20
 STATS_DAYS = 30

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sandbox.amounts import decimal_text
-from sandbox.moments import NEVER, iso, iso_micros
+from sandbox.world.amounts import decimal_text
+from sandbox.world.moments import NEVER, iso, iso_micros
 
 
 @dataclass(frozen=True, slots=True)

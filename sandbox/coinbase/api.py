@@ -16,13 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox import coinbase_wire as wire
-from sandbox.answers import coinbase_error
-from sandbox.coinbase_auth import refusal
-from sandbox.exchange_records import CURRENCIES, PRODUCTS, WALLETS
-from sandbox.limits import Bucket, SlidingSecond
-from sandbox.moments import Clock, micros
-from sandbox.world import World
+from sandbox.coinbase import responses as wire
+from sandbox.coinbase.auth import refusal
+from sandbox.faults.error_bodies import coinbase_error
+from sandbox.faults.limits import Bucket, SlidingSecond
+from sandbox.world.exchange_records import CURRENCIES, PRODUCTS, WALLETS
+from sandbox.world.moments import Clock, micros
+from sandbox.world.world import World
 
 V2_PAGE, V2_PAGE_MAX = 25, 100
 FILLS_PAGE_MAX = 100

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sandbox.amounts import decimal_text
-from sandbox.moments import NEVER, iso
-from sandbox.tokens import NATIVE, Token
+from sandbox.world.amounts import decimal_text
+from sandbox.world.moments import NEVER, iso
+from sandbox.world.tokens import NATIVE, Token
 
 
 @dataclass(slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 
-from sandbox.amounts import decimal_text, float_text, rounded_text
-from sandbox.chain_records import Leg, Tx
-from sandbox.moments import DAY, iso
-from sandbox.tokens import CEX, CHAINS, NATIVE, TOKENS, Token
+from sandbox.world.amounts import decimal_text, float_text, rounded_text
+from sandbox.world.chain_records import Leg, Tx
+from sandbox.world.moments import DAY, iso
+from sandbox.world.tokens import CEX, CHAINS, NATIVE, TOKENS, Token
 
 _STATIC = "https://static.debank.com/image"
 _TOKEN_BIRTH = 1_560_678_147

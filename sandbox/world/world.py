@@ -9,14 +9,14 @@ from functools import lru_cache
 from random import Random
 from threading import Lock
 
-from sandbox.amounts import decimal_text
-from sandbox.chain_history import ChainHistory
-from sandbox.chain_records import Tx
-from sandbox.exchange_history import ExchangeHistory
-from sandbox.exchange_records import CURRENCIES, WALLETS, Entry, Fill
-from sandbox.moments import Moment, ceil_seconds, iso, seconds
-from sandbox.tokens import TOKENS, Token
-from sandbox.tokens import WALLETS as ADDRESSES
+from sandbox.world.amounts import decimal_text
+from sandbox.world.chain_history import ChainHistory
+from sandbox.world.chain_records import Tx
+from sandbox.world.exchange_history import ExchangeHistory
+from sandbox.world.exchange_records import CURRENCIES, WALLETS, Entry, Fill
+from sandbox.world.moments import Moment, ceil_seconds, iso, seconds
+from sandbox.world.tokens import TOKENS, Token
+from sandbox.world.tokens import WALLETS as ADDRESSES
 
 GENESIS = "2024-11-01T00:00:00Z"
 

@@ -5,9 +5,9 @@ All take (history, when). What cannot be paid becomes a deposit, so every seed i
 
 from __future__ import annotations
 
-from sandbox.amounts import short_text
-from sandbox.exchange_records import CURRENCIES, PRODUCTS, WALLET_OF, Currency, Fill
-from sandbox.tokens import WALLETS as OWN_ADDRESSES
+from sandbox.world.amounts import short_text
+from sandbox.world.exchange_records import CURRENCIES, PRODUCTS, WALLET_OF, Currency, Fill
+from sandbox.world.tokens import WALLETS as OWN_ADDRESSES
 
 HOUR = 3600
 COINS = ("USDC", "BTC", "ETH", "SOL", "ADA", "LINK", "DOT")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from random import Random
 from uuid import UUID
 
-from sandbox import exchange_kinds as kinds
-from sandbox.amounts import keep_digits
-from sandbox.exchange_records import CURRENCIES, WALLETS, Currency, Entry, Fill
-from sandbox.moments import DAY
-from sandbox.purse import Purse
+from sandbox.world import exchange_kinds as kinds
+from sandbox.world.amounts import keep_digits
+from sandbox.world.exchange_records import CURRENCIES, WALLETS, Currency, Entry, Fill
+from sandbox.world.moments import DAY
+from sandbox.world.purse import Purse
 
 EVENTS_A_DAY = 1.4  # about 3,000 ledger rows in two years
 CYCLE = 120

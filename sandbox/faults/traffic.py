@@ -8,11 +8,11 @@ from collections import Counter
 
 from starlette.responses import Response
 
-from sandbox.answers import coinbase_error, debank_error
-from sandbox.faults import Faults, Strike, instead, skew
-from sandbox.moments import Clock, http_date
-from sandbox.spoil import SPOILED
-from sandbox.world import World
+from sandbox.faults.error_bodies import coinbase_error, debank_error
+from sandbox.faults.faults import Faults, Strike, instead, skew
+from sandbox.faults.spoil import SPOILED
+from sandbox.world.moments import Clock, http_date
+from sandbox.world.world import World
 
 _IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 

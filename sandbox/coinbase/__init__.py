@@ -1,0 +1,1 @@
+"""Coinbase's API as the sandbox answers it."""

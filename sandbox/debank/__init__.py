@@ -1,0 +1,1 @@
+"""DeBank's API as the sandbox answers it."""

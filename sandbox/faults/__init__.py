@@ -1,0 +1,1 @@
+"""Limits, faults and spoiled answers, and the counting of every call."""

@@ -1,0 +1,1 @@
+"""The histories of the sandbox's accounts and their ground truth."""

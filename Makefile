@@ -53,7 +53,7 @@ shell: $(STAMP)
 	@$(RUN) -m stack shell
 
 torture: $(STAMP)
-	@$(RUN) tests/torture.py --lives $(or $(N),20) $(ARGS)
+	@$(RUN) tests/laws/torture.py --lives $(or $(N),20) $(ARGS)
 
 bench: $(STAMP) $(BENCH_STAMP)
 	@$(RUN) -m tests.benchmarks.run $(ARGS)
@@ -62,7 +62,7 @@ reference: $(STAMP)
 	@$(RUN) -m stack.reference
 
 compose-check: $(STAMP) $(COMPOSE_STAMP)
-	@$(COMPOSE)/bin/python tests/compose_check.py $(ARGS)
+	@$(COMPOSE)/bin/python tests/live/compose_check.py $(ARGS)
 
 $(COMPOSE_STAMP): deploy/requirements.txt $(STAMP)
 	@echo "Installing Celery, for the compose file's workers, into $(COMPOSE) ..."

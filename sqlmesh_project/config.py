@@ -7,7 +7,7 @@ Environment, read when SQLMesh loads this file:
 
 The models start long before any data: a row older than the start would never be transformed,
 and an early start costs nothing (2009 against 2024: 0.02 s more a run).
-Semi-internal parts (`_engine_adapter`) are pinned to sqlmesh 0.236.4, held by tests/test_models.py.
+Semi-internal parts (`_engine_adapter`) are pinned to sqlmesh 0.236.4, held by tests/sqlmesh_project/test_models.py.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ SQLMesh then executes (the delete, the insert, the audits) to the days themselve
     ts BETWEEN <first> AND <last> AND (ts BETWEEN <day 1> AND <day 1> OR ts BETWEEN …)
 
 It is right for a model whose rows do not depend on how many days are evaluated together, which is
-held by tests for ours (tests/test_transform.py); other models are evaluated day by day as ever. So
+held by tests for ours (tests/ledgerhouse/transform/test_touched_days.py); other models are evaluated day by day as ever. So
 are ours when a batch fails: SQLMesh then names the day, and the days before it are done. An audit
 that sums over its interval sums over all spans; the checkpoints compare each day and token.
 

@@ -6,7 +6,7 @@
     plan_production(), sqlmesh(args) the versions of the models that production runs
 
 The caller of the first three holds the warehouse. `state_sync.remove_intervals` is semi-internal
-(sqlmesh 0.236.4); tests/test_transform.py holds what is used of it.
+(sqlmesh 0.236.4); tests/ledgerhouse/transform/test_touched_days.py holds what is used of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # make demo   two years of books from the sandbox in one go, with a report at the end
 # make up     the same services kept running, until Ctrl-C
-# make look   the books of the last demo, in Airflow's UI, until Ctrl-C
+# make ui   the books of the last demo, in Airflow's UI, until Ctrl-C
 # make test   the tests
 # make plan ARGS="dev --include-unmodified"   sqlmesh plan, with the stack up or down
 # make models   lint and test the models; ARGS="table_diff prod:dev …": sqlmesh on the warehouse
@@ -22,7 +22,7 @@ BENCH_STAMP := $(BENCH)/.requirements
 COMPOSE := .venv-compose
 COMPOSE_STAMP := $(COMPOSE)/.requirements
 
-.PHONY: demo up look test plan models replay airflow shell torture bench reference compose-check clean
+.PHONY: demo up ui test plan models replay airflow shell torture bench reference compose-check clean
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -31,8 +31,8 @@ demo: $(STAMP)
 up: $(STAMP)
 	@$(RUN) -m stack up
 
-look: $(STAMP)
-	@$(RUN) -m stack look
+ui: $(STAMP)
+	@$(RUN) -m stack ui
 
 test: $(STAMP)
 	@$(RUN) -m pytest tests -n 2 --dist loadfile

@@ -23,4 +23,4 @@ with DAG(
     default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):
-    pipeline(whole=False)
+    pipeline(close_gaps=False)

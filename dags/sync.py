@@ -24,4 +24,4 @@ with DAG(
     default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):
-    pipeline(whole=True)
+    pipeline(close_gaps=True)

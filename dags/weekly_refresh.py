@@ -3,7 +3,7 @@
 Sundays at 02:00 UTC. Nothing is wiped: a part of the history is **read again**, also where it is
 covered, and what the vendor tells differently by now is loaded like any other row. **report** says
 how many rows are new, changed, vanished and the same (`ops.refreshes`), lists those that vanished,
-and warns of new ones: they came later than any tail reached. **rebuild** builds curated from raw a
+and warns of new ones: they came later than any lookback reached. **rebuild** builds curated from raw a
 second time, aside, and compares it with production row by row; a difference fails the run, naming
 table, day, key and both values.
 

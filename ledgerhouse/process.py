@@ -29,7 +29,7 @@ def quiet(*names: str, level: int = logging.WARNING) -> Iterator[None]:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """No collection meanwhile; none afterwards either where there was none before."""
     collecting = gc.isenabled()
     gc.disable()
@@ -40,6 +40,6 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def never_collected() -> None:
+def gc_off() -> None:
     """No collection from here on, in a process that ends with what it is about to do."""
     gc.disable()

@@ -1,4 +1,4 @@
-"""`python -m stack demo | up | look | init | plan [ARGS] | models [ARGS] | replay |
+"""`python -m stack demo | up | ui | init | plan [ARGS] | models [ARGS] | replay |
 airflow ARGS | shell | clean`.
 
 `make` has a target for each.
@@ -33,10 +33,10 @@ def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
     from stack.leftovers import StackBusy
     from stack.postgres import PostgresFailed
     from stack.processes import StackFailed
-    from stack.rest import RestRefused
+    from stack.rest import AirflowApiError
     from stack.settings import SettingsError
 
-    known = (RunFailed, StackBusy, PostgresFailed, StackFailed, RestRefused, SettingsError,
+    known = (RunFailed, StackBusy, PostgresFailed, StackFailed, AirflowApiError, SettingsError,
              WarehouseBusy, SchemaChanged)
     try:
         return run(rest)
@@ -61,10 +61,10 @@ def up(_: list[str]) -> int:
     return module.up()
 
 
-def look(_: list[str]) -> int:
-    from stack import look as module
+def ui(_: list[str]) -> int:
+    from stack import ui as module
 
-    return module.look()
+    return module.show()
 
 
 def init(_: list[str]) -> int:
@@ -109,7 +109,7 @@ def clean(_: list[str]) -> int:
     return module.clean()
 
 
-COMMANDS = {"demo": demo, "up": up, "look": look, "init": init, "plan": plan, "models": models,
+COMMANDS = {"demo": demo, "up": up, "ui": ui, "init": init, "plan": plan, "models": models,
             "replay": replay, "airflow": airflow, "shell": shell, "clean": clean}
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def conclude(screen: Screen, var: Path, where: Path, facts: dict, runs: list, st
     from stack import report as reports
     from stack import tables
 
-    with open_warehouse(where / "warehouse.duckdb", who="stack demo", read_only=True) as con:
+    with open_warehouse(where / "warehouse.duckdb", owner="stack demo", read_only=True) as con:
         report = reports.read(con, runs)
     tables.show(screen.console, report)
     wrong = reports.verdict(report, accounts, facts["now"], stats, [r["name"] for r in runs])
@@ -131,7 +131,7 @@ def conclude(screen: Screen, var: Path, where: Path, facts: dict, runs: list, st
         screen.line(f"✓ every account reconciles, every critical check passed, and the sandbox "
                     f"counted the same {calls:,} calls and {stats['units_spent']:,} units")
     screen.line(f"{total:.0f} s in all. Everything is in {var / 'demo.json'}; the warehouse is "
-                f"{where / 'warehouse.duckdb'}. To see the books in Airflow's UI: make look")
+                f"{where / 'warehouse.duckdb'}. To see the books in Airflow's UI: make ui")
     return 1 if wrong else 0
 
 

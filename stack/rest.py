@@ -18,7 +18,7 @@ COMPONENTS = ("metadatabase", "scheduler", "dag_processor")
 FINAL = {"success", "failed"}
 
 
-class RestRefused(RuntimeError):
+class AirflowApiError(RuntimeError):
     """Airflow answered with an error; the message has the call, the status and the reason."""
 
 
@@ -30,7 +30,7 @@ class Rest:
         self._session = requests.Session()
 
     def call(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
-        """The answer as JSON (a JSON-lines answer as a list); RestRefused on any status >= 400."""
+        """The answer as JSON (a JSON-lines answer as a list); AirflowApiError on any status >= 400."""
         for _ in range(2):
             self._token = self._token or self._login()
             answer = self._session.request(
@@ -41,7 +41,7 @@ class Rest:
                 break
             self._token = ""
         if answer.status_code >= 400:
-            raise RestRefused(
+            raise AirflowApiError(
                 f"{method} {path}: {answer.status_code} {answer.text[:500]}"
             )
         return answer.json() if answer.content else None
@@ -56,7 +56,7 @@ class Rest:
             timeout=TIMEOUT_S,
         )
         if answer.status_code != 201:
-            raise RestRefused(f"login as {USER} at {self.url}: {answer.status_code}")
+            raise AirflowApiError(f"login as {USER} at {self.url}: {answer.status_code}")
         return answer.json()["access_token"]
 
     def health(self) -> dict[str, str]:
@@ -82,14 +82,14 @@ class Rest:
         return {error["filename"]: error["stack_trace"] for error in listed}
 
     def wait_for_dags(self, *dag_ids: str, limit_s: float = 60.0) -> None:
-        """Wait until the DAGs are registered; RestRefused with the import errors otherwise."""
+        """Wait until the DAGs are registered; AirflowApiError with the import errors otherwise."""
         deadline = time.monotonic() + limit_s
         while set(dag_ids) - set(self.dags()):
             errors = self.import_errors()
             if errors or time.monotonic() > deadline:
                 missing = ", ".join(sorted(set(dag_ids) - set(self.dags())))
                 details = "\n".join(f"{file}:\n{trace}" for file, trace in errors.items())
-                raise RestRefused(f"DAG {missing} is not registered. {details or 'No error.'}")
+                raise AirflowApiError(f"DAG {missing} is not registered. {details or 'No error.'}")
             time.sleep(0.3)
 
     def unpause(self, dag_id: str) -> None:

@@ -4,7 +4,7 @@
     ├── Retriable            wait and ask again (bounded): network, 5xx, broken answer
     │   └── RateLimited      the same, honouring Retry-After
     └── Fatal                asking again cannot help: wrong key, forbidden, bad request
-        └── Stop             no call may be paid now; what was read before is good, and kept
+        └── FetchStopped     no call may be paid now; what was read before is good, and kept
             ├── UnitsExhausted   prepaid units are used up: refill, then run again
             └── BudgetReached    the next call would pass a limit of ours: wait, or raise it
 
@@ -38,17 +38,17 @@ class Fatal(ExtractError):
     """The same call will fail again until somebody changes something."""
 
 
-class Stop(Fatal):
-    """No further call may be paid for now. `kept`: what the fetch had read whole, to be landed."""
+class FetchStopped(Fatal):
+    """No further call may be paid for now. `partial`: what the fetch had read whole, to be landed."""
 
-    kept: Fetched | None = None
+    partial: Fetched | None = None
 
 
-class UnitsExhausted(Stop):
+class UnitsExhausted(FetchStopped):
     """The vendor's prepaid units are used up."""
 
 
-class BudgetReached(Stop):
+class BudgetReached(FetchStopped):
     """The next call would pass a limit of the budget; it was not sent."""
 
     def __init__(self, message: str, source: str, measure: str, period: str, allowed: int,

@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 LINE = 12  # characters: a shorter line of a longer secret is no secret by itself
 
 
-def strike(text: str, secrets: tuple[str, ...]) -> str:
+def redact(text: str, secrets: tuple[str, ...]) -> str:
     """`text` without the secrets, on whatever line and however escaped; do it before any cut."""
     for shape in _shapes(tuple(filter(None, secrets))):
         text = text.replace(shape, "***")

@@ -47,7 +47,7 @@ class Fetched:
 class Job:
     """One fetch to be made: an account of a source over an interval.
 
-    `tail` is where reading starts so that late rows are met again (tail <= interval.start);
+    `read_from` is where reading starts: the lookback before the interval (read_from <= interval.start);
     `snapshot` asks for the reported balances too.
     """
 
@@ -55,14 +55,14 @@ class Job:
     account: str
     connection: str
     interval: Interval
-    tail: datetime
+    read_from: datetime
     snapshot: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "source": self.source, "account": self.account, "connection": self.connection,
             "interval_start": iso(self.interval.start), "interval_end": iso(self.interval.end),
-            "tail": iso(self.tail), "snapshot": self.snapshot,
+            "read_from": iso(self.read_from), "snapshot": self.snapshot,
         }
 
     @classmethod
@@ -70,7 +70,7 @@ class Job:
         return cls(
             source=job["source"], account=job["account"], connection=job["connection"],
             interval=Interval(job["interval_start"], job["interval_end"]),
-            tail=utc(job["tail"]), snapshot=bool(job["snapshot"]),
+            read_from=utc(job["read_from"]), snapshot=bool(job["snapshot"]),
         )
 
 
@@ -89,20 +89,20 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FullRefreshCall:
     """What a whole reading of an account asks of `endpoint`: the rows of `dataset`, `page` a call.
 
-    `more`: one row more is asked for, since a full last page does not say that it is the last;
-    `each`: asked once for every value of this column; `of`: the pages list the values of this
+    `probes_past_end`: one row more is asked for, since a full last page does not say that it is the last;
+    `per_column`: asked once for every value of this column; `lists_column`: the pages list the values of this
     column instead of rows. Without a dataset: one call.
     """
 
     endpoint: str
     dataset: str = ""
     page: int = 1
-    more: bool = False
-    each: str = ""
-    of: str = ""
+    probes_past_end: bool = False
+    per_column: str = ""
+    lists_column: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ class Source:
     record's number in the page, the same in each dataset made of it). `rates` gives the
     vendor's limit per endpoint prefix; `units` the assumed price of a call by endpoint.
     `monthly`: the API can seek in time, so long ranges are cut into months.
-    `form` and `look` are for the Connection: `look(client, api)` makes one call, the cheapest that
+    `form` and `test_connection` are for the Connection: `test_connection(client, api)` makes one call, the cheapest that
     proves the key, and returns in words what it sees; without it the form has no working Test.
     `expected`: {endpoint: calls} that a job without a snapshot will take, told the number of rows:
     `rows(dataset, interval)` over the account, `rows(dataset, interval, column)` as a list of them
     by what the column holds; the interval may reach up to now. None: at least a call a job.
-    `left(client, api)`: prepaid units left as the vendor counts them, by one call.
+    `remaining_units(client, api)`: prepaid units left as the vendor counts them, by one call.
     `whole`: what reading everything again would ask for (ops.full_refreshes).
     """
 
@@ -149,7 +149,7 @@ class Source:
     units: Mapping[str, int] = field(default_factory=dict)
     monthly: bool = False
     expected: Callable[[Job, Callable[..., Any], datetime], Mapping[str, int]] | None = None
-    whole: tuple[Listing, ...] = ()
+    whole: tuple[FullRefreshCall, ...] = ()
     form: Form = Form()
-    look: Callable[[Any, Any], str] | None = None
-    left: Callable[[Any, Any], int] | None = None
+    test_connection: Callable[[Any, Any], str] | None = None
+    remaining_units: Callable[[Any, Any], int] | None = None

@@ -75,7 +75,7 @@ class Walk:
                 piece.steps.append(piece.cursor)
                 self._cut(piece, fork)
 
-        client.together(work, self.pieces[0], self.workers)
+        client.run_concurrently(work, self.pieces[0], self.workers)
         return sorted(self.pieces, key=lambda piece: -piece.top)
 
     def _cut(self, piece: Piece, fork: Callable[[Any], bool]) -> None:

@@ -4,7 +4,7 @@
     ├── Retriable            wait and ask again (bounded): network, 5xx, broken answer
     │   └── RateLimited      the same, honouring Retry-After
     └── Fatal                asking again cannot help: wrong key, forbidden, bad request
-        └── Stop             no call may be paid now; what was read before is good, and kept
+        └── FetchStopped             no call may be paid now; what was read before is good, and kept
             ├── UnitsExhausted   prepaid units are used up: refill, then run again
             └── BudgetReached    the next call would pass a limit of ours: wait, or raise it
 
@@ -25,9 +25,9 @@ from threading import Event, Lock, Thread
 from typing import Any, Protocol
 from uuid import uuid4
 
-from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable, Stop
+from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable, FetchStopped
 from extract.core.interval import UTC, utc
-from extract.core.redact import strike
+from extract.core.redact import redact
 from extract.core.source import Rate
 from extract.fetch.rate_limits import Bucket, Pacing, Window
 
@@ -138,7 +138,7 @@ class Client:
                 return answer
         raise AssertionError("unreachable")
 
-    def together(self, work: Callable[[Any, Callable[[Any], bool]], None], first: Any,
+    def run_concurrently(self, work: Callable[[Any, Callable[[Any], bool]], None], first: Any,
                  workers: int = WORKERS) -> None:
         """Run `work(item, fork)` on `first`, and on every item forked meanwhile, up to `workers`
         at once; `first` runs in the calling thread, so that without a fork there is no other.
@@ -185,7 +185,7 @@ class Client:
         finally:
             self._stopped.clear()
         if errors:
-            raise min(errors, key=lambda e: (isinstance(e, Exception), not isinstance(e, Stop)))
+            raise min(errors, key=lambda e: (isinstance(e, Exception), not isinstance(e, FetchStopped)))
 
     def _pace(self, limiter: Bucket | Window | None) -> None:
         """Wait until a call may be sent; raises _Stopped where none may be any more."""
@@ -210,7 +210,7 @@ class Client:
 
     def _clean(self, error: Exception) -> str:
         # Struck out before the text is cut or its line ends go: half a secret is one, too.
-        return strike(" ".join(strike(str(error), self._secrets).split()), self._secrets)[:500]
+        return redact(" ".join(redact(str(error), self._secrets).split()), self._secrets)[:500]
 
     def _explained(self, error: ExtractError, endpoint: str, attempt: int) -> ExtractError:
         error.args = (

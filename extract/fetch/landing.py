@@ -21,7 +21,7 @@ from uuid import uuid4
 
 from extract.core.interval import iso, utc
 from extract.core.source import Fetched, Job
-from extract.core.redact import strike
+from extract.core.redact import redact
 
 LEVEL = 6  # zstd: 3 costs 12 % more bytes, 12 costs three times the CPU (debank pages)
 
@@ -48,8 +48,10 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
     inbox.mkdir(parents=True, exist_ok=True)
     stamp = f"{job.interval.start:%Y%m%dT%H%M%S}~{job.interval.end:%Y%m%dT%H%M%S}"
     name = f"{job.source}~{job.account}~{stamp}~{uuid4().hex[:12]}.jsonl.zst"
+    asked = job.as_dict()
+    asked["tail"] = asked.pop("read_from")  # the field's name in landings of every version
     header = {
-        "kind": "fetch", **job.as_dict(), **run,
+        "kind": "fetch", **asked, **run,
         "read_at": iso(min(page.received_at for page in fetched.pages)),
         "covered": [
             {"dataset": c.dataset, "start": iso(c.interval.start), "end": iso(c.interval.end),
@@ -63,7 +65,7 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
             **asdict(page), "params": json.dumps(dict(page.params), sort_keys=True),
             "received_at": iso(page.received_at),
             "as_of": iso(page.as_of) if page.as_of else None,
-            "lo": iso(job.tail), "hi": iso(job.interval.end),
+            "lo": iso(job.read_from), "hi": iso(job.interval.end),
         }, secrets)
         for number, page in enumerate(fetched.pages)
     ]
@@ -82,7 +84,7 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
 
 def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
     if secrets:
-        record = {name: strike(value, secrets) if isinstance(value, str) else value
+        record = {name: redact(value, secrets) if isinstance(value, str) else value
                   for name, value in record.items()}
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 

@@ -5,13 +5,8 @@ A module of this folder is a source when it has a `SOURCE`; nothing else lists t
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from extract.core.datasets import DATASETS
 from extract.core.source import Source

@@ -5,7 +5,7 @@ https://docs.cdp.coinbase.com/advanced-trade/reference/retailbrokerageapi_getfil
 
 The ledger is the authority: v2 amounts include fees, and their sum is the balance. Fills only
 enrich it. v2 transactions have no time filter: they come newest first, and the walk ends at
-the first page whose oldest row is before the interval's tail. Limits: 10,000 v2 calls an hour,
+the first page whose oldest row is before the job's read_from. Limits: 10,000 v2 calls an hour,
 30 v3 calls a second.
 """
 
@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from extract.fetch.client import TIMEOUT_S, Client
-from extract.core.errors import Fatal, Retriable, Stop
+from extract.core.errors import Fatal, Retriable, FetchStopped
 from extract.sources._sql import decimal, records
 from extract.core.interval import Interval, iso, utc
-from extract.core.source import Covered, Fetched, Form, Job, Listing, Page, Rate, Source
+from extract.core.source import Covered, Fetched, Form, Job, FullRefreshCall, Page, Rate, Source
 from extract.fetch.http import ccxt_call
 
 V2_PAGE = 100
@@ -70,7 +70,7 @@ def _pem(text: str) -> str:
     return pem
 
 
-def look(client: Client, exchange: Any) -> str:
+def test_connection(client: Client, exchange: Any) -> str:
     """The wallets on the first page: one call, free, and the first of every fetch."""
     answer = client.call(ACCOUNTS, lambda: ccxt_call(
         exchange, exchange.v2PrivateGetAccounts, {"limit": V2_PAGE}, "data",
@@ -90,19 +90,19 @@ def fetch(client: Client, exchange: Any, job: Job) -> Fetched:
     got, read = Fetched(), []
     try:
         return _fetch(client, exchange, job, got, read)
-    except Stop as stop:
+    except FetchStopped as stop:
         # Wallets are read one after the other: of the time none is whole before the last one is.
-        clock = min((page.received_at for page in got.pages), default=job.tail)
-        if read and clock > job.tail:
+        clock = min((page.received_at for page in got.pages), default=job.read_from)
+        if read and clock > job.read_from:
             _cover_ledger(got, job, clock, read)
-        stop.kept = got
+        stop.partial = got
         raise
 
 
 def _fetch(client: Client, exchange: Any, job: Job, got: Fetched, read: list[str]) -> Fetched:
     """The work of fetch(), into `got`; `read` is filled once all of these wallets are read."""
     wallets, as_of = _wallets(client, exchange, got, job)
-    if as_of <= job.tail:
+    if as_of <= job.read_from:
         raise Fatal(f"the vendor's clock says {iso(as_of)}, so {job.interval} has not happened "
                     "yet; ask again once it has")
     if job.snapshot:
@@ -114,7 +114,7 @@ def _fetch(client: Client, exchange: Any, job: Job, got: Fetched, read: list[str
     _fills(client, exchange, got, job)
     # An answer whose clock is ahead of the others' proves nothing about the time in between.
     clock = min(page.received_at for page in got.pages)
-    if clock <= job.tail:
+    if clock <= job.read_from:
         raise Retriable(f"the vendor's clock jumps: it said {iso(as_of)}, then {iso(clock)}, "
                         f"before {job.interval}; ask again later")
     span = _cover_ledger(got, job, clock, wallets)
@@ -123,7 +123,7 @@ def _fetch(client: Client, exchange: Any, job: Job, got: Fetched, read: list[str
 
 
 def _cover_ledger(got: Fetched, job: Job, clock: datetime, wallets: list[str]) -> Interval:
-    span = Interval(job.tail, min(job.interval.end, clock))
+    span = Interval(job.read_from, min(job.interval.end, clock))
     got.covered.append(Covered(
         "exchanges_ledger", span,
         f"boundary crossed or last page in each of {len(wallets)} wallets"))
@@ -131,9 +131,9 @@ def _cover_ledger(got: Fetched, job: Job, clock: datetime, wallets: list[str]) -
 
 
 def expected(job: Job, rows, now: datetime) -> dict[str, int]:
-    """Calls a job will take. The ledger cannot seek: each wallet is walked from now to the tail."""
-    wallets = rows("exchanges_ledger", Interval(job.tail, max(now, job.interval.end)), "wallet")
-    fills = rows("exchanges_trades", Interval(job.tail, job.interval.end))
+    """Calls a job will take. The ledger cannot seek: each wallet is walked from now to read_from."""
+    wallets = rows("exchanges_ledger", Interval(job.read_from, max(now, job.interval.end)), "wallet")
+    fills = rows("exchanges_trades", Interval(job.read_from, job.interval.end))
     return {ACCOUNTS: len(wallets) // V2_PAGE + 1,
             TRANSACTIONS: sum(int(count) // V2_PAGE + 1 for count in wallets),
             FILLS: int(fills) // FILLS_PAGE + 1}
@@ -192,7 +192,7 @@ def _transactions(client: Client, exchange: Any, got: Fetched, job: Job, wallet:
         if rows := answer.data["data"]:
             oldest = utc(rows[-1]["created_at"])
         after = answer.data["pagination"]["next_starting_after"]
-        if not after or (oldest and oldest < job.tail):
+        if not after or (oldest and oldest < job.read_from):
             return
         cursors.add(after)
 
@@ -208,7 +208,7 @@ def _fills(client: Client, exchange: Any, got: Fetched, job: Job) -> None:
     while True:
         params = {
             "limit": FILLS_PAGE,
-            "start_sequence_timestamp": iso(job.tail),          # inclusive
+            "start_sequence_timestamp": iso(job.read_from),          # inclusive
             "end_sequence_timestamp": iso(job.interval.end),    # exclusive
         } | ({"cursor": cursor} if cursor else {})
         answer = client.call(FILLS, lambda: ccxt_call(
@@ -310,12 +310,12 @@ SOURCE = Source(
         hints={"login": "organizations/…/apiKeys/…",
                "password": "-----BEGIN EC PRIVATE KEY----- … (ECDSA; view permission only)"}),
     connect=connect,
-    look=look,
+    test_connection=test_connection,
     fetch=fetch,
     mappings={"exchanges_ledger": LEDGER, "exchanges_trades": TRADES, "balances": BALANCES},
     rates={"/v2/": Rate(10_000, 3600, burst=100), "/api/v3/": Rate(30, strict=True)},
     expected=expected,
-    whole=(Listing(ACCOUNTS, "balances", V2_PAGE, of="wallet"),
-           Listing(TRANSACTIONS, "exchanges_ledger", V2_PAGE, each="wallet"),
-           Listing(FILLS, "exchanges_trades", FILLS_PAGE, more=True)),
+    whole=(FullRefreshCall(ACCOUNTS, "balances", V2_PAGE, lists_column="wallet"),
+           FullRefreshCall(TRANSACTIONS, "exchanges_ledger", V2_PAGE, per_column="wallet"),
+           FullRefreshCall(FILLS, "exchanges_trades", FILLS_PAGE, probes_past_end=True)),
 )

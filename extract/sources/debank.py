@@ -4,7 +4,7 @@ https://docs.cloud.debank.com/en/readme/api-pro-reference/user
 
 `start_time` is an upper bound and pages of 20 come newest first, so a walk goes backwards: from
 the end of the interval, each page asked from one second after the last row of the page before
-(rows of one second may straddle a page), until a page is short or ends before the tail. The
+(rows of one second may straddle a page), until a page is short or ends before read_from. The
 documentation does not say whether `start_time` itself is included: the walk is right under
 both. A long walk is cut in time and its pieces are read together (`extract/fetch/backward_walk.py`). Limit: 100
 calls a second, taken as strict. Prices of calls are not published: set `units` in the
@@ -20,10 +20,10 @@ from decimal import Decimal
 from typing import Any
 
 from extract.fetch.client import WORKERS, Client, failed
-from extract.core.errors import ExtractError, Fatal, Retriable, Stop, UnitsExhausted
+from extract.core.errors import ExtractError, Fatal, Retriable, FetchStopped, UnitsExhausted
 from extract.sources._sql import decimal, records
 from extract.core.interval import UTC, Interval, iso, union
-from extract.core.source import Covered, Fetched, Form, Job, Listing, Page, Rate, Source
+from extract.core.source import Covered, Fetched, Form, Job, FullRefreshCall, Page, Rate, Source
 from extract.fetch.backward_walk import Piece, Walk, reasons
 from extract.fetch.http import http_call, listed
 
@@ -62,12 +62,12 @@ def connect(*, host: str, password: str, **_: Any):
     return session
 
 
-def left(client: Client, session: Any) -> int:
+def remaining_units(client: Client, session: Any) -> int:
     """The units left, as the vendor counts them: one call, at no units."""
     return int(_get(client, session, UNITS, {}, _no_balance, []).data["balance"])
 
 
-def look(client: Client, session: Any) -> str:
+def test_connection(client: Client, session: Any) -> str:
     """The units left: one call, at no units."""
     left = _get(client, session, UNITS, {}, _no_balance, []).data["balance"]
     if left <= 0:
@@ -81,30 +81,30 @@ def _no_balance(data: Any) -> str | None:
 
 
 def fetch(client: Client, session: Any, job: Job) -> Fetched:
-    """All transactions of one wallet in [job.tail, job.interval.end), and its token balances.
+    """All transactions of one wallet in [job.read_from, job.interval.end), and its token balances.
 
     Raises Fatal when the key is wrong, or when more transactions than a page holds share one
-    second on one chain; Stop, with what was read, where no more units may be spent.
+    second on one chain; FetchStopped, with what was read, where no more units may be spent.
     """
     got, end = Fetched(), _seconds(job.interval.end) + (job.interval.end.microsecond > 0)
     # Rows at the end itself belong to the next interval; one second more costs nothing
     # and catches rows of a fraction of a second.
-    walk = Walk(_seconds(job.tail), end)
+    walk = Walk(_seconds(job.read_from), end)
     try:
         if job.snapshot:
             _snapshot(client, session, got, job)
         pieces = _walk(client, session, job, walk)
-    except Stop as stop:
-        stop.kept = _kept(got, walk, job)
+    except FetchStopped as stop:
+        stop.partial = _kept(got, walk, job)
         raise
     got.pages += [page for piece in pieces for page in piece.pages]
     # An answer whose clock is ahead of the others' proves nothing about the time in between.
     clock = min(page.received_at for page in got.pages)
     until = min(job.interval.end, clock)
-    if until <= job.tail:
+    if until <= job.read_from:
         raise Fatal(f"the vendor's clock says {iso(clock)}, so {job.interval} has not happened "
                     "yet; ask again once it has")
-    _cover(got, Interval(job.tail, until), reasons(pieces))
+    _cover(got, Interval(job.read_from, until), reasons(pieces))
     return got
 
 
@@ -123,7 +123,7 @@ def _kept(got: Fetched, walk: Walk, job: Job) -> Fetched:
     until = min(job.interval.end, min(page.received_at for page in got.pages))
     spans = []
     for newer, piece in zip([None, *pieces], pieces):
-        begin = max(job.tail, _moment(piece.floor if piece.reason else piece.cursor))
+        begin = max(job.read_from, _moment(piece.floor if piece.reason else piece.cursor))
         finish = min(until, _moment(piece.top))
         if begin < finish and not (newer and newer.last and _lacks(piece, newer)):
             spans.append(Interval(begin, finish))
@@ -134,7 +134,7 @@ def _kept(got: Fetched, walk: Walk, job: Job) -> Fetched:
 
 def expected(job: Job, rows, _: datetime) -> dict[str, int]:
     """Calls a job will take: each page but the first begins with the last row of the one before."""
-    count = rows("onchain_transactions", Interval(job.tail, job.interval.end))
+    count = rows("onchain_transactions", Interval(job.read_from, job.interval.end))
     return {HISTORY: int(max(count - 1, 0)) // (PAGE - 1) + 1}
 
 
@@ -192,7 +192,7 @@ def _snapshot(client: Client, session: Any, got: Fetched, job: Job) -> None:
 
 
 def _walk(client: Client, session: Any, job: Job, walk: Walk) -> list[Piece]:
-    """The pages of all transactions in [job.tail, job.interval.end), newest piece first."""
+    """The pages of all transactions in [job.read_from, job.interval.end), newest piece first."""
     def step(piece: Piece) -> None:
         _Walker(client, session, job.account, piece).step()
 
@@ -406,8 +406,8 @@ SOURCE = Source(
         title="DeBank", host="https://pro-openapi.debank.com", password="access key",
         hints={"password": "from cloud.debank.com"}),
     connect=connect,
-    look=look,
-    left=left,
+    test_connection=test_connection,
+    remaining_units=remaining_units,
     fetch=fetch,
     mappings={"onchain_tokens": TOKEN_FACTS, "onchain_transactions": TRANSACTIONS,
               "onchain_transfers": TRANSFERS, "balances": BALANCES},
@@ -415,5 +415,5 @@ SOURCE = Source(
     units=UNIT_PRICES,
     monthly=True,
     expected=expected,
-    whole=(Listing(HISTORY, "onchain_transactions", PAGE, more=True), Listing(TOKENS)),
+    whole=(FullRefreshCall(HISTORY, "onchain_transactions", PAGE, probes_past_end=True), FullRefreshCall(TOKENS)),
 )

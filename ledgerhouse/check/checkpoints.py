@@ -31,7 +31,7 @@ from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.process import quiet
 from extract.core.interval import UTC, Interval
 from ledgerhouse.warehouse.transaction import transaction
-from ledgerhouse.process import uncollected
+from ledgerhouse.process import gc_paused
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def run_checkpoints(
     from ledgerhouse.check.suites import suites
 
     results, pages = [], []
-    with uncollected(), quiet("great_expectations"), \
+    with gc_paused(), quiet("great_expectations"), \
             _warehouse(gx, Path(path)) as (context, warehouse):
         for suite in suites(interval, spans):
             answer, error = _run(gx, context, warehouse, suite)

@@ -8,7 +8,6 @@ https://docs.greatexpectations.io/docs/core/customize_expectations/use_sql_to_de
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 KINDS = ("trade", "deposit", "withdrawal", "conversion", "reward", "transfer", "fee", "unknown")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from extract.core.datasets import Dataset
 
 
-def keep(con, dataset: Dataset, batch_id: str) -> None:
+def archive_versions(con, dataset: Dataset, batch_id: str) -> None:
     """What this batch replaces or ends, and what came too late to be current."""
     name, key = dataset.name, ", ".join(dataset.key)
 
@@ -41,18 +41,18 @@ def keep(con, dataset: Dataset, batch_id: str) -> None:
         FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
         WHERE v.verdict IN ('new', 'changed') AND v.gone > n.observed_at""")
     if any_row(f"verdict_{name} WHERE verdict = 'stale'"):
-        _keep_stale(con, dataset, batch_id, f"(SELECT n.* FROM incoming_{name} n SEMI JOIN (FROM "
+        _archive_stale(con, dataset, batch_id, f"(SELECT n.* FROM incoming_{name} n SEMI JOIN (FROM "
                     f"verdict_{name} WHERE verdict = 'stale') v USING ({key}))")
 
 
-def keep_shadowed(con, dataset: Dataset, batch_id: str) -> None:
+def archive_shadowed(con, dataset: Dataset, batch_id: str) -> None:
     """Versions that a newer reading in the same batch replaced before they were ever current."""
     name = dataset.name
     if con.execute(f"SELECT 1 FROM shadowed_{name} LIMIT 1").fetchone():
-        _keep_stale(con, dataset, batch_id, f"shadowed_{name}")
+        _archive_stale(con, dataset, batch_id, f"shadowed_{name}")
 
 
-def _keep_stale(con, dataset: Dataset, batch_id: str, rows: str) -> None:
+def _archive_stale(con, dataset: Dataset, batch_id: str, rows: str) -> None:
     """Older versions, each once: neither one that is current nor one the history has."""
     its_key, ts, row = _history_row(dataset, "n")
     con.execute(f"""

@@ -51,9 +51,9 @@ def merge(con, dataset: Dataset, mapping: str, batch_id: str) -> tuple[int, ...]
         SELECT o.*, v.verdict, v.gone FROM existing_{name} o JOIN verdict_{name} v ON v.id = o.id
         WHERE v.verdict IN ('changed', 'removed', 'vanished')""")
     counts = dict(con.execute(f"SELECT verdict, count(*) FROM verdict_{name} GROUP BY 1").fetchall())
-    history.keep_shadowed(con, dataset, batch_id)
+    history.archive_shadowed(con, dataset, batch_id)
     if set(counts) - {"same"}:
-        history.keep(con, dataset, batch_id)
+        history.archive_versions(con, dataset, batch_id)
         if dataset.moves_balances:
             _touch_days(con, dataset, batch_id)
         _replace(con, dataset, batch_id)

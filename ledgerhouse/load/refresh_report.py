@@ -1,7 +1,7 @@
 """What the weekly refresh found: rows of ops.refreshes, and the late and vanished rows by name.
 
 Only what is covered is read again (`ledgerhouse.plan.refresh`), so every new row found is one
-that came later than any tail reached.
+that came later than any lookback reached.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from extract.core.datasets import DATASETS, Dataset
 from extract.core.interval import Interval, union
 from ledgerhouse.load.history import row_key
-from ledgerhouse.plan.coverage import LONGEST_TAIL
+from ledgerhouse.plan.coverage import LONGEST_LOOKBACK
 from ledgerhouse.warehouse.transaction import transaction
 
 TOLD = 50             # rows listed one by one
@@ -114,7 +114,7 @@ def _judge(con, dataset: Dataset, run_id: str, source: str, account: str, span: 
     counts = {"rows_new": new, "rows_changed": changed,
               "rows_vanished": found.get("vanished", 0), "rows_removed": removed,
               "rows_same": live - new - changed}
-    late = f"verdict = 'new' AND first_seen_at - ts > INTERVAL {LONGEST_TAIL.days} DAY"
+    late = f"verdict = 'new' AND first_seen_at - ts > INTERVAL {LONGEST_LOOKBACK.days} DAY"
 
     def listed(column: str, where: str) -> list[tuple]:
         return [(dataset.name, account, *row) for row in con.execute(

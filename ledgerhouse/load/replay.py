@@ -52,7 +52,7 @@ class Replayed:
 
 
 def replay(
-    warehouse: Path, root: Path, sources: dict[str, Source], *, who: str = "replay",
+    warehouse: Path, root: Path, sources: dict[str, Source], *, owner: str = "replay",
     wait_s: float = WAIT_S, tell: Callable[[str], None] = log.info,
 ) -> Replayed:
     """Rebuild the warehouse file from the landing at `root`; holds the warehouse meanwhile.
@@ -61,7 +61,7 @@ def replay(
     in place.
     """
     began, draft = time.monotonic(), warehouse.parent / "replay" / warehouse.name
-    with hold(warehouse, who, wait_s):
+    with hold(warehouse, owner, wait_s):
         shutil.rmtree(draft.parent, ignore_errors=True)
         draft.parent.mkdir(parents=True)
         with connected(draft) as con:

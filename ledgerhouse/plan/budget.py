@@ -91,7 +91,7 @@ class Ledger:
                 con.execute("DELETE FROM reserved WHERE call_id = ?", (call_id,))
                 self._add(con, utc(found[0]), 0, units - found[1])
 
-    def left(self) -> dict[tuple[str, str], int]:
+    def remaining(self) -> dict[tuple[str, str], int]:
         """What may still be spent, by (measure, period), of what has a limit."""
         with self._turn() as con:
             spent = self._spent(con, self._now())

@@ -2,7 +2,7 @@
 
 Coverage is a set of half-open intervals per source, account and dataset, written by the loader
 in the transaction that wrote their rows. What a run fetches = what was requested − what is
-covered; plus the tail, the recent past that may still change.
+covered; plus the lookback, the recent past that may still change.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ledgerhouse.config import Account
 
 # Vendors index late (minutes, rarely hours) and re-categorise recent rows: so much is read again
 # whatever was learned. Less would save calls and risk a row.
-TAIL = timedelta(hours=24)
-LONGEST_TAIL = timedelta(days=7)      # one row that came months late must not raise every bill
+LOOKBACK = timedelta(hours=24)
+LONGEST_LOOKBACK = timedelta(days=7)      # one row that came months late must not raise every bill
 LONGEST_PENDING = timedelta(days=30)  # what is pending for longer is left to the weekly refresh
 LEARN_FROM = timedelta(days=90)
 PENDING = ("pending", "waiting_for_clearing", "waiting_for_signature")
@@ -83,14 +83,14 @@ def oldest_pending(con, source: Source, account: str) -> datetime | None:
     return utc(ts) if ts else None
 
 
-def learned_tail(con, source: Source, account: str, until: datetime) -> timedelta:
-    """How far back rows may still come or change: TAIL, or more where the vendor was slower.
+def learned_lookback(con, source: Source, account: str, until: datetime) -> timedelta:
+    """How far back rows may still come or change: LOOKBACK, or more where the vendor was slower.
 
     Learned from the delay between an event and the newest version met of it, over LEARN_FROM
     before `until`, of rows that happened after the account was first read (older ones were
-    met late because we came late). At most LONGEST_TAIL.
+    met late because we came late). At most LONGEST_LOOKBACK.
     """
-    slowest = TAIL
+    slowest = LOOKBACK
     for dataset in events(source):
         first = con.execute(
             "SELECT min(read_at) FROM ops.coverage WHERE source = ? AND account = ? AND "
@@ -103,16 +103,16 @@ def learned_tail(con, source: Source, account: str, until: datetime) -> timedelt
             f"WHERE ts >= '{since}' AND source = ? AND account = ?",
             [source.name, account]).fetchone()
         slowest = max(slowest, (delay or timedelta(0)) * MARGIN)
-    return min(slowest, LONGEST_TAIL)
+    return min(slowest, LONGEST_LOOKBACK)
 
 
 def jobs(
     con, sources: dict[str, Source], accounts: Iterable[Account], requested: Interval, *,
-    snapshot: bool, refetch: bool = False, tail: timedelta | None = None,
+    snapshot: bool, refetch: bool = False, lookback: timedelta | None = None,
 ) -> list[Job]:
     """The fetches that make `requested` complete for the accounts, oldest first.
 
-    A hole that continues what is covered starts with the tail (`tail`, or what was learned), unless
+    A hole that continues what is covered starts with the lookback (`lookback`, or what was learned), unless
     that was read long after it happened, as by a backfill that was stopped.
     `refetch` ignores coverage.
     APIs that cannot seek in time get one job from the first hole to the end of the last.
@@ -124,7 +124,7 @@ def jobs(
         if not holes:
             continue
         pending = oldest_pending(con, source, account.account)
-        back = learned_tail(con, source, account.account, requested.end) if tail is None else tail
+        back = learned_lookback(con, source, account.account, requested.end) if lookback is None else lookback
         known = [c for d in events(source)
                  for c in unsettled(con, source.name, account.account, d, holes[0].start, back)]
         found += readings(source, account, holes, known, back, pending, snapshot=snapshot)
@@ -138,7 +138,7 @@ def readings(
     """The fetches that fill `holes` (oldest first, at least one) of an account, oldest first.
 
     `known` is what is covered of its datasets, where rows may still come (see unsettled), `back`
-    its tail, `pending` its oldest pending row.
+    its lookback, `pending` its oldest pending row.
     """
     if source.monthly:
         spans = [span for hole in holes for span in hole.by_month()]

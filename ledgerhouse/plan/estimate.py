@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from itertools import accumulate
 
 from ledgerhouse.plan.coverage import (
-    TAIL, covered, events, learned_tail, oldest_pending, readings, unsettled,
+    LOOKBACK, covered, events, learned_lookback, oldest_pending, readings, unsettled,
 )
 from extract.core.interval import Interval, union, utc
 from extract.core.source import Job, Source
@@ -61,7 +61,7 @@ class Known:
 
     covered: dict[tuple[str, str, str], list[Interval]] = field(default_factory=dict)
     unsettled: dict[tuple[str, str], list[Interval]] = field(default_factory=dict)
-    tail: dict[tuple[str, str], timedelta] = field(default_factory=dict)
+    lookback: dict[tuple[str, str], timedelta] = field(default_factory=dict)
     pending: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
     counts: dict[tuple, dict[str | None, Counts]] = field(default_factory=dict)
     guessed: set[tuple[str, str]] = field(default_factory=set)  # accounts never read
@@ -76,14 +76,14 @@ class Known:
             source, key = sources[one.source], (one.source, one.account)
             for dataset in events(source):
                 known.covered[*key, dataset] = covered(con, *key, dataset) if con else []
-            known.tail[key] = learned_tail(con, source, one.account, now) if con else TAIL
+            known.lookback[key] = learned_lookback(con, source, one.account, now) if con else LOOKBACK
             known.unsettled[key] = [
                 c for d in events(source) for c in unsettled(
-                    con, *key, d, EVER, known.tail[key])] if con else []
+                    con, *key, d, EVER, known.lookback[key])] if con else []
             known.pending[key] = oldest_pending(con, source, one.account) if con else None
             if source.expected:  # so that it asks now for what it will ask for
                 span = Interval(now - HOUR, now)
-                for job in readings(source, one, [span], [], TAIL):
+                for job in readings(source, one, [span], [], LOOKBACK):
                     source.expected(job, known.rows(one), now)
         known.con = None
         return known
@@ -175,7 +175,7 @@ def planned(
     for account in accounts:
         source, key = sources[account.source], (account.source, account.account)
         whole = {d: union(known.covered.get((*key, d), [])) for d in events(source)}
-        fresh, back = list(known.unsettled.get(key, [])), known.tail.get(key, TAIL)
+        fresh, back = list(known.unsettled.get(key, [])), known.lookback.get(key, LOOKBACK)
         for number, interval in enumerate(intervals):
             holes = [interval] if refetch else union(
                 hole for spans in whole.values() for hole in interval.minus(spans))
@@ -184,7 +184,7 @@ def planned(
             near = [one for one in fresh if one.end >= holes[0].start - back]
             for job in readings(source, account, holes, near, back, known.pending.get(key)):
                 yield number, job
-                read = Interval(job.tail, job.interval.end)
+                read = Interval(job.read_from, job.interval.end)
                 whole = {dataset: union([*spans, read]) for dataset, spans in whole.items()}
                 if now < read.end + back:
                     fresh.append(read)

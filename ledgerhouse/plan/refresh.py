@@ -4,7 +4,7 @@ A sync trusts what is covered and settled; somebody has to ask whether the vendo
 same. Which part is due follows from `ops.coverage` alone, which knows when every instant was last
 read: no state of its own, so a failed, skipped or repeated week changes nothing but the order.
 
-`quarter`  of each account's whole months (over for LONGEST_TAIL), those read longest ago, until
+`quarter`  of each account's whole months (over for LONGEST_LOOKBACK), those read longest ago, until
            they hold a fourth of the rows: in PARTS weeks every month has been read, at an even
            cost. An API that cannot seek pays for all newer pages anyway, so it is read whole,
            once in PARTS weeks.
@@ -12,7 +12,7 @@ read: no state of its own, so a failed, skipped or repeated week changes nothing
 interval   what is covered of it.
 
 Only what is covered is read: holes are the sync's, and every new row found here is one that came
-later than any tail reached.
+later than any lookback reached.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from datetime import datetime, timedelta
 from extract.core.interval import UTC, Interval, utc
 from extract.core.source import Job, Source
 from ledgerhouse.config import Account
-from ledgerhouse.plan.coverage import LONGEST_TAIL, covered, events
+from ledgerhouse.plan.coverage import LONGEST_LOOKBACK, covered, events
 
 QUARTER, FULL = "quarter", "full"
 PARTS = 4
@@ -73,7 +73,7 @@ def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
                 if p.interval.start < scope.end and scope.start < p.interval.end]
     if not known:
         return []
-    end = known[-1].interval.end - LONGEST_TAIL
+    end = known[-1].interval.end - LONGEST_LOOKBACK
     settled = [p for p in known if p.interval.end <= _first_of_month(end)]
     if not source.monthly:
         # A month that has settled since the last time waits for the next.

@@ -10,7 +10,7 @@ from ledgerhouse.warehouse.transaction import transaction
 
 def record(con, sources: Iterable[Source], budgets: Iterable[tuple[str, str, str, int]]) -> None:
     """What the sources list and what is allowed of them (source, measure, period, allowed), now."""
-    listed = [(source.name, one.endpoint, one.dataset, one.page, int(one.more), one.each, one.of)
+    listed = [(source.name, one.endpoint, one.dataset, one.page, int(one.probes_past_end), one.per_column, one.lists_column)
               for source in sources for one in source.whole]
     with transaction(con):
         for table, columns, rows in (

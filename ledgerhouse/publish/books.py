@@ -59,7 +59,7 @@ class Shape:
 
 
 @dataclass
-class Listing:
+class BooksContent:
     """What the books there are say: nothing, where there are none to be relied on."""
 
     generation: int = 0
@@ -106,7 +106,7 @@ def has(con, table: str) -> bool:
         "AND table_schema = ? AND table_name = ?", [schema, name]).fetchone()[0])
 
 
-def read(root: Path) -> Listing:
+def read(root: Path) -> BooksContent:
     """The books there are; empty ones where they cannot be read or a file of theirs is missing."""
     import duckdb
 
@@ -120,12 +120,12 @@ def read(root: Path) -> Listing:
             retired = dict(con.execute(
                 "SELECT path, retired_at FROM main.retired_files").fetchall())
     except (FileNotFoundError, TypeError, duckdb.Error):
-        return Listing()
+        return BooksContent()
     for file in files:
         path = root / file.path
         if not path.exists() or path.stat().st_size != file.bytes:
-            return Listing(generation, retired=retired)
-    return Listing(generation, files, tuple(published), retired)
+            return BooksContent(generation, retired=retired)
+    return BooksContent(generation, files, tuple(published), retired)
 
 
 def build(root: Path, shapes, live, retired, published) -> Path:

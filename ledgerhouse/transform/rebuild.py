@@ -1,6 +1,6 @@
 """The curated tables again from raw, aside, and compared with production row by row.
 
-    rebuild(var, batches=…, who=…) -> Rebuilt       raises NotEqual where a table differs
+    rebuild(var, batches=…, owner=…) -> Rebuilt       raises RebuildMismatch where a table differs
 
 Incremental models are right only if no day was ever missed; this is how one finds out. Nothing
 here writes to production: its file is copied while nobody else has it (the only time it is held),
@@ -42,11 +42,11 @@ STATE_URI = "LEDGERHOUSE_STATE_URI"
 RAW_MARKS = ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "onchain_transfers")
 
 
-class NoRoom(RuntimeError):
+class DiskFull(RuntimeError):
     """The disk has no room for the rebuild; production is as it was."""
 
 
-class NotEqual(RuntimeError):
+class RebuildMismatch(RuntimeError):
     """Production's curated is not what its raw rows give."""
 
     def __init__(self, rebuilt: Rebuilt):
@@ -70,22 +70,22 @@ class Rebuilt:
     bytes: int
 
 
-def rebuild(var: Path, *, batches: Iterable[str] = (), who: str = "rebuild",
+def rebuild(var: Path, *, batches: Iterable[str] = (), owner: str = "rebuild",
             wait_s: float = WAIT_S) -> Rebuilt:
     """Build curated anew from a copy of the warehouse in `var`, and compare.
 
     `batches` are those transformed: days that others have marked since may lag behind their raw
-    rows and are left out. Raises NotEqual, NoRoom, WarehouseBusy or TransformFailed; the folder
+    rows and are left out. Raises RebuildMismatch, DiskFull, WarehouseBusy or TransformFailed; the folder
     is gone afterwards in any case.
     """
     began, root = time.monotonic(), Path(var).resolve() / FOLDER
-    with hold(root, who, wait_s):  # two rebuilds at once would take each other's folder away
+    with hold(root, owner, wait_s):  # two rebuilds at once would take each other's folder away
         shutil.rmtree(root, ignore_errors=True)
         try:
-            held_s = _copy(root.parent / FILE, root / FILE, who, wait_s)
+            held_s = _copy(root.parent / FILE, root / FILE, owner, wait_s)
             with _own_state():
                 left_out, versions = _put_aside(root / FILE, set(batches))
-                transform(root / FILE, who=who, wait_s=wait_s)
+                transform(root / FILE, owner=owner, wait_s=wait_s)
                 rows, found, stale = compare(root / FILE, left_out, versions)
             size = sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         finally:
@@ -96,7 +96,7 @@ def rebuild(var: Path, *, batches: Iterable[str] = (), who: str = "rebuild",
              "was held %.1f s; %.1f GB of disk", f"{sum(rows.values()):,}", rebuilt.seconds,
              held_s, size / 1e9)
     if found:
-        raise NotEqual(rebuilt)
+        raise RebuildMismatch(rebuilt)
     return rebuilt
 
 
@@ -114,10 +114,10 @@ def record(con, run_id: str, rebuilt: Rebuilt) -> None:
                          wrong.get(table, f"{rows:,} rows")])
 
 
-def _copy(warehouse: Path, draft: Path, who: str, wait_s: float) -> float:
+def _copy(warehouse: Path, draft: Path, owner: str, wait_s: float) -> float:
     """The warehouse's file as it stands between two writers; the seconds it was held."""
     draft.parent.mkdir(parents=True)
-    with hold(warehouse, who, wait_s) as held:
+    with hold(warehouse, owner, wait_s) as held:
         began = time.monotonic()
         if not held.exists():
             raise FileNotFoundError(f"{held} is not there: a sync makes it")
@@ -125,7 +125,7 @@ def _copy(warehouse: Path, draft: Path, who: str, wait_s: float) -> float:
         parts = [part for part in (held, log_file) if part.exists()]
         needed, free = ROOM * sum(p.stat().st_size for p in parts), shutil.disk_usage(draft.parent)
         if free.free < needed:
-            raise NoRoom(f"comparing curated with its rebuild needs {needed / 1e9:.1f} GB of disk "
+            raise DiskFull(f"comparing curated with its rebuild needs {needed / 1e9:.1f} GB of disk "
                          f"in {draft.parent}, and {free.free / 1e9:.1f} GB are free. Make room and "
                          "clear this task; production was not touched")
         for part in parts:

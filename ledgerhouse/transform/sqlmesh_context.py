@@ -2,7 +2,7 @@
 
     context(path)                    a SQLMesh context, and the story of what it evaluates
     ensure_production(ctx, ...)      the prod environment, made where there is none
-    forget(ctx, spans), run(ctx, …)  days marked as not done, and done again
+    invalidate_intervals(ctx, spans), run(ctx, …)  days marked as not done, and done again
     plan_production(), sqlmesh(args) the versions of the models that production runs
 
 The caller of the first three holds the warehouse. `state_sync.remove_intervals` is semi-internal
@@ -24,7 +24,7 @@ from typing import Any
 
 from ledgerhouse.transform.scattered_days import day_of, plain
 from ledgerhouse.warehouse.schema import create_all
-from ledgerhouse.process import uncollected
+from ledgerhouse.process import gc_paused
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 from ledgerhouse.config import warehouse_path
 
@@ -86,7 +86,7 @@ def context(path: Path) -> Iterator:
     constants.MAX_FORK_WORKERS = 1
     ctx = None
     try:
-        with uncollected():
+        with gc_paused():
             ctx = Context(paths=str(PROJECT), load=False)
             yield ctx, story
     finally:
@@ -135,7 +135,7 @@ def tables_of(ctx) -> set[str]:
     return {plain(s.name) for s in snapshots if not (s.is_view or s.is_symbolic or s.is_seed)}
 
 
-def forget(ctx, spans: dict[str, list[Span]]) -> None:
+def invalidate_intervals(ctx, spans: dict[str, list[Span]]) -> None:
     """Mark the spans of each model as not done: one interval per model per call.
 
     In every version of it that is kept, not only production's: a version gone back to, or one
@@ -180,12 +180,12 @@ def run_models(ctx, story: Story, models: set[str], end: date) -> None:
         )
 
 
-def plan_production(path: Path | None = None, *, who: str = "plan", wait_s: float = WAIT_S) -> bool:
+def plan_production(path: Path | None = None, *, owner: str = "plan", wait_s: float = WAIT_S) -> bool:
     """Make the prod environment (and the curated views) when there is none; True when made.
 
     It backfills the models' first day only: the first transform does the rest.
     """
-    with hold(Path(path or warehouse_path()), who, wait_s) as held:
+    with hold(Path(path or warehouse_path()), owner, wait_s) as held:
         with connected(held) as con:
             create_all(con)
             published = has_views(con)

@@ -1,14 +1,14 @@
 """From raw to curated: reprocess exactly the days the loader touched, and survive any kill.
 
 The order is what makes it crash-safe: read the marks (ops.touched_days, written in the transaction
-that wrote the raw rows), make SQLMesh forget those days, run, require success; the caller checks
-and publishes, and only then `consume` deletes the marks that were read. Whatever dies in between,
+that wrote the raw rows), invalidate those days in SQLMesh's state, run, require success; the caller checks
+and publishes, and only then `clear_touched_days` deletes the marks that were read. Whatever dies in between,
 the same marks are met again and the same days are forgotten again. A plain run would not do: a
 kill between two "forgets" leaves days marked done and stale.
 
-    transform(who="sync") -> Transformed     marks read, days reprocessed, models run
+    transform(owner="sync") -> Transformed     marks read, days reprocessed, models run
     touched(con, batches)                    their marks again, and the days that changed by table
-    consume(con, marks)                      after the checks have passed and the books are out
+    clear_touched_days(con, marks)                      after the checks have passed and the books are out
 
 No clock is read: the days themselves say how far to run, so a sandbox may live in any year.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from ledgerhouse.transform.scattered_days import evaluate_at_once
 from ledgerhouse.transform.sqlmesh_context import (
-    DAY, FIRST_DAY, LAST_DAY, Span, TransformFailed, context, ensure_production, forget, has_views,
+    DAY, FIRST_DAY, LAST_DAY, Span, TransformFailed, context, ensure_production, has_views, invalidate_intervals,
     newest_day, run_models, tables_of,
 )
 from ledgerhouse.warehouse.schema import create_all
@@ -71,7 +71,7 @@ TABLE_SIZES = " UNION ALL ".join(
 
 @dataclass(frozen=True)
 class Transformed:
-    """What one transform did. `marks` goes to `consume` once the checks have passed."""
+    """What one transform did. `marks` goes to `clear_touched_days` once the checks have passed."""
 
     marks: tuple[Mark, ...] = ()
     days: tuple[Span, ...] = ()  # reprocessed in curated.tx_unified, [start, end), oldest first
@@ -91,14 +91,14 @@ class Transformed:
         return sorted({batch for _, _, batch in self.marks})
 
 
-def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> Transformed:
+def transform(path: Path | None = None, *, owner: str, wait_s: float = WAIT_S) -> Transformed:
     """Bring curated up to date with every touched day; without marks SQLMesh is not even loaded.
 
     Holds the warehouse from reading the marks to the end of the run. Raises TransformFailed in
     plain words; the marks are never deleted here, so the next call repairs.
     """
     began = time.monotonic()
-    with hold(Path(path or warehouse_path()), who, wait_s) as held:
+    with hold(Path(path or warehouse_path()), owner, wait_s) as held:
         with connected(held) as con:
             create_all(con)
             marks = marks_of(con)
@@ -118,7 +118,7 @@ def transform(path: Path | None = None, *, who: str, wait_s: float = WAIT_S) -> 
             for model in tables - set(REACH):  # yours, downstream of ours: every day that moved
                 spans[model] = coalesce(days["curated.tx_unified"], limit=EXACT,
                                         apart=int(ROWS_A_SPAN / rows_a_day))
-            forget(ctx, spans)
+            invalidate_intervals(ctx, spans)
             evaluate_at_once(ctx, REACH.keys() - {"curated.assets"})
             for stop in [*(day for day in pauses if day < end), end]:
                 run_models(ctx, story, tables, stop)
@@ -140,7 +140,7 @@ def touched(con, batches: Iterable[str]) -> tuple[tuple[Mark, ...], dict[str, se
     return marks, days
 
 
-def consume(con, marks: Iterable[Mark]) -> int:
+def clear_touched_days(con, marks: Iterable[Mark]) -> int:
     """Delete exactly these marks (those written since stay), in one statement; how many went."""
     marks = list(marks)
     if not marks:

@@ -46,7 +46,7 @@ def holder(path: Path) -> str:
     """Who holds the warehouse, in words."""
     try:
         facts = json.loads(_lock_file(path).read_text())
-        return f"{facts['who']} (process {facts['pid']}, since {facts['since']})"
+        return f"{facts['owner']} (process {facts['pid']}, since {facts['since']})"
     except (OSError, ValueError, KeyError):
         return "an unnamed process"
 
@@ -56,7 +56,7 @@ def _lock_file(path: Path) -> Path:
 
 
 @contextmanager
-def hold(path: Path, who: str, wait_s: float = WAIT_S) -> Iterator[Path]:
+def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
     """Keep the warehouse file for this process; wait up to `wait_s` seconds for a turn.
 
     Raises WarehouseBusy naming the holder when the wait is over.
@@ -74,14 +74,14 @@ def hold(path: Path, who: str, wait_s: float = WAIT_S) -> Iterator[Path]:
                 now = time.monotonic()
                 if now > deadline:
                     raise WarehouseBusy(
-                        f"{who} waited {wait_s:.0f} s for {path.name}; it is held by "
+                        f"{owner} waited {wait_s:.0f} s for {path.name}; it is held by "
                         f"{holder(path)}. Wait for that to end, or stop it, and run again."
                     ) from None
                 if now - reported > REPORT_EVERY_S:
-                    log.info("%s waits for %s, held by %s", who, path.name, holder(path))
+                    log.info("%s waits for %s, held by %s", owner, path.name, holder(path))
                     reported = now
                 time.sleep(0.05)
-        facts = {"who": who, "pid": os.getpid(),
+        facts = {"owner": owner, "pid": os.getpid(),
                  "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(facts).encode(), 0)
@@ -96,7 +96,7 @@ def hold(path: Path, who: str, wait_s: float = WAIT_S) -> Iterator[Path]:
 
 @contextmanager
 def open_warehouse(
-    path: Path | None = None, *, who: str, wait_s: float = WAIT_S, read_only: bool = False,
+    path: Path | None = None, *, owner: str, wait_s: float = WAIT_S, read_only: bool = False,
     compact: bool = False,
 ) -> Iterator:
     """A DuckDB connection to the warehouse (tables made where missing), held until closed.
@@ -107,7 +107,7 @@ def open_warehouse(
     """
     from ledgerhouse.warehouse.schema import create_all
 
-    with hold(Path(path or warehouse_path()), who, wait_s) as held, \
+    with hold(Path(path or warehouse_path()), owner, wait_s) as held, \
             connected(held, read_only=read_only and held.exists(), compact=compact) as con:
         if not read_only:
             create_all(con)

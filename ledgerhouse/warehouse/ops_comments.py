@@ -82,7 +82,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "ops.refreshes": ("What a weekly refresh found when it read a part of the history again", {
         "scope": "quarter, full, or the interval asked for",
         "dataset": "raw table; '' where nothing of the account was read whole",
-        "rows_new": "rows that came later than any tail reached",
+        "rows_new": "rows that came later than any lookback reached",
         "rows_changed": "rows the vendor tells differently by now",
         "rows_vanished": "rows the vendor no longer has",
         "rows_removed": "legs that their transaction no longer has",

@@ -57,7 +57,7 @@ def limiter(kind: str, rate: int, seconds: int) -> dict:
             for _ in left:
                 client.call("/x", lambda: http_call(session, url + "/x", {}, lambda data: None))
 
-        client.together(work, None, workers=16)
+        client.run_concurrently(work, None, workers=16)
         count = requests.get(url + "/count", timeout=5).json()
     share = (count["counted"] - 1) / (count["last"] - count["first"]) / rate
     return row(

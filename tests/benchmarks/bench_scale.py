@@ -16,7 +16,7 @@ from ledgerhouse.load.loader import Loaded, load
 from extract.core.interval import Interval
 from extract.sources import all_sources
 from ledgerhouse.transform.touched_days import Transformed, transform
-from ledgerhouse.process import uncollected
+from ledgerhouse.process import gc_paused
 from ledgerhouse.warehouse.connection import open_warehouse
 from tests.benchmarks import data
 from tests.benchmarks.history import (
@@ -65,7 +65,7 @@ class Cycles:
         return self._cycle(LATE_DAYS)
 
     def _days(self) -> float:
-        with open_warehouse(self.history.path, who="bench", read_only=True) as con:
+        with open_warehouse(self.history.path, owner="bench", read_only=True) as con:
             (rows,) = con.execute("SELECT 2 * count(*) FROM raw.exchanges_ledger "
                                   "WHERE batch_id = 'history'").fetchone()
         return rows / ROWS_A_DAY
@@ -78,7 +78,7 @@ class Cycles:
             for step, work in _steps(self.landing, done, f"bench-{self.turn}"):
                 gc.collect()
                 began = time.process_time()
-                with uncollected():  # as in a task's process, which ends with its step
+                with gc_paused():  # as in a task's process, which ends with its step
                     took[step] = seconds(work)
                 took["cpu"] += time.process_time() - began
         if done["loaded"].new != rows or done["loaded"].changed:
@@ -89,21 +89,21 @@ class Cycles:
 
 def _steps(landing: Path, done: dict, run_id: str) -> list[tuple[str, Callable[[], None]]]:
     def load_step() -> None:
-        with open_warehouse(who="bench") as con:
+        with open_warehouse(owner="bench") as con:
             done["loaded"]: Loaded = load(con, landing, SOURCES)
 
     def transform_step() -> None:
-        done["transformed"]: Transformed = transform(who="bench")
+        done["transformed"]: Transformed = transform(owner="bench")
 
     def check_step() -> None:
         spans = done["transformed"].spans
         interval = Interval(spans[0].start, spans[-1].end)
-        critical = failed_critical(check(interval, run_id=run_id, who="bench", spans=spans))
+        critical = failed_critical(check(interval, run_id=run_id, owner="bench", spans=spans))
         if critical:
             raise RuntimeError(f"the history is not what the checks expect: {critical[0]}")
 
     def publish_step() -> None:
-        publish_checked(done["transformed"].batches, run_id=run_id, who="bench")
+        publish_checked(done["transformed"].batches, run_id=run_id, owner="bench")
 
     return [("load", load_step), ("transform", transform_step), ("check", check_step),
             ("publish", publish_step)]

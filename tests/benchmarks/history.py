@@ -213,7 +213,7 @@ def warehouse(rows: int, uri: str) -> History:
                 schema.create_all(con)
                 took["raw"] = seconds(lambda: fill(con, rows))
             tell(f"{rows:,} rows of history written in {took['raw']:.0f} s; transforming them")
-            took["transform"] = seconds(lambda: transform(part / FILE, who="bench"))
+            took["transform"] = seconds(lambda: transform(part / FILE, owner="bench"))
             with connected(part / FILE) as con:
                 con.execute("DELETE FROM ops.touched_days")
                 snapshot(con)

@@ -12,7 +12,7 @@ from ledgerhouse.plan import coverage
 from ledgerhouse.warehouse import schema
 from extract.fetch import landing
 from extract.fetch.client import Budget, Client
-from extract.core.errors import Stop
+from extract.core.errors import FetchStopped
 from ledgerhouse.load.loader import load
 from extract.fetch.rate_limits import Pacing
 from extract.core.interval import Interval, utc
@@ -75,9 +75,9 @@ class Books:
                         secrets=(keys.KEY_PEM, keys.DEBANK_KEY))
         try:
             fetched = source.fetch(client, self.apis[job.source], job)
-        except Stop as stop:  # as FetchOperator does
-            if stop.kept and stop.kept.pages:
-                landing.write(self.root, job, stop.kept, {"run_id": self.run_id})
+        except FetchStopped as stop:  # as FetchOperator does
+            if stop.partial and stop.partial.pages:
+                landing.write(self.root, job, stop.partial, {"run_id": self.run_id})
             raise
         return landing.write(self.root, job, fetched, {"run_id": self.run_id})
 

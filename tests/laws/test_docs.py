@@ -16,6 +16,7 @@ import duckdb
 import pytest
 
 import extract
+import ledgerhouse
 import stack
 from ledgerhouse.operate.alerts.conditions import KINDS
 from ledgerhouse.config import read_rules
@@ -134,7 +135,7 @@ def test_pictures_are_small_and_readable():
         assert picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) <= 150_000, name
     drawn = xml.fromstring((ROOT / "docs/images/concepts.svg").read_text())
     words = " ".join(t for t in drawn.itertext())
-    for word in ("landing", "raw", "curated", "published", "coverage", "tail", "gap", "budget",
+    for word in ("landing", "raw", "curated", "published", "coverage", "lookback", "gap", "budget",
                  "prefers-color-scheme: dark"):
         assert word in words, word
 
@@ -250,9 +251,9 @@ def test_what_alerts_may_hold_is_listed(tmp_path):
 
 
 def errors() -> set[str]:
-    """Names of all exceptions that extract and stack define and that a person can meet."""
+    """Names of all exceptions that extract, ledgerhouse and stack define and that a person can meet."""
     found = set()
-    for package in (extract, stack):
+    for package in (extract, ledgerhouse, stack):
         for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             path = ROOT / (info.name.replace(".", "/") + ("/__init__.py" if info.ispkg else ".py"))
             for node in ast.walk(ast.parse(path.read_text())):

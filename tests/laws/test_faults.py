@@ -151,7 +151,7 @@ def test_a_key_or_units_that_end_in_mid_run_stop_it_at_once(profile, tmp_path):
             except Fatal as error:
                 failures += 1
                 assert isinstance(error, UnitsExhausted) == units
-                kept += units and bool(error.kept.pages)  # paid for, so landed
+                kept += units and bool(error.partial.pages)  # paid for, so landed
                 assert re.search("buy more" if units else "authentication_error|Unauthorized",
                                  str(error))
                 failed = [c for c in books.calls[calls:] if c["error"]]

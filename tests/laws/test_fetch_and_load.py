@@ -47,7 +47,7 @@ def test_fetches_add_up_in_any_order_and_again_changes_nothing(seed, tmp_path):
         rng.shuffle(pieces)
         parts = Books(url, tmp_path / "parts")
         for start, end in pieces:
-            parts.sync(start, end, tail=timedelta(0))
+            parts.sync(start, end, lookback=timedelta(0))
         assert parts.content() == whole.content()
         before, touched = whole.content(), "SELECT count(*) FROM ops.touched_days"
         whole.con.execute("DELETE FROM ops.touched_days")
@@ -159,7 +159,7 @@ def test_what_has_not_happened_yet_is_not_covered(tmp_path):
         books.sync("2025-01-01T00:00:00Z", "2025-01-01T06:00:00Z")
         assert set(books.column("SELECT end_ts::VARCHAR FROM ops.coverage")) == {
             "2025-01-01 03:00:00"}, "coverage never passes the vendor's own clock"
-        for job in books.plan("2025-01-02", "2025-01-03", tail=timedelta(0)):
+        for job in books.plan("2025-01-02", "2025-01-03", lookback=timedelta(0)):
             with pytest.raises(Fatal, match="has not happened yet"):
                 books.fetch(job)
 

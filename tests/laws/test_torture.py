@@ -38,7 +38,7 @@ def test_killed_between_models_checks_and_books_it_ends_equal_all_the_same():
 def test_two_syncs_a_backfill_a_plan_and_a_reader_at_once(tmp_path):
     """Nobody sees a lock error: each waits its turn and says for whom, or reads the books."""
     preload()
-    span = dict(whole=True, harm=False)
+    span = dict(close_gaps=True, harm=False)
     with Sandbox(31, 0.1, 0) as sandbox:
         life = Life(tmp_path, sandbox.url, 31, curated=True)
         now = START + timedelta(days=12)
@@ -50,7 +50,7 @@ def test_two_syncs_a_backfill_a_plan_and_a_reader_at_once(tmp_path):
             _fork(tmp_path, "sync-1", lambda: life.run(START, now, **span)),
             _fork(tmp_path, "sync-2", lambda: life.run(START, now, **span)),
             _fork(tmp_path, "backfill", lambda: life.run(
-                START + timedelta(days=2), START + timedelta(days=6), whole=False, refetch=True,
+                START + timedelta(days=2), START + timedelta(days=6), close_gaps=False, refetch=True,
                 harm=False)),
             _fork(tmp_path, "plan", lambda: sqlmesh_plan(
                 ["dev", "--auto-apply", "--no-prompts", "--skip-tests", "--include-unmodified"],
@@ -67,7 +67,7 @@ def test_two_syncs_a_backfill_a_plan_and_a_reader_at_once(tmp_path):
             assert log.endswith("done\n"), f"{name}:\n{log}"
         assert "waits for warehouse.duckdb, held by" in "".join(logs.values())
         # Their processes kept their runs to themselves: what the mirrors have is what there was.
-        with open_warehouse(life.path, who="test") as con:
+        with open_warehouse(life.path, owner="test") as con:
             for run_id, *task in con.execute("SELECT run_id, task_id, map_index, state FROM "
                                              "ops.sync_runs").fetchall():
                 known = life.airflow.setdefault(run_id, {"dag_run_id": run_id, "tasks": [],

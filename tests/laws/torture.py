@@ -46,7 +46,7 @@ from ledgerhouse.plan import coverage
 from extract.fetch import landing  # noqa: E402
 from ledgerhouse.operate.run_log.attempts import attempt  # noqa: E402
 from extract.fetch.client import Client
-from extract.core.errors import ExtractError, Stop  # noqa: E402
+from extract.core.errors import ExtractError, FetchStopped  # noqa: E402
 from ledgerhouse.operate.run_log.mirror import mirror  # noqa: E402
 from ledgerhouse.load.replay import replay  # noqa: E402
 from extract.core.interval import UTC, Interval, iso, utc
@@ -165,7 +165,7 @@ class Life:
                 return run
             return {"task_instances": run["tasks"], "total_entries": len(run["tasks"])}
 
-        with open_warehouse(self.path, who="torture") as con:
+        with open_warehouse(self.path, owner="torture") as con:
             return mirror(con, get, self.var / "attempts", ["torture"])
 
     def _believe(self, run_id: str, harm: bool) -> bool:
@@ -173,7 +173,7 @@ class Life:
         from ledgerhouse.check.checkpoints import failed_critical
         from ledgerhouse.transform.touched_days import transform
 
-        done = self.step("transform", lambda: transform(self.path, who="torture"), harm)
+        done = self.step("transform", lambda: transform(self.path, owner="torture"), harm)
         if done is None:
             return False
         days = [day for _, day, _ in done.marks]
@@ -181,7 +181,7 @@ class Life:
             Interval("2024-11-01", "2024-11-02")
 
         def check():
-            failed = failed_critical(gate.check(span, run_id=run_id, who="torture"))
+            failed = failed_critical(gate.check(span, run_id=run_id, owner="torture"))
             # While a killed fetch leaves a hole, balances may be awaited, never off.
             assert not failed, "\n".join(map(str, failed))
             return True
@@ -192,14 +192,14 @@ class Life:
 
         def publish():
             try:
-                return gate.publish_checked(batches, run_id=run_id, who="torture").generation
-            except gate.Overtaken:  # by a run that goes on beside this one
+                return gate.publish_checked(batches, run_id=run_id, owner="torture").generation
+            except gate.Superseded:  # by a run that goes on beside this one
                 return 0
 
         return self.step("publish", publish, harm) is not None
 
     def _plan(self, span: Interval, whole: bool, refetch: bool) -> list[Job]:
-        with open_warehouse(self.path, who="torture") as con:
+        with open_warehouse(self.path, owner="torture") as con:
             return coverage.jobs(con, SOURCES, ACCOUNTS, span, snapshot=whole, refetch=refetch)
 
     def _fetch(self, job: Job, run: dict) -> str:
@@ -216,8 +216,8 @@ class Life:
             try:
                 fetched = source.fetch(client, api, job)
             except ExtractError as error:
-                if isinstance(error, Stop) and error.kept and error.kept.pages:
-                    landing.write(self.var / "landing", job, error.kept, run)
+                if isinstance(error, FetchStopped) and error.partial and error.partial.pages:
+                    landing.write(self.var / "landing", job, error.partial, run)
                 return f"failed: {error}"  # the next run asks again
             landing.write(self.var / "landing", job, fetched, run)
         return "landed"
@@ -226,7 +226,7 @@ class Life:
         from ledgerhouse.load.call_log import load_calls
         from ledgerhouse.load.loader import load
 
-        with open_warehouse(self.path, who="torture") as con:
+        with open_warehouse(self.path, owner="torture") as con:
             load_calls(con, self.var / "calls")
             return load(con, self.var / "landing", SOURCES).counts()
 
@@ -252,11 +252,11 @@ class Life:
 
     def end(self, now) -> None:
         """One unharmed run over everything, then all the laws."""
-        assert self.run(START, now, whole=True, refetch=True, harm=False)
+        assert self.run(START, now, close_gaps=True, refetch=True, harm=False)
         self.step("mirror", self._mirror, harm=False)  # of the last run, too
         asked = self.step("plan", lambda: self._plan(Interval(START, now), False, False))
         assert asked == [], "all is covered"
-        with open_warehouse(self.path, who="torture") as con:
+        with open_warehouse(self.path, owner="torture") as con:
             live = SimpleNamespace(con=con)
             assert_truth(live, Truth(self.url), iso(now))
             assert con.execute("SELECT count(*) - count(DISTINCT file) FROM ops.landed_files"
@@ -376,7 +376,7 @@ def live(seed: int, *, curated: bool = False, runs: int = 8, kill: float = 0.5) 
         now = START + timedelta(days=rng.randrange(8, 20))
         sandbox.tell("clock", now=iso(now))
         if curated:  # where the history begins after the account did, no balance can reconcile
-            life.run(START, iso(now), whole=True, harm=False)
+            life.run(START, iso(now), close_gaps=True, harm=False)
         for _ in range(runs):
             now += timedelta(hours=rng.choice([6, 6, 6, 18, 60]))
             sandbox.tell("clock", now=iso(now))
@@ -384,12 +384,12 @@ def live(seed: int, *, curated: bool = False, runs: int = 8, kill: float = 0.5) 
             if rng.random() < 0.3 and not curated:
                 sandbox.tell("vanish", vendor=rng.choice(["coinbase", "debank"]), seed=seed)
             if rng.random() < 0.7:
-                life.run(START + timedelta(days=rng.randrange(4)), iso(now), whole=True)
+                life.run(START + timedelta(days=rng.randrange(4)), iso(now), close_gaps=True)
             else:  # a backfill of some days
                 days = (now - START).days
                 first = START + timedelta(hours=rng.randrange(24 * (days - 1)))
                 life.run(first, min(now, first + timedelta(hours=rng.randrange(6, 200))),
-                         whole=False, refetch=rng.random() < 0.5)
+                         close_gaps=False, refetch=rng.random() < 0.5)
         sandbox.tell("faults", profile="none")
         now += timedelta(days=4)  # until late rows are there
         sandbox.tell("clock", now=iso(now))

@@ -263,7 +263,7 @@ def kill_holders(lock: Path, run: str) -> list[str]:
     while left and time.monotonic() < deadline:
         with suppress(json.JSONDecodeError, psutil.NoSuchProcess):  # being written; ended just now
             held = json.loads(lock.read_text())
-            if held["who"] == f"task sync.{left[0]} of run {run}":
+            if held["owner"] == f"task sync.{left[0]} of run {run}":
                 holder = psutil.Process(held["pid"])
                 time.sleep(moment.uniform(0, 0.2))
                 holder.kill()

@@ -59,5 +59,5 @@ def facts_of(context: Any) -> dict[str, Any]:
             "try_number": ti.try_number}
 
 
-def who(context: Any) -> str:
+def lock_owner(context: Any) -> str:
     return "task {dag_id}.{task_id} of run {run_id}".format(**facts_of(context))

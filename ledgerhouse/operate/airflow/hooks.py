@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 from airflow.sdk import BaseHook
-from airflow.sdk._shared.secrets_masker import redact
+from airflow.sdk.log import mask_secret, redact as airflow_redact
 from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow.sdk.log import mask_secret
+
 
 from extract.core.errors import ExtractError, Fatal
-from extract.core.redact import strike
+from extract.core.redact import redact
 from extract.core.source import Form, Source
 from extract.fetch import error_advice
 from extract.fetch.client import Client
@@ -91,12 +91,12 @@ class SourceHook(BaseHook):
             api, units, secrets = self.open(source)
             client = Client(source.name, "of this Connection", rates=source.rates, units=units,
                             secrets=secrets, tries=TEST_TRIES)
-            seen = source.look(client, api) if source.look else "was not asked: it has no look()"
+            seen = source.test_connection(client, api) if source.test_connection else "was not asked: it has no look()"
         except ExtractError as error:
-            return False, strike(self.told(error, source), secrets)
+            return False, redact(self.told(error, source), secrets)
         except Exception as error:  # the form must answer, and its text must hold no secret
-            return False, strike(f"{type(error).__name__}: {error}", secrets)
-        return True, strike(
+            return False, redact(f"{type(error).__name__}: {error}", secrets)
+        return True, redact(
             f"OK: {source.form.title or source.name} {seen}. The test made {client.calls} "
             f"call{'s' * (client.calls != 1)} and spent {client.units_spent} units", secrets)
 
@@ -117,7 +117,7 @@ def _secrets(extra: dict[str, Any], form: Form) -> list[str]:
     """Texts of the extra that the form, or Airflow by their names, holds for secret."""
     named = {name: value for name, value in extra.items() if isinstance(value, str)}
     return [value for name, value in named.items()
-            if name in form.secrets or redact({name: value}) != {name: value}]
+            if name in form.secrets or airflow_redact({name: value}) != {name: value}]
 
 
 def __getattr__(name: str) -> type[SourceHook]:

@@ -35,15 +35,15 @@ from ledgerhouse.operate.airflow.operators.refresh import (
 )
 
 
-def pipeline(*, whole: bool) -> None:
+def pipeline(*, close_gaps: bool) -> None:
     """The tasks of one run, inside a DAG: plan → fetch (per account) → load … mirror."""
-    load, complete, _ = fetched(lambda **task: PlanOperator(
-        history_start="{{ var.value.start_ts }}", whole=whole, **INTERVAL, **task))
+    load, complete, _ = plan_fetch_load(lambda **task: PlanOperator(
+        history_start="{{ var.value.start_ts }}", close_gaps=close_gaps, **INTERVAL, **task))
     load >> complete
-    believe(load, complete)
+    transform_check_publish(load, complete)
 
 
-def fetched(plan: Callable[..., PlanOperator]
+def plan_fetch_load(plan: Callable[..., PlanOperator]
             ) -> tuple[BaseOperator, BaseOperator, list[PlanOperator]]:
     """A `plan(task_id=, pool=, connection=)` and its fetches for every connection: the load that
     follows all of them, `complete`, and the plans.
@@ -76,10 +76,10 @@ def replay_pipeline() -> None:
     replay = ReplayOperator(task_id="replay", pool=WAREHOUSE_POOL)
     complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
     replay >> complete
-    believe(replay, complete)
+    transform_check_publish(replay, complete)
 
 
-def believe(rows: BaseOperator, complete: BaseOperator, *, interval: Mapping[str, str] = INTERVAL,
+def transform_check_publish(rows: BaseOperator, complete: BaseOperator, *, interval: Mapping[str, str] = INTERVAL,
             doubt: BaseOperator | None = None) -> MirrorOperator:
     """What follows new raw rows, however they came: transform → check → publish, the mirror, and
     the alerts, which want to know how the run went. The mirror.
@@ -105,19 +105,19 @@ def believe(rows: BaseOperator, complete: BaseOperator, *, interval: Mapping[str
     return mirror
 
 
-__all__ = ["DEFAULT_ARGS", "PARAMS", "SINCE", "believe", "fetched", "pipeline", "replay_pipeline"]
+__all__ = ["DEFAULT_ARGS", "PARAMS", "SINCE", "transform_check_publish", "plan_fetch_load", "pipeline", "replay_pipeline"]
 
 
 def refresh_pipeline() -> None:
     """The tasks of a refresh, inside a DAG: as a sync's, with the report before the models and the
     rebuild before publishing."""
-    load, complete, plans = fetched(RefreshPlanOperator)
+    load, complete, plans = plan_fetch_load(RefreshPlanOperator)
     report = RefreshReportOperator(
         task_id="report", pool=WAREHOUSE_POOL, trigger_rule="all_done",
         plans=[plan.task_id for plan in plans], **INTERVAL)
     load >> [report, complete]
     # Where no day was touched the checks look at what was read, not at the week that has passed.
     read = {name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
-    mirror = believe(report, complete, interval=read,
+    mirror = transform_check_publish(report, complete, interval=read,
                      doubt=RebuildOperator(task_id="rebuild", transform="transform"))
     load >> mirror

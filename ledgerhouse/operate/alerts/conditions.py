@@ -39,7 +39,7 @@ KINDS = {
                      "map the type in the source's file and run `make replay`."),
     "refresh_difference": ("critical", "Curated is not what its raw rows give: `make replay` "
                            "builds it again; the log of the task rebuild names the rows."),
-    "late_rows": ("warning", "They came later than any tail reached and are loaded now; see "
+    "late_rows": ("warning", "They came later than any lookback reached and are loaded now; see "
                   "ops.refreshes and the log of the task report."),
     "vanished_rows": ("warning", "They are kept, marked, and out of the balances; see the log of "
                       "the task report, and ask the vendor."),

@@ -210,7 +210,7 @@ def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any
     if not warehouse_path().exists():
         return nothing, "before anything was read", []
     try:
-        with open_warehouse(who="airflow dags backfill --dry-run", wait_s=WAIT_S,
+        with open_warehouse(owner="airflow dags backfill --dry-run", wait_s=WAIT_S,
                             read_only=True) as con:
             return Known.read(con, sources, mine, now), "from the warehouse", rows(con, CALLED)
     except WarehouseBusy as error:

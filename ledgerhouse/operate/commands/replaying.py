@@ -22,17 +22,17 @@ def replay(args: Any) -> int:
     return anew(args.output, "airflow warehouse replay")
 
 
-def anew(output: str, who: str) -> int:
+def anew(output: str, owner: str) -> int:
     """0 when the books are published again; 1 when the landing or the checks forbid it.
 
-    `who` waits for the warehouse, and has it. Raises CommandFailed where there is no landing to
+    `owner` waits for the warehouse, and has it. Raises CommandFailed where there is no landing to
     be replayed.
     """
     with quiet("sqlmesh", "great_expectations", "extract", "ledgerhouse"):  # the steps tell it shorter
-        return _anew(output, who)
+        return _anew(output, owner)
 
 
-def _anew(output: str, who: str) -> int:
+def _anew(output: str, owner: str) -> int:
     from ledgerhouse.check.checkpoints import failed_critical
     from ledgerhouse.publish.gate import check, publish_checked
     from ledgerhouse.load.replay import ReplayFailed
@@ -44,7 +44,7 @@ def _anew(output: str, who: str) -> int:
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
     try:
         with steps.step("replay the landing") as note:
-            done = rebuild(warehouse_path(), var_dir() / "landing", all_sources(), who=who,
+            done = rebuild(warehouse_path(), var_dir() / "landing", all_sources(), owner=owner,
                            tell=note)
     except ReplayFailed as error:
         raise CommandFailed(str(error)) from None
@@ -54,16 +54,16 @@ def _anew(output: str, who: str) -> int:
     answer.say(f"{done.loads} loads, {done.loaded.rows:,} rows: "
                + (f"not as it was: {differing}" if differing else "row for row as it was"))
     with steps.step("transform every day"):
-        built = transform(who=who)
+        built = transform(owner=owner)
     answer.document["days"] = len({day for _, day, _ in built.marks})
     critical = []
     if built.marks:
         with steps.step("check and publish"):
             spans = built.spans
             critical = failed_critical(check(Interval(spans[0].start, spans[-1].end),
-                                             run_id=run_id, who=who, spans=spans))
+                                             run_id=run_id, owner=owner, spans=spans))
             if not critical:
-                publish_checked(built.batches, run_id=run_id, who=who)
+                publish_checked(built.batches, run_id=run_id, owner=owner)
         answer.document |= {"published": not critical, "critical": list(map(str, critical))}
         for one in critical:
             answer.say(f"✗ {one}", style="bold red")

@@ -69,8 +69,8 @@ def wallet(rng, number, span, bursts):
     return rows
 
 
-def fetch(vendor, tail, end, workers, tries=1):
-    job = Job("debank", "0xabc", "debank", Interval(tail, end), tail)
+def fetch(vendor, start, end, workers, tries=1):
+    job = Job("debank", "0xabc", "debank", Interval(start, end), start)
     client = Client("debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={},
                     tries=tries)
     with pytest.MonkeyPatch.context() as patch:
@@ -78,11 +78,11 @@ def fetch(vendor, tail, end, workers, tries=1):
         return debank.fetch(client, vendor, job)
 
 
-def rows(fetched, tail, end):
+def rows(fetched, start, end):
     """What a load keeps of a fetch: each row of the interval once."""
     found = {(int(row["time_at"]), row["chain"], row["id"]) for page in fetched.pages
              if page.endpoint != debank.CHAINS for row in json.loads(page.body)["history_list"]}
-    return {row for row in found if tail.timestamp() <= row[0] < end.timestamp()}
+    return {row for row in found if start.timestamp() <= row[0] < end.timestamp()}
 
 
 def moment(second):
@@ -98,13 +98,13 @@ def test_pieces_bring_the_rows_of_one_walker_for_hardly_more_calls(
         seed, number, bursts, inclusive, span, cut):
     rng = random.Random(seed)
     history = wallet(rng, number, span, 0 if span < number * 10 else bursts)
-    tail, end = (moment(START + int(part * span) + n) for n, part in enumerate(cut))
+    start, end = (moment(START + int(part * span) + n) for n, part in enumerate(cut))
     if history and rng.random() < 0.5:  # end at a row's very second
-        end = max(moment(rng.choice(history)[0]), moment(int(tail.timestamp()) + 1))
+        end = max(moment(rng.choice(history)[0]), moment(int(start.timestamp()) + 1))
     one, many = Vendor(history, inclusive), Vendor(history, inclusive)
-    serial, cut_up = fetch(one, tail, end, workers=1), fetch(many, tail, end, workers=8)
-    truth = {row for row in history if tail.timestamp() <= row[0] < end.timestamp()}
-    assert rows(serial, tail, end) == rows(cut_up, tail, end) == truth
+    serial, cut_up = fetch(one, start, end, workers=1), fetch(many, start, end, workers=8)
+    truth = {row for row in history if start.timestamp() <= row[0] < end.timestamp()}
+    assert rows(serial, start, end) == rows(cut_up, start, end) == truth
     cuts = re.search(r"each of (\d+) pieces", cut_up.covered[0].reason)
     assert len(many.calls) <= len(one.calls) + (int(cuts[1]) if cuts else 0)
     if len(one.calls) < 4:
@@ -115,10 +115,10 @@ def test_pieces_bring_the_rows_of_one_walker_for_hardly_more_calls(
 def test_where_every_second_has_rows_no_cut_loses_one(inclusive):
     for each in (2, 3, 7):  # pages end within a second, and so within the one beside a cut
         history = [(START + n // each, CHAINS[n % 3], f"0x{n:x}") for n in range(4000)]
-        tail, end = moment(START), moment(history[-1][0] + 1)
-        fetched = fetch(Vendor(history, inclusive), tail, end, 8)
+        start, end = moment(START), moment(history[-1][0] + 1)
+        fetched = fetch(Vendor(history, inclusive), start, end, 8)
         assert "pieces" in fetched.covered[0].reason
-        assert rows(fetched, tail, end) == set(history)
+        assert rows(fetched, start, end) == set(history)
 
 
 @settings(max_examples=20, deadline=None)
@@ -130,10 +130,10 @@ def test_seconds_fuller_than_a_page_lose_nothing(seed, inclusive, workers):
         share = rng.randrange(8, 17)  # of one chain: 20 of one in a second cannot be read
         history += [(START + full, CHAINS[0 if n < share else 1 + n % 2], f"0x{full:x}{n}")
                     for n in range(27)]
-    tail, end = moment(START), moment(START + rng.choice([20_002, 20_003, 50_000]))
+    start, end = moment(START), moment(START + rng.choice([20_002, 20_003, 50_000]))
     vendor = Vendor(history, inclusive)
-    fetched = fetch(vendor, tail, end, workers)
-    assert rows(fetched, tail, end) == {r for r in history if r[0] < end.timestamp()}
+    fetched = fetch(vendor, start, end, workers)
+    assert rows(fetched, start, end) == {r for r in history if r[0] < end.timestamp()}
     assert len(vendor.calls) < 150, "and it ends"
 
 
@@ -187,14 +187,14 @@ def test_the_longer_a_wallet_the_more_its_pieces_are_faster(number, bursts, time
 def test_a_piece_that_is_told_to_be_empty_is_asked_again(seed):
     """A false "no rows" on the first page below a cut would lose all that the piece has."""
     rng = random.Random(f"lies/{seed}")
-    tail, end = utc("2024-01-01"), utc("2025-01-01")
+    start, end = utc("2024-01-01"), utc("2025-01-01")
     every = wallet(rng, 800, 366 * 86_400, 0)
     first = rng.randrange(6, 30)  # not the walk's very first pages: nothing tells those
     for lies in ((first,), range(first, 10_000)):
         vendor = Vendor(every, bool(seed % 2), lies=lies)
         try:
-            fetched = fetch(vendor, tail, end, workers=8, tries=3)
+            fetched = fetch(vendor, start, end, workers=8, tries=3)
         except Retriable as error:
             assert "missing" in str(error) and len(lies) > 1
         else:
-            assert rows(fetched, tail, end) == {r for r in every if r[0] < end.timestamp()}
+            assert rows(fetched, start, end) == {r for r in every if r[0] < end.timestamp()}

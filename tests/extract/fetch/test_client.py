@@ -123,9 +123,9 @@ def test_work_that_forks_is_done_once_by_no_more_threads_than_asked_for():
         met.wait()
         done.append(item)
 
-    caller.together(work, 0, workers=3)
+    caller.run_concurrently(work, 0, workers=3)
     assert sorted(done) == [0, 1, 2] and caller.calls == 3 and caller.units_spent == 21
-    caller.together(lambda item, fork: alone.append(item), 7)
+    caller.run_concurrently(lambda item, fork: alone.append(item), 7)
     assert alone == [7]
 
 
@@ -147,7 +147,7 @@ def test_the_first_error_stops_the_others_at_their_next_call_and_is_raised(faili
         caller.call("/x", lambda: calls.append(item))
 
     with pytest.raises(error, match="no units"):
-        caller.together(work, 0)
+        caller.run_concurrently(work, 0)
     assert calls == [] and caller.calls == 0
     assert caller.call("/x", lambda: OK) is OK, "the client itself is as good as before"
 

@@ -20,9 +20,9 @@ from ledgerhouse.config import Limit, limits
 from extract.fetch.call_log import call_log, logged
 from ledgerhouse.load.call_log import load_calls
 from extract.fetch.client import Client
-from extract.core.errors import BudgetReached, Retriable, Stop
+from extract.core.errors import BudgetReached, Retriable, FetchStopped
 from ledgerhouse.load.loader import load
-from extract.core.interval import UTC, Interval, utc
+from extract.core.interval import Interval, utc
 from extract.core.source import Job
 from extract.sources import all_sources, get
 from ledgerhouse.config import accounts
@@ -157,12 +157,12 @@ def test_a_long_walk_of_several_pieces_keeps_each(tmp_path):
             try:
                 get("debank").fetch(client, api, job)
                 break
-            except Stop as stop:
-                rows = {row["id"] for page in stop.kept.pages if "history_list" in page.endpoint
+            except FetchStopped as stop:
+                rows = {row["id"] for page in stop.partial.pages if "history_list" in page.endpoint
                         for row in json.loads(page.body)["history_list"]}
-                spans = [c.interval for c in stop.kept.covered
+                spans = [c.interval for c in stop.partial.covered
                          if c.dataset == "onchain_transactions"]
-                assert len(stop.kept.pages) == calls == client.calls
+                assert len(stop.partial.pages) == calls == client.calls
                 assert {tx for tx, at in truth if any(at in span for span in spans)} <= rows
                 kept = max(kept, len(spans))
         assert kept > 1, "no walk was stopped in several pieces: make the history longer"
@@ -232,18 +232,18 @@ def test_processes_share_a_budget_and_three_of_four_are_killed(small, tmp_path):
         ledger = Ledger(tmp_path, "debank", allowed, now=Days(at))
         assert calls <= allowed[1].allowed and units <= allowed[0].allowed
         # A killed one had at most a call of each of its 8 threads reserved, sent or not.
-        left = ledger.left()
+        left = ledger.remaining()
         assert calls <= allowed[1].allowed - left["calls", "month"] <= calls + 3 * 8
         assert left["calls", "month"] == 0 or left["units", "day"] < 20, "none was refused early"
         for _ in range(2):  # counted anew, it says the same, however often
             ledger.recount(from_logs(lambda first: logged(tmp_path / "calls", first)))
-            assert ledger.left() == left
+            assert ledger.remaining() == left
         ledger.close()
         (tmp_path / "budget.sqlite").unlink()
         assert not ledger.is_counted
         ledger.recount(from_logs(lambda first: logged(tmp_path / "calls", first)))
         assert ledger.is_counted
-        assert ledger.left() == {
+        assert ledger.remaining() == {
             ("units", "day"): allowed[0].allowed - sum(c["units"] for c in in_log.values()),
             ("calls", "month"): allowed[1].allowed - len(in_log)}
 
@@ -283,7 +283,7 @@ def test_the_ledger_is_counted_from_the_warehouse_while_others_call(tmp_path, sm
                     shutil.copy(file, tmp_path / "calls" / "inbox" / file.name)
             if rng.random() < 0.5:
                 ledger.recount(from_warehouse(con, lambda: logged(tmp_path / "calls")))
-        assert ledger.left() == {("units", "day"): 10**6 - expected["day"][1],
+        assert ledger.remaining() == {("units", "day"): 10**6 - expected["day"][1],
                                  ("calls", "month"): 10**6 - expected["month"][0]}
         if rng.random() < 0.2:
             clock.now += timedelta(hours=1)
@@ -410,7 +410,7 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
         def read(run, moment):
             client = Client("debank", WALLETS[0].account, rates={}, units={})
             unit_balances.note(folder, source="debank", connection="c", run_id=run, moment=moment,
-                               balance=source.left(client, books.apis["debank"]),
+                               balance=source.remaining_units(client, books.apis["debank"]),
                                accounts=[a.account for a in WALLETS])
 
         for run, prices in (("r1", {}), ("r2", {HISTORY: 30}), ("r3", {})):
@@ -471,7 +471,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
         file.write_text(listed + budget)
         jobs[name] = PlanOperator(
             task_id="plan", connection="debank_x", interval_start=START, interval_end=NOW,
-            history_start=START, whole=True).execute(context("plan"))
+            history_start=START, close_gaps=True).execute(context("plan"))
         errors = []
         for job in jobs[name]:
             try:
@@ -495,7 +495,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
         assert run("three", "[budget.debank]\nunits_per_month = 320\n"), "lost, and counted anew"
         assert url.app.debank.units_spent <= 320
         assert run("four", "") == [] and run("five", "") == [] == jobs["five"]
-        with open_warehouse(who="test") as con:
+        with open_warehouse(owner="test") as con:
             assert con.execute("SELECT sum(units) FROM ops.api_calls").fetchall() == [
                 (url.app.debank.units_spent,)]
             assert con.execute("FROM ops.budgets").fetchall() == []
@@ -527,8 +527,8 @@ def test_coinbase_keeps_its_pages_and_claims_no_time_before_every_wallet_is_read
             (job,) = books.plan(START, NOW, account)
             with pytest.raises(BudgetReached) as stop:
                 books.fetch(job)
-            assert len(stop.value.kept.pages) == calls
-            claimed.append([c.dataset for c in stop.value.kept.covered])
+            assert len(stop.value.partial.pages) == calls
+            claimed.append([c.dataset for c in stop.value.partial.covered])
             load(books.con, books.root, books.sources)
         assert claimed == [[], [], ["exchanges_ledger"]]
         assert truth <= set(books.column("SELECT entry_id FROM raw.exchanges_ledger"))

@@ -1,4 +1,4 @@
-"""What is asked next: the holes of what was requested, and a tail as long as a vendor needs."""
+"""What is asked next: the holes of what was requested, and a lookback as long as a vendor needs."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_a_run_closes_every_hole_there_is_with_one_job_a_month(con):
     assert union(j.interval for j in asked) == [
         Interval("2025-11-20", "2025-12-10"), Interval("2026-01-03", "2026-01-25")]
     assert [j.snapshot for j in asked] == [False, False, True]
-    assert [j.interval.start - j.tail for j in asked] == [DAY, timedelta(0), DAY], \
-        "the tail is read where the hole continues what is covered"
+    assert [j.interval.start - j.read_from for j in asked] == [DAY, timedelta(0), DAY], \
+        "the lookback is read where the hole continues what is covered"
     assert con.execute("SELECT start_ts::DATE::VARCHAR, end_ts::DATE::VARCHAR FROM ops.gaps WHERE "
                        "dataset = 'onchain_transfers'").fetchall() == [("2025-11-20", "2025-12-10")]
     cover(con, COINBASE, ("2025-11-01", "2025-11-20"))
@@ -92,13 +92,13 @@ def test_a_run_closes_every_hole_there_is_with_one_job_a_month(con):
         "an API that cannot seek walks once"
 
 
-@pytest.mark.parametrize(("read_at", "tail"), [
+@pytest.mark.parametrize(("read_at", "lookback"), [
     ("2025-11-20", DAY), ("2025-11-20T23:59:59Z", DAY), ("2025-11-21", timedelta(0))])
-def test_what_was_read_long_after_it_happened_is_not_read_again(con, read_at, tail):
-    """A backfill that was stopped leaves such holes, and each tail would be paid for."""
+def test_what_was_read_long_after_it_happened_is_not_read_again(con, read_at, lookback):
+    """A backfill that was stopped leaves such holes, and each lookback would be paid for."""
     cover(con, WALLET, ("2025-11-01", "2025-11-20"), read_at=read_at)
     (job,) = jobs(con, WALLET, "2025-11-01", "2025-11-25")
-    assert job.interval.start - job.tail == tail
+    assert job.interval.start - job.read_from == lookback
 
 
 def test_covered_time_is_not_asked_again_unless_it_is_asked_for(con):
@@ -109,7 +109,7 @@ def test_covered_time_is_not_asked_again_unless_it_is_asked_for(con):
 
 
 @pytest.mark.parametrize("pending, begin", [
-    ("2026-01-07T05:00:00Z", "2026-01-07T05:00:00Z"),    # longer than the tail
+    ("2026-01-07T05:00:00Z", "2026-01-07T05:00:00Z"),    # longer than the lookback
     ("2026-01-19T05:00:00Z", "2026-01-19T00:00:00Z"),    # within it
     ("2025-11-07T05:00:00Z", "2025-12-21T00:00:00Z"),    # for ever: the weekly refresh's
 ])
@@ -117,10 +117,10 @@ def test_what_is_pending_is_read_again_until_it_is_final(con, pending, begin):
     cover(con, COINBASE, ("2025-01-01", "2026-01-20"))
     rows(con, COINBASE, (utc(pending), timedelta(hours=1)), status="pending")
     (job,) = jobs(con, COINBASE, "2025-01-01", "2026-01-20T06:00:00Z")
-    assert job.tail == utc(begin)
+    assert job.read_from == utc(begin)
     con.execute("UPDATE raw.exchanges_ledger SET vanished_at = '2026-01-20'")
     (job,) = jobs(con, COINBASE, "2025-01-01", "2026-01-20T06:00:00Z")
-    assert job.tail == utc("2026-01-19"), "a pending entry that is gone is not waited for"
+    assert job.read_from == utc("2026-01-19"), "a pending entry that is gone is not waited for"
 
 
 @settings(max_examples=40, deadline=None)
@@ -136,16 +136,16 @@ def test_the_tail_is_as_long_as_the_vendor_was_slow(delays, was_there):
               read_at="2026-01-01" if was_there else "2026-02-25")
         rows(con, WALLET, *((ZERO + n * timedelta(hours=6), timedelta(hours=h))
                             for n, h in enumerate(delays)))
-        tail = coverage.learned_tail(con, SOURCES["debank"], "0xme", utc("2026-03-01"))
+        lookback = coverage.learned_lookback(con, SOURCES["debank"], "0xme", utc("2026-03-01"))
     slowest = timedelta(hours=max(delays)) if was_there else timedelta(0)  # else history: met late
-    assert tail == min(max(DAY, slowest * 1.25), 7 * DAY)
+    assert lookback == min(max(DAY, slowest * 1.25), 7 * DAY)
 
 
 def test_old_slowness_is_forgotten(con):
     cover(con, WALLET, ("2025-01-01", "2026-03-01"), read_at="2025-01-01")
     rows(con, WALLET, (utc("2025-11-01"), 5 * DAY))
-    assert coverage.learned_tail(con, SOURCES["debank"], "0xme", utc("2026-01-01")) == 6.25 * DAY
-    assert coverage.learned_tail(con, SOURCES["debank"], "0xme", utc("2026-03-01")) == DAY
+    assert coverage.learned_lookback(con, SOURCES["debank"], "0xme", utc("2026-01-01")) == 6.25 * DAY
+    assert coverage.learned_lookback(con, SOURCES["debank"], "0xme", utc("2026-03-01")) == DAY
 
 
 HOURS = st.integers(0, 40)

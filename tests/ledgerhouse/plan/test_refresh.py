@@ -62,7 +62,7 @@ class Weeks:
             "'', '', '', '2000-01-01'", [self.account.source, self.account.account,
                                          *(list(column) for column in zip(*rows))])
         jobs = refresh.jobs(self.con, SOURCES, [self.account], "quarter")
-        assert all(job.tail == job.interval.start and not job.snapshot for job in jobs)
+        assert all(job.read_from == job.interval.start and not job.snapshot for job in jobs)
         return [job.interval for job in jobs]
 
     def months(self) -> dict[Interval, datetime]:
@@ -193,7 +193,7 @@ def refreshed(tmp_path_factory):
         books, vendor = Books(url, root / "landing", clock=Hurried()), Vendor(url)
         read = vendor.busy_moment()
         vendor.tell("clock", now=iso(read))
-        books.sync(START, read, tail=timedelta(0))
+        books.sync(START, read, lookback=timedelta(0))
         vendor.tell("clock", now=iso(NOW))
         gone = [vendor.tell("vanish", vendor=name, seed=seed) for seed in range(2)
                 for name in ("coinbase", "debank")]

@@ -39,8 +39,8 @@ def published(tmp_path_factory) -> Path:
         books = Books(url, var / "landing", path=str(var / FILE), clock=Hurried())
         books.sync(START, NOW, accounts=ACCOUNTS[:2], snapshot=True)
     books.con.close()
-    transform(var / FILE, who="test")
-    with open_warehouse(var / FILE, who="test") as con:
+    transform(var / FILE, owner="test")
+    with open_warehouse(var / FILE, owner="test") as con:
         publish(con, var / "published", [])
         publish(con, var / "published", [date(2026, 1, 5)])  # the older files stay for a while
     return var / "published"

@@ -19,7 +19,7 @@ from ledgerhouse.publish import publish as publishing
 from ledgerhouse.publish import parquet_files
 from ledgerhouse.publish.books import BOOKS, open_books
 from ledgerhouse.check.checkpoints import CheckResult, record
-from ledgerhouse.publish.gate import NotChecked, Overtaken, publish_checked
+from ledgerhouse.publish.gate import NotChecked, Superseded, publish_checked
 from ledgerhouse.publish.publish import GRACE, NEWS, TABLES, publish, publish_news
 from ledgerhouse.warehouse.schema import create_all
 from extract.core.interval import Interval
@@ -104,7 +104,7 @@ def fill(con) -> set[date]:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("built") / FILE
-    with open_warehouse(path, who="test") as con:
+    with open_warehouse(path, owner="test") as con:
         mark(con, fill(con), "b0")
     return path
 
@@ -523,51 +523,51 @@ def mark(con, days, batch: str) -> None:
 
 
 def checked(run_id: str, **severities: bool) -> None:
-    with open_warehouse(who="test") as con:
+    with open_warehouse(owner="test") as con:
         results = [CheckResult("curated.tx_unified", s, s, ok) for s, ok in severities.items()]
         record(con, results, run_id, Interval("2031-01-01T00:00:00Z", "2031-05-01T00:00:00Z"))
 
 
 def marks_left() -> set[str]:
-    with open_warehouse(who="test") as con:
+    with open_warehouse(owner="test") as con:
         return {b for (b,) in con.execute("SELECT batch_id FROM ops.touched_days").fetchall()}
 
 
 def test_what_the_checks_have_passed_is_published_and_its_marks_go(var):
     checked("r1", critical=True, warning=False)
-    publish_checked(["b0"], run_id="r1", who="test")
+    publish_checked(["b0"], run_id="r1", owner="test")
     assert marks_left() == set()
-    with open_warehouse(who="test") as con:
+    with open_warehouse(owner="test") as con:
         assert published(var / "published") == contents(con)
         mark(con, sync(con, 1, {date(2031, 2, 28): 1}, date(2031, 4, 28)), "b1")
     checked("r2", critical=True)
-    done = publish_checked(["b1"], run_id="r2", who="test")
+    done = publish_checked(["b1"], run_id="r2", owner="test")
     assert months(done, "curated.tx_unified") == ["02"], "days come from the marks"
 
 
 def test_a_failed_or_missing_check_publishes_nothing_and_keeps_the_marks(var):
     checked("r1", critical=True)
-    publish_checked(["b0"], run_id="r1", who="test")
+    publish_checked(["b0"], run_id="r1", owner="test")
     before = stamps(var / "published")
-    with open_warehouse(who="test") as con:
+    with open_warehouse(owner="test") as con:
         mark(con, sync(con, 1, {date(2031, 2, 28): 1}, date(2031, 4, 28)), "b1")
     with pytest.raises(NotChecked, match="no check is recorded for run r2"):
-        publish_checked(["b1"], run_id="r2", who="test")
+        publish_checked(["b1"], run_id="r2", owner="test")
     checked("r2", critical=False, warning=True)
     with pytest.raises(NotChecked, match="1 critical expectation.*for run r2"):
-        publish_checked(["b1"], run_id="r2", who="test")
+        publish_checked(["b1"], run_id="r2", owner="test")
     assert stamps(var / "published") == before and marks_left() == {"b1"}
 
 
 def test_days_that_another_run_has_loaded_since_wait_for_their_own_check(var):
-    with open_warehouse(who="test") as con:
+    with open_warehouse(owner="test") as con:
         mark(con, sync(con, 1, {date(2031, 2, 28): 1}, date(2031, 4, 28)), "b1")
     checked("r1", critical=True)
-    with pytest.raises(Overtaken, match="1 batch.*not checked yet"):
-        publish_checked(["b0"], run_id="r1", who="test")
+    with pytest.raises(Superseded, match="1 batch.*not checked yet"):
+        publish_checked(["b0"], run_id="r1", owner="test")
     assert not (var / "published").exists() and marks_left() == {"b0", "b1"}
     checked("r2", critical=True)
-    publish_checked(["b0", "b1"], run_id="r2", who="test")
+    publish_checked(["b0", "b1"], run_id="r2", owner="test")
     assert marks_left() == set()
 
 
@@ -576,9 +576,9 @@ def test_a_publish_that_dies_keeps_the_marks(var, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(publishing, "build", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
-            publish_checked(["b0"], run_id="r1", who="test")
+            publish_checked(["b0"], run_id="r1", owner="test")
     assert marks_left() == {"b0"}
-    publish_checked(["b0"], run_id="r1", who="test")
+    publish_checked(["b0"], run_id="r1", owner="test")
     assert marks_left() == set()
 
 
@@ -595,12 +595,12 @@ def test_the_days_of_the_marks_are_all_that_the_real_transform_changed(tmp_path)
             "ts": datetime(2077, 2, 28, 20), "order_id": "o9", **money("price", "7")}
     for number, (table, row) in enumerate(
             [("exchanges_ledger", entry), ("exchanges_trades", fill)]):
-        with open_warehouse(path, who="test") as con:
+        with open_warehouse(path, owner="test") as con:
             if number == 0:
                 load_batch(con, random.Random(11), datetime(2077, 2, 24), number)
             put_rows(con, table, [row], f"c{number}")
-        done = transform(path, who="test")
-        with open_warehouse(path, who="test") as con:
+        done = transform(path, owner="test")
+        with open_warehouse(path, owner="test") as con:
             marks, days = touched(con, {batch for _, _, batch in done.marks})
             assert set(marks) == set(done.marks)
             publish(con, root, days)

@@ -32,7 +32,7 @@ def transformed(tmp_path_factory):
         books = Books(url, var / "landing", path=str(var / sqlmesh_context.FILE))
         books.sync(START, NOW, snapshot=True)
         books.con.close()
-    tf.transform(var / sqlmesh_context.FILE, who="test")
+    tf.transform(var / sqlmesh_context.FILE, owner="test")
     return var
 
 
@@ -74,7 +74,7 @@ def killed_in(var, place: str, nth: int) -> None:
                 return real(*args, **kwargs)
 
             setattr(module, name, dying)
-            rb.rebuild(var, batches=marked(var), who="doomed")
+            rb.rebuild(var, batches=marked(var), owner="doomed")
         except BaseException:
             traceback.print_exc()
         os._exit(1)
@@ -89,7 +89,7 @@ def test_killed_anywhere_production_is_as_it_was_and_the_next_rebuild_cleans(var
         killed_in(var, place, nth)
         assert (var / rb.FOLDER).is_dir(), f"{place}: there was something to lose"
         assert content(var) == before
-        with open_warehouse(var / sqlmesh_context.FILE, who="a reader", wait_s=0, read_only=True) as con:
+        with open_warehouse(var / sqlmesh_context.FILE, owner="a reader", wait_s=0, read_only=True) as con:
             assert con.execute("SELECT count(*) > 0 FROM curated.daily_balances").fetchone()[0]
     # The state of production's models is elsewhere, and must not even be looked for.
     monkeypatch.setenv("LEDGERHOUSE_STATE_URI", "postgresql://nobody@/none?host=/nowhere")
@@ -130,7 +130,7 @@ def test_what_was_changed_behind_the_models_is_named_row_by_row(var, monkeypatch
         held = con.execute("SELECT count(*) FROM curated.daily_balances WHERE date < ?",
                            [late]).fetchone()[0]
     before = content(var)
-    with pytest.raises(rb.NotEqual) as raised:
+    with pytest.raises(rb.RebuildMismatch) as raised:
         rb.rebuild(var, batches=batches)
     assert content(var) == before and not (var / rb.FOLDER).exists()
     rebuilt = raised.value.rebuilt
@@ -153,14 +153,14 @@ def test_what_was_changed_behind_the_models_is_named_row_by_row(var, monkeypatch
     assert all(str(one) in str(raised.value) for one in found.values())
     # It counts as a failed check: nothing of the run may be published.
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(var))
-    with open_warehouse(who="test") as con:
+    with open_warehouse(owner="test") as con:
         rb.record(con, "weekly", rebuilt)
         told = con.execute("SELECT success, observed FROM ops.checkpoints WHERE checkpoint = "
                            "'rebuild' AND run_id = 'weekly' ORDER BY expectation").fetchall()
     assert [success for success, _ in told] == [False, False, False, True, False]
     assert str(found["curated.tx_unified"]) == told[-1][1]
     with pytest.raises(NotChecked, match="4 critical"):
-        publish_checked(batches, run_id="weekly", who="test")
+        publish_checked(batches, run_id="weekly", owner="test")
 
 
 def test_without_room_on_the_disk_nothing_is_begun(var, monkeypatch):
@@ -168,6 +168,6 @@ def test_without_room_on_the_disk_nothing_is_begun(var, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(
         free=int(rb.ROOM * (var / sqlmesh_context.FILE).stat().st_size) - 1))
     before = content(var)
-    with pytest.raises(rb.NoRoom, match="production was not touched"):
+    with pytest.raises(rb.DiskFull, match="production was not touched"):
         rb.rebuild(var)
     assert content(var) == before and not (var / rb.FOLDER).exists()

@@ -34,7 +34,7 @@ DAYS_THERE = "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified ORDER BY 
 def planned(tmp_path_factory):
     """A warehouse with an empty prod environment, made once and copied for each test."""
     var = tmp_path_factory.mktemp("planned")
-    assert tf.transform(var / sqlmesh_context.FILE, who="test").planned  # at first use, even without marks
+    assert tf.transform(var / sqlmesh_context.FILE, owner="test").planned  # at first use, even without marks
     assert sqlmesh_context.plan_production(var / sqlmesh_context.FILE) is False
     return var
 
@@ -56,10 +56,10 @@ def warehouse(planned, tmp_path):
     return tmp_path / "var" / sqlmesh_context.FILE
 
 
-def settle(path, who="test") -> tf.Transformed:
-    done = tf.transform(path, who=who)
+def settle(path, owner="test") -> tf.Transformed:
+    done = tf.transform(path, owner=owner)
     with opened(path) as con:
-        tf.consume(con, done.marks)
+        tf.clear_touched_days(con, done.marks)
     return done
 
 
@@ -191,10 +191,10 @@ def test_consume_deletes_only_the_marks_that_were_read(con):
     put(con, "exchanges_ledger", [entry("a", "2026-03-01")], "b1")
     read = tf.marks_of(con)
     put(con, "exchanges_ledger", [entry("b", "2026-03-01"), entry("c", "2026-03-02")], "b2")
-    assert tf.consume(con, read) == 1
+    assert tf.clear_touched_days(con, read) == 1
     assert tf.marks_of(con) == (("exchanges_ledger", date(2026, 3, 1), "b2"),
                               ("exchanges_ledger", date(2026, 3, 2), "b2"))
-    assert tf.consume(con, []) == 0
+    assert tf.clear_touched_days(con, []) == 0
 
 
 def test_no_column_of_curated_is_a_float(planned):
@@ -210,7 +210,7 @@ def test_a_day_no_model_covers_is_refused_in_words(warehouse):
     with opened(warehouse) as con:
         put(con, "exchanges_ledger", [entry("a", "1970-01-01")], "b1")
     with pytest.raises(tf.TransformFailed, match="rows dated 1970-01-01"):
-        tf.transform(warehouse, who="test")
+        tf.transform(warehouse, owner="test")
 
 
 def test_a_failed_audit_names_itself_and_the_next_transform_repairs(warehouse):
@@ -222,7 +222,7 @@ def test_a_failed_audit_names_itself_and_the_next_transform_repairs(warehouse):
                     "FROM raw.exchanges_ledger WHERE entry_id = 'b'")
         con.execute("INSERT INTO ops.touched_days VALUES ('exchanges_ledger', '2026-03-02', 'b2')")
     with pytest.raises(tf.TransformFailed) as failed:
-        tf.transform(warehouse, who="test")
+        tf.transform(warehouse, owner="test")
     for word in ("curated.staged_exchanges", "[2026-03-02, 2026-03-03)", "unique_combination"):
         assert word in str(failed.value)
     with opened(warehouse) as con:
@@ -295,7 +295,7 @@ def test_of_days_apart_the_one_that_fails_is_named_and_those_before_are_done(war
                     f"FROM raw.exchanges_ledger WHERE entry_id = 'late{late[2]}'")
     with pytest.raises(tf.TransformFailed, match=r"staged_exchanges failed over "
                        r"\[2026-03-17, 2026-03-18\): .*unique_combination"):
-        tf.transform(warehouse, who="test")
+        tf.transform(warehouse, owner="test")
     with opened(warehouse) as con:
         assert con.execute("SELECT count(*) FROM curated.staged_exchanges WHERE "
                            "txid LIKE 'late%' AND ts < '2026-03-10'").fetchone() == (2,)
@@ -329,7 +329,7 @@ def test_a_failing_model_never_removes_published_days(warehouse, monkeypatch, at
             patch.setattr(DuckDBEngineAdapter, "transaction",
                           lambda self, condition=None: nullcontext())
         with pytest.raises(tf.TransformFailed, match="curated.tx_unified .*disk on fire"):
-            tf.transform(warehouse, who="test")
+            tf.transform(warehouse, owner="test")
     kept = [date(2026, 3, d) for d in ((1, 2, 3) if atomic else (1, 3))]
     assert days_with(warehouse, DAYS_THERE) == kept
     if atomic:
@@ -363,7 +363,7 @@ def deadly(*args, **kwargs):
         real(*args, **kwargs)
     os.kill(os.getpid(), signal.SIGKILL)
 setattr(owner, name, deadly)
-tf.transform(__import__("pathlib").Path(path), who="killed")
+tf.transform(__import__("pathlib").Path(path), owner="killed")
 """
 
 
@@ -462,7 +462,7 @@ def test_remove_intervals_takes_one_interval_per_model_per_call(warehouse):
         both = [(model, tuple(map(sqlmesh_context._milliseconds, span))) for span in spans[:2]]
         ctx.state_sync.remove_intervals(both, remove_shared_versions=True)
         assert missing(ctx, "tx_unified", "2026-02-02") == spans[1:2]  # the first is lost, silently
-        sqlmesh_context.forget(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
+        sqlmesh_context.invalidate_intervals(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
     with sqlmesh_context.context(warehouse) as (ctx, _):
         assert missing(ctx, "tx_unified", "2026-02-02") == spans
         assert missing(ctx, "daily_flows", "2026-02-02") == spans[:1]

@@ -22,7 +22,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from ledgerhouse.warehouse.connection import open_warehouse
-with open_warehouse(Path(sys.argv[1]), who=sys.argv[2]) as con:
+with open_warehouse(Path(sys.argv[1]), owner=sys.argv[2]) as con:
     con.execute("CREATE TABLE IF NOT EXISTS proof (n INTEGER)")
     print("held", flush=True)
     sys.stdin.readline()
@@ -35,7 +35,7 @@ from pathlib import Path
 from ledgerhouse.warehouse.connection import open_warehouse
 path, number = Path(sys.argv[1]), int(sys.argv[2])
 for turn in range(10):
-    with open_warehouse(path, who=f"process {number}", read_only=number % 2 == 0) as con:
+    with open_warehouse(path, owner=f"process {number}", read_only=number % 2 == 0) as con:
         if number % 2:
             con.execute("INSERT INTO proof VALUES (?)", [number * 100 + turn])
         print(con.execute("SELECT count(*) FROM proof").fetchone()[0], flush=True)
@@ -62,7 +62,7 @@ def path(tmp_path):
 @pytest.mark.parametrize("read_only", [False, True])
 def test_whoever_waits_too_long_is_told_who_holds_it(path, read_only):
     with a_holder(path) as other, pytest.raises(WarehouseBusy) as error, \
-            open_warehouse(path, who="make plan", wait_s=0.2, read_only=read_only):
+            open_warehouse(path, owner="make plan", wait_s=0.2, read_only=read_only):
         pass
     assert str(error.value).startswith("make plan waited 0 s for warehouse.duckdb; it is held "
                                        f"by {WHO} (process {other.pid}, since ")
@@ -83,7 +83,7 @@ def test_a_killed_holder_leaves_no_lock_and_no_half_transaction(path):
     with a_holder(path) as other:
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
-        with open_warehouse(path, who="the next", wait_s=5) as con:
+        with open_warehouse(path, owner="the next", wait_s=5) as con:
             con.execute("BEGIN")
             con.execute("INSERT INTO proof VALUES (1)")
             con.execute("ROLLBACK")
@@ -92,14 +92,14 @@ def test_a_killed_holder_leaves_no_lock_and_no_half_transaction(path):
 
 
 def test_an_error_inside_gives_the_warehouse_back(path):
-    with pytest.raises(ZeroDivisionError), open_warehouse(path, who="one"):
+    with pytest.raises(ZeroDivisionError), open_warehouse(path, owner="one"):
         1 / 0
-    with open_warehouse(path, who="two", wait_s=0) as con:
+    with open_warehouse(path, owner="two", wait_s=0) as con:
         assert con.execute("SELECT count(*) FROM ops.coverage").fetchone() == (0,)
 
 
 def test_readers_and_writers_in_many_processes_never_meet_a_lock_error(path):
-    with open_warehouse(path, who="tests") as con:
+    with open_warehouse(path, owner="tests") as con:
         con.execute("CREATE TABLE proof (n INTEGER)")
     many = [subprocess.Popen([sys.executable, "-c", MANY, str(path), str(number)], cwd=ROOT,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -109,12 +109,12 @@ def test_readers_and_writers_in_many_processes_never_meet_a_lock_error(path):
         assert process.returncode == 0, error
         counts = [int(line) for line in out.split()]
         assert len(counts) == 10 and counts == sorted(counts)
-    with open_warehouse(path, who="tests", read_only=True) as con:
+    with open_warehouse(path, owner="tests", read_only=True) as con:
         assert con.execute("SELECT count(DISTINCT n), count(*) FROM proof").fetchone() == (20, 20)
 
 
 def test_a_reader_of_a_warehouse_that_is_not_there_yet_meets_an_empty_one(path):
-    with open_warehouse(path, who="tests", read_only=True) as con:
+    with open_warehouse(path, owner="tests", read_only=True) as con:
         assert con.execute("SELECT 1").fetchone() == (1,)
 
 
@@ -160,7 +160,7 @@ def test_payloads_are_compressed_also_in_a_file_of_an_older_duckdb(tmp_path, mad
     path = tmp_path / "warehouse.duckdb"
     if made_by:
         duckdb.connect(str(path), config={"storage_compatibility_version": made_by}).close()
-    with open_warehouse(path, who="test") as con:
+    with open_warehouse(path, owner="test") as con:
         con.execute("""
             INSERT INTO raw.exchanges_ledger (source, account, entry_id, ts, payload)
             SELECT 's', 'a', i, TIMESTAMP '2026-01-01', i || repeat(', "status": "completed"', 20)
@@ -177,12 +177,12 @@ def test_small_row_groups_stay_until_somebody_asks_to_compact(tmp_path):
     path = tmp_path / "warehouse.duckdb"
 
     def groups() -> int:
-        with open_warehouse(path, who="test", read_only=True) as con:
+        with open_warehouse(path, owner="test", read_only=True) as con:
             return con.execute("SELECT count(DISTINCT row_group_id) "
                                "FROM pragma_storage_info('ops.spans')").fetchone()[0]
 
     def write(n: int, **how) -> None:
-        with open_warehouse(path, who="test", **how) as con:
+        with open_warehouse(path, owner="test", **how) as con:
             con.execute("CREATE TABLE IF NOT EXISTS ops.spans (n INT)")
             con.execute("INSERT INTO ops.spans FROM range(?, ?)", [n * 5000, n * 5000 + 5000])
             con.execute("DELETE FROM ops.spans WHERE n % 5000 = 7")
@@ -192,6 +192,6 @@ def test_small_row_groups_stay_until_somebody_asks_to_compact(tmp_path):
     assert groups() == 6
     write(6, compact=True)
     assert groups() == 1
-    with open_warehouse(path, who="test", read_only=True) as con:
+    with open_warehouse(path, owner="test", read_only=True) as con:
         assert con.execute("SELECT count(*), count(DISTINCT n), max(n) FROM ops.spans"
                            ).fetchone() == (7 * 4999, 7 * 4999, 34_999)

@@ -13,9 +13,9 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 
 from extract.core.interval import UTC
-from extract.core.redact import strike
+from extract.core.redact import redact
 from ledgerhouse.config import accounts_file, var_dir
-from ledgerhouse.operate.airflow.context import facts_of, who
+from ledgerhouse.operate.airflow.context import facts_of, lock_owner
 from ledgerhouse.operate.alerts.channels import LOG, NotDelivered, channels
 from ledgerhouse.warehouse.connection import hold, open_warehouse
 
@@ -40,7 +40,7 @@ class AlertOperator(BaseOperator):
             rules = Rules()
         ways = channels(rules, self.log)
         ways[LOG] = self._log, ()
-        with hold(var_dir() / "alerts", who(context)):  # or two runs would both send
+        with hold(var_dir() / "alerts", lock_owner(context)):  # or two runs would both send
             try:
                 told = self._work(context, rules, ways)
             except NotDelivered:
@@ -58,7 +58,7 @@ class AlertOperator(BaseOperator):
         from ledgerhouse.operate.run_log.mirror import note
 
         listed, _ = read_accounts(accounts_file())
-        with open_warehouse(who=who(context)) as con:
+        with open_warehouse(owner=lock_owner(context)) as con:
             now = datetime.now(UTC)
             opened, resolved = incidents.reconcile(
                 con, judge(con, listed, rules, now), ways, run_id=context["ti"].run_id, now=now)
@@ -67,7 +67,7 @@ class AlertOperator(BaseOperator):
             note(con, facts_of(context), now)
         sent = [name for name, notices in tried.items()
                 if self._send(ways, name, self._message(context, notices))]
-        with open_warehouse(who=who(context)) as con:
+        with open_warehouse(owner=lock_owner(context)) as con:
             if tried:
                 incidents.note(con, tried, sent, datetime.now(UTC))
             self._publish(con)
@@ -100,7 +100,7 @@ class AlertOperator(BaseOperator):
         try:
             send(message)
         except Exception as error:
-            self.log.error("%s did not take %d alert(s): %s", name, len(message.notices), strike(
+            self.log.error("%s did not take %d alert(s): %s", name, len(message.notices), redact(
                 f"{type(error).__name__}: {error}", secrets)[:300])
             return False
         if name != LOG:

@@ -11,7 +11,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from extract.core.errors import ExtractError, Fatal, Stop
+from extract.core.errors import ExtractError, Fatal, FetchStopped
 from extract.core.source import Job
 from extract.fetch.client import Client
 from extract.sources import get
@@ -25,18 +25,18 @@ class FetchOperator(BaseOperator):
     """Fetch one account of one source over one interval into the landing.
 
     A failure lands nothing: the interval stays uncovered and the next run asks for it. Only
-    where no more may be spent (Stop) it lands what was read, and the next run asks for the rest.
+    where no more may be spent (FetchStopped) it lands what was read, and the next run asks for the rest.
     """
 
     template_fields: Sequence[str] = ("interval_start", "interval_end")
     map_index_template = "{{ task.source }} {{ task.account }} {{ task.interval_start }}"
 
     def __init__(self, *, source: str, account: str, connection: str, interval_start: str,
-                 interval_end: str, tail: str, snapshot: bool, **kwargs: Any):
+                 interval_end: str, read_from: str, snapshot: bool, **kwargs: Any):
         super().__init__(**kwargs)
         self.source, self.account, self.connection = source, account, connection
         self.interval_start, self.interval_end = interval_start, interval_end
-        self.tail, self.snapshot = tail, snapshot
+        self.read_from, self.snapshot = read_from, snapshot
 
     def execute(self, context: Any) -> str:
         from extract.fetch import landing
@@ -45,7 +45,7 @@ class FetchOperator(BaseOperator):
 
         facts, source = facts_of(context), get(self.source)
         job = Job.from_dict({k: getattr(self, k) for k in (
-            "source", "account", "connection", "interval_start", "interval_end", "tail",
+            "source", "account", "connection", "interval_start", "interval_end", "read_from",
             "snapshot")})
         about = {"source": job.source, "account": job.account,
                  "interval_start": self.interval_start, "interval_end": self.interval_end}
@@ -58,12 +58,12 @@ class FetchOperator(BaseOperator):
                                 record=record, secrets=secrets, budget=ledger(job.source))
                 fetched = source.fetch(client, api, job)
             except ExtractError as error:
-                if isinstance(error, Stop) and error.kept and error.kept.pages:
-                    landing.write(var_dir() / "landing", job, error.kept, facts, secrets)
-                    outcome["rows"] = len(error.kept.pages)
+                if isinstance(error, FetchStopped) and error.partial and error.partial.pages:
+                    landing.write(var_dir() / "landing", job, error.partial, facts, secrets)
+                    outcome["rows"] = len(error.partial.pages)
                     self.log.info("stopped; %d pages are kept, and whole are: %s", len(
-                        error.kept.pages), ", ".join(
-                            f"{c.dataset} {c.interval}" for c in error.kept.covered) or "none")
+                        error.partial.pages), ", ".join(
+                            f"{c.dataset} {c.interval}" for c in error.partial.covered) or "none")
                 words = f"{type(error).__name__}: {hook.told(error, source)}"
                 if isinstance(error, Fatal):  # asking again would meet the same
                     raise AirflowFailException(words) from None

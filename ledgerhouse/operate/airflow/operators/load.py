@@ -16,8 +16,8 @@ from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.operate.airflow.operators.plan import read_units
 from extract.core.interval import Interval, iso
 from extract.sources import all_sources, get
-from ledgerhouse.operate.airflow.context import DAG_IDS, facts_of, resolve_interval, who
-from ledgerhouse.process import never_collected
+from ledgerhouse.operate.airflow.context import DAG_IDS, facts_of, resolve_interval, lock_owner
+from ledgerhouse.process import gc_off
 from ledgerhouse.warehouse.connection import open_warehouse
 from ledgerhouse.config import var_dir, warehouse_path
 
@@ -41,7 +41,7 @@ class LoadOperator(BaseOperator):
                 if told["moment"] == "before":
                     outcome |= read_units(self.log, facts, connection, get(told["source"]),
                                            told["accounts"], "after")
-            with open_warehouse(who=who(context)) as con:
+            with open_warehouse(owner=lock_owner(context)) as con:
                 load_calls(con, var_dir() / "calls")
                 load_readings(con, units, facts["run_id"])
                 loaded = load(con, var_dir() / "landing", all_sources())
@@ -59,7 +59,7 @@ class ReplayOperator(BaseOperator):
 
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             done = replay(warehouse_path(), var_dir() / "landing", all_sources(),
-                          who=who(context), tell=self.log.info)
+                          owner=lock_owner(context), tell=self.log.info)
             outcome["rows"] = done.loaded.rows
         for table, rows in done.differences.items():
             self.log.warning("%s: %d rows are not as they were", table, rows)
@@ -72,9 +72,9 @@ class TransformOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:
         from ledgerhouse.transform.touched_days import transform
 
-        never_collected()
+        gc_off()
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-            done = transform(who=who(context))
+            done = transform(owner=lock_owner(context))
             outcome["rows"] = len(done.marks)
         return {"batches": done.batches,
                 "spans": [[iso(span.start), iso(span.end)] for span in done.spans]}
@@ -96,7 +96,7 @@ class CheckOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, int]:
         from ledgerhouse.publish.gate import check
 
-        never_collected()
+        gc_off()
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
         spans = [Interval(first, after) for first, after in done.get("spans", [])]
         if spans:
@@ -105,7 +105,7 @@ class CheckOperator(BaseOperator):
             interval = resolve_interval(context["params"], self.interval_start,
                                         self.interval_end)
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-            results = check(interval, run_id=context["ti"].run_id, who=who(context),
+            results = check(interval, run_id=context["ti"].run_id, owner=lock_owner(context),
                             spans=spans)
             outcome["rows"] = len(results)
             failed = [r for r in results if not r.success]
@@ -132,17 +132,17 @@ class PublishOperator(BaseOperator):
         self.transform = transform
 
     def execute(self, context: Any) -> dict[str, int]:
-        from ledgerhouse.publish.gate import NotChecked, Overtaken, publish_checked
+        from ledgerhouse.publish.gate import NotChecked, Superseded, publish_checked
 
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
         try:
             with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-                published = publish_checked(done.get("batches", []), who=who(context),
+                published = publish_checked(done.get("batches", []), owner=lock_owner(context),
                                             run_id=context["ti"].run_id)
                 outcome["rows"] = published.rows
         except NotChecked as error:
             raise AirflowFailException(str(error)) from None
-        except Overtaken as error:
+        except Superseded as error:
             raise AirflowSkipException(str(error)) from None
         return {"generation": published.generation, "files": len(published.files),
                 "months": len(published.months), "rows": published.rows,
@@ -157,6 +157,6 @@ class MirrorOperator(BaseOperator):
         from ledgerhouse.operate.run_log.mirror import mirror
 
         facts = facts_of(context)
-        with open_warehouse(who=who(context)) as con:
+        with open_warehouse(owner=lock_owner(context)) as con:
             return mirror(con, AirflowHook().get, var_dir() / "attempts", DAG_IDS,
                           own=tuple(facts.values()))

@@ -18,7 +18,7 @@ from extract.core.source import Job
 from extract.fetch.client import Client
 from extract.sources import all_sources
 from ledgerhouse.config import accounts_file, read_accounts, var_dir
-from ledgerhouse.operate.airflow.context import facts_of, resolve_interval, who
+from ledgerhouse.operate.airflow.context import facts_of, resolve_interval, lock_owner
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.warehouse.connection import open_warehouse
 
@@ -55,7 +55,7 @@ def read_units(log: Any, facts: dict[str, Any], connection: str, source: Any,
             api, units, secrets = SourceHook(connection).open(source)
             client = Client(source.name, accounts[0], rates=source.rates, units=units,
                             record=record, secrets=secrets, tries=1, budget=ledger(source.name))
-            balance = source.left(client, api)
+            balance = source.remaining_units(client, api)
         note(var_dir() / "account_units", source=source.name, connection=connection,
              run_id=facts["run_id"], moment=moment, balance=balance, accounts=accounts)
         log.info("%s, connection %s: %s units are left", source.name, connection, f"{balance:,}")
@@ -69,7 +69,7 @@ class PlanOperator(BaseOperator):
     """Which fetches make this run's interval complete, for the accounts of one connection.
 
     Returns a list of kwargs for FetchOperator, one a job. `history_start` is how far back an
-    account that was never read is read; `whole` asks for holes before the run's interval too,
+    account that was never read is read; `close_gaps` asks for holes before the run's interval too,
     and for a balance snapshot.
 
     Says what the fetches will cost. What is more than the budget has left is begun all the same,
@@ -80,9 +80,9 @@ class PlanOperator(BaseOperator):
     template_fields: Sequence[str] = ("interval_start", "interval_end", "history_start")
 
     def __init__(self, *, connection: str, interval_start: str, interval_end: str,
-                 history_start: str, whole: bool, **kwargs: Any):
+                 history_start: str, close_gaps: bool, **kwargs: Any):
         super().__init__(**kwargs)
-        self.connection, self.whole = connection, whole
+        self.connection, self.close_gaps = connection, close_gaps
         self.interval_start, self.interval_end = interval_start, interval_end
         self.history_start = history_start
 
@@ -91,18 +91,18 @@ class PlanOperator(BaseOperator):
         listed, _ = read_accounts(accounts_file())
         mine, sources = [a for a in listed if a.connection == self.connection], all_sources()
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-            with open_warehouse(who=who(context)) as con:
+            with open_warehouse(owner=lock_owner(context)) as con:
                 jobs, now = self.jobs(con, sources, mine, asked)
                 costs = self._budget(con, sources, mine, jobs, now)
             outcome["rows"] = len(jobs)
-            for source in {job.source for job in jobs if sources[job.source].left}:
+            for source in {job.source for job in jobs if sources[job.source].remaining_units}:
                 planned = [job.account for job in jobs if job.source == source]
                 others = [a.account for a in mine if a.source == source]
                 outcome |= read_units(self.log, facts_of(context), self.connection,
                                       sources[source], [planned[0], *others], "before")
         for job in jobs:
             self.log.info("%s %s: %s, read from %s", job.source, job.account, job.interval,
-                          job.tail)
+                          job.read_from)
         if not jobs:
             self.log.info("nothing to fetch by connection %s: %s", self.connection, self.at_rest)
         elif mine:
@@ -124,18 +124,18 @@ class PlanOperator(BaseOperator):
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
         run_type = str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type))
-        whole = self.whole and not params.get("interval_start") and run_type != "backfill"
-        if whole:  # holes that failed runs or downtime left are closed by this run
+        close_gaps = self.close_gaps and not params.get("interval_start") and run_type != "backfill"
+        if close_gaps:  # holes that failed runs or downtime left are closed by this run
             start = Interval(self.history_start, interval.end).start
             interval = Interval(min(start, interval.start), interval.end)
-        return interval, whole, bool(params.get("refetch"))
+        return interval, close_gaps, bool(params.get("refetch"))
 
     def jobs(self, con: Any, sources: Any, mine: list, asked: Any) -> tuple[list[Job], datetime]:
         """The fetches, and up to when there are rows."""
         from ledgerhouse.plan import coverage
 
-        interval, whole, refetch = asked
-        return coverage.jobs(con, sources, mine, interval, snapshot=whole,
+        interval, close_gaps, refetch = asked
+        return coverage.jobs(con, sources, mine, interval, snapshot=close_gaps,
                              refetch=refetch), interval.end
 
     def _budget(self, con: Any, sources: Any, mine: list, jobs: list[Job], now: datetime) -> dict:
@@ -165,7 +165,7 @@ class PlanOperator(BaseOperator):
             self.log.info("%s: %d fetches, about %s calls and %s units", source, len(
                 [job for job in jobs if job.source == source]), f"{cost.calls:,}",
                 f"{cost.units:,}")
-            left = ledgers[source].left() if source in ledgers else {}
+            left = ledgers[source].remaining() if source in ledgers else {}
             for (measure, period), rest in left.items():
                 if getattr(cost, measure) > rest:
                     self.log.warning(

@@ -15,7 +15,7 @@ from ledgerhouse.config import var_dir
 from ledgerhouse.operate.airflow.context import (
     facts_of,
     resolve_interval,
-    who,
+    lock_owner,
 )
 from ledgerhouse.operate.airflow.operators.plan import PlanOperator
 from ledgerhouse.operate.run_log.attempts import attempt
@@ -51,7 +51,7 @@ class RefreshPlanOperator(PlanOperator):
 
     def __init__(self, *, connection: str, **kwargs: Any):
         super().__init__(connection=connection, interval_start="", interval_end="",
-                         history_start="", whole=False, **kwargs)
+                         history_start="", close_gaps=False, **kwargs)
 
     def asked(self, context: Any) -> str | Interval:
         return scope_of(context["params"])
@@ -86,7 +86,7 @@ class RefreshReportOperator(BaseOperator):
                     for source, account, calls, units in
                     ti.xcom_pull(task_ids=plan, key="estimate") or []}
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome, \
-                open_warehouse(who=who(context)) as con:
+                open_warehouse(owner=lock_owner(context)) as con:
             found = refresh_report.record(con, ti.run_id, scope, estimate)
             outcome["rows"] = len(found.rows)
             read = found.read
@@ -97,7 +97,7 @@ class RefreshReportOperator(BaseOperator):
         self.log.info("read again (%s):\n%s", scope, table(found.rows))
         if found.late:
             self.log.warning(
-                "%d rows are new in settled time: they came later than any tail reached (first "
+                "%d rows are new in settled time: they came later than any lookback reached (first "
                 "seen is when they were met). The first:\n%s", found.total("rows_new"),
                 _listed(found.late, "first seen"))
         if found.vanished:
@@ -126,12 +126,12 @@ class RebuildOperator(BaseOperator):
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             try:
                 rebuilt = rebuild.rebuild(var_dir(), batches=done.get("batches", []),
-                                          who=who(context))
-            except rebuild.NoRoom as error:
+                                          owner=lock_owner(context))
+            except rebuild.DiskFull as error:
                 raise AirflowFailException(str(error)) from None
-            except rebuild.NotEqual as error:
+            except rebuild.RebuildMismatch as error:
                 failure, rebuilt = str(error), error.rebuilt
-            with open_warehouse(who=who(context), compact=True) as con:
+            with open_warehouse(owner=lock_owner(context), compact=True) as con:
                 rebuild.record(con, run_id, rebuilt)
             outcome["rows"] = sum(rebuilt.rows.values())
             if failure:

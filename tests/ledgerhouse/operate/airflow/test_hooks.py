@@ -310,13 +310,13 @@ NEW_SOURCE = """
 from extract.fetch.client import Answer
 from extract.core.source import Form, Source, utc
 
-def look(client, api):
+def test_connection(client, api):
     answer = client.call("/me", lambda: Answer(200, "", api, utc("2026-01-01")))
     return f"sees {answer.data}"
 
 SOURCE = Source(
     name="newbank", documentation="https://example.com", mappings={}, fetch=None, rates={},
-    connect=lambda *, host, login, password, extra: f"{host} {extra['passphrase']}", look=look,
+    connect=lambda *, host, login, password, extra: f"{host} {extra['passphrase']}", test_connection=test_connection,
     units={"/me": 3}, form=Form(title="New Bank", secrets={"passphrase": "passphrase"}))
 """
 
@@ -429,7 +429,7 @@ def test_a_second_account_needs_a_block_and_a_connection_only(listed, tmp_path, 
 
     assert read_accounts(listed)[0] == [*ACCOUNTS, *SECOND]
     with DAG("second") as dag:
-        pipeline(whole=True)
+        pipeline(close_gaps=True)
     assert {"plan_coinbase_second", "fetch_coinbase_second", "fetch_debank"} <= set(dag.task_ids)
     assert dag.get_task("fetch_coinbase_second").pool == "api_coinbase_second" in pools()
     refused = dag.get_task("account_7_of_accounts_toml")
@@ -467,7 +467,7 @@ def test_the_words_of_a_failed_task_are_the_buttons(connect, fail):
     api, units, secrets = hook.open(get("debank"))
     client = Client("debank", "0x1", rates={}, units=units, secrets=secrets)
     with pytest.raises(Fatal) as error:
-        get("debank").look(client, api)
+        get("debank").test_connection(client, api)
     task = hook.told(error.value, get("debank"))
     assert task.startswith(button.replace("this Connection", "the Airflow Connection 'mine'"))
     assert "debank account 0x1, /v1/account/units: HTTP 401" in task

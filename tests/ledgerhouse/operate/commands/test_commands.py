@@ -70,8 +70,8 @@ def kept(tmp_path_factory):
             "? AS account, 'failed' AS state, now()::TIMESTAMP AS started, 'HTTP 500 six times' AS "
             "error, now()::TIMESTAMP AS mirrored_at", [OTHER.account])
         kept.con.close()
-        transform(var / FILE, who="test")
-        with open_warehouse(var / FILE, who="test") as con:
+        transform(var / FILE, owner="test")
+        with open_warehouse(var / FILE, owner="test") as con:
             publish(con, var / "published", [], run_id=RUN)
         calls = list(kept.calls)
         yield SimpleNamespace(
@@ -169,7 +169,7 @@ def test_the_jobs_told_are_those_that_runs_then_plan(kept, name):
     one = kept.tried[name]
     assert one.jobs == one.made and any(one.jobs)
     if name == "of late":
-        assert all(job.tail == job.interval.start - DAY for jobs in one.jobs for job in jobs)
+        assert all(job.read_from == job.interval.start - DAY for jobs in one.jobs for job in jobs)
 
 
 @pytest.mark.parametrize("name", ["again", "long ago"])

@@ -41,7 +41,7 @@ from ledgerhouse.operate.ui import calendar, figures
 from ledgerhouse.operate.ui.plugin import PREFIX, LedgerhousePlugin
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
-from stack.look import look
+from stack.ui import show
 from stack.settings import SettingsError, free_port
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T12:00:00Z"
@@ -74,8 +74,8 @@ def kept(server):
         truth = url.world.balances(at=NOW, now=NOW)
     spoil(books.con, truth)
     books.con.close()
-    transform(var / FILE, who="test")
-    with open_warehouse(var / FILE, who="test") as con:
+    transform(var / FILE, owner="test")
+    with open_warehouse(var / FILE, owner="test") as con:
         for call in books.calls:
             con.execute("INSERT INTO ops.api_calls BY NAME SELECT ? AS call_id, ?::TIMESTAMPTZ::"
                         "TIMESTAMP AS called_at, ? AS source, ? AS account, ? AS endpoint, "
@@ -579,7 +579,7 @@ def test_books_of_an_older_version_are_told_as_such(browser, airflow, monkeypatc
     try:
         monkeypatch.setattr("ledgerhouse.publish.publish.TABLES", [
             table for table in TABLES if table.name not in ("ops.gaps", "ops.spending")])
-        with open_warehouse(airflow.var / FILE, who="test") as con:
+        with open_warehouse(airflow.var / FILE, owner="test") as con:
             publish(con, published, [], run_id=RUN)
         browser.page.goto(f"{airflow.url}{PREFIX}/")
         told = browser.page.locator(".lh-empty")
@@ -608,4 +608,4 @@ def test_without_books_the_page_says_what_to_do(browser, airflow):
 def test_looking_without_a_demo_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
     with pytest.raises(SettingsError, match="make demo makes them"):
-        look()
+        show()

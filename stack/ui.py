@@ -1,4 +1,4 @@
-"""`make look`: the books of the last demo in Airflow's UI, until Ctrl-C. Nothing is fetched.
+"""`make ui`: the books of the last demo in Airflow's UI, until Ctrl-C. Nothing is fetched.
 
 Only PostgreSQL and the API server run: no scheduler, no sandbox.
 """
@@ -14,7 +14,7 @@ from stack.settings import API_PORT, Settings, SettingsError, read_env, var_dir
 from stack.signals import Stopped
 
 
-def look() -> int:
+def show() -> int:
     """Raises SettingsError where no demo has published books, StackBusy while one is running."""
     screen, values = Screen(), read_env(os.environ)
     settings = Settings(var_dir(values) / "demo", values)
@@ -24,7 +24,7 @@ def look() -> int:
         with ExitStack() as live:
             with screen.step("start PostgreSQL and Airflow's API server") as step:
                 stack = live.enter_context(launch(
-                    settings, os.environ, "stack look", airflow=False, api_port=API_PORT,
+                    settings, os.environ, "stack ui", airflow=False, api_port=API_PORT,
                     tell=step.note))
                 make_metadata(stack)
                 serve_api(stack)

@@ -4,7 +4,7 @@ Give `interval_start` and `interval_end`: the range is cut into months where the
 time, and every month is one mapped task. What is covered already costs no call.
 """
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import jinja2
 from airflow.sdk import DAG
@@ -15,7 +15,7 @@ with DAG(
     "history",
     doc_md=__doc__,
     schedule=None,
-    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     params=PARAMS,

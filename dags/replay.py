@@ -5,7 +5,7 @@ when the warehouse file is lost. The task `replay` logs what is not as it was; t
 stays in place until the new one is whole. `make replay` does the same from a terminal.
 """
 
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import jinja2
 from airflow.sdk import DAG
@@ -16,7 +16,7 @@ with DAG(
     "replay",
     doc_md=__doc__,
     schedule=None,
-    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
     template_undefined=jinja2.Undefined,

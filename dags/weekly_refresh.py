@@ -20,9 +20,8 @@ at 1 - 1/28 = 96 %.
 import jinja2
 from airflow.sdk import DAG, CronDataIntervalTimetable
 
-from ledgerhouse.operate.airflow.pipelines import DEFAULT_ARGS, SINCE
 from ledgerhouse.operate.airflow.operators.refresh import PARAMS
-from ledgerhouse.operate.airflow.pipelines import refresh_pipeline
+from ledgerhouse.operate.airflow.pipelines import DEFAULT_ARGS, SINCE, refresh_pipeline
 
 with DAG(
     "weekly_refresh",

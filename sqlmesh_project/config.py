@@ -19,7 +19,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from sqlglot.expressions import Expr
 from sqlglot.helper import ensure_list
 from sqlmesh.core.config import (
-    Config, GatewayConfig, LinterConfig, ModelDefaultsConfig, PlanConfig,
+    Config,
+    GatewayConfig,
+    LinterConfig,
+    ModelDefaultsConfig,
+    PlanConfig,
 )
 from sqlmesh.core.config.categorizer import AutoCategorizationMode, CategorizerConfig
 from sqlmesh.core.config.connection import DuckDBConnectionConfig, PostgresConnectionConfig

@@ -27,8 +27,8 @@ def main(arguments: list[str]) -> int:
 
 def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
     """Run a command; known errors as their message instead of a traceback."""
-    from ledgerhouse.warehouse.migrate import SchemaChanged
     from ledgerhouse.warehouse.connection import WarehouseBusy
+    from ledgerhouse.warehouse.migrate import SchemaChanged
     from stack.follow import RunFailed
     from stack.leftovers import StackBusy
     from stack.postgres import PostgresFailed

@@ -13,15 +13,15 @@ import shutil
 import sys
 import time
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from stack.leftovers import Record, lock, sweep
 from stack.follow import follow
+from stack.leftovers import Record, lock, sweep
 from stack.live import Stack, running
 from stack.screen import Screen
 from stack.settings import PROJECT, iso, read_env, var_dir
@@ -56,7 +56,7 @@ def main() -> int:
     from ledgerhouse.config import accounts
 
     screen, var = Screen(), var_dir(read_env(os.environ))
-    start, until, now = times(datetime.now(timezone.utc))
+    start, until, now = times(datetime.now(UTC))
     seed = _seed()
     where = var / "demo"
     screen.line(f"Ledgerhouse demo, seed {seed}: history {iso(start)} to {iso(until)}, then "
@@ -109,7 +109,6 @@ def conclude(screen: Screen, var: Path, where: Path, facts: dict, runs: list, st
              stack: Stack, accounts: list[tuple[str, str]]) -> int:
     """Print the report, write demo.json; 0 when all is well, else 1."""
     from ledgerhouse.warehouse.connection import open_warehouse
-
     from stack import report as reports
     from stack import tables
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import requests
@@ -202,7 +202,7 @@ def running(
     base.pop("LEDGERHOUSE_STATE_URI", None)
     base.update({
         "SANDBOX_PORT": str(free_port()), "SANDBOX_SEED": str(seed), "START_TS": iso(start),
-        "SYNC_START_DATE": iso(datetime.now(timezone.utc).replace(microsecond=0)),
+        "SYNC_START_DATE": iso(datetime.now(UTC).replace(microsecond=0)),
     })
     base.update(env or {})
     settings = Settings(Path(var_dir).resolve(), read_env(base, PROJECT / ".env.example"))

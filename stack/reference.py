@@ -120,9 +120,8 @@ def _shown(value: Any) -> str:
 def accounts() -> str:
     from dataclasses import fields
 
-    from ledgerhouse.config import NAMES
     from extract.sources import names
-    from ledgerhouse.config import ACCOUNT_NAME, CONNECTION_ID, Account
+    from ledgerhouse.config import ACCOUNT_NAME, CONNECTION_ID, NAMES, Account
 
     said = {
         "source": f"the API: {', '.join(names())}",
@@ -145,8 +144,8 @@ def alerts() -> str:
     """The kinds of incidents, and what [alerts] of accounts.toml may hold."""
     from dataclasses import fields
 
-    from ledgerhouse.operate.alerts.conditions import KINDS
     from ledgerhouse.config import WAYS, Rules
+    from ledgerhouse.operate.alerts.conditions import KINDS
 
     unset, ways = Rules(), " or ".join(WAYS)
     hours = unset.stale_after.total_seconds() / 3600
@@ -205,8 +204,8 @@ def settings() -> str:
 
 
 def published() -> str:
-    from ledgerhouse.publish.publish import TABLES
     from ledgerhouse.publish.parquet_files import MONTH_ROWS, PIECE
+    from ledgerhouse.publish.publish import TABLES
 
     return ("Views in `published/books.duckdb`, over Parquet files that never change once they "
             "are written. Ask `ledgerhouse.publish.dataframe.files()` for the files; never list the folder. A "

@@ -6,7 +6,7 @@ https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import requests
@@ -108,7 +108,7 @@ class Rest:
         if interval:
             start, end = map(iso, interval)
             body |= {
-                "logical_date": iso(datetime.now(timezone.utc)),
+                "logical_date": iso(datetime.now(UTC)),
                 "data_interval_start": start, "data_interval_end": end,
             }
         return self.call("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"]

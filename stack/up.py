@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +19,15 @@ from stack.leftovers import Record, StackBusy, lock, sweep
 from stack.live import launch, make_metadata
 from stack.screen import Screen
 from stack.settings import (
-    API_PORT, PROJECT, Settings, SettingsError, free_port, iso, read_env, sandbox_port, var_dir,
+    API_PORT,
+    PROJECT,
+    Settings,
+    SettingsError,
+    free_port,
+    iso,
+    read_env,
+    sandbox_port,
+    var_dir,
 )
 from stack.signals import Stopped
 
@@ -46,7 +54,7 @@ def up() -> int:
         if not start:
             raise SettingsError("START_TS is empty in .env; write when the sandbox's history "
                                 "begins, for example 2024-11-01T00:00:00Z")
-        now = datetime.now(timezone.utc).replace(microsecond=0)
+        now = datetime.now(UTC).replace(microsecond=0)
         seed = settings.values.get("SANDBOX_SEED") or "7"
         sandbox = ["--seed", seed, "--now", iso(now), "--start", start, "--tick"]
     try:

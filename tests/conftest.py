@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ledgerhouse.warehouse import schema
-from extract.fetch import landing
-from ledgerhouse.load.loader import load
 from extract.core.interval import Interval, utc
 from extract.core.source import Covered, Fetched, Job, Page
+from extract.fetch import landing
 from extract.sources import all_sources
+from ledgerhouse.load.loader import load
+from ledgerhouse.warehouse import schema
 
 ROOT = Path(__file__).parents[1]
 

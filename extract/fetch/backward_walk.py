@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from extract.fetch.client import WORKERS, Client
 from extract.core.source import Page
+from extract.fetch.client import WORKERS, Client
 
 PAGES_A_CUT = 18     # half a page in 18: cuts cost 3 % of the calls
 SHORTEST = 4         # pages left of a piece that is worth cutting

@@ -25,7 +25,7 @@ from threading import Event, Lock, Thread
 from typing import Any, Protocol
 from uuid import uuid4
 
-from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable, FetchStopped
+from extract.core.errors import ExtractError, Fatal, FetchStopped, RateLimited, Retriable
 from extract.core.interval import UTC, utc
 from extract.core.redact import redact
 from extract.core.source import Rate

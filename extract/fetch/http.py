@@ -11,9 +11,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from extract.fetch.client import TIMEOUT_S, Answer, asked_wait, failed, vendor_clock
 from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable
 from extract.core.interval import UTC
+from extract.fetch.client import TIMEOUT_S, Answer, asked_wait, failed, vendor_clock
 
 SKEW_S = 60.0  # signed requests are good for two minutes by the vendor's clock
 

@@ -20,8 +20,8 @@ from typing import Any
 from uuid import uuid4
 
 from extract.core.interval import iso, utc
-from extract.core.source import Fetched, Job
 from extract.core.redact import redact
+from extract.core.source import Fetched, Job
 
 LEVEL = 6  # zstd: 3 costs 12 % more bytes, 12 costs three times the CPU (debank pages)
 

@@ -15,12 +15,12 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
-from extract.fetch.client import TIMEOUT_S, Client
-from extract.core.errors import Fatal, Retriable, FetchStopped
-from extract.sources._sql import decimal, records
+from extract.core.errors import Fatal, FetchStopped, Retriable
 from extract.core.interval import Interval, iso, utc
-from extract.core.source import Covered, Fetched, Form, Job, FullRefreshCall, Page, Rate, Source
+from extract.core.source import Covered, Fetched, Form, FullRefreshCall, Job, Page, Rate, Source
+from extract.fetch.client import TIMEOUT_S, Client
 from extract.fetch.http import ccxt_call
+from extract.sources._sql import decimal, records
 
 V2_PAGE = 100
 FILLS_PAGE = 100

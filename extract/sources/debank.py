@@ -19,13 +19,13 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from extract.fetch.client import WORKERS, Client, failed
-from extract.core.errors import ExtractError, Fatal, Retriable, FetchStopped, UnitsExhausted
-from extract.sources._sql import decimal, records
+from extract.core.errors import ExtractError, Fatal, FetchStopped, Retriable, UnitsExhausted
 from extract.core.interval import UTC, Interval, iso, union
-from extract.core.source import Covered, Fetched, Form, Job, FullRefreshCall, Page, Rate, Source
+from extract.core.source import Covered, Fetched, Form, FullRefreshCall, Job, Page, Rate, Source
 from extract.fetch.backward_walk import Piece, Walk, reasons
+from extract.fetch.client import WORKERS, Client, failed
 from extract.fetch.http import http_call, listed
+from extract.sources._sql import decimal, records
 
 PAGE = 20
 _Row = tuple[int, str, str]  # second, chain, id

@@ -26,12 +26,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from extract.core.interval import UTC, Interval
 from ledgerhouse.check.date_filter import kept_name
 from ledgerhouse.config import MEMORY_LIMIT
-from ledgerhouse.process import quiet
-from extract.core.interval import UTC, Interval
+from ledgerhouse.process import gc_paused, quiet
 from ledgerhouse.warehouse.transaction import transaction
-from ledgerhouse.process import gc_paused
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +127,9 @@ def record(con, results: Iterable[CheckResult], run_id: str, interval: Interval)
 def _warehouse(gx, path: Path) -> Iterator[tuple[Any, Any]]:
     """An ephemeral context and the warehouse as its data source; all handles closed at the end."""
     from great_expectations.data_context.types.base import (
-        DataContextConfig, InMemoryStoreBackendDefaults, ProgressBarsConfig,
+        DataContextConfig,
+        InMemoryStoreBackendDefaults,
+        ProgressBarsConfig,
     )
     from sqlalchemy import event
     from sqlalchemy.engine import URL, Engine

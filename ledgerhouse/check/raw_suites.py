@@ -5,8 +5,8 @@ No expectation can tell a NULL `ts` (the bounds exclude it): raw tables declare 
 
 from __future__ import annotations
 
-from ledgerhouse.check.date_filter import Bounds
 from extract.core.datasets import DATASETS
+from ledgerhouse.check.date_filter import Bounds
 from ledgerhouse.check.expectations import KINDS, among, at_least, native, present, rows, unique
 
 TX_ID = "0x[0-9a-fA-F]{{64}}"

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from extract.core.interval import Interval
 from ledgerhouse.check import curated_suites as curated
 from ledgerhouse.check import raw_suites as raw
 from ledgerhouse.check.date_filter import Bounds
-from extract.core.interval import Interval
 
 
 @dataclass(frozen=True)

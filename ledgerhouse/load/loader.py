@@ -22,12 +22,12 @@ from decimal import Context, Decimal
 from itertools import groupby
 from pathlib import Path
 
-from extract.fetch import landing
 from extract.core.datasets import DATASETS
-from ledgerhouse.config import MEMORY_LIMIT
-from ledgerhouse.load.merge import merge
 from extract.core.interval import UTC, utc
 from extract.core.source import Source
+from extract.fetch import landing
+from ledgerhouse.config import MEMORY_LIMIT
+from ledgerhouse.load.merge import merge
 from ledgerhouse.warehouse.transaction import transaction
 
 log = logging.getLogger(__name__)

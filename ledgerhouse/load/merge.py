@@ -17,10 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ledgerhouse.load import history, coverage_segments
-from extract.core.datasets import META
-from extract.core.datasets import Dataset
+from extract.core.datasets import META, Dataset
 from extract.core.interval import closed, joined
+from ledgerhouse.load import coverage_segments, history
 
 # An existing row is looked for within the batch's own spans of time, this much wider on both
 # sides, so that the join reads a few days and not the history. Chain reorganisations move a

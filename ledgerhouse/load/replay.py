@@ -20,13 +20,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledgerhouse.warehouse import migrate
-from extract.fetch import landing
 from extract.core.datasets import DATASETS
-from ledgerhouse.load.loader import LoadFailed, Loaded, load_files
-from ledgerhouse.warehouse.schema import create_all
 from extract.core.source import Source
+from extract.fetch import landing
+from ledgerhouse.load.loader import Loaded, LoadFailed, load_files
+from ledgerhouse.warehouse import migrate
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
+from ledgerhouse.warehouse.schema import create_all
 
 log = logging.getLogger(__name__)
 

@@ -15,12 +15,18 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate
 
-from ledgerhouse.plan.coverage import (
-    LOOKBACK, covered, events, learned_lookback, oldest_pending, readings, unsettled,
-)
 from extract.core.interval import Interval, union, utc
 from extract.core.source import Job, Source
 from ledgerhouse.config import Account
+from ledgerhouse.plan.coverage import (
+    LOOKBACK,
+    covered,
+    events,
+    learned_lookback,
+    oldest_pending,
+    readings,
+    unsettled,
+)
 
 HOUR = timedelta(hours=1)
 EVER = utc("1970-02-01")

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import Interval
-from ledgerhouse.warehouse.connection import hold, open_warehouse
 from ledgerhouse.config import var_dir, warehouse_path
+from ledgerhouse.warehouse.connection import hold, open_warehouse
 
 if TYPE_CHECKING:
     from ledgerhouse.publish.publish import Published

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+from extract.core.interval import UTC
 from ledgerhouse.publish.books import BOOKS, File, Shape, build, durable, read
 from ledgerhouse.publish.parquet_files import Table, write_files
-from extract.core.interval import UTC
 
 WRITERS = 2  # tables written at once; a third made it slower on two cores
 GRACE = timedelta(hours=1)  # longer than the longest reader keeps one connection

@@ -29,10 +29,10 @@ from pathlib import Path
 
 from ledgerhouse.transform.compare import TABLES, Difference, compare, physical
 from ledgerhouse.transform.sqlmesh_context import FILE
-from ledgerhouse.warehouse.schema import create_all
-from ledgerhouse.warehouse.transaction import transaction
 from ledgerhouse.transform.touched_days import marks_of, touched, transform
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
+from ledgerhouse.warehouse.schema import create_all
+from ledgerhouse.warehouse.transaction import transaction
 
 log = logging.getLogger(__name__)
 

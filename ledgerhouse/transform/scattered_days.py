@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ def _bounding(spans: Sequence[Span], tables: Collection[str]) -> Callable[[Any],
 
 def day_of(milliseconds: int) -> date:
     """The UTC day of an instant as SQLMesh has it."""
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).date()
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).date()
 
 
 def plain(name: str) -> str:

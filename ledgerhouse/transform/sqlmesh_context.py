@@ -18,15 +18,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ledgerhouse.transform.scattered_days import day_of, plain
-from ledgerhouse.warehouse.schema import create_all
-from ledgerhouse.process import gc_paused
-from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 from ledgerhouse.config import warehouse_path
+from ledgerhouse.process import gc_paused
+from ledgerhouse.transform.scattered_days import day_of, plain
+from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
+from ledgerhouse.warehouse.schema import create_all
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def invalidate_intervals(ctx, spans: dict[str, list[Span]]) -> None:
 
 
 def _milliseconds(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=timezone.utc).timestamp() * 1000)
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
 def run_models(ctx, story: Story, models: set[str], end: date) -> None:

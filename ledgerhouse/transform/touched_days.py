@@ -21,16 +21,25 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from extract.core.interval import Interval, closed, joined
+from ledgerhouse.config import warehouse_path
 from ledgerhouse.transform.scattered_days import evaluate_at_once
 from ledgerhouse.transform.sqlmesh_context import (
-    DAY, FIRST_DAY, LAST_DAY, Span, TransformFailed, context, ensure_production, has_views, invalidate_intervals,
-    newest_day, run_models, tables_of,
+    DAY,
+    FIRST_DAY,
+    LAST_DAY,
+    Span,
+    TransformFailed,
+    context,
+    ensure_production,
+    has_views,
+    invalidate_intervals,
+    newest_day,
+    run_models,
+    tables_of,
 )
-from ledgerhouse.warehouse.schema import create_all
-from extract.core.interval import Interval
-from extract.core.interval import closed, joined
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
-from ledgerhouse.config import warehouse_path
+from ledgerhouse.warehouse.schema import create_all
 
 MOST = 64  # spans; past them the smallest gaps are reprocessed with their neighbours
 # In a model that is not evaluated at once a span costs 0.15 s whatever its size, as much as 40,000

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ledgerhouse.config import MEMORY_LIMIT, warehouse_path
@@ -82,7 +82,7 @@ def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
                     reported = now
                 time.sleep(0.05)
         facts = {"owner": owner, "pid": os.getpid(),
-                 "since": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+                 "since": datetime.now(UTC).isoformat(timespec="seconds")}
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(facts).encode(), 0)
         _HELD.add(handle)

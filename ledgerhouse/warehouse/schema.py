@@ -9,12 +9,11 @@ import hashlib
 from functools import cache
 
 from extract.core.datasets import DATASETS, META, PAYLOAD, Dataset
-from ledgerhouse.warehouse.views import GAPS
 from ledgerhouse.warehouse.migrate import add_columns
 from ledgerhouse.warehouse.ops_comments import COLUMNS, TABLES, describe
 from ledgerhouse.warehouse.spending_views import statements
 from ledgerhouse.warehouse.transaction import transaction
-from ledgerhouse.warehouse.views import CHANGES, SYNC_LOG, as_of
+from ledgerhouse.warehouse.views import CHANGES, GAPS, SYNC_LOG, as_of
 
 OPS = """
 CREATE TABLE IF NOT EXISTS raw.history (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import formatdate
 
 DAY = 86_400
@@ -20,8 +20,8 @@ def micros(value: Moment) -> int:
         text = value.strip().replace("Z", "+00:00")
         value = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
     if value.tzinfo is None:
-        value = value.replace(tzinfo=timezone.utc)
-    past = value - datetime(1970, 1, 1, tzinfo=timezone.utc)
+        value = value.replace(tzinfo=UTC)
+    past = value - datetime(1970, 1, 1, tzinfo=UTC)
     return (past.days * DAY + past.seconds) * 1_000_000 + past.microseconds
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from statistics import median
 
 from stack.demo import set_clock
@@ -11,7 +11,7 @@ from stack.follow import follow
 from stack.live import running
 from tests.benchmarks.measure import bench_var, row, tell
 
-NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 31, tzinfo=UTC)
 SIX_HOURS = timedelta(hours=6)
 
 

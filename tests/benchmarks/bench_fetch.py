@@ -16,12 +16,12 @@ if __name__ == "__main__":
 
 import requests
 
-from extract.fetch.client import Client
 from extract.core.interval import Interval, utc
 from extract.core.source import Job, Rate
-from extract.sources import debank
 from extract.fetch.backward_walk import Walk
+from extract.fetch.client import Client
 from extract.fetch.http import http_call
+from extract.sources import debank
 from tests.benchmarks.limited import SPAN, START
 from tests.benchmarks.measure import ROOT, cpu_seconds, row, tell
 

@@ -8,24 +8,33 @@ import shutil
 import subprocess
 import tempfile
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from uuid import uuid4
 
-from extract.fetch import landing
 from extract.core.datasets import EXCHANGES_LEDGER
-from ledgerhouse.load.loader import QUOTED_BODY, load
-from ledgerhouse.warehouse.schema import create_all
+from extract.fetch import landing
 from extract.sources import all_sources
+from ledgerhouse.load.loader import QUOTED_BODY, load
 from ledgerhouse.warehouse.connection import connected
+from ledgerhouse.warehouse.schema import create_all
 from tests.benchmarks import data
 from tests.benchmarks.measure import (
-    ROOT, bench_var, cpu_seconds, interleaved, peak_mb, ratio, row, seconds, spread, tell,
+    ROOT,
+    bench_var,
+    cpu_seconds,
+    interleaved,
+    peak_mb,
+    ratio,
+    row,
+    seconds,
+    spread,
+    tell,
 )
 
-START = datetime(2023, 1, 1, tzinfo=timezone.utc)
+START = datetime(2023, 1, 1, tzinfo=UTC)
 RECORDS_A_FILE = 10_000
 DLT_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
 SOURCES = all_sources()

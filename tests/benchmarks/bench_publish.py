@@ -14,8 +14,8 @@ from statistics import median
 
 from extract.core.datasets import DATASETS
 from ledgerhouse.publish.publish import publish
-from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.warehouse.connection import connected
+from ledgerhouse.warehouse.schema import create_all
 from tests.benchmarks.measure import bench_var, ratio, row, tell
 
 ROWS_A_DAY, TOKENS, NEW = 2_740, 40, 2_000

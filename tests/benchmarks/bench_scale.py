@@ -6,21 +6,28 @@ import gc
 import json
 import time
 from collections.abc import Callable
-from datetime import timedelta, timezone
+from datetime import UTC, timedelta
 from pathlib import Path
 from statistics import median
 
-from ledgerhouse.check.checkpoints import failed_critical
-from ledgerhouse.publish.gate import check, publish_checked
-from ledgerhouse.load.loader import Loaded, load
 from extract.core.interval import Interval
 from extract.sources import all_sources
-from ledgerhouse.transform.touched_days import Transformed, transform
+from ledgerhouse.check.checkpoints import failed_critical
+from ledgerhouse.load.loader import Loaded, load
 from ledgerhouse.process import gc_paused
+from ledgerhouse.publish.gate import check, publish_checked
+from ledgerhouse.transform.touched_days import Transformed, transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from tests.benchmarks import data
 from tests.benchmarks.history import (
-    ACCOUNTS, END, ROWS_A_DAY, WALLETS, History, living_in, postgres, warehouse,
+    ACCOUNTS,
+    END,
+    ROWS_A_DAY,
+    WALLETS,
+    History,
+    living_in,
+    postgres,
+    warehouse,
 )
 from tests.benchmarks.measure import ratio, row, seconds, spread, tell
 
@@ -42,7 +49,7 @@ class Cycles:
 
     def sync(self) -> dict[str, float]:
         """Six hours pass, 2,000 rows of them arrive, and are loaded, transformed and checked."""
-        start = (END + self.turn * timedelta(hours=6)).replace(tzinfo=timezone.utc)
+        start = (END + self.turn * timedelta(hours=6)).replace(tzinfo=UTC)
         end = start + timedelta(hours=6)
         data.coinbase(self.landing, data.moments(start, end, NEW // 2), account=ACCOUNTS[0],
                       seed=self.turn)
@@ -57,7 +64,7 @@ class Cycles:
         """
         days = self._days()
         gap = days / LATE_DAYS
-        now = (END + self.turn * timedelta(hours=6)).replace(tzinfo=timezone.utc)
+        now = (END + self.turn * timedelta(hours=6)).replace(tzinfo=UTC)
         for n in range(LATE_DAYS):
             when = now - timedelta(days=(n + 0.3 + 0.4 * (n % 2)) * gap, seconds=self.turn)
             data.coinbase(self.landing, [when.replace(microsecond=0)], account=ACCOUNTS[1],

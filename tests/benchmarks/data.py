@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from extract.fetch import landing
 from extract.core.interval import Interval, iso
 from extract.core.source import Covered, Fetched, Job, Page
+from extract.fetch import landing
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY
 

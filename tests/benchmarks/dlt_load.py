@@ -15,8 +15,8 @@ import time
 os.environ.setdefault("RUNTIME__DLTHUB_TELEMETRY", "false")
 os.environ.setdefault("RUNTIME__LOG_LEVEL", "ERROR")
 
-import dlt  # noqa: E402
-import zstandard  # noqa: E402
+import dlt
+import zstandard
 
 
 def records(files):

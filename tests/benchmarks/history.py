@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ledgerhouse.warehouse import schema
 from extract.core.datasets import DATASETS
 from ledgerhouse.transform.sqlmesh_context import FILE, PROJECT
 from ledgerhouse.transform.touched_days import transform
+from ledgerhouse.warehouse import schema
 from ledgerhouse.warehouse.connection import connected
 from tests.benchmarks.data import ASSETS, TOKENS
 from tests.benchmarks.measure import bench_var, seconds, tell

@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 import traceback
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -38,7 +38,7 @@ def machine() -> str:
 
 def measure(name: str) -> list[dict]:
     """The rows of bench_NAME; one that says why where it failed."""
-    began, day = time.monotonic(), f"{datetime.now(timezone.utc):%Y-%m-%d}"
+    began, day = time.monotonic(), f"{datetime.now(UTC):%Y-%m-%d}"
     print(f"bench_{name} …", flush=True)
     try:
         found = import_module(f"tests.benchmarks.bench_{name}").rows()

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import duckdb
 
-from ledgerhouse.plan import coverage
-from ledgerhouse.warehouse import schema
-from extract.fetch import landing
-from extract.fetch.client import Budget, Client
 from extract.core.errors import FetchStopped
-from ledgerhouse.load.loader import load
-from extract.fetch.rate_limits import Pacing
 from extract.core.interval import Interval, utc
 from extract.core.source import Job
+from extract.fetch import landing
+from extract.fetch.client import Budget, Client
+from extract.fetch.rate_limits import Pacing
 from extract.sources import all_sources
 from ledgerhouse.config import Account, accounts
+from ledgerhouse.load.loader import load
+from ledgerhouse.plan import coverage
+from ledgerhouse.warehouse import schema
 from sandbox import keys
 
 ROOT = Path(__file__).parents[2]

@@ -18,9 +18,9 @@ import pytest
 import extract
 import ledgerhouse
 import stack
-from ledgerhouse.operate.alerts.conditions import KINDS
-from ledgerhouse.config import read_rules
 from extract.core.datasets import DATASETS
+from ledgerhouse.config import read_rules
+from ledgerhouse.operate.alerts.conditions import KINDS
 from ledgerhouse.warehouse.schema import create_all
 
 ROOT = Path(__file__).parents[2]
@@ -282,8 +282,7 @@ def test_every_error_and_alert_has_its_entry_in_operations():
 
 @by_hand
 def test_blocks_of_python_and_toml_are_whole(page, tmp_path):
-    from ledgerhouse.config import limits
-    from ledgerhouse.config import accounts
+    from ledgerhouse.config import accounts, limits
 
     for text in blocks(page, "python"):
         for node in ast.walk(ast.parse(text)):

@@ -9,16 +9,16 @@ from datetime import timedelta
 import pytest
 import zstandard
 
-import extract.sources.coinbase
 import extract.fetch.http
-from tests.helpers.books import ACCOUNTS, Books, Hurried, assert_truth
+import extract.sources.coinbase
 from extract.core.errors import Fatal, Retriable, UnitsExhausted
+from extract.core.interval import iso, utc
 from extract.fetch.landing import header, waiting
 from ledgerhouse.load.loader import load
-from extract.core.interval import iso, utc
-from sandbox.world.chain_records import NEVER
 from sandbox.faults.faults import LASTING, LONGEST_RUN, TRANSIENT
 from sandbox.server import serve
+from sandbox.world.chain_records import NEVER
+from tests.helpers.books import ACCOUNTS, Books, Hurried, assert_truth
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T00:00:00Z"
 ONE_EACH = [next(a for a in ACCOUNTS if a.source == s) for s in ("coinbase", "debank")]

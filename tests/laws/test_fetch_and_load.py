@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 import requests
 
-from tests.helpers.books import ACCOUNTS, Books, Hurried, assert_truth
 from extract.core.errors import Fatal, UnitsExhausted
-from ledgerhouse.load.loader import load
 from extract.core.interval import Interval, iso, utc
+from ledgerhouse.load.loader import load
 from sandbox.server import serve
+from tests.helpers.books import ACCOUNTS, Books, Hurried, assert_truth
 
 START, NOW = "2024-11-01T00:00:00Z", "2025-03-01T00:00:00Z"
 SCALE = 0.25

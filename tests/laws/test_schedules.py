@@ -11,24 +11,24 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import duckdb
 import pytest
 
-from tests.conftest import page
-from ledgerhouse.warehouse import schema
-from extract.fetch import landing
-from ledgerhouse.load.loader import load_files
 from extract.core.interval import Interval, iso
 from extract.core.source import Covered, Fetched, Job
+from extract.fetch import landing
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY
+from ledgerhouse.load.loader import load_files
+from ledgerhouse.warehouse import schema
+from tests.conftest import page
 
 CASES = 500          # accounts of one world; four worlds are 2,000 schedules
-ZERO = datetime(2025, 6, 1, tzinfo=timezone.utc)
+ZERO = datetime(2025, 6, 1, tzinfo=UTC)
 HOURS = 24 * 12
 SOURCES = all_sources()
 
@@ -170,7 +170,7 @@ def test_any_schedule_ends_as_the_newest_readings_say(seed, tmp_path):
     assert sorted(legs) == sorted(expected_legs)
     assert sum(not live for *_, live in rows) > CASES // 20, "the world has vanished rows"
     # Coverage is the union of the readings, each instant by its newest, without overlap.
-    for account, start, end, read in con.execute(
+    for account, start, _end, read in con.execute(
             "SELECT account, start_ts, end_ts, read_at FROM ops.coverage "
             "WHERE dataset IN ('exchanges_ledger', 'onchain_transactions')").fetchall():
         case = cases[int(account[1:])]

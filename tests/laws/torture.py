@@ -36,25 +36,25 @@ from types import SimpleNamespace
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-import ccxt  # noqa: E402, F401  every forked step would import it again
+import ccxt  # noqa: E402, F401
 import duckdb  # noqa: E402
 import requests  # noqa: E402
 import zstandard  # noqa: E402, F401
 
-from tests.helpers.books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
-from ledgerhouse.plan import coverage
-from extract.fetch import landing  # noqa: E402
-from ledgerhouse.operate.run_log.attempts import attempt  # noqa: E402
-from extract.fetch.client import Client
 from extract.core.errors import ExtractError, FetchStopped  # noqa: E402
-from ledgerhouse.operate.run_log.mirror import mirror  # noqa: E402
-from ledgerhouse.load.replay import replay  # noqa: E402
-from extract.core.interval import UTC, Interval, iso, utc
+from extract.core.interval import UTC, Interval, iso, utc  # noqa: E402
 from extract.core.source import Job  # noqa: E402
+from extract.fetch import landing  # noqa: E402
+from extract.fetch.client import Client  # noqa: E402
 from extract.sources import all_sources  # noqa: E402
+from ledgerhouse.load.replay import replay  # noqa: E402
+from ledgerhouse.operate.run_log.attempts import attempt  # noqa: E402
+from ledgerhouse.operate.run_log.mirror import mirror  # noqa: E402
+from ledgerhouse.plan import coverage  # noqa: E402
 from ledgerhouse.warehouse.connection import open_warehouse  # noqa: E402
 from sandbox import keys  # noqa: E402
 from stack.settings import free_port  # noqa: E402
+from tests.helpers.books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
 
 START = utc("2024-11-01T00:00:00Z")
 SOURCES = all_sources()
@@ -169,8 +169,8 @@ class Life:
             return mirror(con, get, self.var / "attempts", ["torture"])
 
     def _believe(self, run_id: str, harm: bool) -> bool:
-        from ledgerhouse.publish import gate
         from ledgerhouse.check.checkpoints import failed_critical
+        from ledgerhouse.publish import gate
         from ledgerhouse.transform.touched_days import transform
 
         done = self.step("transform", lambda: transform(self.path, owner="torture"), harm)
@@ -355,10 +355,10 @@ class Sandbox:
 def preload() -> None:
     """Import what every forked step of a curated life would import again, for seconds."""
     import great_expectations.expectations  # noqa: F401
-    import sqlmesh  # noqa: F401
+    import sqlmesh
     import sqlmesh.core.context  # noqa: F401
 
-    import ledgerhouse.check.checkpoints  # noqa: F401
+    import ledgerhouse.check.checkpoints
     import ledgerhouse.check.suites  # noqa: F401
 
 

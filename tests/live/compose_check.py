@@ -28,7 +28,7 @@ import tempfile
 from base64 import urlsafe_b64encode
 from collections import Counter
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,8 +39,6 @@ import duckdb  # noqa: E402
 import psycopg2  # noqa: E402
 import requests  # noqa: E402
 
-from tests.helpers.books import assert_truth  # noqa: E402
-from tests.live.composition import EXAMPLE, Local, filled  # noqa: E402
 from sandbox.world.world import World  # noqa: E402
 from stack.follow import follow  # noqa: E402
 from stack.leftovers import POSTGRES, lock  # noqa: E402
@@ -49,6 +47,8 @@ from stack.rest import Rest  # noqa: E402
 from stack.screen import Screen  # noqa: E402
 from stack.settings import free_port, iso, read_env  # noqa: E402
 from stack.signals import OneStop  # noqa: E402
+from tests.helpers.books import assert_truth  # noqa: E402
+from tests.live.composition import EXAMPLE, Local, filled  # noqa: E402
 
 SIX_HOURS = timedelta(hours=6)
 SEED = 7
@@ -101,7 +101,7 @@ class Compose:
         # no scheduled run of its own: the sync DAG starts now, by the real clock
         self.dotenv = write_dotenv(
             root, START_TS=iso(start), WORKERS=str(workers), SANDBOX_SEED=str(SEED),
-            SYNC_START_DATE=iso(datetime.now(timezone.utc).replace(microsecond=0)))
+            SYNC_START_DATE=iso(datetime.now(UTC).replace(microsecond=0)))
         self.values = read_env({}, self.dotenv)
         self.services = filled(self.values)["services"]
         self.ports = {name: free_port() for name in
@@ -220,7 +220,7 @@ class Compose:
 
 def check(root: Path, days: int, workers: int) -> int:
     screen = Screen()
-    clock = datetime.now(timezone.utc)
+    clock = datetime.now(UTC)
     until = clock.replace(hour=clock.hour // 6 * 6, minute=0, second=0, microsecond=0) - SIX_HOURS
     now, start = until + SIX_HOURS, (until - timedelta(days=days)).replace(hour=0)
     compose = Compose(root, until, start, workers)

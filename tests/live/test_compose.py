@@ -19,11 +19,19 @@ from importlib.util import find_spec
 import pytest
 import yaml
 
-from tests.live.composition import (
-    EXAMPLE, FILE, ROOT, VARIABLE, Missing, filled, interpolate, raw, strings,
-)
 from deploy import health, init
 from stack.settings import read_env
+from tests.live.composition import (
+    EXAMPLE,
+    FILE,
+    ROOT,
+    VARIABLE,
+    Missing,
+    filled,
+    interpolate,
+    raw,
+    strings,
+)
 
 SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "ADMIN_PASSWORD", "API_SECRET_KEY", "JWT_SECRET",
            "FERNET_KEY"}

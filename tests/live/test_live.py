@@ -19,7 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import quote
@@ -29,17 +29,17 @@ import psutil
 import pytest
 import requests
 
-from tests.helpers.books import ACCOUNTS, assert_truth
-from ledgerhouse.operate.airflow.context import DAG_IDS
 from extract.core.interval import Interval, iso
+from ledgerhouse.operate.airflow.context import DAG_IDS
 from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import WarehouseBusy, hold
-from tests.helpers.receiver import receiver
 from sandbox import keys
 from sandbox.world.world import World
 from stack.follow import RunFailed, follow
 from stack.init import pools
 from stack.live import running
+from tests.helpers.books import ACCOUNTS, assert_truth
+from tests.helpers.receiver import receiver
 from tests.live.test_stack import belonging_to
 
 SEED, SCALE = 7, 0.5
@@ -94,7 +94,7 @@ class Story:
 def boundary() -> datetime:
     """The last boundary of six hours by the real clock, when the next one is far enough."""
     while True:
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         last = now.replace(hour=now.hour // 6 * 6, minute=0, second=0, microsecond=0)
         if last + SIX_HOURS - now > UNDISTURBED:
             return last
@@ -322,8 +322,8 @@ def test_the_scheduled_run_closes_the_hole_before_its_interval(story):
 
 def uncovered(story: Story, step: Step) -> list[tuple[str, Interval]]:
     """What no account covers, from the start to the step's clock."""
-    from ledgerhouse.plan import coverage
     from extract.sources import all_sources
+    from ledgerhouse.plan import coverage
 
     sources, wanted = all_sources(), Interval(story.start, step.clock)
     with step.open() as con:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -26,7 +26,7 @@ from stack.live import running
 from stack.postgres import SOCKET, SOCKET_PATH_LIMIT, socket_dir
 from stack.processes import Processes, StackFailed
 
-NOW = datetime(2026, 1, 31, 6, tzinfo=timezone.utc)
+NOW = datetime(2026, 1, 31, 6, tzinfo=UTC)
 START = NOW - timedelta(days=20)
 GONE_S = 15.0
 LONG = "a folder with a name so long that no unix socket fits below it " * 2
@@ -131,8 +131,8 @@ def test_a_busy_port_is_not_taken():
 
 
 def test_a_pool_with_one_slot_for_the_warehouse_and_for_each_connection():
-    from ledgerhouse.operate.airflow.context import WAREHOUSE_POOL
     from ledgerhouse.config import accounts
+    from ledgerhouse.operate.airflow.context import WAREHOUSE_POOL
 
     used = {account.pool for account in accounts(settings.PROJECT / "accounts.toml")}
     assert set(pools()) == used | {WAREHOUSE_POOL}

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from decimal import Context, Decimal
 from pathlib import Path
 
@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.world.exchange_records import WALLETS as COINBASE_WALLETS
 from sandbox.keys import DEBANK_KEY, KEY_NAME, KEY_PEM
-from sandbox.world.moments import DAY, iso, seconds
 from sandbox.server import serve
+from sandbox.world.exchange_records import WALLETS as COINBASE_WALLETS
+from sandbox.world.moments import DAY, iso, seconds
 from sandbox.world.tokens import CHAINS, MEME_0, MEME_9, ONCE, TWIN_ID, WALLETS
 from sandbox.world.world import GENESIS, World
 
@@ -562,9 +562,9 @@ def test_late_days_delay_a_few_transactions_of_every_wallet():
 
 
 def test_two_years_are_about_ten_thousand_transactions():
-    began = datetime.now(timezone.utc)
+    began = datetime.now(UTC)
     world = World(9)
     later = "2026-11-01T00:00:00Z"
     ledger, txs = len(world.ledger(later)), len(world.transactions(later))
     assert 2_500 < ledger < 3_800 and 6_000 < txs < 8_200
-    assert (datetime.now(timezone.utc) - began).total_seconds() < 4
+    assert (datetime.now(UTC) - began).total_seconds() < 4

@@ -17,8 +17,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from extract.core.datasets import DATASETS, META  # noqa: E402
-from ledgerhouse.warehouse.schema import create_all  # noqa: E402
+from extract.core.datasets import DATASETS, META
+from ledgerhouse.warehouse.schema import create_all
 
 PROJECT = Path(__file__).parents[2] / "sqlmesh_project"
 EXTERNAL = PROJECT / "external_models.yaml"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Param
@@ -15,7 +15,7 @@ INTERVAL = {"interval_start": "{{ data_interval_start }}",
             "interval_end": "{{ data_interval_end }}"}
 # What the DAGs have in common; the environment is that of .env.
 SINCE = datetime.fromisoformat(
-    os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(tzinfo=timezone.utc)
+    os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(tzinfo=UTC)
 DEFAULT_ARGS = {
     "retries": 2, "retry_exponential_backoff": True,
     "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from airflow.sdk import BaseHook
-from airflow.sdk.log import mask_secret, redact as airflow_redact
 from airflow.sdk.exceptions import AirflowNotFoundException
-
+from airflow.sdk.log import mask_secret
+from airflow.sdk.log import redact as airflow_redact
 
 from extract.core.errors import ExtractError, Fatal
 from extract.core.redact import redact

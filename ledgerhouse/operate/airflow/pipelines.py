@@ -105,9 +105,6 @@ def transform_check_publish(rows: BaseOperator, complete: BaseOperator, *, inter
     return mirror
 
 
-__all__ = ["DEFAULT_ARGS", "PARAMS", "SINCE", "transform_check_publish", "plan_fetch_load", "pipeline", "replay_pipeline"]
-
-
 def refresh_pipeline() -> None:
     """The tasks of a refresh, inside a DAG: as a sync's, with the report before the models and the
     rebuild before publishing."""
@@ -121,3 +118,7 @@ def refresh_pipeline() -> None:
     mirror = transform_check_publish(report, complete, interval=read,
                      doubt=RebuildOperator(task_id="rebuild", transform="transform"))
     load >> mirror
+
+
+__all__ = ["DEFAULT_ARGS", "PARAMS", "SINCE", "pipeline", "plan_fetch_load", "refresh_pipeline",
+           "replay_pipeline", "transform_check_publish"]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from extract.core.interval import iso, utc
-from ledgerhouse.plan.coverage import REACHED
 from ledgerhouse.config import Account, Rules
+from ledgerhouse.plan.coverage import REACHED
 
 log = logging.getLogger(__name__)
 TEXT = 400   # characters of somebody else's words that a text quotes

@@ -15,8 +15,8 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from ledgerhouse.operate.alerts.conditions import KINDS, Incident
 from extract.core.interval import iso, utc
+from ledgerhouse.operate.alerts.conditions import KINDS, Incident
 from ledgerhouse.warehouse.transaction import transaction
 
 LINES = 20  # notices that a message spells out

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from airflow.cli.cli_config import (
-    ARG_END_DATE, ARG_START_DATE, ARG_VERBOSE, ARG_YES, ActionCommand, Arg, GroupCommand,
+    ARG_END_DATE,
+    ARG_START_DATE,
+    ARG_VERBOSE,
+    ARG_YES,
+    ActionCommand,
+    Arg,
+    GroupCommand,
     positive_int,
 )
 

@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from extract.core.interval import Interval, iso, utc
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.airflow_api import Airflow, Refused, connect
-from ledgerhouse.plan.estimate import Cost, total
 from ledgerhouse.operate.commands.plan import Plan, dates, make, now, params
 from ledgerhouse.operate.commands.progress import Progress
 from ledgerhouse.operate.commands.tables import Answer
-from extract.core.interval import Interval, iso, utc
+from ledgerhouse.plan.estimate import Cost, total
 
 POLL_S = 1.0
 CLOSING_S = 90.0     # Airflow closes a backfill up to half a minute after its last run

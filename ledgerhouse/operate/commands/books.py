@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any
 
+from extract.core.interval import iso, utc
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.tables import Answer, rows
-from extract.core.interval import iso, utc
 
 OLD = timedelta(hours=12)  # two syncs
 

@@ -11,10 +11,10 @@ from datetime import date, timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
+from extract.core.interval import iso
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.books import near, one_account, opened
 from ledgerhouse.operate.commands.tables import digits, rows
-from extract.core.interval import iso
 
 DAY = timedelta(days=1)
 PRECISION = 100  # digits: Python's own 28 are fewer than an amount has

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from extract.core.interval import UTC, Interval, iso, utc
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.airflow_api import Airflow, Refused
-from ledgerhouse.plan.estimate import Cost, Known, simulate, total
 from ledgerhouse.operate.commands.spending import summed
 from ledgerhouse.operate.commands.tables import rows
-from extract.core.interval import UTC, Interval, iso, utc
+from ledgerhouse.plan.estimate import Cost, Known, simulate, total
 from ledgerhouse.warehouse.spending_views import CALLED
 
 BACKFILLED = "sync"     # the DAG of ours whose run fetches its own interval, and no more
@@ -156,10 +156,8 @@ def intervals(dag: dict[str, Any], starts: Sequence[datetime]) -> list[Interval]
 def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     from dataclasses import replace
 
-    from ledgerhouse.config import limits
-    from ledgerhouse.config import accounts_file
     from extract.sources import all_sources
-    from ledgerhouse.config import accounts
+    from ledgerhouse.config import accounts, accounts_file, limits
 
     sources, mine = all_sources(), accounts(accounts_file())
     known, since, spent = _known(sources, mine, now)
@@ -195,9 +193,9 @@ def over_budget(limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, 
 def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any]]]:
     """What the books, else the warehouse, else nobody knows; which of them, in words; and what was
     spent a day (CALLED)."""
+    from ledgerhouse.config import warehouse_path
     from ledgerhouse.publish.books import open_books
     from ledgerhouse.warehouse.connection import WarehouseBusy, open_warehouse
-    from ledgerhouse.config import warehouse_path
 
     try:
         with open_books() as con:

@@ -10,11 +10,11 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
+from extract.core.interval import Interval, iso
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.progress import Steps
 from ledgerhouse.operate.commands.tables import Answer
 from ledgerhouse.process import quiet
-from extract.core.interval import Interval, iso
 
 
 def replay(args: Any) -> int:
@@ -33,13 +33,13 @@ def anew(output: str, owner: str) -> int:
 
 
 def _anew(output: str, owner: str) -> int:
+    from extract.sources import all_sources
     from ledgerhouse.check.checkpoints import failed_critical
-    from ledgerhouse.publish.gate import check, publish_checked
+    from ledgerhouse.config import var_dir, warehouse_path
     from ledgerhouse.load.replay import ReplayFailed
     from ledgerhouse.load.replay import replay as rebuild
-    from extract.sources import all_sources
+    from ledgerhouse.publish.gate import check, publish_checked
     from ledgerhouse.transform.touched_days import transform
-    from ledgerhouse.config import var_dir, warehouse_path
 
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
     try:

@@ -11,9 +11,9 @@ import calendar
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from ledgerhouse.publish.books import has
 from ledgerhouse.operate.commands.books import accounts, opened
 from ledgerhouse.operate.commands.tables import rows
+from ledgerhouse.publish.books import has
 from ledgerhouse.warehouse.spending_views import CALLED
 
 MEASURES = ("calls", "units")

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ledgerhouse.operate.run_log import attempts
 from extract.core.interval import UTC, utc
+from ledgerhouse.operate.run_log import attempts
 from ledgerhouse.warehouse.transaction import transaction
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from ledgerhouse.publish.books import open_books
-from ledgerhouse.operate.ui import calendar, figures
 from ledgerhouse.config import var_dir
+from ledgerhouse.operate.ui import calendar, figures
+from ledgerhouse.publish.books import open_books
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 from datetime import date, datetime, timedelta
 
-from ledgerhouse.plan.coverage import REACHED
 from extract.core.interval import iso
+from ledgerhouse.plan.coverage import REACHED
 
 WEEKS = 53
 MOST_GAPS = 200

@@ -11,12 +11,12 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-from ledgerhouse.publish.books import has
-from ledgerhouse.operate.commands.tables import digits
-from ledgerhouse.plan.coverage import PENDING, REACHED
 from ledgerhouse.check.data_docs import folder_of
-from ledgerhouse.warehouse.spending_views import CALLED
+from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.operate.ui.calendar import when
+from ledgerhouse.plan.coverage import PENDING, REACHED
+from ledgerhouse.publish.books import has
+from ledgerhouse.warehouse.spending_views import CALLED
 
 MOST_ROWS = 200       # of a table, a page
 MOST_POINTS = 1_500   # of a line

@@ -1,6 +1,6 @@
 """Laws of Interval: half-open, additive, and refusing what is empty."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from extract.core.interval import Interval, iso, union, utc
 
-ZERO = datetime(2024, 1, 1, tzinfo=timezone.utc)
+ZERO = datetime(2024, 1, 1, tzinfo=UTC)
 hours = st.integers(0, 400)
 
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extract.fetch.client import Client
 from extract.core.errors import Retriable, UnitsExhausted
 from extract.core.interval import Interval, utc
 from extract.core.source import Job, Rate
-from extract.sources import debank
 from extract.fetch.backward_walk import Walk
+from extract.fetch.client import Client
+from extract.sources import debank
 
 NOW = "Thu, 01 Jan 2026 00:00:00 GMT"
 START = int(utc("2024-01-01").timestamp())

@@ -5,11 +5,11 @@ from threading import Barrier, Event, Thread
 
 import pytest
 
-from extract.fetch.client import Answer, Client, failed, vendor_clock
 from extract.core.errors import Fatal, RateLimited, Retriable
-from extract.fetch.rate_limits import Pacing
 from extract.core.interval import utc
 from extract.core.source import Rate
+from extract.fetch.client import Answer, Client, failed, vendor_clock
+from extract.fetch.rate_limits import Pacing
 from extract.sources import debank
 
 OK = Answer(200, "{}", {}, utc("2026-01-01"), rows=3)

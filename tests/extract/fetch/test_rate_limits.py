@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.fetch.rate_limits import SHARE, Bucket, Pacing, Window
 from extract.core.source import Rate
+from extract.fetch.rate_limits import SHARE, Bucket, Pacing, Window
 
 
 def simulate(limiter, latency, *, callers, calls):

@@ -2,9 +2,9 @@
 
 from decimal import Decimal
 
-from tests.conftest import capture, page
 from extract.sources.coinbase import ACCOUNTS, FILLS, TRANSACTIONS
 from extract.sources.debank import HISTORY, TOKENS
+from tests.conftest import capture, page
 
 
 def rows(con, sql):

@@ -10,10 +10,11 @@ import sys
 import duckdb
 import pytest
 
-from ledgerhouse.check import checkpoints, data_docs, suites as suites_module
+from extract.core.interval import Interval
+from ledgerhouse.check import checkpoints, data_docs
+from ledgerhouse.check import suites as suites_module
 from ledgerhouse.check.checkpoints import CheckResult, failed_critical, record, run_checkpoints
 from ledgerhouse.warehouse.schema import create_all
-from extract.core.interval import Interval
 
 INTERVAL = Interval("2026-01-02T06:00:00Z", "2026-01-02T12:00:00Z")
 SWAP, RECEIVED, SCAM, FAILED = ("0x" + c * 64 for c in "abcd")
@@ -260,7 +261,7 @@ BROKEN = [
     ("curated.tx_unified", "transfer_amounts_kept", "critical",
      f"UPDATE curated.tx_unified SET amount = -amount WHERE {LEG}", ()),
     ("curated.tx_unified", "transfer_amounts_kept", "critical",
-     f"UPDATE curated.tx_unified SET amount = 3999.999998 WHERE token = 'eth:0xusdc'", ()),
+     "UPDATE curated.tx_unified SET amount = 3999.999998 WHERE token = 'eth:0xusdc'", ()),
     ("curated.tx_unified", "only_final_known_amounts_count", "critical",
      f"UPDATE curated.tx_unified SET counts = true WHERE txid = '{SCAM}'", ()),
     ("curated.tx_unified", "only_final_known_amounts_count", "critical",

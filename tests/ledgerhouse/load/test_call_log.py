@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledgerhouse.operate.run_log import attempts
-from ledgerhouse.warehouse import schema
-from ledgerhouse.operate.run_log.attempts import attempt
-from extract.fetch.call_log import call_log
-from ledgerhouse.load.call_log import load_calls
-from extract.fetch.client import Answer, Client
 from extract.core.errors import Fatal, Retriable
+from extract.fetch.call_log import call_log
+from extract.fetch.client import Answer, Client
+from ledgerhouse.load.call_log import load_calls
+from ledgerhouse.operate.run_log import attempts
+from ledgerhouse.operate.run_log.attempts import attempt
+from ledgerhouse.warehouse import schema
 
 ROOT = Path(__file__).parents[3]
 RUN = {"dag_id": "sync", "run_id": "R", "task_id": "fetch_debank", "map_index": 2,

@@ -1,7 +1,7 @@
 """Laws of the loader: newest reading wins in any order, twice equals once, all or nothing."""
 
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from types import SimpleNamespace
@@ -12,19 +12,19 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import page
-from ledgerhouse.load import loader
-from ledgerhouse.warehouse import schema
-from extract.fetch import landing
-from ledgerhouse.load.loader import LoadFailed, load
 from extract.core.interval import Interval, iso, utc
 from extract.core.source import Covered, Fetched, Job, Page
+from extract.fetch import landing
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
 from extract.sources.debank import HISTORY
+from ledgerhouse.load import loader
+from ledgerhouse.load.loader import LoadFailed, load
+from ledgerhouse.warehouse import schema
+from tests.conftest import page
 
 SOURCES = all_sources()
-ZERO = datetime(2025, 6, 1, tzinfo=timezone.utc)
+ZERO = datetime(2025, 6, 1, tzinfo=UTC)
 STATES = ("pending", "completed", "canceled")
 
 
@@ -83,7 +83,7 @@ def test_newest_reading_wins_in_any_order_and_batching_and_twice_equals_once(
         kind, shown, data, tmp_path_factory):
     truth: dict[int, int] = {}
     for hour, rows in sorted(shown):
-        truth |= {n: hour // 20 for n in rows}
+        truth |= dict.fromkeys(rows, hour // 20)
     live = max(shown)[1]
     order = data.draw(st.permutations(shown))
     order += data.draw(st.lists(st.sampled_from(order), max_size=2))   # some are loaded twice

@@ -9,13 +9,13 @@ import duckdb
 import pytest
 import requests
 
-from tests.helpers.books import Books
+from extract.core.interval import iso, utc
 from extract.fetch import landing
+from extract.sources import all_sources
 from ledgerhouse.load.loader import load
 from ledgerhouse.load.replay import FROM_LANDING, ReplayFailed, replay
-from extract.core.interval import iso, utc
-from extract.sources import all_sources
 from sandbox.server import serve
+from tests.helpers.books import Books
 
 START = "2024-11-01T00:00:00Z"
 

@@ -12,25 +12,24 @@ from math import ceil
 
 import pytest
 
-from tests.helpers.books import ACCOUNTS, Books, Hurried
-from ledgerhouse.load import unit_balances
-from ledgerhouse.plan import spending
-from ledgerhouse.plan.budget import Ledger, from_logs, from_warehouse
-from ledgerhouse.config import Limit, limits
-from extract.fetch.call_log import call_log, logged
-from ledgerhouse.load.call_log import load_calls
-from extract.fetch.client import Client
-from extract.core.errors import BudgetReached, Retriable, FetchStopped
-from ledgerhouse.load.loader import load
+from extract.core.errors import BudgetReached, FetchStopped, Retriable
 from extract.core.interval import Interval, utc
 from extract.core.source import Job
+from extract.fetch.call_log import call_log, logged
+from extract.fetch.client import Client
 from extract.sources import all_sources, get
-from ledgerhouse.config import accounts
+from ledgerhouse.config import Limit, accounts, limits
+from ledgerhouse.load import unit_balances
+from ledgerhouse.load.call_log import load_calls
+from ledgerhouse.load.loader import load
+from ledgerhouse.plan import spending
+from ledgerhouse.plan.budget import Ledger, from_logs, from_warehouse
 from sandbox import keys
 from sandbox.faults.faults import TRANSIENT
 from sandbox.faults.limits import NoLimit
 from sandbox.server import serve
 from sandbox.world.world import World
+from tests.helpers.books import ACCOUNTS, Books, Hurried
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T00:00:00Z"
 WALLETS = [a for a in ACCOUNTS if a.source == "debank"]
@@ -448,8 +447,8 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
     from airflow.sdk.exceptions import AirflowFailException
 
     from ledgerhouse.operate.airflow.operators.fetch import FetchOperator
-    from ledgerhouse.operate.airflow.operators.plan import PlanOperator
     from ledgerhouse.operate.airflow.operators.load import LoadOperator
+    from ledgerhouse.operate.airflow.operators.plan import PlanOperator
     from ledgerhouse.warehouse.connection import open_warehouse
 
     file, jobs, told = tmp_path / "accounts.toml", {}, []

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledgerhouse.plan import coverage
-from ledgerhouse.load.coverage_segments import Reading, newest
 from extract.core.interval import Interval, union, utc
 from extract.sources import all_sources
 from ledgerhouse.config import Account
+from ledgerhouse.load.coverage_segments import Reading, newest
+from ledgerhouse.plan import coverage
 
 SOURCES = all_sources()
 WALLET = Account("debank", "0xme", "debank")

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.helpers.books import ACCOUNTS, Books, Hurried
-from ledgerhouse.load import refresh_report
-from ledgerhouse.plan import coverage, refresh
-from extract.fetch.call_log import call_log
-from ledgerhouse.load.call_log import load_calls
-from ledgerhouse.plan.estimate import Known, priced
-from ledgerhouse.load.loader import load
 from extract.core.interval import Interval, iso, union, utc
+from extract.fetch.call_log import call_log
 from extract.sources import all_sources
-from ledgerhouse.config import Account
 from extract.sources.debank import HISTORY, PAGE, TOKENS, UNIT_PRICES
+from ledgerhouse.config import Account
+from ledgerhouse.load import refresh_report
+from ledgerhouse.load.call_log import load_calls
+from ledgerhouse.load.loader import load
+from ledgerhouse.plan import coverage, refresh
+from ledgerhouse.plan.estimate import Known, priced
 from sandbox.server import serve
+from tests.helpers.books import ACCOUNTS, Books, Hurried
 
 SOURCES = all_sources()
 WALLET = Account("debank", "0xme", "debank")

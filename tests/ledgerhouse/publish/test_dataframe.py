@@ -15,7 +15,6 @@ import duckdb
 import pandas
 import pytest
 
-from tests.helpers.books import ACCOUNTS, Books, Hurried
 from ledgerhouse.publish.books import open_books
 from ledgerhouse.publish.dataframe import files, frame, tables
 from ledgerhouse.publish.publish import publish
@@ -23,6 +22,7 @@ from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
+from tests.helpers.books import ACCOUNTS, Books, Hurried
 
 ROOT = Path(__file__).parents[3]
 START, NOW = "2025-11-01", "2026-02-10"

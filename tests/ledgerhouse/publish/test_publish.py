@@ -14,18 +14,17 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from ledgerhouse.publish import books
-from ledgerhouse.publish import publish as publishing
-from ledgerhouse.publish import parquet_files
-from ledgerhouse.publish.books import BOOKS, open_books
+from extract.core.interval import Interval
 from ledgerhouse.check.checkpoints import CheckResult, record
+from ledgerhouse.publish import books, parquet_files
+from ledgerhouse.publish import publish as publishing
+from ledgerhouse.publish.books import BOOKS, open_books
 from ledgerhouse.publish.gate import NotChecked, Superseded, publish_checked
 from ledgerhouse.publish.publish import GRACE, NEWS, TABLES, publish, publish_news
-from ledgerhouse.warehouse.schema import create_all
-from extract.core.interval import Interval
 from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import touched, transform
 from ledgerhouse.warehouse.connection import open_warehouse
+from ledgerhouse.warehouse.schema import create_all
 
 DAY = timedelta(days=1)
 NOW = datetime(2031, 5, 1)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from ledgerhouse.publish.publish import publish
 from ledgerhouse.transform import sqlmesh_context
 from ledgerhouse.transform import touched_days as tf
-from ledgerhouse.publish.publish import publish
 from tests.helpers.recomputed import assert_curated_is_the_truth, load_batch, opened
 from tests.ledgerhouse.transform.test_touched_days import lived_in, planned, settle  # noqa: F401
 

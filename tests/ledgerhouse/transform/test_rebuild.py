@@ -13,13 +13,13 @@ from decimal import Decimal
 import duckdb
 import pytest
 
-from tests.helpers.books import Books
+from ledgerhouse.publish.gate import NotChecked, publish_checked
 from ledgerhouse.transform import rebuild as rb
 from ledgerhouse.transform import sqlmesh_context
 from ledgerhouse.transform import touched_days as tf
-from ledgerhouse.publish.gate import NotChecked, publish_checked
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
+from tests.helpers.books import Books
 
 START, NOW = "2025-01-20T00:00:00Z", "2025-02-10T00:00:00Z"
 

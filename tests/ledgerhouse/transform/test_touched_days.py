@@ -21,8 +21,15 @@ from ledgerhouse.transform import scattered_days, sqlmesh_context
 from ledgerhouse.transform import touched_days as tf
 from ledgerhouse.warehouse.schema import create_all
 from tests.helpers.recomputed import (
-    assert_curated_is_the_truth, covered, expected_flows, expected_legs, expected_reconciliation,
-    load_batch, money, opened, put,
+    assert_curated_is_the_truth,
+    covered,
+    expected_flows,
+    expected_legs,
+    expected_reconciliation,
+    load_batch,
+    money,
+    opened,
+    put,
 )
 
 ROOT = Path(__file__).parents[3]

@@ -93,7 +93,7 @@ def test_a_killed_holder_leaves_no_lock_and_no_half_transaction(path):
 
 def test_an_error_inside_gives_the_warehouse_back(path):
     with pytest.raises(ZeroDivisionError), open_warehouse(path, owner="one"):
-        1 / 0
+        raise ZeroDivisionError
     with open_warehouse(path, owner="two", wait_s=0) as con:
         assert con.execute("SELECT count(*) FROM ops.coverage").fetchone() == (0,)
 

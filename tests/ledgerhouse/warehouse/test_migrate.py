@@ -14,15 +14,15 @@ import duckdb
 import pytest
 import requests
 
-from tests.helpers.books import Books
-from ledgerhouse.publish import publish
-from ledgerhouse.warehouse import migrate, schema
-from ledgerhouse.load.loader import load
-from ledgerhouse.warehouse.migrate import SchemaChanged
-from ledgerhouse.load.replay import FROM_LANDING, ReplayFailed, replay
 from extract.core.interval import iso, utc
 from extract.sources import all_sources
+from ledgerhouse.load.loader import load
+from ledgerhouse.load.replay import FROM_LANDING, ReplayFailed, replay
+from ledgerhouse.publish import publish
+from ledgerhouse.warehouse import migrate, schema
+from ledgerhouse.warehouse.migrate import SchemaChanged
 from sandbox.server import serve
+from tests.helpers.books import Books
 
 START, FILE = "2024-11-01T00:00:00Z", "warehouse.duckdb"
 FIRST = Path(__file__).with_name("first_schema.sql")

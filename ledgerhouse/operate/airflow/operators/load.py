@@ -12,14 +12,14 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from ledgerhouse.operate.run_log.attempts import attempt
-from ledgerhouse.operate.airflow.operators.plan import read_units
 from extract.core.interval import Interval, iso
 from extract.sources import all_sources, get
-from ledgerhouse.operate.airflow.context import DAG_IDS, facts_of, resolve_interval, lock_owner
+from ledgerhouse.config import var_dir, warehouse_path
+from ledgerhouse.operate.airflow.context import DAG_IDS, facts_of, lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.operators.plan import read_units
+from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.process import gc_off
 from ledgerhouse.warehouse.connection import open_warehouse
-from ledgerhouse.config import var_dir, warehouse_path
 
 
 class LoadOperator(BaseOperator):
@@ -28,9 +28,9 @@ class LoadOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, int]:
         from dataclasses import asdict
 
-        from ledgerhouse.load.unit_balances import load_readings, waiting
         from ledgerhouse.load.call_log import load_calls
         from ledgerhouse.load.loader import load
+        from ledgerhouse.load.unit_balances import load_readings, waiting
 
         facts, units = facts_of(context), var_dir() / "account_units"
         with attempt(var_dir() / "attempts", facts) as outcome:

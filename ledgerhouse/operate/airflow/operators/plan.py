@@ -18,7 +18,7 @@ from extract.core.source import Job
 from extract.fetch.client import Client
 from extract.sources import all_sources
 from ledgerhouse.config import accounts_file, read_accounts, var_dir
-from ledgerhouse.operate.airflow.context import facts_of, resolve_interval, lock_owner
+from ledgerhouse.operate.airflow.context import facts_of, lock_owner, resolve_interval
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.warehouse.connection import open_warehouse
 

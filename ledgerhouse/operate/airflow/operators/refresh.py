@@ -14,8 +14,8 @@ from extract.core.source import Job
 from ledgerhouse.config import var_dir
 from ledgerhouse.operate.airflow.context import (
     facts_of,
-    resolve_interval,
     lock_owner,
+    resolve_interval,
 )
 from ledgerhouse.operate.airflow.operators.plan import PlanOperator
 from ledgerhouse.operate.run_log.attempts import attempt
@@ -170,5 +170,4 @@ def _listed(rows: Sequence[tuple], met: str) -> str:
     return as_text([dict(zip(heads, row)) for row in rows], heads)
 
 
-__all__ = ["PARAMS", "RebuildOperator", "RefreshPlanOperator", "RefreshReportOperator",
-           "refresh_pipeline"]
+__all__ = ["PARAMS", "RebuildOperator", "RefreshPlanOperator", "RefreshReportOperator"]

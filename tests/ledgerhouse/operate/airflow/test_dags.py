@@ -6,16 +6,16 @@ import json
 import os
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledgerhouse.operate.airflow.context import resolve_interval
 from extract.core.interval import Interval, iso
 from ledgerhouse.config import accounts
+from ledgerhouse.operate.airflow.context import resolve_interval
 
 ROOT = Path(__file__).parents[4]
 CONNECTIONS = {a.connection: a.pool for a in accounts(ROOT / "accounts.toml")}
@@ -187,7 +187,7 @@ def test_nothing_is_published_before_the_check_has_passed(tasks):
 
 # --- the interval -----------------------------------------------------------------------------
 
-MOMENTS = st.datetimes(datetime(2009, 1, 1), datetime(2100, 1, 1), timezones=st.just(timezone.utc))
+MOMENTS = st.datetimes(datetime(2009, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 SPANS = st.tuples(MOMENTS, st.timedeltas(timedelta(microseconds=1), timedelta(days=900))).map(
     lambda span: Interval(span[0], span[0] + span[1]))
 WRITTEN = st.sampled_from([iso, str, datetime.isoformat])  # jinja renders str(datetime)

@@ -9,7 +9,7 @@ import re
 import socket
 import subprocess
 import sys
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
@@ -19,21 +19,21 @@ from hypothesis import strategies as st
 
 import extract.fetch.client
 import extract.sources
-from tests.helpers.books import ACCOUNTS, ROOT, Books
-from ledgerhouse.operate.airflow import hooks
-from extract.fetch.client import Client
 from extract.core.errors import Fatal, Retriable
-from ledgerhouse.operate.airflow.hooks import SourceHook
+from extract.fetch.client import Client
 from extract.fetch.landing import _line
+from extract.sources import get
+from ledgerhouse.config import Account, accounts, read_accounts
+from ledgerhouse.operate.airflow import hooks
+from ledgerhouse.operate.airflow.hooks import SourceHook
 from ledgerhouse.operate.airflow.operators.plan import RefuseOperator
 from ledgerhouse.operate.airflow.pipelines import pipeline
 from ledgerhouse.operate.airflow.provider import connection_types, get_provider_info
-from extract.sources import get
-from ledgerhouse.config import Account, accounts, read_accounts
 from ledgerhouse.operate.ui.portless import Portless
 from sandbox import keys
 from sandbox.server import serve
 from stack.init import pools
+from tests.helpers.books import ACCOUNTS, ROOT, Books
 
 KEY = {"coinbase": keys.KEY_PEM, "debank": keys.DEBANK_KEY}
 TITLE = {"coinbase": "Coinbase", "debank": "DeBank"}
@@ -43,8 +43,8 @@ OTHER = {"coinbase": "debank", "debank": "coinbase"}
 @pytest.fixture(scope="module")
 def sandbox():
     """A sandbox whose clock is the machine's."""
-    with serve(seed=3, now=datetime.now(timezone.utc), scale=0.02, tick=True,
-               start=datetime.now(timezone.utc) - timedelta(days=30)) as url:
+    with serve(seed=3, now=datetime.now(UTC), scale=0.02, tick=True,
+               start=datetime.now(UTC) - timedelta(days=30)) as url:
         yield url
 
 
@@ -73,7 +73,7 @@ def fail(sandbox):
     for vendor in KEY:
         control(vendor=vendor, status=None)
     control("units", balance=1_000_000)
-    control("clock", now=datetime.now(timezone.utc).isoformat())
+    control("clock", now=datetime.now(UTC).isoformat())
 
 
 def closed_port() -> str:
@@ -152,7 +152,7 @@ def test_units_that_are_used_up_are_told(connect, fail):
 
 @pytest.mark.parametrize("hours, way", [(1, "behind"), (-1, "ahead of")])
 def test_a_clock_that_is_off_is_told_where_signatures_need_it(connect, fail, hours, way):
-    fail("clock", now=(datetime.now(timezone.utc) + timedelta(hours=hours)).isoformat())
+    fail("clock", now=(datetime.now(UTC) + timedelta(hours=hours)).isoformat())
     for source in KEY:
         fail(vendor=source, status=401)
     said = rf"this machine's clock: it is 3(599|600|601) s {way} the vendor's"
@@ -444,7 +444,7 @@ def test_a_second_account_needs_a_block_and_a_connection_only(listed, tmp_path, 
         monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({
             "conn_type": source, "host": getattr(sandbox, source), "password": KEY[source],
             "login": keys.KEY_NAME}))
-    books, now = Books(sandbox, tmp_path), datetime.now(timezone.utc)
+    books, now = Books(sandbox, tmp_path), datetime.now(UTC)
     for job in books.plan(now - timedelta(days=9), now, accounts=SECOND):
         books.apis[job.source] = SourceHook(job.connection).open(get(job.source))[0]
         books.fetch(job)

@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email import message_from_bytes
 from types import SimpleNamespace
@@ -16,22 +16,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extract.core.interval import Interval, iso
+from ledgerhouse.check.checkpoints import CheckResult, record
+from ledgerhouse.config import Account, Rules, read_rules
 from ledgerhouse.operate.airflow.operators import alert as alert_operators
-from ledgerhouse.operate.alerts import conditions, incidents
-from ledgerhouse.warehouse import schema
 from ledgerhouse.operate.airflow.operators.alert import AlertOperator
+from ledgerhouse.operate.alerts import conditions, incidents
 from ledgerhouse.operate.alerts.channels import NotDelivered
 from ledgerhouse.operate.alerts.conditions import KINDS, Incident, judge
-from ledgerhouse.config import Rules, read_rules
-from ledgerhouse.check.checkpoints import CheckResult, record
 from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.operate.commands.warehouse import STATUS
-from extract.core.interval import Interval, iso
-from ledgerhouse.config import Account
 from ledgerhouse.operate.ui import calendar, figures
+from ledgerhouse.warehouse import schema
 from tests.helpers.receiver import receiver
 
-UTC = timezone.utc
+UTC = UTC
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 MINE = [Account("debank", "0xa", "debank"), Account("coinbase", "main", "coinbase_main")]
 TOKEN = "T0001/B0002/very-secret-token-42"
@@ -39,6 +38,9 @@ HOOK = "/hooks/another-secret-in-the-path"
 
 
 # --- what is wrong: each kind by the tables that tell it ------------------------------------------
+
+
+RULES = Rules()
 
 
 class Books:
@@ -87,9 +89,9 @@ class Books:
     def entry(self, kind: str, **more) -> None:
         columns = {"entry_id": f"e{self.number}", "source": "coinbase", "account": "main",
                    "ts": datetime(2026, 3, 1), "type": "mystery", "kind": kind} | more
-        known = {name: nullable for name, nullable in self.con.execute(
+        known = dict(self.con.execute(
             "SELECT column_name, is_nullable FROM duckdb_columns() WHERE schema_name = 'raw' AND "
-            "table_name = 'exchanges_ledger'").fetchall()}
+            "table_name = 'exchanges_ledger'").fetchall())
         for name, nullable in known.items():
             if not nullable:
                 columns.setdefault(name, "x")
@@ -102,7 +104,7 @@ class Books:
                 "?, 0, ?, 0, 5, 1, 1, 1, 1, ?::TIMESTAMPTZ)", run, new, vanished,
                 NOW + timedelta(seconds=self.number))
 
-    def judged(self, now=NOW, rules=Rules()) -> dict[tuple, Incident]:
+    def judged(self, now=NOW, rules=RULES) -> dict[tuple, Incident]:
         found = judge(self.con, MINE, rules, now)
         assert set(found) == set(KINDS), "every kind was judged"
         return {one.key: one for kind in found.values() for one in kind}
@@ -217,8 +219,8 @@ def story_budget_reached(books):
 
 
 def story_budget_that_the_next_call_would_pass(books):
-    from ledgerhouse.plan.budget import Ledger
     from ledgerhouse.config import Limit
+    from ledgerhouse.plan.budget import Ledger
 
     ledger = Ledger.__new__(Ledger)
     ledger.source = "debank"
@@ -305,8 +307,11 @@ def test_covered_through_is_as_far_as_the_dataset_that_lags_whoever_tells_it(boo
 
 def test_a_kind_that_cannot_be_judged_stays_as_it_is(books, caplog):
     next(story := STORIES["check_failed"](books)), next(story)
-    look = lambda: incidents.reconcile(books.con, judge(books.con, MINE, Rules(), NOW), ["log"],
-                                       run_id="r", now=NOW)
+
+    def look():
+        return incidents.reconcile(books.con, judge(books.con, MINE, Rules(), NOW), ["log"],
+                                   run_id="r", now=NOW)
+
     assert look() == (1, 0)
     books.do("DROP TABLE ops.checkpoints")
     assert look() == (0, 0)

@@ -19,27 +19,27 @@ from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.helpers.books import ACCOUNTS, ROOT, Books, Hurried
-
-from ledgerhouse.publish.books import has, open_books
+from extract.core.interval import Interval, iso, utc
+from extract.sources import all_sources
+from ledgerhouse.operate.airflow.provider import get_provider_info
 from ledgerhouse.operate.commands import backfill as backfilling
 from ledgerhouse.operate.commands.airflow_api import Airflow, Refused
-from ledgerhouse.plan.estimate import Known, planned, simulate, total
 from ledgerhouse.operate.commands.explain import explained
 from ledgerhouse.operate.commands.spending import summed
 from ledgerhouse.operate.commands.tables import cell, digits
-from ledgerhouse.operate.airflow.provider import get_provider_info
+from ledgerhouse.plan.estimate import Known, planned, simulate, total
+from ledgerhouse.publish.books import has, open_books
 from ledgerhouse.publish.publish import publish
-from extract.core.interval import Interval, iso, utc
-from extract.sources import all_sources
 from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from stack.attach import attached
 from stack.leftovers import Record
+from tests.helpers.books import ACCOUNTS, ROOT, Books, Hurried
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-11-22T12:00:00Z"
 HOLE = Interval("2024-11-12T00:00:00Z", "2024-11-13T12:00:00Z")
@@ -451,7 +451,7 @@ class FakeAirflow(Airflow):
             return {"backfills": [self.made] if self.made else []}
         if path.endswith("/taskInstances"):
             return {"task_instances": [{"task_id": "fetch_debank"}]}
-        if path.endswith("/pause") or path.endswith("/cancel"):
+        if path.endswith(("/pause", "/cancel")):
             return None
         if path == "/dags/sync":
             return self.dag

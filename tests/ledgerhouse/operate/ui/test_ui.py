@@ -29,20 +29,20 @@ import duckdb
 import pytest
 import requests
 
-from tests.helpers.books import ACCOUNTS, Books, Hurried
-from ledgerhouse.publish.books import has, open_books
-from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.check.data_docs import folder_of
-from ledgerhouse.publish.publish import TABLES, publish
-from ledgerhouse.warehouse.schema import create_all
-from ledgerhouse.transform.sqlmesh_context import FILE
-from ledgerhouse.transform.touched_days import transform
+from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.operate.ui import calendar, figures
 from ledgerhouse.operate.ui.plugin import PREFIX, LedgerhousePlugin
+from ledgerhouse.publish.books import has, open_books
+from ledgerhouse.publish.publish import TABLES, publish
+from ledgerhouse.transform.sqlmesh_context import FILE
+from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
+from ledgerhouse.warehouse.schema import create_all
 from sandbox.server import serve
-from stack.ui import show
 from stack.settings import SettingsError, free_port
+from stack.ui import show
+from tests.helpers.books import ACCOUNTS, Books, Hurried
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T12:00:00Z"
 HOLE = ("2024-11-20T00:00:00Z", "2024-11-24T06:00:00Z")

@@ -17,10 +17,10 @@ with DAG(
     doc_md=__doc__,
     schedule=CronDataIntervalTimetable("0 */6 * * *", timezone="UTC"),
     start_date=SINCE,
-    catchup=False,           # one run closes the whole hole after downtime
+    catchup=False,  # one run closes the whole hole after downtime
     max_active_runs=1,
     params=PARAMS,
-    template_undefined=jinja2.Undefined,   # a missing interval gets our message, not jinja's
+    template_undefined=jinja2.Undefined,  # a missing interval gets our message, not jinja's
     default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):

@@ -65,8 +65,13 @@ def worker(name: str = "") -> None:
         raise RuntimeError(f"{name} did not answer in {TIMEOUT_S} s")
 
 
-CHECKS = {"api-server": api_server, "scheduler": scheduler, "dag-processor": dag_processor,
-          "sandbox": sandbox, "worker": worker}
+CHECKS = {
+    "api-server": api_server,
+    "scheduler": scheduler,
+    "dag-processor": dag_processor,
+    "sandbox": sandbox,
+    "worker": worker,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -51,7 +51,7 @@ def given(environ: Mapping[str, str]) -> dict[str, str]:
     for name in sorted(n for n in environ if n.startswith(PREFIX) and environ[n].strip()):
         raw = dotenv_values(stream=StringIO(f"{name}={environ[name]}"), interpolate=False)[name]
         text = "".join(atom.resolve(environ) for atom in parse_variables(raw or ""))
-        found[ids.get(name[len(PREFIX):], name[len(PREFIX):].lower())] = text
+        found[ids.get(name[len(PREFIX) :], name[len(PREFIX) :].lower())] = text
     return found
 
 
@@ -81,15 +81,20 @@ def read(name: str, text: str):
     from airflow.models.connection import Connection
 
     try:
-        made = (Connection.from_json(text, conn_id=name) if text.lstrip().startswith("{")
-                else Connection(conn_id=name, uri=text))
+        made = (
+            Connection.from_json(text, conn_id=name)
+            if text.lstrip().startswith("{")
+            else Connection(conn_id=name, uri=text)
+        )
     except Exception as error:  # its text may quote the value, which holds a secret
         made, why = None, type(error).__name__
     else:
         why = "it names no type"
     if made is None or not made.conn_type:
-        raise SettingsError(f"{PREFIX}{name.upper()} in .env is neither JSON like that of "
-                            f".env.example nor a URI ({why}); mend it") from None
+        raise SettingsError(
+            f"{PREFIX}{name.upper()} in .env is neither JSON like that of "
+            f".env.example nor a URI ({why}); mend it"
+        ) from None
     return made
 
 
@@ -101,15 +106,23 @@ def store(wanted: Mapping[str, str]) -> list[str]:
     from airflow.models.connection import Connection
     from airflow.utils.session import create_session
 
-    api = json.dumps({"conn_type": "http", "host": os.environ["AIRFLOW_API"], "login": USER,
-                      "password": os.environ["ADMIN_PASSWORD"]})
+    api = json.dumps(
+        {
+            "conn_type": "http",
+            "host": os.environ["AIRFLOW_API"],
+            "login": USER,
+            "password": os.environ["ADMIN_PASSWORD"],
+        }
+    )
     lines = []
     with create_session() as session:
         for name, text in {**wanted, API: api}.items():
             known = session.query(Connection).filter_by(conn_id=name).one_or_none()
             if known and name != API:
-                lines.append(f"connection {name}: kept as it is; to take .env's, delete it in "
-                             "Airflow (Admin, Connections) and run init again")
+                lines.append(
+                    f"connection {name}: kept as it is; to take .env's, delete it in "
+                    "Airflow (Admin, Connections) and run init again"
+                )
                 continue
             made = read(name, text)
             if known:
@@ -117,11 +130,16 @@ def store(wanted: Mapping[str, str]) -> list[str]:
                 session.flush()
             session.add(made)
             lines.append(f"connection {name}: stored")
-        missing = [n for n in connections()
-                   if not session.query(Connection).filter_by(conn_id=n).one_or_none()]
-    lines += [f"connection {n}: accounts.toml names it, and there is none; make it in Airflow "
-              f"(Admin, Connections), or write {PREFIX}{n.upper()} into .env and run init again"
-              for n in missing]
+        missing = [
+            n
+            for n in connections()
+            if not session.query(Connection).filter_by(conn_id=n).one_or_none()
+        ]
+    lines += [
+        f"connection {n}: accounts.toml names it, and there is none; make it in Airflow "
+        f"(Admin, Connections), or write {PREFIX}{n.upper()} into .env and run init again"
+        for n in missing
+    ]
     return lines
 
 

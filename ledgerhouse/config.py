@@ -32,8 +32,9 @@ class Account:
         return f"api_{self.connection}"
 
 
-def read_file(file: str | Path, what: str, fraction: Callable[[str], Any] = float
-              ) -> dict[str, Any]:
+def read_file(
+    file: str | Path, what: str, fraction: Callable[[str], Any] = float
+) -> dict[str, Any]:
     """All that an accounts file holds, numbers with a point made by `fraction`.
 
     Raises ValueError that says why `what` of it cannot be read.
@@ -41,13 +42,17 @@ def read_file(file: str | Path, what: str, fraction: Callable[[str], Any] = floa
     try:
         return tomllib.loads(Path(file).read_text(), parse_float=fraction)
     except FileNotFoundError:
-        raise ValueError(f"there is no {file}: copy accounts.toml of the project there, or let "
-                         "LEDGERHOUSE_ACCOUNTS name the file") from None
+        raise ValueError(
+            f"there is no {file}: copy accounts.toml of the project there, or let "
+            "LEDGERHOUSE_ACCOUNTS name the file"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the {what} in {file}: {error}") from None
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"cannot read the {what} in {file}: it is not TOML: {error}. Texts stand "
-                         'in quotation marks, as in source = "debank"') from None
+        raise ValueError(
+            f"cannot read the {what} in {file}: it is not TOML: {error}. Texts stand "
+            'in quotation marks, as in source = "debank"'
+        ) from None
 
 
 def read_accounts(file: str | Path) -> tuple[list[Account], dict[int, str]]:
@@ -59,8 +64,10 @@ def read_accounts(file: str | Path) -> tuple[list[Account], dict[int, str]]:
     listed = read_file(file, "accounts")
     entries = listed.get("account", [])
     if set(listed) - {"account", "budget", "alerts"} or not isinstance(entries, list):
-        raise ValueError(f"{file} may hold [[account]] blocks, with two brackets, [budget.…] and "
-                         f"[alerts] only; it has {', '.join(sorted(listed))}")
+        raise ValueError(
+            f"{file} may hold [[account]] blocks, with two brackets, [budget.…] and "
+            f"[alerts] only; it has {', '.join(sorted(listed))}"
+        )
     if not entries:
         raise ValueError(f"{file} lists no [[account]]; see accounts.toml in the project")
     found: list[Account] = []
@@ -79,20 +86,30 @@ def _wrong(entry: dict, before: list[Account]) -> str | None:
         has = ", ".join(sorted(entry)) if entry and isinstance(entry, dict) else "nothing"
         return f"it needs exactly source, account and connection; it has {has}"
     if entry["source"] not in names():
-        return (f"unknown source {entry['source']!r}; known: {', '.join(names())}. A new one is "
-                "a file in extract/sources/")
-    for field, legal, signs in (("account", ACCOUNT_NAME, "._@:+-"),
-                                ("connection", CONNECTION_ID, "._-")):
+        return (
+            f"unknown source {entry['source']!r}; known: {', '.join(names())}. A new one is "
+            "a file in extract/sources/"
+        )
+    for field, legal, signs in (
+        ("account", ACCOUNT_NAME, "._@:+-"),
+        ("connection", CONNECTION_ID, "._-"),
+    ):
         if not isinstance(entry[field], str) or not legal.fullmatch(entry[field]):
-            return (f"{field} {entry[field]!r} may hold letters, digits and {signs} only, in "
-                    "quotation marks")
+            return (
+                f"{field} {entry[field]!r} may hold letters, digits and {signs} only, in "
+                "quotation marks"
+            )
     for other in before:
         if (other.source, other.account) == (entry["source"], entry["account"]):
-            return (f"{other.source} {other.account} is listed twice (before with the connection "
-                    f"{other.connection}): remove one, or give it another name")
+            return (
+                f"{other.source} {other.account} is listed twice (before with the connection "
+                f"{other.connection}): remove one, or give it another name"
+            )
         if other.connection == entry["connection"] and other.source != entry["source"]:
-            return (f"the connection {other.connection} is {other.source}'s above: a key opens "
-                    "one API, so name another")
+            return (
+                f"the connection {other.connection} is {other.source}'s above: a key opens "
+                "one API, so name another"
+            )
     return None
 
 
@@ -106,8 +123,9 @@ def accounts(file: str | Path) -> list[Account]:
 
 def accounts_file() -> Path:
     """$LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project."""
-    return Path(os.environ.get("LEDGERHOUSE_ACCOUNTS")
-                or Path(__file__).parents[1] / "accounts.toml")
+    return Path(
+        os.environ.get("LEDGERHOUSE_ACCOUNTS") or Path(__file__).parents[1] / "accounts.toml"
+    )
 
 
 def var_dir() -> Path:
@@ -121,8 +139,11 @@ def warehouse_path() -> Path:
 
 # Of each connection to the warehouse; SQLMesh's own takes the same (sqlmesh_project/config.py).
 MEMORY_LIMIT = "4GB"
-NAMES = {f"{measure}_per_{period}": (measure, period)
-         for measure in ("units", "calls") for period in ("day", "month")}
+NAMES = {
+    f"{measure}_per_{period}": (measure, period)
+    for measure in ("units", "calls")
+    for period in ("day", "month")
+}
 
 
 @dataclass(frozen=True)
@@ -191,23 +212,42 @@ def read_rules(file: str | Path) -> Rules:
 
     known = ("stale_after_hours", "budget_at", *WAYS, "email_to", "email_from")
     if unknown := set(told) - set(known):
-        raise ValueError(f"{file}, [alerts]: unknown {', '.join(map(repr, sorted(unknown)))}; "
-                         f"there are {', '.join(known)}")
+        raise ValueError(
+            f"{file}, [alerts]: unknown {', '.join(map(repr, sorted(unknown)))}; "
+            f"there are {', '.join(known)}"
+        )
     hours, share = told.get("stale_after_hours", 12), told.get("budget_at", Decimal("0.8"))
-    need("stale_after_hours", _number(hours) and 0 < hours <= 8784,
-         "hours, more than 0 and at most a year")
-    need("budget_at", _number(share) and 0 < share <= 1,
-         "a share of the budget, such as 0.8, at most 1")
+    need(
+        "stale_after_hours",
+        _number(hours) and 0 < hours <= 8784,
+        "hours, more than 0 and at most a year",
+    )
+    need(
+        "budget_at",
+        _number(share) and 0 < share <= 1,
+        "a share of the budget, such as 0.8, at most 1",
+    )
     for way in WAYS:
-        need(way, isinstance(told.get(way), str) and bool(CONNECTION_ID.fullmatch(told[way])),
-             "the id of an Airflow Connection, in quotation marks")
+        need(
+            way,
+            isinstance(told.get(way), str) and bool(CONNECTION_ID.fullmatch(told[way])),
+            "the id of an Airflow Connection, in quotation marks",
+        )
     to = [told["email_to"]] if isinstance(told.get("email_to"), str) else told.get("email_to", [])
-    need("email_to", isinstance(to, list) and all(isinstance(a, str) and "@" in a for a in to),
-         "an address, or a list of addresses")
+    need(
+        "email_to",
+        isinstance(to, list) and all(isinstance(a, str) and "@" in a for a in to),
+        "an address, or a list of addresses",
+    )
     need("email_from", isinstance(told.get("email_from"), str), "an address")
-    return Rules(timedelta(seconds=int(hours * 3600)), Decimal(share),
-                 tuple((WAYS | {k: v for k, v in told.items() if k in WAYS}).items()),
-                 tuple(way for way in WAYS if way in told), tuple(to), told.get("email_from"))
+    return Rules(
+        timedelta(seconds=int(hours * 3600)),
+        Decimal(share),
+        tuple((WAYS | {k: v for k, v in told.items() if k in WAYS}).items()),
+        tuple(way for way in WAYS if way in told),
+        tuple(to),
+        told.get("email_from"),
+    )
 
 
 def _number(value: object) -> bool:

@@ -15,23 +15,50 @@ from sandbox.world.world import GENESIS, World
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m sandbox", description="Stands in for Coinbase and DeBank.")
+    parser = argparse.ArgumentParser(
+        "python -m sandbox", description="Stands in for Coinbase and DeBank."
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8099)
-    parser.add_argument("--seed", type=int, default=7, help="any integer; the same seed, the same history")
+    parser.add_argument(
+        "--seed", type=int, default=7, help="any integer; the same seed, the same history"
+    )
     parser.add_argument("--now", required=True, help="the sandbox's clock, ISO 8601")
     parser.add_argument("--start", default=GENESIS, help="when the history begins, ISO 8601")
-    parser.add_argument("--scale", type=float, default=1.0, help="1 is about 10,000 transactions in two years")
-    parser.add_argument("--tick", action="store_true", help="let the clock run; otherwise it stands still")
-    parser.add_argument("--late-days", type=int, default=0, help="some on-chain transactions appear that many days late")
-    parser.add_argument("--inclusive", choices=("yes", "no", "seed"), default="seed",
-                        help="whether DeBank's start_time includes its own second (seed: by parity, odd is yes)")
-    parser.add_argument("--units", type=int, default=START_BALANCE, help="DeBank units at the start")
-    parser.add_argument("--faults", default="none", metavar="NAME[:RATE],…",
-                        help=f"what goes wrong, of: {', '.join(PROFILES)}")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="1 is about 10,000 transactions in two years"
+    )
+    parser.add_argument(
+        "--tick", action="store_true", help="let the clock run; otherwise it stands still"
+    )
+    parser.add_argument(
+        "--late-days",
+        type=int,
+        default=0,
+        help="some on-chain transactions appear that many days late",
+    )
+    parser.add_argument(
+        "--inclusive",
+        choices=("yes", "no", "seed"),
+        default="seed",
+        help="whether DeBank's start_time includes its own second (seed: by parity, odd is yes)",
+    )
+    parser.add_argument(
+        "--units", type=int, default=START_BALANCE, help="DeBank units at the start"
+    )
+    parser.add_argument(
+        "--faults",
+        default="none",
+        metavar="NAME[:RATE],…",
+        help=f"what goes wrong, of: {', '.join(PROFILES)}",
+    )
     parser.add_argument("--faults-seed", type=int, help="another seed for the faults than --seed")
-    parser.add_argument("--hold", type=float, default=35.0, help="seconds that timeouts keep an answer back")
-    parser.add_argument("--no-limits", action="store_true", help="no rate limits: for clients that do not wait")
+    parser.add_argument(
+        "--hold", type=float, default=35.0, help="seconds that timeouts keep an answer back"
+    )
+    parser.add_argument(
+        "--no-limits", action="store_true", help="no rate limits: for clients that do not wait"
+    )
     args = parser.parse_args()
     try:
         parse(args.faults)
@@ -39,10 +66,19 @@ def main() -> None:
         parser.error(str(error))
     world = World(args.seed, args.start, args.scale, args.late_days)
     clock = Clock(args.now, args.tick)
-    print(f"sandbox http://{args.host}:{args.port} {json.dumps(world.about(clock.now()))}", flush=True)
+    print(
+        f"sandbox http://{args.host}:{args.port} {json.dumps(world.about(clock.now()))}", flush=True
+    )
     inclusive = {"yes": True, "no": False, "seed": None}[args.inclusive]
-    app = create_app(world, clock, inclusive=inclusive, units=args.units, faults=args.faults,
-                     faults_seed=args.faults_seed, hold=args.hold)
+    app = create_app(
+        world,
+        clock,
+        inclusive=inclusive,
+        units=args.units,
+        faults=args.faults,
+        faults_seed=args.faults_seed,
+        hold=args.hold,
+    )
     if args.no_limits:
         app.coinbase.hour = app.coinbase.second = app.debank.second = NoLimit()
     run(app, args.host, args.port)

@@ -14,8 +14,15 @@ from sandbox.world.world import World
 
 
 def create_app(
-    world: World, now: Moment | Clock, *, inclusive: bool | None = None, prices: dict[str, int] | None = None,
-    units: int = START_BALANCE, faults: str = "none", faults_seed: int | None = None, hold: float = 35.0,
+    world: World,
+    now: Moment | Clock,
+    *,
+    inclusive: bool | None = None,
+    prices: dict[str, int] | None = None,
+    units: int = START_BALANCE,
+    faults: str = "none",
+    faults_seed: int | None = None,
+    hold: float = 35.0,
 ) -> Traffic:
     """The ASGI application; `.world`, `.clock`, `.coinbase`, `.debank`, `.fail(…)`, `.faults`, `.stats()` for tests.
 
@@ -25,13 +32,18 @@ def create_app(
     `hold`: seconds that `timeouts` keep an answer back, more than clients wait.
     """
     clock = now if isinstance(now, Clock) else Clock(now)
-    debank = DebankApi(world, clock, world.seed % 2 == 1 if inclusive is None else inclusive, prices, units)
+    debank = DebankApi(
+        world, clock, world.seed % 2 == 1 if inclusive is None else inclusive, prices, units
+    )
     control = Control(world, clock, debank)
     coinbase = CoinbaseApi(world, clock)
     routes = [*coinbase.routes(), *debank.routes(), *control.routes()]
     traffic = Traffic(
-        FastAPI(routes=routes, openapi_url=None), world, clock,
-        Faults(world.seed if faults_seed is None else faults_seed, faults, hold))
+        FastAPI(routes=routes, openapi_url=None),
+        world,
+        clock,
+        Faults(world.seed if faults_seed is None else faults_seed, faults, hold),
+    )
     control.traffic = traffic
     traffic.coinbase, traffic.debank = coinbase, debank
     return traffic

@@ -1,18 +1,18 @@
 """What no vendor has: the clock, faults, counts, and the truth.
 
-    POST /_control/clock        {"now": "2026-01-31T06:00:00Z"}
-    POST /_control/fail         {"vendor": "debank", "status": 500, "count": 2, "endpoint": "token_list"}
-                                status null ends it, count null means until then;
-                                "body" replaces the error body, "retry_after" adds the header
-    POST /_control/faults       {"profile": "chaos", "rate": 0.2, "vendor": null, "count": null, "after": 0}
-                                profiles as sandbox/faults/faults.py lists them; "none" ends them; count:
-                                so many strikes; after: so many calls of the vendor pass before
-    POST /_control/vanish       {"vendor": "debank", "seed": 1, "since": null}: a row is gone from now on
-    POST /_control/units        {"balance": 100}
-    POST /_control/reset_stats
-    GET  /_stats                calls by vendor, endpoint and status; faults that struck; units spent
-    GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/transfers  ?now=
-    GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
+POST /_control/clock        {"now": "2026-01-31T06:00:00Z"}
+POST /_control/fail         {"vendor": "debank", "status": 500, "count": 2, "endpoint": "token_list"}
+                            status null ends it, count null means until then;
+                            "body" replaces the error body, "retry_after" adds the header
+POST /_control/faults       {"profile": "chaos", "rate": 0.2, "vendor": null, "count": null, "after": 0}
+                            profiles as sandbox/faults/faults.py lists them; "none" ends them; count:
+                            so many strikes; after: so many calls of the vendor pass before
+POST /_control/vanish       {"vendor": "debank", "seed": 1, "since": null}: a row is gone from now on
+POST /_control/units        {"balance": 100}
+POST /_control/reset_stats
+GET  /_stats                calls by vendor, endpoint and status; faults that struck; units spent
+GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/transfers  ?now=
+GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
 """
 
 from __future__ import annotations
@@ -41,14 +41,23 @@ class Control:
 
     def routes(self) -> list[Route]:
         truths = {
-            "coinbase/ledger": self.world.ledger, "coinbase/fills": self.world.fills,
-            "debank/transactions": self.world.transactions, "debank/transfers": self.world.transfers,
+            "coinbase/ledger": self.world.ledger,
+            "coinbase/fills": self.world.fills,
+            "debank/transactions": self.world.transactions,
+            "debank/transfers": self.world.transfers,
         }
         asked = [(f"/_truth/{name}", self._truth(truth)) for name, truth in truths.items()]
-        asked += [("/_truth/balances", self.balances), ("/_stats", self.stats), ("/_health", self.health)]
+        asked += [
+            ("/_truth/balances", self.balances),
+            ("/_stats", self.stats),
+            ("/_health", self.health),
+        ]
         told = [
-            ("/_control/clock", self.set_clock), ("/_control/fail", self.fail), ("/_control/units", self.set_units),
-            ("/_control/reset_stats", self.reset_stats), ("/_control/faults", self.set_faults),
+            ("/_control/clock", self.set_clock),
+            ("/_control/fail", self.fail),
+            ("/_control/units", self.set_units),
+            ("/_control/reset_stats", self.reset_stats),
+            ("/_control/faults", self.set_faults),
             ("/_control/vanish", self.vanish),
         ]
         return [

@@ -40,17 +40,33 @@ def _not_a_cut(record: logging.LogRecord) -> bool:
 
 def _server(app: Traffic, **where) -> uvicorn.Server:
     # The Date header is the sandbox's, so uvicorn must not add its own.
-    server = uvicorn.Server(uvicorn.Config(
-        app, log_level="warning", access_log=False, lifespan="off", date_header=False, server_header=False,
-        timeout_keep_alive=75, **where))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            date_header=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            **where,
+        )
+    )
     logging.getLogger("uvicorn.error").addFilter(_not_a_cut)
     return server
 
 
 @contextmanager
 def serve(
-    world: World | None = None, now: Moment | Clock = "2025-01-01T00:00:00Z", *, seed: int = 7,
-    start: Moment = GENESIS, scale: float = 1.0, late_days: int = 0, tick: bool = False, **options,
+    world: World | None = None,
+    now: Moment | Clock = "2025-01-01T00:00:00Z",
+    *,
+    seed: int = 7,
+    start: Moment = GENESIS,
+    scale: float = 1.0,
+    late_days: int = 0,
+    tick: bool = False,
+    **options,
 ) -> Iterator[Served]:
     """A running sandbox on a free port; `options` are create_app's. Ends with the block."""
     world = world or World(seed, start, scale, late_days)

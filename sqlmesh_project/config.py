@@ -18,13 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from sqlglot.expressions import Expr
 from sqlglot.helper import ensure_list
-from sqlmesh.core.config import (
-    Config,
-    GatewayConfig,
-    LinterConfig,
-    ModelDefaultsConfig,
-    PlanConfig,
-)
+from sqlmesh.core.config import Config, GatewayConfig, LinterConfig, ModelDefaultsConfig, PlanConfig
 from sqlmesh.core.config.categorizer import AutoCategorizationMode, CategorizerConfig
 from sqlmesh.core.config.connection import DuckDBConnectionConfig, PostgresConnectionConfig
 from sqlmesh.core.engine_adapter.duckdb import DuckDBEngineAdapter
@@ -41,8 +35,11 @@ class TxDuckDBAdapter(DuckDBEngineAdapter):
 
     def execute(self, expressions, *args, **kwargs):
         if self.rewrite:
-            expressions = [made for e in ensure_list(expressions) for made in
-                           (self.rewrite(e) if isinstance(e, Expr) else [e])]
+            expressions = [
+                made
+                for e in ensure_list(expressions)
+                for made in (self.rewrite(e) if isinstance(e, Expr) else [e])
+            ]
         return super().execute(expressions, *args, **kwargs)
 
     def columns(self, table_name, include_pseudo_columns=False):
@@ -70,9 +67,12 @@ def state_connection(uri: str | None) -> PostgresConnectionConfig | None:
             "postgresql://postgres@/sqlmesh?host=/path/to/socketdir"
         )
     return PostgresConnectionConfig(
-        host=host, port=parts.port or int(query.get("port", [5432])[0]),
-        user=unquote(parts.username or "postgres"), password=unquote(parts.password or ""),
-        database=unquote(parts.path.strip("/")), concurrent_tasks=1,
+        host=host,
+        port=parts.port or int(query.get("port", [5432])[0]),
+        user=unquote(parts.username or "postgres"),
+        password=unquote(parts.password or ""),
+        database=unquote(parts.path.strip("/")),
+        concurrent_tasks=1,
     )
 
 
@@ -80,9 +80,13 @@ config = Config(
     gateways={
         "warehouse": GatewayConfig(
             connection=TxDuckDBConfig(
-                database=str(VAR / "warehouse.duckdb"), concurrent_tasks=1,
-                connector_config={"TimeZone": "UTC", "memory_limit": "4GB",
-                                  "max_vacuum_tasks": 0},  # once a week: ledgerhouse/warehouse/connection.py
+                database=str(VAR / "warehouse.duckdb"),
+                concurrent_tasks=1,
+                connector_config={
+                    "TimeZone": "UTC",
+                    "memory_limit": "4GB",
+                    "max_vacuum_tasks": 0,
+                },  # once a week: ledgerhouse/warehouse/connection.py
             ),
             state_connection=state_connection(os.environ.get("LEDGERHOUSE_STATE_URI")),
             test_connection=TxDuckDBConfig(concurrent_tasks=1, register_comments=False),
@@ -90,16 +94,18 @@ config = Config(
     },
     default_gateway="warehouse",
     cache_dir=str(VAR / "sqlmesh_cache"),
-    model_defaults=ModelDefaultsConfig(
-        dialect="duckdb", cron="@daily", start=FIRST_DAY,
-    ),
-    plan=PlanConfig(
-        auto_categorize_changes=CategorizerConfig(sql=AutoCategorizationMode.FULL),
-    ),
+    model_defaults=ModelDefaultsConfig(dialect="duckdb", cron="@daily", start=FIRST_DAY),
+    plan=PlanConfig(auto_categorize_changes=CategorizerConfig(sql=AutoCategorizationMode.FULL)),
     linter=LinterConfig(
         enabled=True,
-        rules=["ambiguousorinvalidcolumn", "invalidselectstarexpansion", "noselectstar",
-               "nomissingaudits", "nomissingexternalmodels", "nomissingunittest"],
+        rules=[
+            "ambiguousorinvalidcolumn",
+            "invalidselectstarexpansion",
+            "noselectstar",
+            "nomissingaudits",
+            "nomissingexternalmodels",
+            "nomissingunittest",
+        ],
     ),
     disable_anonymized_analytics=True,
 )

@@ -36,8 +36,16 @@ def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
     from stack.rest import AirflowApiError
     from stack.settings import SettingsError
 
-    known = (RunFailed, StackBusy, PostgresFailed, StackFailed, AirflowApiError, SettingsError,
-             WarehouseBusy, SchemaChanged)
+    known = (
+        RunFailed,
+        StackBusy,
+        PostgresFailed,
+        StackFailed,
+        AirflowApiError,
+        SettingsError,
+        WarehouseBusy,
+        SchemaChanged,
+    )
     try:
         return run(rest)
     except known as error:
@@ -109,8 +117,18 @@ def clean(_: list[str]) -> int:
     return module.clean()
 
 
-COMMANDS = {"demo": demo, "up": up, "ui": ui, "init": init, "plan": plan, "models": models,
-            "replay": replay, "airflow": airflow, "shell": shell, "clean": clean}
+COMMANDS = {
+    "demo": demo,
+    "up": up,
+    "ui": ui,
+    "init": init,
+    "plan": plan,
+    "models": models,
+    "replay": replay,
+    "airflow": airflow,
+    "shell": shell,
+    "clean": clean,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -49,7 +49,9 @@ def environment(
         "AIRFLOW__API__WORKERS": "1",
     }
     return {
-        **base, **values, **latency,
+        **base,
+        **values,
+        **latency,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)]),
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(p for p in paths if p)),
         "PYTHONUNBUFFERED": "1",
@@ -71,11 +73,11 @@ def environment(
         # The Test button: here the only user is the admin who may store keys anyway.
         "AIRFLOW__CORE__TEST_CONNECTION": base.get("AIRFLOW__CORE__TEST_CONNECTION", "Enabled"),
         "AIRFLOW__CORE__FERNET_KEY": settings.secret("fernet"),
-        "AIRFLOW__CORE__AUTH_MANAGER":
-            "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE":
-            str(settings.airflow_home / "passwords.json"),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(
+            settings.airflow_home / "passwords.json"
+        ),
         "AIRFLOW__API__HOST": HOST,
         "AIRFLOW__API__PORT": str(api_port),
         "AIRFLOW__API__BASE_URL": api,

@@ -41,16 +41,21 @@ def airflow(arguments: list[str]) -> int:
     """`airflow ARGUMENTS`, in the place of this process."""
     env, alive = attached(os.environ)
     if not alive and arguments[:1] != ["warehouse"]:
-        print(f"No stack is running in {env['LEDGERHOUSE_VAR']}: start it with make up",
-              file=sys.stderr)
+        print(
+            f"No stack is running in {env['LEDGERHOUSE_VAR']}: start it with make up",
+            file=sys.stderr,
+        )
     os.execve(sys.executable, [sys.executable, "-m", "airflow", *arguments], env)
 
 
 def shell(_: list[str]) -> int:
     """The user's shell, in which `airflow …` is that of the stack."""
     env, alive = attached(os.environ)
-    print(f"airflow … here is that of the stack in {env['LEDGERHOUSE_VAR']}"
-          + ("" if alive else ", which is not running (make up)") + "; exit leaves",
-          file=sys.stderr)
+    print(
+        f"airflow … here is that of the stack in {env['LEDGERHOUSE_VAR']}"
+        + ("" if alive else ", which is not running (make up)")
+        + "; exit leaves",
+        file=sys.stderr,
+    )
     program = env.get("SHELL") or "/bin/sh"
     os.execve(program, [program], env)

@@ -32,8 +32,9 @@ def follow(stack: Stack, dag: str, run: str, note: Callable[[str], None]) -> Non
     if state == "failed":
         raise RunFailed(f"{dag} run {run} failed.\n{failures(stack, tasks)}")
     if not tasks:
-        raise RunFailed(f"{dag} run {run} ended without a task: it is dated before the start of "
-                         "its DAG")
+        raise RunFailed(
+            f"{dag} run {run} ended without a task: it is dated before the start of its DAG"
+        )
 
 
 def doing(tasks: list[dict]) -> str:
@@ -44,8 +45,9 @@ def doing(tasks: list[dict]) -> str:
         done[task["task_id"]] += task["state"] in ENDED
         if task["state"] in ACTIVE:
             active[task["task_id"]] = None
-    parts = [f"{name} {done[name]} of {total[name]}" if total[name] > 1 else name
-             for name in active]
+    parts = [
+        f"{name} {done[name]} of {total[name]}" if total[name] > 1 else name for name in active
+    ]
     return ", ".join(parts) or "waiting for the scheduler"
 
 
@@ -56,8 +58,12 @@ def failures(stack: Stack, tasks: list[dict]) -> str:
     for task in failed[:3]:
         mapped = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
         lines = stack.rest.log(task)[-LOG_TAIL:]
-        parts.append(f"task {task['task_id']}{mapped}, try {task['try_number']}:\n  "
-                     + "\n  ".join(lines))
+        parts.append(
+            f"task {task['task_id']}{mapped}, try {task['try_number']}:\n  " + "\n  ".join(lines)
+        )
     more = len(failed) - len(parts)
-    return "\n".join(parts) + (f"\nand {more} more failed" if more else "") \
+    return (
+        "\n".join(parts)
+        + (f"\nand {more} more failed" if more else "")
         + f"\nAll logs: {stack.settings.airflow_home / 'logs'}"
+    )

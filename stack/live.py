@@ -48,8 +48,11 @@ class Stack:
 
     def login(self, in_full: bool) -> str:
         """Who may enter; the password itself only `in_full`, where nothing keeps the line."""
-        secret = (f"password {self.settings.password}" if in_full else
-                  f"password in {self.settings.airflow_home / 'passwords.json'}")
+        secret = (
+            f"password {self.settings.password}"
+            if in_full
+            else f"password in {self.settings.airflow_home / 'passwords.json'}"
+        )
         return f"user {USER}, {secret}"
 
     def keep(self) -> None:
@@ -71,8 +74,13 @@ class Stack:
 
 @contextmanager
 def launch(
-    settings: Settings, base: Mapping[str, str], command: str, *,
-    sandbox: list[str] | None = None, api_port: int | None = None, airflow: bool = True,
+    settings: Settings,
+    base: Mapping[str, str],
+    command: str,
+    *,
+    sandbox: list[str] | None = None,
+    api_port: int | None = None,
+    airflow: bool = True,
     tell: Tell = lambda _: None,
 ) -> Iterator[Stack]:
     """Start PostgreSQL, the sandbox (`sandbox`: its arguments) and Airflow; end them on leaving.
@@ -87,9 +95,13 @@ def launch(
         processes = Processes(var, command)
         with OneStop(lambda: setattr(processes, "hurry", True)) as signals:
             stack = Stack(
-                settings, env, processes, Rest(f"http://{HOST}:{port}", settings.password),
+                settings,
+                env,
+                processes,
+                Rest(f"http://{HOST}:{port}", settings.password),
                 sandbox_url=f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else None,
-                ui=f"http://{HOST}:{port}", timings=timings,
+                ui=f"http://{HOST}:{port}",
+                timings=timings,
             )
             try:
                 try:
@@ -173,7 +185,8 @@ def _start_init(stack: Stack) -> Service:
 
 def _wait_for_init(stack: Stack, init: Service) -> None:
     stack.processes.wait(
-        "the metadata database", lambda: init.popen.poll() is not None, START_LIMIT_S)
+        "the metadata database", lambda: init.popen.poll() is not None, START_LIMIT_S
+    )
     if init.popen.returncode:
         raise StackFailed(f"the metadata database was not made; {init.log}:\n{tail(init.log)}")
     stack.settings.metadata_ready.touch()
@@ -188,9 +201,16 @@ def _answers(url: str) -> bool:
 
 @contextmanager
 def running(
-    var_dir: str | Path, *, seed: int = 7, now: datetime, start: datetime, scale: float = 1.0,
-    airflow: bool = True, command: str = "tests",
-    env: Mapping[str, str] | None = None, tell: Tell = lambda _: None,
+    var_dir: str | Path,
+    *,
+    seed: int = 7,
+    now: datetime,
+    start: datetime,
+    scale: float = 1.0,
+    airflow: bool = True,
+    command: str = "tests",
+    env: Mapping[str, str] | None = None,
+    tell: Tell = lambda _: None,
 ) -> Iterator[Stack]:
     """A stack with the sandbox whose clock stands at `now` and whose history begins at `start`.
 
@@ -200,16 +220,18 @@ def running(
     """
     base = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}
     base.pop("LEDGERHOUSE_STATE_URI", None)
-    base.update({
-        "SANDBOX_PORT": str(free_port()), "SANDBOX_SEED": str(seed), "START_TS": iso(start),
-        "SYNC_START_DATE": iso(datetime.now(UTC).replace(microsecond=0)),
-    })
+    base.update(
+        {
+            "SANDBOX_PORT": str(free_port()),
+            "SANDBOX_SEED": str(seed),
+            "START_TS": iso(start),
+            "SYNC_START_DATE": iso(datetime.now(UTC).replace(microsecond=0)),
+        }
+    )
     base.update(env or {})
     settings = Settings(Path(var_dir).resolve(), read_env(base, PROJECT / ".env.example"))
     arguments = ["--seed", str(seed), "--now", iso(now), "--start", iso(start)]
     if scale != 1.0:
         arguments += ["--scale", str(scale)]
-    with launch(
-        settings, base, command, sandbox=arguments, airflow=airflow, tell=tell
-    ) as stack:
+    with launch(settings, base, command, sandbox=arguments, airflow=airflow, tell=tell) as stack:
         yield stack

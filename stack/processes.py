@@ -64,22 +64,34 @@ class Processes:
         self.record.save(self.var)
         self.keeper = subprocess.Popen(
             [sys.executable, "-m", "stack.leftovers", str(self.var), self.record.id],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=Path(__file__).parents[1],
         )
         return ended
 
     def start(
-        self, name: str, command: list[str], env: Mapping[str, str], *,
-        user: str | None = None, drain_s: float = 5.0,
+        self,
+        name: str,
+        command: list[str],
+        env: Mapping[str, str],
+        *,
+        user: str | None = None,
+        drain_s: float = 5.0,
     ) -> Service:
         """Start `command` in a session of its own; its output goes to logs/<name>.log."""
         log = self.logs / f"{name}.log"
         with log.open("ab") as out:
             popen = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(CHILD), str(os.getpid()), user or "-", *command],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                start_new_session=True, cwd=self.var, env={**env, MARK: self.record.id},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=self.var,
+                env={**env, MARK: self.record.id},
             )
         service = Service(name, popen, log, drain_s)
         self.services.append(service)
@@ -150,8 +162,13 @@ class Processes:
             self.services.remove(service)
 
     def _kill_session(self, service: Service) -> None:
-        only = Record(**{**vars(self.record), "id": "-", "sessions": {
-            service.name: self.record.sessions[service.name]}})
+        only = Record(
+            **{
+                **vars(self.record),
+                "id": "-",
+                "sessions": {service.name: self.record.sessions[service.name]},
+            }
+        )
         end(lambda: alive(only), signal.SIGKILL, 0.0)
         service.popen.wait()
 

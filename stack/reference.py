@@ -28,15 +28,23 @@ Made from the code by `make reference`; do not edit. Times are UTC, amounts are 
 def write() -> str:
     """The whole page, as text."""
     parts = {
-        "Make targets": targets(), "Commands of Airflow": commands(), "DAGs": dags(),
-        "accounts.toml": accounts(), "Alerts": alerts(), "Connections": connections(),
-        "Settings": settings(), "Published files": published(), "Tables of curated": curated(),
-        "Tables of raw": tables("raw"), "Tables of ops": tables("ops"),
+        "Make targets": targets(),
+        "Commands of Airflow": commands(),
+        "DAGs": dags(),
+        "accounts.toml": accounts(),
+        "Alerts": alerts(),
+        "Connections": connections(),
+        "Settings": settings(),
+        "Published files": published(),
+        "Tables of curated": curated(),
+        "Tables of raw": tables("raw"),
+        "Tables of ops": tables("ops"),
         "Table macros": macros(),
     }
     contents = "\n".join(f"- [{title}](#{anchor(title)})" for title in parts)
     return HEAD.format(contents=contents) + "".join(
-        f"\n## {title}\n\n{body.strip()}\n" for title, body in parts.items())
+        f"\n## {title}\n\n{body.strip()}\n" for title, body in parts.items()
+    )
 
 
 def anchor(title: str) -> str:
@@ -46,9 +54,11 @@ def anchor(title: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table; cells in one line."""
+
     def line(cells: Sequence[Any]) -> str:
         told = (" ".join(str(cell if cell is not None else "").split()) for cell in cells)
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in told) + " |"
+
     return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)]) + "\n"
 
 
@@ -77,9 +87,16 @@ def commands() -> str:
 
     made = []
     for prefix, one in [("dags", BACKFILL), *(("warehouse", c) for c in WAREHOUSE.subcommands)]:
-        made += [f"### airflow {prefix} {one.name}\n", f"{one.help}.", getattr(one, "epilog", ""),
-                 "\n" + table(("argument", "what it does"), [
-                     (code(" ".join(argument.flags)), _help(argument)) for argument in one.args])]
+        made += [
+            f"### airflow {prefix} {one.name}\n",
+            f"{one.help}.",
+            getattr(one, "epilog", ""),
+            "\n"
+            + table(
+                ("argument", "what it does"),
+                [(code(" ".join(argument.flags)), _help(argument)) for argument in one.args],
+            ),
+        ]
     return "\n".join(filter(None, made))
 
 
@@ -101,12 +118,24 @@ def dags() -> str:
         what = dag.doc_md.splitlines()[0].lstrip("# ").removeprefix(f"{name}: ")
         when = getattr(dag.timetable, "expression", None)
         end = "" if what[-1] in ".?!" else "."
-        made += [f"### {name}\n", f"{what[:1].upper()}{what[1:]}{end} "
-                 + (f"Schedule: `{when}`, UTC." if when else "No schedule: it is triggered."),
-                 "Tasks: " + ", ".join(code(task.task_id) for task in dag.topological_sort()) + "."]
-        made.append("\n" + table(("param", "default", "what it does"), [
-            (code(param), code(_shown(value)), dag.params.get_param(param).description)
-            for param, value in dag.params.dump().items()]) if dag.params else "")
+        made += [
+            f"### {name}\n",
+            f"{what[:1].upper()}{what[1:]}{end} "
+            + (f"Schedule: `{when}`, UTC." if when else "No schedule: it is triggered."),
+            "Tasks: " + ", ".join(code(task.task_id) for task in dag.topological_sort()) + ".",
+        ]
+        made.append(
+            "\n"
+            + table(
+                ("param", "default", "what it does"),
+                [
+                    (code(param), code(_shown(value)), dag.params.get_param(param).description)
+                    for param, value in dag.params.dump().items()
+                ],
+            )
+            if dag.params
+            else ""
+        )
     return "\n".join(made)
 
 
@@ -127,17 +156,22 @@ def accounts() -> str:
         "source": f"the API: {', '.join(names())}",
         "account": f"a name, or a wallet address; it matches `{ACCOUNT_NAME.pattern}`",
         "connection": f"the Airflow Connection that opens it; it matches "
-                      f"`{CONNECTION_ID.pattern}`. Accounts that share one are fetched in turn",
+        f"`{CONNECTION_ID.pattern}`. Accounts that share one are fetched in turn",
     }
-    return ("One `[[account]]` an account, with exactly these keys; the file is "
-            "`$LEDGERHOUSE_ACCOUNTS`, else `accounts.toml` in the project.\n\n"
-            + table(("key", "what it holds"), [(code(f.name), said[f.name])
-                                              for f in fields(Account)])
-            + "\nOptional, one `[budget.<source>]` a source, of whole numbers of 0 or more. A call "
-              "that would pass one is not sent.\n\n"
-            + table(("key", "what it allows"), [
-                (code(name), f"{measure} a {period}, UTC") for name, (measure, period)
-                in NAMES.items()]))
+    return (
+        "One `[[account]]` an account, with exactly these keys; the file is "
+        "`$LEDGERHOUSE_ACCOUNTS`, else `accounts.toml` in the project.\n\n"
+        + table(("key", "what it holds"), [(code(f.name), said[f.name]) for f in fields(Account)])
+        + "\nOptional, one `[budget.<source>]` a source, of whole numbers of 0 or more. A call "
+        "that would pass one is not sent.\n\n"
+        + table(
+            ("key", "what it allows"),
+            [
+                (code(name), f"{measure} a {period}, UTC")
+                for name, (measure, period) in NAMES.items()
+            ],
+        )
+    )
 
 
 def alerts() -> str:
@@ -149,19 +183,30 @@ def alerts() -> str:
 
     unset, ways = Rules(), " or ".join(WAYS)
     hours = unset.stale_after.total_seconds() / 3600
-    said = [("stale_after_hours", f"{hours:g}", "hours after which coverage is stale"),
-            ("budget_at", unset.budget_at, "share of a budget from which on it is told"),
-            *((way, connection, f"id of the Airflow Connection that {way} notices go by")
-              for way, connection in WAYS.items()),
-            ("email_to", "", "an address, or a list of them"), ("email_from", "", "the sender")]
+    said = [
+        ("stale_after_hours", f"{hours:g}", "hours after which coverage is stale"),
+        ("budget_at", unset.budget_at, "share of a budget from which on it is told"),
+        *(
+            (way, connection, f"id of the Airflow Connection that {way} notices go by")
+            for way, connection in WAYS.items()
+        ),
+        ("email_to", "", "an address, or a list of them"),
+        ("email_from", "", "the sender"),
+    ]
     assert len(fields(Rules)) == 6, "Rules has changed: tell so here"
-    return (f"Told once when it opens and once when it is over: to the log, and by {ways} where "
-            "there is such a Connection. [operations.md](operations.md#alerts) says what to do.\n\n"
-            + table(("kind", "severity", "in short"), [
-                (code(kind), *words) for kind, words in KINDS.items()])
-            + "\nOptional, `[alerts]` in `accounts.toml`:\n\n"
-            + table(("key", "default", "what it holds"), [
-                (code(name), code(value), words) for name, value, words in said]))
+    return (
+        f"Told once when it opens and once when it is over: to the log, and by {ways} where "
+        "there is such a Connection. [operations.md](operations.md#alerts) says what to do.\n\n"
+        + table(
+            ("kind", "severity", "in short"),
+            [(code(kind), *words) for kind, words in KINDS.items()],
+        )
+        + "\nOptional, `[alerts]` in `accounts.toml`:\n\n"
+        + table(
+            ("key", "default", "what it holds"),
+            [(code(name), code(value), words) for name, value, words in said],
+        )
+    )
 
 
 def connections() -> str:
@@ -171,15 +216,25 @@ def connections() -> str:
     for kind in connection_types():
         shown = kind["ui-field-behaviour"]
         labels = shown["relabeling"]
-        rows.append((code(kind["connection-type"]), kind["hook-name"],
-                     code(shown["placeholders"]["host"]), labels.get("login", "not used"),
-                     labels["password"], ", ".join(
-                         f"{field['label']} ({code(name)}, in the extra)"
-                         for name, field in kind["conn-fields"].items())))
-    return ("Made in Airflow's UI (Admin, Connections), or as a variable `AIRFLOW_CONN_<ID>` in "
-            "`.env`. The extra of each may hold `units`, prices by endpoint that replace the "
-            "assumed ones.\n\n" + table(
-                ("type", "in the form", "host", "login", "password", "further secrets"), rows))
+        rows.append(
+            (
+                code(kind["connection-type"]),
+                kind["hook-name"],
+                code(shown["placeholders"]["host"]),
+                labels.get("login", "not used"),
+                labels["password"],
+                ", ".join(
+                    f"{field['label']} ({code(name)}, in the extra)"
+                    for name, field in kind["conn-fields"].items()
+                ),
+            )
+        )
+    return (
+        "Made in Airflow's UI (Admin, Connections), or as a variable `AIRFLOW_CONN_<ID>` in "
+        "`.env`. The extra of each may hold `units`, prices by endpoint that replace the "
+        "assumed ones.\n\n"
+        + table(("type", "in the form", "host", "login", "password", "further secrets"), rows)
+    )
 
 
 def settings() -> str:
@@ -196,8 +251,10 @@ def settings() -> str:
             words.append(line.lstrip("# "))
         else:
             words = []
-    return ("Variables of `.env` (else `.env.example`); one that is set in the environment "
-            "wins.\n\n" + table(("variable", "in .env.example", "what it does"), rows))
+    return (
+        "Variables of `.env` (else `.env.example`); one that is set in the environment "
+        "wins.\n\n" + table(("variable", "in .env.example", "what it does"), rows)
+    )
 
 
 # --- what is kept -----------------------------------------------------------------------------
@@ -207,12 +264,16 @@ def published() -> str:
     from ledgerhouse.publish.parquet_files import MONTH_ROWS, PIECE
     from ledgerhouse.publish.publish import TABLES
 
-    return ("Views in `published/books.duckdb`, over Parquet files that never change once they "
-            "are written. Ask `ledgerhouse.publish.dataframe.files()` for the files; never list the folder. A "
-            f"month of more than {MONTH_ROWS:,} rows may be several files, `g<N>-DD.parquet`, of "
-            f"{PIECE.days} days from day DD on.\n\n"
-            + table(("table", "files", "by month of"), [
-                (code(t.name), code(_path(t)), code(t.time) if t.time else "") for t in TABLES]))
+    return (
+        "Views in `published/books.duckdb`, over Parquet files that never change once they "
+        "are written. Ask `ledgerhouse.publish.dataframe.files()` for the files; never list the folder. A "
+        f"month of more than {MONTH_ROWS:,} rows may be several files, `g<N>-DD.parquet`, of "
+        f"{PIECE.days} days from day DD on.\n\n"
+        + table(
+            ("table", "files", "by month of"),
+            [(code(t.name), code(_path(t)), code(t.time) if t.time else "") for t in TABLES],
+        )
+    )
 
 
 def _path(one: Any) -> str:
@@ -238,15 +299,23 @@ def curated() -> str:
         for model in sorted(models, key=lambda m: ("staged_" in m.name, m.name)):
             if model.kind.is_external:
                 continue
-            key = ", ".join(code(c.name) for grain in model.grains for c in
-                            grain.find_all(_column()))
-            made += [f"### {model.name}\n", model.description,
-                     f"Key: {key}." + ("" if model.name in where else
-                                       " In the warehouse only, not in the books."),
-                     "\n" + table(("column", "type", "what it holds"), [
-                         (code(name), _kind(kind),
-                          model.column_descriptions.get(name, ""))
-                         for name, kind in model.columns_to_types.items()])]
+            key = ", ".join(
+                code(c.name) for grain in model.grains for c in grain.find_all(_column())
+            )
+            made += [
+                f"### {model.name}\n",
+                model.description,
+                f"Key: {key}."
+                + ("" if model.name in where else " In the warehouse only, not in the books."),
+                "\n"
+                + table(
+                    ("column", "type", "what it holds"),
+                    [
+                        (code(name), _kind(kind), model.column_descriptions.get(name, ""))
+                        for name, kind in model.columns_to_types.items()
+                    ],
+                ),
+            ]
     return "\n".join(made)
 
 
@@ -279,36 +348,65 @@ def tables(schema: str) -> str:
     made, where = [], {t.name for t in _published()}
     with duckdb.connect() as con:
         create_all(con)
-        names = [name for (name,) in con.execute(
-            "SELECT DISTINCT table_name FROM duckdb_columns() WHERE database_name = "
-            "current_database() AND schema_name = ? ORDER BY 1", [schema]).fetchall()]
-        views = dict(con.execute("SELECT view_name, comment FROM duckdb_views() "
-                                 "WHERE schema_name = ?", [schema]).fetchall())
-        told = views | dict(con.execute("SELECT table_name, comment FROM duckdb_tables() "
-                                        "WHERE schema_name = ?", [schema]).fetchall())
+        names = [
+            name
+            for (name,) in con.execute(
+                "SELECT DISTINCT table_name FROM duckdb_columns() WHERE database_name = "
+                "current_database() AND schema_name = ? ORDER BY 1",
+                [schema],
+            ).fetchall()
+        ]
+        views = dict(
+            con.execute(
+                "SELECT view_name, comment FROM duckdb_views() WHERE schema_name = ?", [schema]
+            ).fetchall()
+        )
+        told = views | dict(
+            con.execute(
+                "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = ?", [schema]
+            ).fetchall()
+        )
         for name in names:
             full, dataset = f"{schema}.{name}", DATASETS.get(name) if schema == "raw" else None
             words = TABLES[full][0] if full in TABLES and name not in views else told[name]
             if dataset:
                 words = "Key: " + ", ".join(map(code, dataset.key))
-            made += [f"### {full}\n", f"{words or 'Not described yet'}."
-                     + (" A view." if name in views else "")
-                     + ("" if full in where else " In the warehouse only, not in the books."),
-                     "\n" + table(("column", "type", "what it holds"), [
-                         (code(column), kind, comment) for column, kind, comment in con.execute(
-                             "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE "
-                             "database_name = current_database() AND schema_name = ? AND "
-                             "table_name = ? ORDER BY column_index", [schema, name]).fetchall()])]
+            made += [
+                f"### {full}\n",
+                f"{words or 'Not described yet'}."
+                + (" A view." if name in views else "")
+                + ("" if full in where else " In the warehouse only, not in the books."),
+                "\n"
+                + table(
+                    ("column", "type", "what it holds"),
+                    [
+                        (code(column), kind, comment)
+                        for column, kind, comment in con.execute(
+                            "SELECT column_name, data_type, comment FROM duckdb_columns() WHERE "
+                            "database_name = current_database() AND schema_name = ? AND "
+                            "table_name = ? ORDER BY column_index",
+                            [schema, name],
+                        ).fetchall()
+                    ],
+                ),
+            ]
     return "\n".join(made)
 
 
 def macros() -> str:
     from extract.core.datasets import DATASETS
 
-    return ("In the warehouse: the rows as the vendor had told them by a moment, with the "
-            "columns of the dataset.\n\n" + table(("macro", "rows of"), [
+    return (
+        "In the warehouse: the rows as the vendor had told them by a moment, with the "
+        "columns of the dataset.\n\n"
+        + table(
+            ("macro", "rows of"),
+            [
                 (code(f"raw.{name}_as_of(moment)"), code(d.table))
-                for name, d in sorted(DATASETS.items())]))
+                for name, d in sorted(DATASETS.items())
+            ],
+        )
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -320,8 +418,10 @@ def main(arguments: list[str]) -> int:
         text = write()
     if "--check" in arguments:
         same = PAGE.exists() and PAGE.read_text() == text
-        print("docs/reference.md is " + ("as the code says" if same else
-                                         "out of date: run make reference"))
+        print(
+            "docs/reference.md is "
+            + ("as the code says" if same else "out of date: run make reference")
+        )
         return int(not same)
     PAGE.write_text(text)
     print(f"docs/reference.md: {len(text.splitlines()):,} lines")

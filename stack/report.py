@@ -49,29 +49,38 @@ def read(con, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     called = {(r["run_id"], r["source"]): r for r in rows(con, CALLED)}
     fetched = []
     for run in runs:
-        full = {r.pop("source"): r for r in rows(
-            con, "SELECT source, calls, units FROM ops.full_refreshes WHERE run_id = ?",
-            [run["run_id"]])}
+        full = {
+            r.pop("source"): r
+            for r in rows(
+                con,
+                "SELECT source, calls, units FROM ops.full_refreshes WHERE run_id = ?",
+                [run["run_id"]],
+            )
+        }
         for source in names():
             key = (run["run_id"], source)
             ours = {"calls": 0, "units": 0, "new": 0, "changed": 0}
-            ours |= {k: v for k, v in {**loaded.get(key, {}), **called.get(key, {})}.items()
-                     if k in ours}
-            fetched.append({"run": run["name"], "source": source, **ours,
-                            "full_refresh": full.get(source)})
+            ours |= {
+                k: v for k, v in {**loaded.get(key, {}), **called.get(key, {})}.items() if k in ours
+            }
+            fetched.append(
+                {"run": run["name"], "source": source, **ours, "full_refresh": full.get(source)}
+            )
     called_so = {run["run_id"]: run["name"] for run in runs}
-    checked = [{**r, "run": called_so[r["run_id"]]} for r in rows(con, CHECKED)
-               if r["run_id"] in called_so]
+    checked = [
+        {**r, "run": called_so[r["run_id"]]} for r in rows(con, CHECKED) if r["run_id"] in called_so
+    ]
     order = list(called_so.values())
     checked.sort(key=lambda r: (order.index(r["run"]), r["checkpoint"]))
-    return {
-        "reconciliation": rows(con, RECONCILIATION), "fetched": fetched, "checkpoints": checked,
-    }
+    return {"reconciliation": rows(con, RECONCILIATION), "fetched": fetched, "checkpoints": checked}
 
 
 def verdict(
-    report: Mapping[str, Any], accounts: Sequence[tuple[str, str]], newest: str,
-    stats: Mapping[str, Any], runs: Sequence[str],
+    report: Mapping[str, Any],
+    accounts: Sequence[tuple[str, str]],
+    newest: str,
+    stats: Mapping[str, Any],
+    runs: Sequence[str],
 ) -> list[str]:
     """What is wrong, in sentences; empty when every account reconciles and the counts agree.
 
@@ -80,21 +89,30 @@ def verdict(
     """
     wrong = []
     for source, account in accounts:
-        mine = [r for r in report["reconciliation"] if (r["source"], r["account"]) ==
-                (source, account)]
+        mine = [
+            r for r in report["reconciliation"] if (r["source"], r["account"]) == (source, account)
+        ]
         if not any(r["status"] == "reconciled" for r in mine):
             wrong.append(f"{source} {account}: no reconciled balance")
-        wrong += [f"{source} {account}: {r['symbol']} is {r['status']}, difference "
-                  f"{r['difference']}" for r in mine if r["status"] != "reconciled"]
+        wrong += [
+            f"{source} {account}: {r['symbol']} is {r['status']}, difference {r['difference']}"
+            for r in mine
+            if r["status"] != "reconciled"
+        ]
         if any(r["snapshot"] < newest for r in mine):
-            wrong.append(f"{source} {account}: the newest covered snapshot is of "
-                         f"{mine[0]['snapshot']}, not of {newest}")
+            wrong.append(
+                f"{source} {account}: the newest covered snapshot is of "
+                f"{mine[0]['snapshot']}, not of {newest}"
+            )
     for run in runs:
         mine = [c for c in report["checkpoints"] if c["run"] == run]
         if not mine:
             wrong.append(f"{run}: no checkpoint was recorded")
-        wrong += [f"{run}: {c['critical']} critical expectation(s) of {c['checkpoint']} failed"
-                  for c in mine if c["critical"]]
+        wrong += [
+            f"{run}: {c['critical']} critical expectation(s) of {c['checkpoint']} failed"
+            for c in mine
+            if c["critical"]
+        ]
     for source, total in stats["total"].items():
         ours = sum(f["calls"] for f in report["fetched"] if f["source"] == source)
         if ours != total:

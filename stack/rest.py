@@ -34,16 +34,18 @@ class Rest:
         for _ in range(2):
             self._token = self._token or self._login()
             answer = self._session.request(
-                method, f"{self.url}/api/v2{path}", json=body, params=params, timeout=TIMEOUT_S,
+                method,
+                f"{self.url}/api/v2{path}",
+                json=body,
+                params=params,
+                timeout=TIMEOUT_S,
                 headers={"Authorization": f"Bearer {self._token}", "Accept": "application/json"},
             )
             if answer.status_code != 401:
                 break
             self._token = ""
         if answer.status_code >= 400:
-            raise AirflowApiError(
-                f"{method} {path}: {answer.status_code} {answer.text[:500]}"
-            )
+            raise AirflowApiError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
         return answer.json() if answer.content else None
 
     def close(self) -> None:
@@ -52,7 +54,8 @@ class Rest:
 
     def _login(self) -> str:
         answer = self._session.post(
-            f"{self.url}/auth/token", json={"username": USER, "password": self._password},
+            f"{self.url}/auth/token",
+            json={"username": USER, "password": self._password},
             timeout=TIMEOUT_S,
         )
         if answer.status_code != 201:
@@ -96,7 +99,9 @@ class Rest:
         self.call("PATCH", f"/dags/{dag_id}", {"is_paused": False})
 
     def trigger(
-        self, dag_id: str, conf: dict | None = None,
+        self,
+        dag_id: str,
+        conf: dict | None = None,
         interval: tuple[datetime, datetime] | None = None,
     ) -> str:
         """Create a run, its id returned; `interval` becomes the run's data interval [start, end).
@@ -109,7 +114,8 @@ class Rest:
             start, end = map(iso, interval)
             body |= {
                 "logical_date": iso(datetime.now(UTC)),
-                "data_interval_start": start, "data_interval_end": end,
+                "data_interval_start": start,
+                "data_interval_end": end,
             }
         return self.call("POST", f"/dags/{dag_id}/dagRuns", body)["dag_run_id"]
 
@@ -121,8 +127,10 @@ class Rest:
         found: list[dict] = []
         while True:
             page = self.call(
-                "GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances",
-                limit=100, offset=len(found),
+                "GET",
+                f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances",
+                limit=100,
+                offset=len(found),
             )
             found += page["task_instances"]
             if not page["task_instances"] or len(found) >= page["total_entries"]:
@@ -134,7 +142,8 @@ class Rest:
             "GET",
             f"/dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}"
             f"/logs/{max(task['try_number'], 1)}",
-            map_index=task["map_index"], full_content="true",
+            map_index=task["map_index"],
+            full_content="true",
         )
         lines = []
         for entry in answer["content"]:

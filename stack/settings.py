@@ -21,6 +21,7 @@ API_PORT = 8080  # of a stack that stays; another one where it is busy
 HOST = "127.0.0.1"
 USER = "admin"
 
+
 class SettingsError(RuntimeError):
     """The settings cannot be used; the message says which one, where it is and what to write."""
 

@@ -23,9 +23,12 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(_balances(report["reconciliation"]))
     console.print(_fetched(report["fetched"]))
     console.print(savings(report["fetched"]))
-    console.print("A full refresh reads everything again with the same endpoints and page sizes "
-                  "(ops.full_refreshes says how it is counted). Units are counted at "
-                  "the sandbox's prices: DeBank publishes none.\n", style="dim")
+    console.print(
+        "A full refresh reads everything again with the same endpoints and page sizes "
+        "(ops.full_refreshes says how it is counted). Units are counted at "
+        "the sandbox's prices: DeBank publishes none.\n",
+        style="dim",
+    )
     console.print(_checkpoints(report["checkpoints"]))
 
 
@@ -48,8 +51,14 @@ def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
 
 def _balances(found: Sequence[Mapping[str, Any]]) -> Table:
     numbers = ("computed", "reported", "difference")
-    table = _table("Balances: computed from the history, and reported by the vendor",
-                   "account", "asset", *numbers, "status", right=numbers)
+    table = _table(
+        "Balances: computed from the history, and reported by the vendor",
+        "account",
+        "asset",
+        *numbers,
+        "status",
+        right=numbers,
+    )
     for column, width in zip(table.columns, (18, 12, 0, 0, 10, 10), strict=True):
         column.min_width = width  # a narrow terminal shortens the amounts first
     for source, account in dict.fromkeys((r["source"], r["account"]) for r in found):
@@ -58,28 +67,47 @@ def _balances(found: Sequence[Mapping[str, Any]]) -> Table:
         bad = [r for r in mine if r["status"] != "reconciled"]
         for r in [*bad, *good[:TOP]]:  # most entries first
             asset = short(r["symbol"], 12) + (f" on {r['chain']}" if r["chain"] else "")
-            table.add_row(f"{source} {short(account, 11)}", asset,
-                          *(short(r[name] or "overflow", 20) for name in numbers[:2]),
-                          r["difference"] or "overflow", r["status"],
-                          style="bold red" if r in bad else None)
+            table.add_row(
+                f"{source} {short(account, 11)}",
+                asset,
+                *(short(r[name] or "overflow", 20) for name in numbers[:2]),
+                r["difference"] or "overflow",
+                r["status"],
+                style="bold red" if r in bad else None,
+            )
         rest = len(good) - min(TOP, len(good))
-        table.add_row("", "", "", f"{rest} more alike" if rest else "", "",
-                      f"{len(good)} of {len(mine)} reconciled", style="bold")
+        table.add_row(
+            "",
+            "",
+            "",
+            f"{rest} more alike" if rest else "",
+            "",
+            f"{len(good)} of {len(mine)} reconciled",
+            style="bold",
+        )
         table.add_section()
     return table
 
 
 def _fetched(found: Sequence[Mapping[str, Any]]) -> Table:
     numbers = ("new", "changed", "calls", "full calls", "saved", "units", "full units", "saved ")
-    table = _table("What was fetched, and what a full refresh would have cost",
-                   "run", "source", *numbers, right=numbers)
+    table = _table(
+        "What was fetched, and what a full refresh would have cost",
+        "run",
+        "source",
+        *numbers,
+        right=numbers,
+    )
     for f in found:
         cells = []
         for name in ("calls", "units"):
             full = (f["full_refresh"] or {}).get(name)
             paid = name == "calls" or f["source"] == "debank"
-            cells += [f"{f[name]:,}" if paid else "", f"{full:,}" if full else "",
-                      saving(f[name], full)]
+            cells += [
+                f"{f[name]:,}" if paid else "",
+                f"{full:,}" if full else "",
+                saving(f[name], full),
+            ]
         table.add_row(f["run"], f["source"], f"{f['new']:,}", f"{f['changed']:,}", *cells)
     return table
 
@@ -91,13 +119,17 @@ def saving(ours: int, full: int | None) -> str:
 
 def _checkpoints(found: Sequence[Mapping[str, Any]]) -> Table:
     runs = list(dict.fromkeys(c["run"] for c in found))
-    table = _table("Checkpoints: expectations that passed, and that failed by severity",
-                   "checkpoint", *runs)
+    table = _table(
+        "Checkpoints: expectations that passed, and that failed by severity", "checkpoint", *runs
+    )
     cells = {(c["checkpoint"], c["run"]): c for c in found}
     for checkpoint in sorted({c["checkpoint"] for c in found}):
         mine = [cells.get((checkpoint, run)) for run in runs]
-        table.add_row(checkpoint, *map(_passed, mine),
-                      style="bold red" if any(c and c["critical"] for c in mine) else None)
+        table.add_row(
+            checkpoint,
+            *map(_passed, mine),
+            style="bold red" if any(c and c["critical"] for c in mine) else None,
+        )
     return table
 
 

@@ -23,9 +23,16 @@ def show() -> int:
     try:
         with ExitStack() as live:
             with screen.step("start PostgreSQL and Airflow's API server") as step:
-                stack = live.enter_context(launch(
-                    settings, os.environ, "stack ui", airflow=False, api_port=API_PORT,
-                    tell=step.note))
+                stack = live.enter_context(
+                    launch(
+                        settings,
+                        os.environ,
+                        "stack ui",
+                        airflow=False,
+                        api_port=API_PORT,
+                        tell=step.note,
+                    )
+                )
                 make_metadata(stack)
                 serve_api(stack)
             screen.line(f"The books: {stack.ui}/plugin/ledgerhouse  {stack.login(screen.live)}")

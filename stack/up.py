@@ -52,18 +52,30 @@ def up() -> int:
     if with_sandbox:
         start = settings.values.get("START_TS")
         if not start:
-            raise SettingsError("START_TS is empty in .env; write when the sandbox's history "
-                                "begins, for example 2024-11-01T00:00:00Z")
+            raise SettingsError(
+                "START_TS is empty in .env; write when the sandbox's history "
+                "begins, for example 2024-11-01T00:00:00Z"
+            )
         now = datetime.now(UTC).replace(microsecond=0)
         seed = settings.values.get("SANDBOX_SEED") or "7"
         sandbox = ["--seed", seed, "--now", iso(now), "--start", start, "--tick"]
     try:
         with ExitStack() as live:
-            with screen.step("start PostgreSQL, the sandbox and Airflow" if sandbox else
-                             "start PostgreSQL and Airflow") as step:
-                stack = live.enter_context(launch(
-                    settings, base, "stack up", sandbox=sandbox, api_port=API_PORT,
-                    tell=step.note))
+            with screen.step(
+                "start PostgreSQL, the sandbox and Airflow"
+                if sandbox
+                else "start PostgreSQL and Airflow"
+            ) as step:
+                stack = live.enter_context(
+                    launch(
+                        settings,
+                        base,
+                        "stack up",
+                        sandbox=sandbox,
+                        api_port=API_PORT,
+                        tell=step.note,
+                    )
+                )
             with screen.step("register and unpause the DAGs"):
                 stack.rest.wait_for_dags("sync")
                 time.sleep(DAGS_S)
@@ -71,8 +83,11 @@ def up() -> int:
                     stack.rest.unpause(dag)
             screen.line(f"Airflow: {stack.ui}  {stack.login(screen.live)}")
             screen.line(f"The books: {stack.ui}/plugin/ledgerhouse")
-            screen.line(f"Sandbox: {stack.sandbox_url}" if sandbox else
-                        "No sandbox: SANDBOX_PORT is not set, real vendors are called")
+            screen.line(
+                f"Sandbox: {stack.sandbox_url}"
+                if sandbox
+                else "No sandbox: SANDBOX_PORT is not set, real vendors are called"
+            )
             screen.line(f"Logs: {settings.logs}. Ctrl-C stops everything.")
             stack.keep()
     except Stopped:
@@ -84,8 +99,10 @@ def init() -> int:
     """Make the databases, Airflow's tables and its pools, without starting anything for good."""
     screen = Screen()
     settings, base, _ = _settings(os.environ)
-    with screen.step("make the databases, tables and pools"), \
-            launch(settings, base, "stack init", airflow=False) as stack:
+    with (
+        screen.step("make the databases, tables and pools"),
+        launch(settings, base, "stack init", airflow=False) as stack,
+    ):
         make_metadata(stack)
     return 0
 
@@ -111,8 +128,12 @@ def models(arguments: list[str]) -> int:
     with TemporaryDirectory(prefix="ledgerhouse-models-") as var:
         environ = {k: v for k, v in os.environ.items() if k != "LEDGERHOUSE_STATE_URI"}
         environ |= {"LEDGERHOUSE_VAR": var, "SQLMESH__DISABLE_ANONYMIZED_ANALYTICS": "true"}
-        return max(subprocess.run([*command, "--log-file-dir", var, check], env=environ,
-                                  check=False).returncode for check in ("lint", "test"))
+        return max(
+            subprocess.run(
+                [*command, "--log-file-dir", var, check], env=environ, check=False
+            ).returncode
+            for check in ("lint", "test")
+        )
 
 
 def replay() -> int:
@@ -158,7 +179,8 @@ def clean() -> int:
                 if left:
                     sweep(folder, left)
         if not var.is_relative_to(PROJECT):
-            raise SettingsError(f"LEDGERHOUSE_VAR is {var}, outside the project: remove that "
-                                "folder yourself")
+            raise SettingsError(
+                f"LEDGERHOUSE_VAR is {var}, outside the project: remove that folder yourself"
+            )
         shutil.rmtree(var, ignore_errors=False) if var.exists() else None
     return 0

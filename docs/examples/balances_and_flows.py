@@ -23,10 +23,18 @@ from ledgerhouse.publish.dataframe import frame
 
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else "pictures")
 BLUE, ORANGE, GREY = "#2a6fbb", "#d9822b", "#6b7280"
-plt.rcParams.update({
-    "figure.dpi": 110, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#e5e7eb", "axes.axisbelow": True, "axes.edgecolor": GREY,
-})
+plt.rcParams.update(
+    {
+        "figure.dpi": 110,
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "#e5e7eb",
+        "axes.axisbelow": True,
+        "axes.edgecolor": GREY,
+    }
+)
 
 # %% [markdown]
 # ## What the exchange accounts held
@@ -57,14 +65,19 @@ def draw_balances(held: pd.DataFrame):
         axis.set_ylim(bottom=min(0, drawn.min()))
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         axis.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-    for axis in axes.flat[held.shape[1]:]:
+    for axis in axes.flat[held.shape[1] :]:
         axis.set_visible(False)
     for axis in axes[-1]:
         axis.xaxis.set_major_locator(matplotlib.dates.AutoDateLocator(maxticks=7))
         axis.xaxis.set_major_formatter(
-            matplotlib.dates.ConciseDateFormatter(axis.xaxis.get_major_locator()))
-    figure.suptitle("Held on the exchange, at the end of each UTC day, in units of the asset",
-                    x=0.01, ha="left", fontsize=11)
+            matplotlib.dates.ConciseDateFormatter(axis.xaxis.get_major_locator())
+        )
+    figure.suptitle(
+        "Held on the exchange, at the end of each UTC day, in units of the asset",
+        x=0.01,
+        ha="left",
+        fontsize=11,
+    )
     figure.tight_layout()
     return figure
 
@@ -76,11 +89,14 @@ def draw_balances(held: pd.DataFrame):
 
 # %%
 SYMBOL = "USD"
-flows = frame("""
+flows = frame(
+    """
     SELECT f.date, f.inflow, f.outflow
     FROM curated.daily_flows f JOIN curated.assets a USING (token)
     WHERE f.domain = 'exchange' AND a.symbol = ?
-    ORDER BY f.date""", [SYMBOL])
+    ORDER BY f.date""",
+    [SYMBOL],
+)
 month = flows["date"].dt.to_period("M")
 monthly = flows.groupby(month)[["inflow", "outflow"]].sum()
 
@@ -91,8 +107,15 @@ def draw_flows(monthly: pd.DataFrame, symbol: str):
     at, months = range(len(monthly)), [str(m) for m in monthly.index]
     axis.bar(at, monthly["inflow"].astype(float), color=BLUE, width=0.75, label="in")
     axis.bar(at, -monthly["outflow"].astype(float), color=ORANGE, width=0.75, label="out")
-    axis.plot(at, (monthly["inflow"] - monthly["outflow"]).astype(float), color="black",
-              marker="o", markersize=3.5, linewidth=1.2, label="net")
+    axis.plot(
+        at,
+        (monthly["inflow"] - monthly["outflow"]).astype(float),
+        color="black",
+        marker="o",
+        markersize=3.5,
+        linewidth=1.2,
+        label="net",
+    )
     axis.axhline(0, color=GREY, linewidth=0.8)
     axis.grid(axis="x", visible=False)
     every = -(-len(monthly) // 12) or 1
@@ -111,8 +134,11 @@ def draw_flows(monthly: pd.DataFrame, symbol: str):
 
 # %%
 counts = frame("SELECT ts, source, kind FROM curated.tx_unified WHERE counts")
-per_month = counts.groupby(
-    [counts["ts"].dt.tz_localize(None).dt.to_period("M"), "source"]).size().unstack(fill_value=0)
+per_month = (
+    counts.groupby([counts["ts"].dt.tz_localize(None).dt.to_period("M"), "source"])
+    .size()
+    .unstack(fill_value=0)
+)
 
 
 def draw_counts(per_month: pd.DataFrame):
@@ -121,16 +147,24 @@ def draw_counts(per_month: pd.DataFrame):
     at, below = range(len(per_month)), [0] * len(per_month)
     palette = [BLUE, ORANGE, "#4b9b6e", "#8b6fc0"]
     for number, source in enumerate(per_month.columns):
-        axis.bar(at, per_month[source], bottom=below, width=0.75, label=source,
-                 color=palette[number % len(palette)])
+        axis.bar(
+            at,
+            per_month[source],
+            bottom=below,
+            width=0.75,
+            label=source,
+            color=palette[number % len(palette)],
+        )
         below = [low + more for low, more in zip(below, per_month[source])]
     axis.grid(axis="x", visible=False)
     every = -(-len(per_month) // 12) or 1
-    axis.set_xticks(list(at)[::every], [str(m) for m in per_month.index][::every], rotation=30,
-                    ha="right")
+    axis.set_xticks(
+        list(at)[::every], [str(m) for m in per_month.index][::every], rotation=30, ha="right"
+    )
     axis.set_title("Movements per month that count", loc="left", fontsize=11)
-    axis.legend(frameon=False, ncols=len(per_month.columns), loc="upper right",
-                bbox_to_anchor=(1, 1.14))
+    axis.legend(
+        frameon=False, ncols=len(per_month.columns), loc="upper right", bbox_to_anchor=(1, 1.14)
+    )
     figure.tight_layout()
     return figure
 
@@ -141,18 +175,26 @@ def draw_counts(per_month: pd.DataFrame):
 # pandas and DuckDB must agree to the last digit.
 
 # %%
-by_sql = frame("""
+by_sql = frame(
+    """
     SELECT date_trunc('month', f.date) AS month, sum(inflow) AS inflow, sum(outflow) AS outflow
     FROM curated.daily_flows f JOIN curated.assets a USING (token)
-    WHERE f.domain = 'exchange' AND a.symbol = ? GROUP BY 1 ORDER BY 1""", [SYMBOL])
+    WHERE f.domain = 'exchange' AND a.symbol = ? GROUP BY 1 ORDER BY 1""",
+    [SYMBOL],
+)
 assert list(by_sql["inflow"]) == list(monthly["inflow"]), "inflow differs from SQL"
 assert list(by_sql["outflow"]) == list(monthly["outflow"]), "outflow differs from SQL"
 
 # %%
 FOLDER.mkdir(parents=True, exist_ok=True)
-for name, figure in (("balances", draw_balances(held)), ("flows", draw_flows(monthly, SYMBOL)),
-                     ("movements", draw_counts(per_month))):
+for name, figure in (
+    ("balances", draw_balances(held)),
+    ("flows", draw_flows(monthly, SYMBOL)),
+    ("movements", draw_counts(per_month)),
+):
     figure.savefig(FOLDER / f"{name}.png")
     plt.close(figure)
-print(f"{len(held)} days of {held.shape[1]} assets, {len(monthly)} months of flows, "
-      f"{len(counts):,} movements; pictures in {FOLDER}")
+print(
+    f"{len(held)} days of {held.shape[1]} assets, {len(monthly)} months of flows, "
+    f"{len(counts):,} movements; pictures in {FOLDER}"
+)

@@ -67,13 +67,18 @@ META = (
     Column("first_seen_at", "TIMESTAMP", "vendor's clock when the row was first met, UTC"),
     Column("changed_at", "TIMESTAMP", "vendor's clock when this version was first met, UTC"),
     Column("batch_id", "VARCHAR", "the load that wrote this version (ops.batches)"),
-    Column("vanished_at", "TIMESTAMP", "vendor's clock when a whole reading of its time no "
-           "longer had the row, UTC; NULL while it is there"),
+    Column(
+        "vanished_at",
+        "TIMESTAMP",
+        "vendor's clock when a whole reading of its time no "
+        "longer had the row, UTC; NULL while it is there",
+    ),
 )
 EXCHANGES_TRADES = Dataset(
     "exchanges_trades",
     (
-        SOURCE, ACCOUNT,
+        SOURCE,
+        ACCOUNT,
         _text("symbol", "market, unified as BASE/QUOTE (BASE/QUOTE:SETTLE for swaps)"),
         _text("trade_id", "the exchange's id of the fill; unique within the symbol"),
         TS,
@@ -94,7 +99,8 @@ EXCHANGES_TRADES = Dataset(
 EXCHANGES_LEDGER = Dataset(
     "exchanges_ledger",
     (
-        SOURCE, ACCOUNT,
+        SOURCE,
+        ACCOUNT,
         _text("entry_id", "the exchange's id of the ledger entry"),
         TS,
         _text("wallet", "the exchange's id of the sub-account"),
@@ -117,7 +123,8 @@ EXCHANGES_LEDGER = Dataset(
 ONCHAIN_TRANSACTIONS = Dataset(
     "onchain_transactions",
     (
-        SOURCE, ACCOUNT,
+        SOURCE,
+        ACCOUNT,
         _text("chain", "blockchain, e.g. eth"),
         _text("tx_id", "transaction hash"),
         TS,
@@ -142,7 +149,8 @@ ONCHAIN_TRANSACTIONS = Dataset(
 ONCHAIN_TRANSFERS = Dataset(
     "onchain_transfers",
     (
-        SOURCE, ACCOUNT,
+        SOURCE,
+        ACCOUNT,
         _text("chain", "blockchain, e.g. eth"),
         _text("tx_id", "transaction hash"),
         _text("direction", "in or out, seen from the account"),
@@ -175,7 +183,8 @@ ONCHAIN_TOKENS = Dataset(
 BALANCES = Dataset(
     "balances",
     (
-        SOURCE, ACCOUNT,
+        SOURCE,
+        ACCOUNT,
         _text("wallet", "the exchange's sub-account, or the chain"),
         _text("token", "asset code, or chain:token as in curated.tx_unified"),
         Column("ts", "TIMESTAMP", "instant of the snapshot by the vendor's clock, UTC"),
@@ -189,7 +198,11 @@ BALANCES = Dataset(
 DATASETS: dict[str, Dataset] = {
     d.name: d
     for d in (
-        ONCHAIN_TOKENS, EXCHANGES_LEDGER, EXCHANGES_TRADES, ONCHAIN_TRANSACTIONS,
-        ONCHAIN_TRANSFERS, BALANCES,
+        ONCHAIN_TOKENS,
+        EXCHANGES_LEDGER,
+        EXCHANGES_TRADES,
+        ONCHAIN_TRANSACTIONS,
+        ONCHAIN_TRANSFERS,
+        BALANCES,
     )
 }

@@ -51,8 +51,16 @@ class UnitsExhausted(FetchStopped):
 class BudgetReached(FetchStopped):
     """The next call would pass a limit of the budget; it was not sent."""
 
-    def __init__(self, message: str, source: str, measure: str, period: str, allowed: int,
-                 spent: int, opens_at: datetime):
+    def __init__(
+        self,
+        message: str,
+        source: str,
+        measure: str,
+        period: str,
+        allowed: int,
+        spent: int,
+        opens_at: datetime,
+    ):
         super().__init__(message)
         self.source, self.measure, self.period = source, measure, period
         self.allowed, self.spent, self.opens_at = allowed, spent, opens_at

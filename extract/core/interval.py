@@ -103,6 +103,9 @@ def joined(spans: Iterable[Span]) -> list[Span]:
 def closed(spans: Sequence[Span], gaps: int) -> list[Span]:
     """Disjoint spans in order, with the smallest `gaps` of the gaps between them closed."""
     smallest = sorted(range(1, len(spans)), key=lambda i: spans[i][0] - spans[i - 1][1])
-    kept = sorted(smallest[max(0, gaps):])
-    return [(spans[first][0], spans[after - 1][1])
-            for first, after in zip([0, *kept], [*kept, len(spans)]) if spans]
+    kept = sorted(smallest[max(0, gaps) :])
+    return [
+        (spans[first][0], spans[after - 1][1])
+        for first, after in zip([0, *kept], [*kept, len(spans)])
+        if spans
+    ]

@@ -28,10 +28,23 @@ def _shapes(secrets: tuple[str, ...]) -> tuple[str, ...]:
         spelt = secret.replace("\\n", "\n")
         lines = [line.strip() for line in spelt.splitlines()]
         parts = [line for line in lines if len(line) >= LINE and "-----" not in line]
-        for part in {secret, secret.strip(), spelt, "".join(lines), " ".join(spelt.split()),
-                     *parts}:
-            found |= {part, repr(part)[1:-1], json.dumps(part)[1:-1],
-                      json.dumps(part, ensure_ascii=False)[1:-1],
-                      part.replace("\n", "\\n"), quote(part), quote(part, safe=""),
-                      quote_plus(part), ascii(part)[1:-1]}
+        for part in {
+            secret,
+            secret.strip(),
+            spelt,
+            "".join(lines),
+            " ".join(spelt.split()),
+            *parts,
+        }:
+            found |= {
+                part,
+                repr(part)[1:-1],
+                json.dumps(part)[1:-1],
+                json.dumps(part, ensure_ascii=False)[1:-1],
+                part.replace("\n", "\\n"),
+                quote(part),
+                quote(part, safe=""),
+                quote_plus(part),
+                ascii(part)[1:-1],
+            }
     return tuple(sorted(found - {""}, key=len, reverse=True))

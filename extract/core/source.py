@@ -60,17 +60,24 @@ class Job:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "source": self.source, "account": self.account, "connection": self.connection,
-            "interval_start": iso(self.interval.start), "interval_end": iso(self.interval.end),
-            "read_from": iso(self.read_from), "snapshot": self.snapshot,
+            "source": self.source,
+            "account": self.account,
+            "connection": self.connection,
+            "interval_start": iso(self.interval.start),
+            "interval_end": iso(self.interval.end),
+            "read_from": iso(self.read_from),
+            "snapshot": self.snapshot,
         }
 
     @classmethod
     def from_dict(cls, job: Mapping[str, Any]) -> Job:
         return cls(
-            source=job["source"], account=job["account"], connection=job["connection"],
+            source=job["source"],
+            account=job["account"],
+            connection=job["connection"],
             interval=Interval(job["interval_start"], job["interval_end"]),
-            read_from=utc(job["read_from"]), snapshot=bool(job["snapshot"]),
+            read_from=utc(job["read_from"]),
+            snapshot=bool(job["snapshot"]),
         )
 
 
@@ -114,8 +121,8 @@ class Form:
     field.
     """
 
-    title: str = ""     # in the list of connection types; empty: the source's name
-    host: str = ""      # the vendor's own address, the host's placeholder
+    title: str = ""  # in the list of connection types; empty: the source's name
+    host: str = ""  # the vendor's own address, the host's placeholder
     password: str = "API key"
     login: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict)

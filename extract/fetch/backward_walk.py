@@ -19,10 +19,10 @@ from typing import Any
 from extract.core.source import Page
 from extract.fetch.client import WORKERS, Client
 
-PAGES_A_CUT = 18     # half a page in 18: cuts cost 3 % of the calls
-SHORTEST = 4         # pages left of a piece that is worth cutting
-RECENT = 4           # steps that tell how dense it is just now
-READ_A_CUT = 2       # a first page says little of all the others: so many pages earn one cut
+PAGES_A_CUT = 18  # half a page in 18: cuts cost 3 % of the calls
+SHORTEST = 4  # pages left of a piece that is worth cutting
+RECENT = 4  # steps that tell how dense it is just now
+READ_A_CUT = 2  # a first page says little of all the others: so many pages earn one cut
 
 
 @dataclass(eq=False)
@@ -34,9 +34,9 @@ class Piece:
     cursor: int
     pages: list[Page] = field(default_factory=list)  # newest first
     reason: str = ""
-    guess: float = 0.0   # pages it may have, as long as none is read
-    first: Any = None    # what the source remembers of its first page
-    last: Any = None     # and of the page before
+    guess: float = 0.0  # pages it may have, as long as none is read
+    first: Any = None  # what the source remembers of its first page
+    last: Any = None  # and of the page before
     steps: list[int] = field(default_factory=list)  # where the cursor was after each
 
     def left(self) -> float:
@@ -69,6 +69,7 @@ class Walk:
         `piece.pages` and then lowers `piece.cursor` or sets `piece.reason`; it is called by up
         to `workers` threads, for a piece by one at a time.
         """
+
         def work(piece: Piece, fork: Callable[[Any], bool]) -> None:
             while not piece.reason:
                 step(piece)

@@ -44,8 +44,9 @@ def logged(root: Path, first: date | None = None) -> Iterator[dict[str, Any]]:
     files = list((Path(root) / "inbox").glob("*.jsonl"))
     if first:
         since = datetime(first.year, first.month, first.day, tzinfo=UTC).timestamp()
-        files += [file for file in Path(root).glob("????-??/*.jsonl")
-                  if file.stat().st_mtime >= since]
+        files += [
+            file for file in Path(root).glob("????-??/*.jsonl") if file.stat().st_mtime >= since
+        ]
     for file in files:
         for line in file.read_bytes().splitlines():
             try:

@@ -32,11 +32,11 @@ from extract.core.source import Rate
 from extract.fetch.rate_limits import Bucket, Pacing, Window
 
 log = logging.getLogger(__name__)
-TRIES = 6          # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is survived in place
+TRIES = 6  # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is survived in place
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 TIMEOUT_S = 30.0
-WORKERS = 8        # at 80 ms a call, 100 calls a second
+WORKERS = 8  # at 80 ms a call, 100 calls a second
 
 
 class Budget(Protocol):
@@ -83,9 +83,16 @@ class Client:
     """
 
     def __init__(
-        self, source: str, account: str, *, rates: Mapping[str, Rate] | Pacing,
-        units: Mapping[str, int], record: Callable[[dict], None] = lambda call: None,
-        secrets: tuple[str, ...] = (), tries: int = TRIES, budget: Budget | None = None,
+        self,
+        source: str,
+        account: str,
+        *,
+        rates: Mapping[str, Rate] | Pacing,
+        units: Mapping[str, int],
+        record: Callable[[dict], None] = lambda call: None,
+        secrets: tuple[str, ...] = (),
+        tries: int = TRIES,
+        budget: Budget | None = None,
         sleep: Callable[[float], Any] | None = None,
         timer: Callable[[], float] = time.monotonic,
     ):
@@ -121,25 +128,46 @@ class Client:
                     if limiter:
                         limiter.answered(self._timer())
             except ExtractError as error:
-                self._log(endpoint, started, reserved, status=getattr(error, "status", None),
-                          units=price if _may_cost(error) else 0, error=error)
+                self._log(
+                    endpoint,
+                    started,
+                    reserved,
+                    status=getattr(error, "status", None),
+                    units=price if _may_cost(error) else 0,
+                    error=error,
+                )
                 wait = self._backoff(error, attempt)
                 if limiter and isinstance(error, RateLimited):
                     limiter.hold(self._timer() + wait)  # the limit is everybody's
                 if isinstance(error, Fatal) or attempt == self._tries:
                     raise self._explained(error, endpoint, attempt) from None
-                log.warning("%s %s: %s; asking again in %.1f s (try %d of %d)", self.source,
-                            endpoint, self._clean(error), wait, attempt, self._tries)
+                log.warning(
+                    "%s %s: %s; asking again in %.1f s (try %d of %d)",
+                    self.source,
+                    endpoint,
+                    self._clean(error),
+                    wait,
+                    attempt,
+                    self._tries,
+                )
                 self._sleep(wait)
             else:
-                self._log(endpoint, started, reserved, status=answer.status, rows=answer.rows,
-                          units=price, units_left=answer.units_left,
-                          answered_at=answer.received_at)
+                self._log(
+                    endpoint,
+                    started,
+                    reserved,
+                    status=answer.status,
+                    rows=answer.rows,
+                    units=price,
+                    units_left=answer.units_left,
+                    answered_at=answer.received_at,
+                )
                 return answer
         raise AssertionError("unreachable")
 
-    def run_concurrently(self, work: Callable[[Any, Callable[[Any], bool]], None], first: Any,
-                 workers: int = WORKERS) -> None:
+    def run_concurrently(
+        self, work: Callable[[Any, Callable[[Any], bool]], None], first: Any, workers: int = WORKERS
+    ) -> None:
         """Run `work(item, fork)` on `first`, and on every item forked meanwhile, up to `workers`
         at once; `first` runs in the calling thread, so that without a fork there is no other.
 
@@ -185,7 +213,9 @@ class Client:
         finally:
             self._stopped.clear()
         if errors:
-            raise min(errors, key=lambda e: (isinstance(e, Exception), not isinstance(e, FetchStopped)))
+            raise min(
+                errors, key=lambda e: (isinstance(e, Exception), not isinstance(e, FetchStopped))
+            )
 
     def _pace(self, limiter: Bucket | Window | None) -> None:
         """Wait until a call may be sent; raises _Stopped where none may be any more."""
@@ -219,15 +249,30 @@ class Client:
         )
         return error
 
-    def _log(self, endpoint: str, started: float, reserved: tuple[str, datetime], *,
-             status: int | None, rows: int | None = None,
-             units: int = 0, units_left: int | None = None, answered_at: datetime | None = None,
-             error: Exception | None = None) -> None:
+    def _log(
+        self,
+        endpoint: str,
+        started: float,
+        reserved: tuple[str, datetime],
+        *,
+        status: int | None,
+        rows: int | None = None,
+        units: int = 0,
+        units_left: int | None = None,
+        answered_at: datetime | None = None,
+        error: Exception | None = None,
+    ) -> None:
         call = {
-            "call_id": reserved[0], "called_at": reserved[1].isoformat(),
-            "source": self.source, "account": self.account, "endpoint": endpoint,
-            "status": status, "duration_ms": round((self._timer() - started) * 1000),
-            "rows": rows, "units": units, "units_left": units_left,
+            "call_id": reserved[0],
+            "called_at": reserved[1].isoformat(),
+            "source": self.source,
+            "account": self.account,
+            "endpoint": endpoint,
+            "status": status,
+            "duration_ms": round((self._timer() - started) * 1000),
+            "rows": rows,
+            "units": units,
+            "units_left": units_left,
             "error": self._clean(error) if error else None,
             "answered_at": answered_at.isoformat() if answered_at else None,
         }

@@ -26,26 +26,36 @@ def _meaning(error: ExtractError, source: Source, host: str, where: str) -> str:
     if status == 401:
         skew = getattr(error, "skew_s", 0)
         if skew:
-            return (f"{title} refuses the key, maybe for this machine's clock: it is "
-                    f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the vendor's, and "
-                    "signatures are good for two minutes. Set the clock (NTP) first, then "
-                    f"check the {form.password} in {where}")
+            return (
+                f"{title} refuses the key, maybe for this machine's clock: it is "
+                f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the vendor's, and "
+                "signatures are good for two minutes. Set the clock (NTP) first, then "
+                f"check the {form.password} in {where}"
+            )
         asked = f"{form.login} and {form.password}" if form.login else form.password
-        return (f"{title} refuses the key: it is wrong, or was revoked or has expired. Check "
-                f"the {asked} in {where}; where they are right, make a new key at {title}")
+        return (
+            f"{title} refuses the key: it is wrong, or was revoked or has expired. Check "
+            f"the {asked} in {where}; where they are right, make a new key at {title}"
+        )
     if status == 403:
-        return (f"{title} knows the key and does not permit this call: the key lacks the "
-                "permission to read (view), or is bound to other IP addresses. Change it at "
-                f"{title}")
+        return (
+            f"{title} knows the key and does not permit this call: the key lacks the "
+            "permission to read (view), or is bound to other IP addresses. Change it at "
+            f"{title}"
+        )
     if isinstance(error, RateLimited):
         return f"{title} is called too often with this key; try again in a minute"
     if status is not None and status >= 500:
         return f"{title} has trouble of its own; try again later"
     if status is not None and (status < 400 or status in (404, 405, 410)):
-        return (f"what answers at {host} is not the API of {title}, or not all of it: write "
-                f"{form.host or 'its address'} as the host in {where}")
+        return (
+            f"what answers at {host} is not the API of {title}, or not all of it: write "
+            f"{form.host or 'its address'} as the host in {where}"
+        )
     if status is None and not isinstance(error, Fatal):
-        return (f"no answer from {host}: check the host in {where} ({title} is at "
-                f"{form.host or source.documentation}), and this machine's network, proxy and "
-                "firewall")
+        return (
+            f"no answer from {host}: check the host in {where} ({title} is at "
+            f"{form.host or source.documentation}), and this machine's network, proxy and "
+            "firewall"
+        )
     return ""

@@ -55,11 +55,13 @@ def _unsent(error: Exception) -> bool:
 
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     return isinstance(error, ConnectTimeout) or isinstance(
-        reason, (NewConnectionError, ConnectTimeoutError))
+        reason, (NewConnectionError, ConnectTimeoutError)
+    )
 
 
-def ccxt_call(exchange: Any, method: Any, params: Mapping[str, Any], key: str,
-              expect: Any = lambda data: None) -> Answer:
+def ccxt_call(
+    exchange: Any, method: Any, params: Mapping[str, Any], key: str, expect: Any = lambda data: None
+) -> Answer:
     """One implicit ccxt endpoint method whose answer must be an object with a list at `key`;
     `expect(data)` returns what else is wrong with it, or None.
 
@@ -112,16 +114,20 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
 
 
 def _broken(status: int, wrong: str, body: str) -> Retriable:
-    error = Retriable(f"HTTP {status} with a body that is not what was asked for: {wrong}; "
-                      f"it starts {body[:80]!r}")
+    error = Retriable(
+        f"HTTP {status} with a body that is not what was asked for: {wrong}; "
+        f"it starts {body[:80]!r}"
+    )
     error.status = status
     return error
 
 
 def listed(key: str):
     """An expectation for http_call: an object with a list at `key`."""
+
     def expect(data: Any) -> str | None:
         if isinstance(data, dict) and isinstance(data.get(key), list):
             return None
         return f"no list at {key!r}"
+
     return expect

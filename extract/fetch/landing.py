@@ -36,8 +36,9 @@ class Load:
     files: tuple[str, ...]
 
 
-def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
-          secrets: tuple[str, ...] = ()) -> Path:
+def write(
+    root: Path, job: Job, fetched: Fetched, run: dict[str, Any], secrets: tuple[str, ...] = ()
+) -> Path:
     """Land one whole fetch; `run` says who made it (dag_id, run_id, …). Returns the file.
 
     `secrets` are struck out wherever a vendor has echoed them.
@@ -51,22 +52,34 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
     asked = job.as_dict()
     asked["tail"] = asked.pop("read_from")  # the field's name in landings of every version
     header = {
-        "kind": "fetch", **asked, **run,
+        "kind": "fetch",
+        **asked,
+        **run,
         "read_at": iso(min(page.received_at for page in fetched.pages)),
         "covered": [
-            {"dataset": c.dataset, "start": iso(c.interval.start), "end": iso(c.interval.end),
-             "reason": c.reason}
+            {
+                "dataset": c.dataset,
+                "start": iso(c.interval.start),
+                "end": iso(c.interval.end),
+                "reason": c.reason,
+            }
             for c in fetched.covered
         ],
     }
     lines = [
-        _line({
-            "kind": "page", "number": number,
-            **asdict(page), "params": json.dumps(dict(page.params), sort_keys=True),
-            "received_at": iso(page.received_at),
-            "as_of": iso(page.as_of) if page.as_of else None,
-            "lo": iso(job.read_from), "hi": iso(job.interval.end),
-        }, secrets)
+        _line(
+            {
+                "kind": "page",
+                "number": number,
+                **asdict(page),
+                "params": json.dumps(dict(page.params), sort_keys=True),
+                "received_at": iso(page.received_at),
+                "as_of": iso(page.as_of) if page.as_of else None,
+                "lo": iso(job.read_from),
+                "hi": iso(job.interval.end),
+            },
+            secrets,
+        )
         for number, page in enumerate(fetched.pages)
     ]
     header["longest"] = max(map(len, lines))  # what a reader needs room for
@@ -84,8 +97,10 @@ def write(root: Path, job: Job, fetched: Fetched, run: dict[str, Any],
 
 def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
     if secrets:
-        record = {name: redact(value, secrets) if isinstance(value, str) else value
-                  for name, value in record.items()}
+        record = {
+            name: redact(value, secrets) if isinstance(value, str) else value
+            for name, value in record.items()
+        }
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
@@ -115,8 +130,14 @@ def archive(root: Path, file: Path) -> Path:
 
 def note_load(root: Path, load: Load) -> None:
     """Append one committed batch to the order of loads, durably."""
-    line = _line({"sequence": load.sequence, "batch_id": load.batch_id,
-                  "loaded_at": iso(load.loaded_at), "files": list(load.files)})
+    line = _line(
+        {
+            "sequence": load.sequence,
+            "batch_id": load.batch_id,
+            "loaded_at": iso(load.loaded_at),
+            "files": list(load.files),
+        }
+    )
     with open(Path(root) / "loads.jsonl", "ab") as out:
         # A kill may have left half a line: it must not swallow this one.
         out.write(b"\n" + line if _is_torn(Path(out.name)) else line)
@@ -141,8 +162,9 @@ def loads(root: Path) -> list[Load]:
             told = json.loads(line)
         except ValueError:
             continue
-        found[told["batch_id"]] = Load(told["sequence"], told["batch_id"],
-                                       utc(told["loaded_at"]), tuple(told["files"]))
+        found[told["batch_id"]] = Load(
+            told["sequence"], told["batch_id"], utc(told["loaded_at"]), tuple(told["files"])
+        )
     return sorted(found.values(), key=lambda load: load.sequence)
 
 

@@ -88,9 +88,11 @@ class Pacing:
 
     def __init__(self, rates: Mapping[str, Rate]):
         self._limiters = {
-            prefix: Window(rate.calls, rate.seconds) if rate.strict
+            prefix: Window(rate.calls, rate.seconds)
+            if rate.strict
             else Bucket(rate.calls / rate.seconds, rate.burst)
-            for prefix, rate in rates.items()}
+            for prefix, rate in rates.items()
+        }
 
     def of(self, endpoint: str) -> Bucket | Window | None:
         """The limiter an endpoint is under, None where no prefix matches."""

@@ -14,15 +14,21 @@ from extract.core.source import Source
 
 def names() -> list[str]:
     """Names of the sources in this folder, without importing them."""
-    return sorted(f.stem for folder in __path__ for f in Path(folder).glob("*.py")
-                  if not f.stem.startswith("_"))
+    return sorted(
+        f.stem
+        for folder in __path__
+        for f in Path(folder).glob("*.py")
+        if not f.stem.startswith("_")
+    )
 
 
 def get(name: str) -> Source:
     """The source called `name`; ValueError with the known ones where there is none."""
     if name not in names():
-        raise ValueError(f"unknown source {name!r}; known: {', '.join(names())}. A new one is a "
-                         "file in extract/sources/")
+        raise ValueError(
+            f"unknown source {name!r}; known: {', '.join(names())}. A new one is a "
+            "file in extract/sources/"
+        )
     source: Source = import_module(f"extract.sources.{name}").SOURCE
     unknown = set(source.mappings) - set(DATASETS)
     if unknown:

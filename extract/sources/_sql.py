@@ -33,9 +33,11 @@ def decimal(text: str) -> str:
     small = f"TRY_CAST({text} AS DECIMAL(18,9))::DECIMAL(38,18)"
     whole = f"TRY_CAST(split_part(ltrim({text}, '-'), '.', 1) AS DECIMAL(18,0))::DECIMAL(38,18)"
     part = f"TRY_CAST('0.' || split_part({text}, '.', 2) AS DECIMAL(18,18))"
-    return (f"CASE WHEN {_plain(text, 9)} THEN {small} WHEN {_plain(text, 18)} "
-            f"THEN CASE WHEN starts_with({text}, '-') THEN -({whole} + {part}) "
-            f"ELSE {whole} + {part} END ELSE TRY_CAST({text} AS DECIMAL(38,18)) END")
+    return (
+        f"CASE WHEN {_plain(text, 9)} THEN {small} WHEN {_plain(text, 18)} "
+        f"THEN CASE WHEN starts_with({text}, '-') THEN -({whole} + {part}) "
+        f"ELSE {whole} + {part} END ELSE TRY_CAST({text} AS DECIMAL(38,18)) END"
+    )
 
 
 def _plain(text: str, digits: int) -> str:

@@ -37,10 +37,14 @@ def connect(*, host: str, login: str, password: str, **_: Any):
     """
     import ccxt
 
-    exchange = ccxt.coinbase({
-        "apiKey": login.strip(), "secret": _pem(password), "enableRateLimit": False,
-        "timeout": round(TIMEOUT_S * 1000),
-    })
+    exchange = ccxt.coinbase(
+        {
+            "apiKey": login.strip(),
+            "secret": _pem(password),
+            "enableRateLimit": False,
+            "timeout": round(TIMEOUT_S * 1000),
+        }
+    )
     exchange.urls["api"]["rest"] = host.rstrip("/")
     exchange.number = str  # amounts stay the wire's text
     return exchange
@@ -52,14 +56,19 @@ def _pem(text: str) -> str:
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    wrong = ("the private key cannot be used: it must be the whole text of an ECDSA (ES256) key, "
-             "from -----BEGIN EC PRIVATE KEY----- to -----END EC PRIVATE KEY-----")
-    found = re.fullmatch(r"-----BEGIN ([A-Z ]+)-----(.+?)-----END \1-----",
-                         text.replace("\\n", "\n").strip(), re.DOTALL)
+    wrong = (
+        "the private key cannot be used: it must be the whole text of an ECDSA (ES256) key, "
+        "from -----BEGIN EC PRIVATE KEY----- to -----END EC PRIVATE KEY-----"
+    )
+    found = re.fullmatch(
+        r"-----BEGIN ([A-Z ]+)-----(.+?)-----END \1-----",
+        text.replace("\\n", "\n").strip(),
+        re.DOTALL,
+    )
     if not found:
         raise Fatal(wrong)
     kind, body = found[1], "".join(found[2].split())
-    lines = [body[at:at + 64] for at in range(0, len(body), 64)]
+    lines = [body[at : at + 64] for at in range(0, len(body), 64)]
     pem = "\n".join([f"-----BEGIN {kind}-----", *lines, f"-----END {kind}-----", ""])
     try:
         key = load_pem_private_key(pem.encode(), password=None)
@@ -72,14 +81,23 @@ def _pem(text: str) -> str:
 
 def test_connection(client: Client, exchange: Any) -> str:
     """The wallets on the first page: one call, free, and the first of every fetch."""
-    answer = client.call(ACCOUNTS, lambda: ccxt_call(
-        exchange, exchange.v2PrivateGetAccounts, {"limit": V2_PAGE}, "data",
-        lambda data: _paging(data, set())))
+    answer = client.call(
+        ACCOUNTS,
+        lambda: ccxt_call(
+            exchange,
+            exchange.v2PrivateGetAccounts,
+            {"limit": V2_PAGE},
+            "data",
+            lambda data: _paging(data, set()),
+        ),
+    )
     rows = answer.data["data"]
     assets = list(dict.fromkeys(str(row["balance"]["currency"]) for row in rows))
     more = " or more" if answer.data["pagination"]["next_starting_after"] else ""
-    return (f"sees {len(rows)}{more} wallets ({', '.join(assets[:5])}"
-            f"{', …' if len(assets) > 5 else ''})")
+    return (
+        f"sees {len(rows)}{more} wallets ({', '.join(assets[:5])}"
+        f"{', …' if len(assets) > 5 else ''})"
+    )
 
 
 def fetch(client: Client, exchange: Any, job: Job) -> Fetched:
@@ -103,11 +121,16 @@ def _fetch(client: Client, exchange: Any, job: Job, got: Fetched, read: list[str
     """The work of fetch(), into `got`; `read` is filled once all of these wallets are read."""
     wallets, as_of = _wallets(client, exchange, got, job)
     if as_of <= job.read_from:
-        raise Fatal(f"the vendor's clock says {iso(as_of)}, so {job.interval} has not happened "
-                    "yet; ask again once it has")
+        raise Fatal(
+            f"the vendor's clock says {iso(as_of)}, so {job.interval} has not happened "
+            "yet; ask again once it has"
+        )
     if job.snapshot:
-        got.covered.append(Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)),
-                                   "last page of wallets"))
+        got.covered.append(
+            Covered(
+                "balances", Interval(as_of, as_of + timedelta(seconds=1)), "last page of wallets"
+            )
+        )
     for wallet in wallets:
         _transactions(client, exchange, got, job, wallet)
     read += wallets
@@ -115,8 +138,10 @@ def _fetch(client: Client, exchange: Any, job: Job, got: Fetched, read: list[str
     # An answer whose clock is ahead of the others' proves nothing about the time in between.
     clock = min(page.received_at for page in got.pages)
     if clock <= job.read_from:
-        raise Retriable(f"the vendor's clock jumps: it said {iso(as_of)}, then {iso(clock)}, "
-                        f"before {job.interval}; ask again later")
+        raise Retriable(
+            f"the vendor's clock jumps: it said {iso(as_of)}, then {iso(clock)}, "
+            f"before {job.interval}; ask again later"
+        )
     span = _cover_ledger(got, job, clock, wallets)
     got.covered.append(Covered("exchanges_trades", span, "empty cursor"))
     return got
@@ -124,19 +149,27 @@ def _fetch(client: Client, exchange: Any, job: Job, got: Fetched, read: list[str
 
 def _cover_ledger(got: Fetched, job: Job, clock: datetime, wallets: list[str]) -> Interval:
     span = Interval(job.read_from, min(job.interval.end, clock))
-    got.covered.append(Covered(
-        "exchanges_ledger", span,
-        f"boundary crossed or last page in each of {len(wallets)} wallets"))
+    got.covered.append(
+        Covered(
+            "exchanges_ledger",
+            span,
+            f"boundary crossed or last page in each of {len(wallets)} wallets",
+        )
+    )
     return span
 
 
 def expected(job: Job, rows, now: datetime) -> dict[str, int]:
     """Calls a job will take. The ledger cannot seek: each wallet is walked from now to read_from."""
-    wallets = rows("exchanges_ledger", Interval(job.read_from, max(now, job.interval.end)), "wallet")
+    wallets = rows(
+        "exchanges_ledger", Interval(job.read_from, max(now, job.interval.end)), "wallet"
+    )
     fills = rows("exchanges_trades", Interval(job.read_from, job.interval.end))
-    return {ACCOUNTS: len(wallets) // V2_PAGE + 1,
-            TRANSACTIONS: sum(int(count) // V2_PAGE + 1 for count in wallets),
-            FILLS: int(fills) // FILLS_PAGE + 1}
+    return {
+        ACCOUNTS: len(wallets) // V2_PAGE + 1,
+        TRANSACTIONS: sum(int(count) // V2_PAGE + 1 for count in wallets),
+        FILLS: int(fills) // FILLS_PAGE + 1,
+    }
 
 
 def _wallets(client: Client, exchange: Any, got: Fetched, job: Job):
@@ -144,12 +177,20 @@ def _wallets(client: Client, exchange: Any, got: Fetched, job: Job):
     ids, as_of, after, cursors = [], None, None, set()
     while True:
         params = {"limit": V2_PAGE} | ({"starting_after": after} if after else {})
-        answer = client.call(ACCOUNTS, lambda: ccxt_call(
-            exchange, exchange.v2PrivateGetAccounts, params, "data",
-            lambda data: _paging(data, cursors)))
+        answer = client.call(
+            ACCOUNTS,
+            lambda: ccxt_call(
+                exchange,
+                exchange.v2PrivateGetAccounts,
+                params,
+                "data",
+                lambda data: _paging(data, cursors),
+            ),
+        )
         as_of = as_of or answer.received_at
-        got.pages.append(Page(ACCOUNTS, params, answer.body, answer.received_at,
-                              as_of if job.snapshot else None))
+        got.pages.append(
+            Page(ACCOUNTS, params, answer.body, answer.received_at, as_of if job.snapshot else None)
+        )
         ids += [row["id"] for row in answer.data["data"]]
         after = answer.data["pagination"]["next_starting_after"]
         if not after:
@@ -179,15 +220,21 @@ def _transactions(client: Client, exchange: Any, got: Fetched, job: Job, wallet:
     def wrong(data: dict) -> str | None:
         times = [utc(row["created_at"]) for row in data["data"]]
         if times != sorted(times, reverse=True) or (oldest and times and times[0] > oldest):
-            return (f"transactions of wallet {wallet} are not newest first, so the walk cannot "
-                    "know where to end; nothing of this interval was recorded")
+            return (
+                f"transactions of wallet {wallet} are not newest first, so the walk cannot "
+                "know where to end; nothing of this interval was recorded"
+            )
         return _paging(data, cursors)
 
     while True:
         params = {"account_id": wallet, "limit": V2_PAGE, "order": "desc"}
         params |= {"starting_after": after} if after else {}
-        answer = client.call(TRANSACTIONS, lambda: ccxt_call(
-            exchange, exchange.v2PrivateGetAccountsAccountIdTransactions, params, "data", wrong))
+        answer = client.call(
+            TRANSACTIONS,
+            lambda: ccxt_call(
+                exchange, exchange.v2PrivateGetAccountsAccountIdTransactions, params, "data", wrong
+            ),
+        )
         got.pages.append(Page(TRANSACTIONS, params, answer.body, answer.received_at))
         if rows := answer.data["data"]:
             oldest = utc(rows[-1]["created_at"])
@@ -208,11 +255,19 @@ def _fills(client: Client, exchange: Any, got: Fetched, job: Job) -> None:
     while True:
         params = {
             "limit": FILLS_PAGE,
-            "start_sequence_timestamp": iso(job.read_from),          # inclusive
-            "end_sequence_timestamp": iso(job.interval.end),    # exclusive
+            "start_sequence_timestamp": iso(job.read_from),  # inclusive
+            "end_sequence_timestamp": iso(job.interval.end),  # exclusive
         } | ({"cursor": cursor} if cursor else {})
-        answer = client.call(FILLS, lambda: ccxt_call(
-            exchange, exchange.v3PrivateGetBrokerageOrdersHistoricalFills, params, "fills", wrong))
+        answer = client.call(
+            FILLS,
+            lambda: ccxt_call(
+                exchange,
+                exchange.v3PrivateGetBrokerageOrdersHistoricalFills,
+                params,
+                "fills",
+                wrong,
+            ),
+        )
         got.pages.append(Page(FILLS, params, answer.body, answer.received_at))
         cursor = answer.data["cursor"]
         if not cursor:
@@ -239,23 +294,23 @@ _KIND = """CASE
 
 # Each record is read into its fields once (a path at a time is four times slower), and kept as
 # text beside them.
-_ENTRY = '''{"id": "VARCHAR", "type": "VARCHAR", "status": "VARCHAR", "created_at": "VARCHAR",
+_ENTRY = """{"id": "VARCHAR", "type": "VARCHAR", "status": "VARCHAR", "created_at": "VARCHAR",
     "amount": {"amount": "VARCHAR", "currency": "VARCHAR"},
     "network": {"hash": "VARCHAR", "network_name": "VARCHAR",
                 "transaction_fee": {"amount": "VARCHAR", "currency": "VARCHAR"}},
     "advanced_trade_fill": {"commission": "VARCHAR", "product_id": "VARCHAR",
                             "order_id": "VARCHAR"},
-    "trade": {"id": "VARCHAR", "fee": {"amount": "VARCHAR", "currency": "VARCHAR"}}}'''
-_FILL = '''{"trade_id": "VARCHAR", "trade_time": "VARCHAR", "order_id": "VARCHAR",
+    "trade": {"id": "VARCHAR", "fee": {"amount": "VARCHAR", "currency": "VARCHAR"}}}"""
+_FILL = """{"trade_id": "VARCHAR", "trade_time": "VARCHAR", "order_id": "VARCHAR",
     "product_id": "VARCHAR", "side": "VARCHAR", "price": "VARCHAR", "size": "VARCHAR",
-    "size_in_quote": "VARCHAR", "commission": "VARCHAR", "liquidity_indicator": "VARCHAR"}'''
+    "size_in_quote": "VARCHAR", "commission": "VARCHAR", "liquidity_indicator": "VARCHAR"}"""
 _WALLET = '{"id": "VARCHAR", "balance": {"amount": "VARCHAR", "currency": "VARCHAR"}}'
 
 LEDGER = f"""
 SELECT page_id, item, source, account, entry_id, ts, wallet, type, {_KIND} AS kind, status,
        status = 'completed' AS is_settled, asset,
-       amount_text, {decimal('amount_text')} AS amount,
-       fee_text, {decimal('fee_text')} AS fee, fee_asset, network, tx_hash, order_id,
+       amount_text, {decimal("amount_text")} AS amount,
+       fee_text, {decimal("fee_text")} AS fee, fee_asset, network, tx_hash, order_id,
        trade_id, payload
 FROM (
     SELECT page_id, item, source, account, row.id AS entry_id,
@@ -305,17 +360,24 @@ SOURCE = Source(
     name="coinbase",
     documentation="https://docs.cdp.coinbase.com/coinbase-app/track-apis/transactions",
     form=Form(
-        title="Coinbase", host="https://api.coinbase.com", login="API key name",
+        title="Coinbase",
+        host="https://api.coinbase.com",
+        login="API key name",
         password="private key",
-        hints={"login": "organizations/…/apiKeys/…",
-               "password": "-----BEGIN EC PRIVATE KEY----- … (ECDSA; view permission only)"}),
+        hints={
+            "login": "organizations/…/apiKeys/…",
+            "password": "-----BEGIN EC PRIVATE KEY----- … (ECDSA; view permission only)",
+        },
+    ),
     connect=connect,
     test_connection=test_connection,
     fetch=fetch,
     mappings={"exchanges_ledger": LEDGER, "exchanges_trades": TRADES, "balances": BALANCES},
     rates={"/v2/": Rate(10_000, 3600, burst=100), "/api/v3/": Rate(30, strict=True)},
     expected=expected,
-    whole=(FullRefreshCall(ACCOUNTS, "balances", V2_PAGE, lists_column="wallet"),
-           FullRefreshCall(TRANSACTIONS, "exchanges_ledger", V2_PAGE, per_column="wallet"),
-           FullRefreshCall(FILLS, "exchanges_trades", FILLS_PAGE, probes_past_end=True)),
+    whole=(
+        FullRefreshCall(ACCOUNTS, "balances", V2_PAGE, lists_column="wallet"),
+        FullRefreshCall(TRANSACTIONS, "exchanges_ledger", V2_PAGE, per_column="wallet"),
+        FullRefreshCall(FILLS, "exchanges_trades", FILLS_PAGE, probes_past_end=True),
+    ),
 )

@@ -102,15 +102,18 @@ def fetch(client: Client, session: Any, job: Job) -> Fetched:
     clock = min(page.received_at for page in got.pages)
     until = min(job.interval.end, clock)
     if until <= job.read_from:
-        raise Fatal(f"the vendor's clock says {iso(clock)}, so {job.interval} has not happened "
-                    "yet; ask again once it has")
+        raise Fatal(
+            f"the vendor's clock says {iso(clock)}, so {job.interval} has not happened "
+            "yet; ask again once it has"
+        )
     _cover(got, Interval(job.read_from, until), reasons(pieces))
     return got
 
 
 def _cover(got: Fetched, span: Interval, reason: str) -> None:
-    got.covered += [Covered(dataset, span, reason)
-                    for dataset in ("onchain_transactions", "onchain_transfers")]
+    got.covered += [
+        Covered(dataset, span, reason) for dataset in ("onchain_transactions", "onchain_transfers")
+    ]
 
 
 def _kept(got: Fetched, walk: Walk, job: Job) -> Fetched:
@@ -138,24 +141,48 @@ def expected(job: Job, rows, _: datetime) -> dict[str, int]:
     return {HISTORY: int(max(count - 1, 0)) // (PAGE - 1) + 1}
 
 
-def _get(client: Client, session: Any, endpoint: str, params: dict, expect, pages: list[Page],
-         snapshot: bool = False):
+def _get(
+    client: Client,
+    session: Any,
+    endpoint: str,
+    params: dict,
+    expect,
+    pages: list[Page],
+    snapshot: bool = False,
+):
     """One paid call; its page is kept. HTTP 403 means the units are used up: no retry helps."""
+
     def send():
         try:
-            answer = http_call(session, session.host + endpoint, params,
-                               lambda data: _refused(data) or expect(data))
+            answer = http_call(
+                session,
+                session.host + endpoint,
+                params,
+                lambda data: _refused(data) or expect(data),
+            )
         except ExtractError as error:
             raise _explained(error) from None
-        rows = answer.data if isinstance(answer.data, list) else \
-            answer.data.get("history_list")
+        rows = answer.data if isinstance(answer.data, list) else answer.data.get("history_list")
         left = answer.data.get("balance") if endpoint == UNITS else None
-        return type(answer)(answer.status, answer.body, answer.data, answer.received_at,
-                            len(rows) if rows is not None else None, left)
+        return type(answer)(
+            answer.status,
+            answer.body,
+            answer.data,
+            answer.received_at,
+            len(rows) if rows is not None else None,
+            left,
+        )
 
     answer = client.call(endpoint, send)
-    pages.append(Page(endpoint, params, answer.body, answer.received_at,
-                      answer.received_at if snapshot else None))
+    pages.append(
+        Page(
+            endpoint,
+            params,
+            answer.body,
+            answer.received_at,
+            answer.received_at if snapshot else None,
+        )
+    )
     return answer
 
 
@@ -176,7 +203,8 @@ def _explained(error: ExtractError) -> ExtractError:
     if status == 403:
         found: ExtractError = UnitsExhausted(
             f"{error}. DeBank units are used up: buy more at cloud.debank.com, then run again; "
-            "what was loaded before is kept and not paid for twice")
+            "what was loaded before is kept and not paid for twice"
+        )
     else:
         return error
     found.status = status
@@ -184,15 +212,24 @@ def _explained(error: ExtractError) -> ExtractError:
 
 
 def _snapshot(client: Client, session: Any, got: Fetched, job: Job) -> None:
-    answer = _get(client, session, TOKENS, {"id": job.account, "is_all": "true"},
-                  lambda d: None if isinstance(d, list) else "not a list of tokens", got.pages, True)
+    answer = _get(
+        client,
+        session,
+        TOKENS,
+        {"id": job.account, "is_all": "true"},
+        lambda d: None if isinstance(d, list) else "not a list of tokens",
+        got.pages,
+        True,
+    )
     as_of = answer.received_at
-    got.covered.append(Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)),
-                               "the list is not paged"))
+    got.covered.append(
+        Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)), "the list is not paged")
+    )
 
 
 def _walk(client: Client, session: Any, job: Job, walk: Walk) -> list[Piece]:
     """The pages of all transactions in [job.read_from, job.interval.end), newest piece first."""
+
     def step(piece: Piece) -> None:
         _Walker(client, session, job.account, piece).step()
 
@@ -209,7 +246,8 @@ def _walk(client: Client, session: Any, job: Job, walk: Walk) -> list[Piece]:
                 f"debank account {job.account}, {HISTORY}: the page before "
                 f"{iso(datetime.fromtimestamp(newer.floor, UTC))} lacks {len(lacking)} of the rows "
                 "that the page above it has shown, so rows may be missing. Nothing of this "
-                "interval was recorded; run again")
+                "interval was recorded; run again"
+            )
     return pieces
 
 
@@ -228,13 +266,20 @@ class _Walker:
     wallet: str
     piece: Piece
 
-    def page(self, start_time: int, chain: str | None = None, shows: _Row | None = None
-             ) -> list[int]:
+    def page(
+        self, start_time: int, chain: str | None = None, shows: _Row | None = None
+    ) -> list[int]:
         """The seconds of one page's rows, newest first; `shows` is a row it cannot lack."""
         params = {"id": self.wallet, "start_time": start_time, "page_count": PAGE}
         params |= {"chain_id": chain} if chain else {}
-        answer = _get(self.client, self.session, CHAIN_HISTORY if chain else HISTORY, params,
-                      lambda data: _wrong(data, shows), self.piece.pages)
+        answer = _get(
+            self.client,
+            self.session,
+            CHAIN_HISTORY if chain else HISTORY,
+            params,
+            lambda data: _wrong(data, shows),
+            self.piece.pages,
+        )
         self.piece.last = _rows(answer.data)
         if self.piece.first is None:
             self.piece.first = self.piece.last
@@ -251,7 +296,7 @@ class _Walker:
             cursor = times[-1]
             self._second_by_chain(cursor, self.piece.last)
             times = self.page(cursor)
-            if times and times[0] >= cursor:   # this host includes start_time itself
+            if times and times[0] >= cursor:  # this host includes start_time itself
                 times = self.page(cursor - 1)
         self.piece.reason = reason
         if not reason:
@@ -264,9 +309,14 @@ class _Walker:
 
     def _second_by_chain(self, second: int, known: list[_Row]) -> None:
         """All rows of a second; `known` are those its full page over all chains did show."""
-        chains = _get(self.client, self.session, CHAINS, {"id": self.wallet},
-                      lambda d: None if isinstance(d, list) else "not a list of chains",
-                      self.piece.pages)
+        chains = _get(
+            self.client,
+            self.session,
+            CHAINS,
+            {"id": self.wallet},
+            lambda d: None if isinstance(d, list) else "not a list of chains",
+            self.piece.pages,
+        )
         for chain in (c["id"] for c in chains.data):
             shows = next((row for row in known if row[1] == chain), None)
             cursor = second + 1
@@ -277,7 +327,8 @@ class _Walker:
                         f"wallet {self.wallet}, chain {chain}: {PAGE} or more transactions "
                         f"in the second {iso(datetime.fromtimestamp(second, UTC))}; DeBank "
                         "cannot page within a second, so they cannot all be read. Nothing of "
-                        "this interval was recorded; report the wallet to DeBank")
+                        "this interval was recorded; report the wallet to DeBank"
+                    )
                 # A host that includes start_time showed the second after: ask one lower.
                 cursor = min(times[-1] + 1, cursor - 1)
                 times = self.page(cursor, chain)
@@ -298,11 +349,15 @@ def _wrong(data: Any, shows: _Row | None) -> str | None:
         return "a row without time_at, chain or id"
     seconds = [second for second, *_ in rows]
     if seconds != sorted(seconds, reverse=True):
-        return ("rows are not newest first, so the walk cannot know where to end; nothing of this "
-                "interval was recorded")
+        return (
+            "rows are not newest first, so the walk cannot know where to end; nothing of this "
+            "interval was recorded"
+        )
     if shows and shows not in rows and (len(rows) < PAGE or seconds[-1] < shows[0]):
-        return (f"the last row of the page before ({shows[1]} {shows[2]}) is missing, so there "
-                "may be more than it shows; nothing of this interval was recorded")
+        return (
+            f"the last row of the page before ({shows[1]} {shows[2]}) is missing, so there "
+            "may be more than it shows; nothing of this interval was recorded"
+        )
     return None
 
 
@@ -403,17 +458,27 @@ SOURCE = Source(
     name="debank",
     documentation="https://docs.cloud.debank.com/en/readme/api-pro-reference/user",
     form=Form(
-        title="DeBank", host="https://pro-openapi.debank.com", password="access key",
-        hints={"password": "from cloud.debank.com"}),
+        title="DeBank",
+        host="https://pro-openapi.debank.com",
+        password="access key",
+        hints={"password": "from cloud.debank.com"},
+    ),
     connect=connect,
     test_connection=test_connection,
     remaining_units=remaining_units,
     fetch=fetch,
-    mappings={"onchain_tokens": TOKEN_FACTS, "onchain_transactions": TRANSACTIONS,
-              "onchain_transfers": TRANSFERS, "balances": BALANCES},
+    mappings={
+        "onchain_tokens": TOKEN_FACTS,
+        "onchain_transactions": TRANSACTIONS,
+        "onchain_transfers": TRANSFERS,
+        "balances": BALANCES,
+    },
     rates={"/v1/": Rate(100, strict=True)},
     units=UNIT_PRICES,
     monthly=True,
     expected=expected,
-    whole=(FullRefreshCall(HISTORY, "onchain_transactions", PAGE, probes_past_end=True), FullRefreshCall(TOKENS)),
+    whole=(
+        FullRefreshCall(HISTORY, "onchain_transactions", PAGE, probes_past_end=True),
+        FullRefreshCall(TOKENS),
+    ),
 )

@@ -34,8 +34,8 @@ from ledgerhouse.warehouse.transaction import transaction
 
 log = logging.getLogger(__name__)
 
-KEEP_RUNS = 20        # runs whose Data Docs are kept
-SAMPLE_ROWS = 5       # unexpected rows quoted in a result
+KEEP_RUNS = 20  # runs whose Data Docs are kept
+SAMPLE_ROWS = 5  # unexpected rows quoted in a result
 # Great Expectations reads 200 rows of a result at most, and asks for the whole batch only to
 # learn its column names; DuckDB streams, so what is not fetched is never read.
 BUFFERED_ROWS = 200
@@ -65,7 +65,12 @@ class CheckResult:
 
 
 def run_checkpoints(
-    path: Path, interval: Interval, *, run_id: str, docs_dir: Path | None, keep: int = KEEP_RUNS,
+    path: Path,
+    interval: Interval,
+    *,
+    run_id: str,
+    docs_dir: Path | None,
+    keep: int = KEEP_RUNS,
     spans: Sequence[Interval] = (),
 ) -> list[CheckResult]:
     """Run every checkpoint over `interval` and write its Data Docs; results in suite order.
@@ -83,8 +88,11 @@ def run_checkpoints(
     from ledgerhouse.check.suites import suites
 
     results, pages = [], []
-    with gc_paused(), quiet("great_expectations"), \
-            _warehouse(gx, Path(path)) as (context, warehouse):
+    with (
+        gc_paused(),
+        quiet("great_expectations"),
+        _warehouse(gx, Path(path)) as (context, warehouse),
+    ):
         for suite in suites(interval, spans):
             answer, error = _run(gx, context, warehouse, suite)
             checked = _judge(suite, answer, error)
@@ -112,14 +120,16 @@ def record(con, results: Iterable[CheckResult], run_id: str, interval: Interval)
             "unnest($severity::VARCHAR[]) AS severity, unnest($success::BOOLEAN[]) AS success, "
             "unnest($observed::VARCHAR[]) AS observed, $start::TIMESTAMP AS start_ts, "
             "$end::TIMESTAMP AS end_ts, (now() AT TIME ZONE 'UTC')::TIMESTAMP AS checked_at",
-            {"run": run_id,
-             "checkpoint": [r.checkpoint for r in rows],
-             "expectation": [r.expectation for r in rows],
-             "severity": [r.severity for r in rows],
-             "success": [r.success for r in rows],
-             "observed": [r.error or r.observed for r in rows],
-             "start": interval.start.astimezone(UTC).replace(tzinfo=None),
-             "end": interval.end.astimezone(UTC).replace(tzinfo=None)},
+            {
+                "run": run_id,
+                "checkpoint": [r.checkpoint for r in rows],
+                "expectation": [r.expectation for r in rows],
+                "severity": [r.severity for r in rows],
+                "success": [r.success for r in rows],
+                "observed": [r.error or r.observed for r in rows],
+                "start": interval.start.astimezone(UTC).replace(tzinfo=None),
+                "end": interval.end.astimezone(UTC).replace(tzinfo=None),
+            },
         )
 
 
@@ -148,19 +158,30 @@ def _warehouse(gx, path: Path) -> Iterator[tuple[Any, Any]]:
         if conn.dialect.name == "duckdb" and getattr(cursor, "description", None):
             rows = cursor.fetchmany(BUFFERED_ROWS)
             context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(
-                cursor, initial_buffer=rows)
+                cursor, initial_buffer=rows
+            )
 
     event.listen(Engine, "engine_connect", note_engine)
     event.listen(Engine, "after_cursor_execute", buffer_rows)
     try:
-        context = gx.get_context(mode="ephemeral", project_config=DataContextConfig(
-            store_backend_defaults=InMemoryStoreBackendDefaults(),
-            progress_bars=ProgressBarsConfig(globally=False)))
+        context = gx.get_context(
+            mode="ephemeral",
+            project_config=DataContextConfig(
+                store_backend_defaults=InMemoryStoreBackendDefaults(),
+                progress_bars=ProgressBarsConfig(globally=False),
+            ),
+        )
         url = URL.create("duckdb", database=str(path.resolve()))
-        yield context, context.data_sources.add_or_update_sql(
-            "warehouse", connection_string=url.render_as_string(), create_temp_table=False,
-            kwargs={"connect_args": {"read_only": True,
-                                     "config": {"memory_limit": MEMORY_LIMIT}}},
+        yield (
+            context,
+            context.data_sources.add_or_update_sql(
+                "warehouse",
+                connection_string=url.render_as_string(),
+                create_temp_table=False,
+                kwargs={
+                    "connect_args": {"read_only": True, "config": {"memory_limit": MEMORY_LIMIT}}
+                },
+            ),
         )
     finally:
         event.remove(Engine, "after_cursor_execute", buffer_rows)
@@ -176,12 +197,17 @@ def _run(gx, context, warehouse, suite):
         batch = warehouse.add_query_asset(suite.table, query=query)
         expected = gx.ExpectationSuite(suite.table, expectations=list(suite.expectations))
         definition = gx.ValidationDefinition(
-            name=suite.table, data=batch.add_batch_definition_whole_table("interval"),
-            suite=context.suites.add(expected))
-        checkpoint = context.checkpoints.add(gx.Checkpoint(
             name=suite.table,
-            validation_definitions=[context.validation_definitions.add(definition)],
-            result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False}))
+            data=batch.add_batch_definition_whole_table("interval"),
+            suite=context.suites.add(expected),
+        )
+        checkpoint = context.checkpoints.add(
+            gx.Checkpoint(
+                name=suite.table,
+                validation_definitions=[context.validation_definitions.add(definition)],
+                result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
+            )
+        )
         (answer,) = checkpoint.run().run_results.values()
         return answer, None
     except Exception as error:
@@ -205,8 +231,7 @@ def _keep_rows(warehouse, suite) -> str:
 
 
 def _judge(suite, answer, error: str | None) -> list[CheckResult]:
-    found = {} if answer is None else {
-        r.expectation_config.meta["name"]: r for r in answer.results}
+    found = {} if answer is None else {r.expectation_config.meta["name"]: r for r in answer.results}
     judged = []
     for expectation in suite.expectations:
         name = expectation.meta["name"]
@@ -237,8 +262,10 @@ def _observed(result: dict) -> dict[str, Any]:
     else:
         sample = result.get("details", {}).get("unexpected_rows", [])
         observed = f"{result.get('observed_value')} rows"
-    return {"observed": observed,
-            "unexpected_sample": tuple(_quote(row) for row in sample[:SAMPLE_ROWS])}
+    return {
+        "observed": observed,
+        "unexpected_sample": tuple(_quote(row) for row in sample[:SAMPLE_ROWS]),
+    }
 
 
 def _quote(row) -> str:

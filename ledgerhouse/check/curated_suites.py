@@ -11,8 +11,8 @@ from datetime import timedelta
 from ledgerhouse.check.date_filter import Bounds, literal
 from ledgerhouse.check.expectations import KINDS, among, at_least, present, rows, unique
 
-PAIRED_WITHIN = "INTERVAL 1 DAY"    # the two entries of a conversion
-AWAITED_FOR = timedelta(days=7)     # reported balances still without the history behind them
+PAIRED_WITHIN = "INTERVAL 1 DAY"  # the two entries of a conversion
+AWAITED_FOR = timedelta(days=7)  # reported balances still without the history behind them
 
 
 def unified(b: Bounds) -> list:
@@ -22,30 +22,49 @@ def unified(b: Bounds) -> list:
         SELECT source, account, chain, tx_id AS txid, ts, concat(direction, ':', leg) AS leg
         FROM {transfers}
         UNION ALL SELECT source, account, chain, tx_id, ts, 'gas'
-        FROM {b.rows('raw.onchain_transactions')}
+        FROM {b.rows("raw.onchain_transactions")}
         WHERE pays_gas AND (gas > 0 OR (gas IS NULL AND gas_text IS NOT NULL)))"""
     entry, leg = "source, account, txid, ts", "source, account, chain, txid, leg, ts"
     # SUM of DECIMAL(38,18) raises past 1e20: whole and fractional parts are summed apart.
-    sums = ("sum(CAST(trunc(amount) AS DECIMAL(20, 0))) AS whole, "
-            "sum(CAST(amount - trunc(amount) AS DECIMAL(18, 18))) AS fraction")
+    sums = (
+        "sum(CAST(trunc(amount) AS DECIMAL(20, 0))) AS whole, "
+        "sum(CAST(amount - trunc(amount) AS DECIMAL(18, 18))) AS fraction"
+    )
     return [
         unique("domain", "source", "account", "chain", "txid", "leg"),
-        among("domain", ("exchange", "onchain")), present("kind"), among("kind", KINDS),
-        present("token"), present("counts"),
-        rows("entries_complete", "critical", "Every ledger entry is there, at its time",
-             f"SELECT {entry} FROM {entries} ANTI JOIN (SELECT * FROM {{batch}} "
-             f"WHERE domain = 'exchange') USING ({entry})"),
-        rows("legs_complete", "critical", "Every transfer and every gas paid is there",
-             f"SELECT {leg} FROM {legs} ANTI JOIN (SELECT * FROM {{batch}} "
-             f"WHERE domain = 'onchain') USING ({leg})"),
-        rows("nothing_invented", "critical", "Every row comes from a ledger entry or a leg",
-             f"SELECT domain, {leg} FROM (SELECT * FROM {{batch}} WHERE domain = 'exchange') "
-             f"ANTI JOIN {entries} USING ({entry}) UNION ALL SELECT domain, {leg} FROM "
-             f"(SELECT * FROM {{batch}} WHERE domain <> 'exchange') ANTI JOIN {legs} "
-             f"USING ({leg})"),
-        rows("exchange_sums_kept", "critical",
-             "Settled ledger entries sum to the same per token as in raw",
-             f"""SELECT source, account, token, w.whole AS raw_whole, w.fraction AS raw_fraction,
+        among("domain", ("exchange", "onchain")),
+        present("kind"),
+        among("kind", KINDS),
+        present("token"),
+        present("counts"),
+        rows(
+            "entries_complete",
+            "critical",
+            "Every ledger entry is there, at its time",
+            f"SELECT {entry} FROM {entries} ANTI JOIN (SELECT * FROM {{batch}} "
+            f"WHERE domain = 'exchange') USING ({entry})",
+        ),
+        rows(
+            "legs_complete",
+            "critical",
+            "Every transfer and every gas paid is there",
+            f"SELECT {leg} FROM {legs} ANTI JOIN (SELECT * FROM {{batch}} "
+            f"WHERE domain = 'onchain') USING ({leg})",
+        ),
+        rows(
+            "nothing_invented",
+            "critical",
+            "Every row comes from a ledger entry or a leg",
+            f"SELECT domain, {leg} FROM (SELECT * FROM {{batch}} WHERE domain = 'exchange') "
+            f"ANTI JOIN {entries} USING ({entry}) UNION ALL SELECT domain, {leg} FROM "
+            f"(SELECT * FROM {{batch}} WHERE domain <> 'exchange') ANTI JOIN {legs} "
+            f"USING ({leg})",
+        ),
+        rows(
+            "exchange_sums_kept",
+            "critical",
+            "Settled ledger entries sum to the same per token as in raw",
+            f"""SELECT source, account, token, w.whole AS raw_whole, w.fraction AS raw_fraction,
                         u.whole, u.fraction
              FROM (SELECT source, account, coalesce(asset, '') AS token, {sums}
                    FROM {entries} WHERE is_settled AND vanished_at IS NULL
@@ -53,10 +72,13 @@ def unified(b: Bounds) -> list:
              FULL JOIN (SELECT source, account, coalesce(token, '') AS token, {sums}
                         FROM {{batch}} WHERE domain = 'exchange' AND counts GROUP BY ALL) u
              USING (source, account, token)
-             WHERE w.whole IS DISTINCT FROM u.whole OR w.fraction IS DISTINCT FROM u.fraction"""),
-        rows("transfer_amounts_kept", "critical",
-             "A transfer keeps its amount (to the token's decimals) and its direction's sign",
-             f"""SELECT u.source, u.account, u.chain, u.txid, u.leg, u.amount, t.amount AS raw
+             WHERE w.whole IS DISTINCT FROM u.whole OR w.fraction IS DISTINCT FROM u.fraction""",
+        ),
+        rows(
+            "transfer_amounts_kept",
+            "critical",
+            "A transfer keeps its amount (to the token's decimals) and its direction's sign",
+            f"""SELECT u.source, u.account, u.chain, u.txid, u.leg, u.amount, t.amount AS raw
              FROM {{batch}} u JOIN {transfers} t
                ON t.source = u.source AND t.account = u.account AND t.chain = u.chain
                AND t.tx_id = u.txid AND concat(t.direction, ':', t.leg) = u.leg
@@ -65,22 +87,34 @@ def unified(b: Bounds) -> list:
              WHERE u.domain = 'onchain' AND ((t.amount IS NULL AND u.amount IS NOT NULL)
                OR (u.amount IS NULL AND NOT u.is_overflow)
                OR abs(CASE t.direction WHEN 'in' THEN u.amount ELSE -u.amount END - t.amount)
-                  > 0.500001 * power(10, -least(coalesce(k.decimals, 18), 18)))"""),
-        rows("only_final_known_amounts_count", "critical",
-             "Pending, failed, scam and overflowing legs do not count; all others do",
-             "SELECT domain, source, account, txid, leg, amount FROM {batch} WHERE counts "
-             "IS DISTINCT FROM (is_settled AND NOT is_scam AND amount IS NOT NULL)"),
-        rows("amounts_fit", "warning", "No leg is left out because its amount overflows",
-             "SELECT domain, source, account, chain, txid, leg, amount_text FROM {batch} "
-             "WHERE is_overflow AND NOT is_scam"),
-        rows("conversions_paired", "warning", "A conversion gives one asset and takes another",
-             f"""SELECT c.source, c.account, c.txid, c.ref, c.token, c.amount_text
+                  > 0.500001 * power(10, -least(coalesce(k.decimals, 18), 18)))""",
+        ),
+        rows(
+            "only_final_known_amounts_count",
+            "critical",
+            "Pending, failed, scam and overflowing legs do not count; all others do",
+            "SELECT domain, source, account, txid, leg, amount FROM {batch} WHERE counts "
+            "IS DISTINCT FROM (is_settled AND NOT is_scam AND amount IS NOT NULL)",
+        ),
+        rows(
+            "amounts_fit",
+            "warning",
+            "No leg is left out because its amount overflows",
+            "SELECT domain, source, account, chain, txid, leg, amount_text FROM {batch} "
+            "WHERE is_overflow AND NOT is_scam",
+        ),
+        rows(
+            "conversions_paired",
+            "warning",
+            "A conversion gives one asset and takes another",
+            f"""SELECT c.source, c.account, c.txid, c.ref, c.token, c.amount_text
              FROM {{batch}} c ANTI JOIN (
-               SELECT * FROM curated.tx_unified WHERE {b.of('ts', PAIRED_WITHIN)}) o
+               SELECT * FROM curated.tx_unified WHERE {b.of("ts", PAIRED_WITHIN)}) o
              ON o.domain = 'exchange' AND o.kind = 'conversion' AND o.source = c.source
                AND o.account = c.account AND o.ref = c.ref AND o.txid <> c.txid
                AND starts_with(o.amount_text, '-') <> starts_with(c.amount_text, '-')
-             WHERE c.domain = 'exchange' AND c.kind = 'conversion' AND c.is_settled"""),
+             WHERE c.domain = 'exchange' AND c.kind = 'conversion' AND c.is_settled""",
+        ),
     ]
 
 
@@ -88,38 +122,54 @@ def flows(b: Bounds) -> list:
     key = "date, domain, source, account, token"
 
     # A flow is of a whole day.
-    transactions = b.rows("curated.tx_unified") if b.scattered and b.whole_days else (
-        f"curated.tx_unified WHERE {b.days('ts', 'TIMESTAMP')}")
+    transactions = (
+        b.rows("curated.tx_unified")
+        if b.scattered and b.whole_days
+        else (f"curated.tx_unified WHERE {b.days('ts', 'TIMESTAMP')}")
+    )
 
     def sums(name: str, amount: str) -> str:  # whole and fractional parts, as in the model
         counted = f"FILTER (WHERE counts AND {amount} > 0)"
-        return (f"coalesce(sum(CAST(trunc({amount}) AS DECIMAL(20, 0))) {counted}, 0) "
-                f"AS {name}_whole, coalesce(sum(CAST({amount} - trunc({amount}) AS "
-                f"DECIMAL(18, 18))) {counted}, 0) AS {name}_part")
+        return (
+            f"coalesce(sum(CAST(trunc({amount}) AS DECIMAL(20, 0))) {counted}, 0) "
+            f"AS {name}_whole, coalesce(sum(CAST({amount} - trunc({amount}) AS "
+            f"DECIMAL(18, 18))) {counted}, 0) AS {name}_part"
+        )
 
     def total(name: str) -> str:  # NULL where it overflows
-        return (f"TRY(CAST({name}_whole AS DECIMAL(38, 18)) + "
-                f"CAST({name}_part AS DECIMAL(38, 18))) AS {name}")
+        return (
+            f"TRY(CAST({name}_whole AS DECIMAL(38, 18)) + "
+            f"CAST({name}_part AS DECIMAL(38, 18))) AS {name}"
+        )
 
     return [
         unique(*key.split(", ")),
-        at_least("inflow", 0), at_least("outflow", 0),
-        rows("net_adds_up", "critical", "net is inflow - outflow, turnover their sum",
-             f"SELECT {key}, inflow, outflow, net, turnover FROM {{batch}} "
-             "WHERE net IS DISTINCT FROM TRY(inflow - outflow) "
-             "OR turnover IS DISTINCT FROM TRY(inflow + outflow)"),
-        rows("equal_transactions", "critical", "Flows are the sums of the legs that count",
-             f"""SELECT {key}, f.inflow, f.outflow, f.legs, u.gained, u.given,
+        at_least("inflow", 0),
+        at_least("outflow", 0),
+        rows(
+            "net_adds_up",
+            "critical",
+            "net is inflow - outflow, turnover their sum",
+            f"SELECT {key}, inflow, outflow, net, turnover FROM {{batch}} "
+            "WHERE net IS DISTINCT FROM TRY(inflow - outflow) "
+            "OR turnover IS DISTINCT FROM TRY(inflow + outflow)",
+        ),
+        rows(
+            "equal_transactions",
+            "critical",
+            "Flows are the sums of the legs that count",
+            f"""SELECT {key}, f.inflow, f.outflow, f.legs, u.gained, u.given,
                         u.legs AS legs_there
              FROM {{batch}} f FULL JOIN (
-               SELECT {key}, {total('gained')}, {total('given')}, legs FROM (
+               SELECT {key}, {total("gained")}, {total("given")}, legs FROM (
                  SELECT CAST(ts AS DATE) AS date, domain, source, account,
                    coalesce(token, '') AS token, count(*) FILTER (WHERE counts) AS legs,
-                   {sums('gained', 'amount')}, {sums('given', '-amount')}
+                   {sums("gained", "amount")}, {sums("given", "-amount")}
                  FROM {transactions} GROUP BY ALL)) u
              USING ({key})
              WHERE f.inflow IS DISTINCT FROM u.gained OR f.outflow IS DISTINCT FROM u.given
-               OR f.legs IS DISTINCT FROM u.legs"""),
+               OR f.legs IS DISTINCT FROM u.legs""",
+        ),
     ]
 
 
@@ -127,43 +177,69 @@ def daily(b: Bounds) -> list:
     key = "date, domain, source, account, token"
     return [
         unique(*key.split(", ")),
-        rows("no_negative_balance", "warning",
-             "No balance is below zero (or history before it is missing)",
-             f"SELECT {key}, balance, balance_wide FROM {{batch}} "
-             "WHERE balance < 0 OR (balance IS NULL AND balance_wide < 0)"),
-        rows("flows_carried", "critical", "Every flow moved a balance, by as much",
-             f"""SELECT {key}, f.net AS flow, d.net FROM {{batch}} d RIGHT JOIN (
-               FROM {b.rows('curated.daily_flows')} WHERE legs + overflow_legs > 0) f USING ({key})
-             WHERE d.source IS NULL OR f.net IS DISTINCT FROM d.net"""),
-        rows("balance_moves_by_net", "critical", "From day to day a balance moves by the net flow",
-             f"""SELECT {key}, before, net, balance FROM (
+        rows(
+            "no_negative_balance",
+            "warning",
+            "No balance is below zero (or history before it is missing)",
+            f"SELECT {key}, balance, balance_wide FROM {{batch}} "
+            "WHERE balance < 0 OR (balance IS NULL AND balance_wide < 0)",
+        ),
+        rows(
+            "flows_carried",
+            "critical",
+            "Every flow moved a balance, by as much",
+            f"""SELECT {key}, f.net AS flow, d.net FROM {{batch}} d RIGHT JOIN (
+               FROM {b.rows("curated.daily_flows")} WHERE legs + overflow_legs > 0) f USING ({key})
+             WHERE d.source IS NULL OR f.net IS DISTINCT FROM d.net""",
+        ),
+        rows(
+            "balance_moves_by_net",
+            "critical",
+            "From day to day a balance moves by the net flow",
+            f"""SELECT {key}, before, net, balance FROM (
                SELECT *, lag(balance) OVER token AS before, lag(date) OVER token AS day_before
                FROM {{batch}}
                WINDOW token AS (PARTITION BY domain, source, account, token ORDER BY date))
-             WHERE day_before >= date - 1 AND balance <> TRY(before + net)"""),
+             WHERE day_before >= date - 1 AND balance <> TRY(before + net)""",
+        ),
     ]
 
 
 def reconciliation(b: Bounds) -> list:
     old = literal(b.interval.end - AWAITED_FOR)
-    who = ("source, account, token, snapshot_ts, reported_text, computed_text, difference_text, "
-           "tolerance")
+    who = (
+        "source, account, token, snapshot_ts, reported_text, computed_text, difference_text, "
+        "tolerance"
+    )
     return [
         unique("source", "account", "token"),
-        present("status"), among("status", ("reconciled", "off", "awaiting_coverage")),
-        rows("balances_reconcile", "critical", "Computed balances equal the reported ones",
-             f"SELECT {who} FROM {{batch}} WHERE status = 'off'"),
-        rows("coverage_awaited_briefly", "info",
-             f"No reported balance waits over {AWAITED_FOR.days} days for its history",
-             f"SELECT {who} FROM {{batch}} WHERE status = 'awaiting_coverage' "
-             f"AND snapshot_ts < {old}"),
+        present("status"),
+        among("status", ("reconciled", "off", "awaiting_coverage")),
+        rows(
+            "balances_reconcile",
+            "critical",
+            "Computed balances equal the reported ones",
+            f"SELECT {who} FROM {{batch}} WHERE status = 'off'",
+        ),
+        rows(
+            "coverage_awaited_briefly",
+            "info",
+            f"No reported balance waits over {AWAITED_FOR.days} days for its history",
+            f"SELECT {who} FROM {{batch}} WHERE status = 'awaiting_coverage' "
+            f"AND snapshot_ts < {old}",
+        ),
     ]
 
 
 def assets(b: Bounds) -> list:
     return [
-        unique("token"), present("token"),
-        rows("tokens_described", "info", "What moved is described in assets",
-             f"SELECT DISTINCT u.token FROM {b.rows('curated.tx_unified')} u "
-             "ANTI JOIN {batch} a ON a.token = u.token WHERE NOT u.is_scam"),
+        unique("token"),
+        present("token"),
+        rows(
+            "tokens_described",
+            "info",
+            "What moved is described in assets",
+            f"SELECT DISTINCT u.token FROM {b.rows('curated.tx_unified')} u "
+            "ANTI JOIN {batch} a ON a.token = u.token WHERE NOT u.is_scam",
+        ),
     ]

@@ -87,7 +87,9 @@ def write(
     for page in pages:
         (draft / f"{page.table}.html").write_text(render(page))
     facts = {
-        "run_id": run_id, "start": iso(interval.start), "end": iso(interval.end),
+        "run_id": run_id,
+        "start": iso(interval.start),
+        "end": iso(interval.end),
         "checked_at": iso(datetime.now(UTC)),
         "tables": {page.table: _tally(page.results) for page in pages},
         "failed": [str(r) for page in pages for r in page.results if not r.success],
@@ -157,8 +159,12 @@ def offline(html: str, title: str, failed: str = "") -> str:
     html = re.sub(r'href="(\.\./)*index\.html"', f'href="{ROOT}index.html"', html)
     # Suites have no page of their own here: they are Python.
     html = re.sub(r'<a href="(?:\.\./)*expectations/[^"]*"[^>]*>(.*?)</a>', r"\1", html)
-    html = re.sub(r'(<li class="[^"]*breadcrumb-item active"[^>]*>).*?(</li>)',
-                  lambda m: m[1] + escape(title) + m[2], html, flags=re.S)
+    html = re.sub(
+        r'(<li class="[^"]*breadcrumb-item active"[^>]*>).*?(</li>)',
+        lambda m: m[1] + escape(title) + m[2],
+        html,
+        flags=re.S,
+    )
     # The dark theme is a stylesheet of its own on a CDN; half of it is worse than none.
     html = html.replace("(prefers-color-scheme: dark)", "not all")
     html = re.sub(r'<div class="col-md-10 [^>]*>', lambda m: m[0] + failed, html, count=1)
@@ -172,8 +178,10 @@ def _list(lines) -> str:
 
 def _copy_static(target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    for package, files in (("flask_bootstrap", BOOTSTRAP),
-                           ("great_expectations", GREAT_EXPECTATIONS)):
+    for package, files in (
+        ("flask_bootstrap", BOOTSTRAP),
+        ("great_expectations", GREAT_EXPECTATIONS),
+    ):
         for name, place in files.items():
             source = _package(package) / place
             there = target / name
@@ -187,7 +195,8 @@ def _package(name: str) -> Path:
     if spec is None:
         raise ModuleNotFoundError(
             f"Data Docs take their stylesheets from the package {name}, which is not installed: "
-            "pip install -r requirements.txt")
+            "pip install -r requirements.txt"
+        )
     return Path(spec.submodule_search_locations[0])
 
 
@@ -212,22 +221,33 @@ def _card(facts: dict, folder: Path) -> str:
     links = "".join(
         f'<a class="btn btn-sm mr-1 mb-1 btn-outline-{_colour(tally)}" '
         f'href="runs/{folder.name}/{table}.html">{table} {tally["passed"]}/{sum(tally.values())}'
-        "</a>" for table, tally in facts["tables"].items())
-    return (f'<div class="card mb-3"><div class="card-header">'
-            f'<span class="badge badge-{colour}">{verdict}</span> '
-            f'<strong>{escape(facts["run_id"])}</strong> '
-            f'<span class="text-muted">[{facts["start"]}, {facts["end"]}), checked '
-            f'{facts["checked_at"][:19]}Z</span></div>'
-            f'<div class="card-body p-3">{links}{_list(facts["failed"])}</div></div>')
+        "</a>"
+        for table, tally in facts["tables"].items()
+    )
+    return (
+        f'<div class="card mb-3"><div class="card-header">'
+        f'<span class="badge badge-{colour}">{verdict}</span> '
+        f"<strong>{escape(facts['run_id'])}</strong> "
+        f'<span class="text-muted">[{facts["start"]}, {facts["end"]}), checked '
+        f"{facts['checked_at'][:19]}Z</span></div>"
+        f'<div class="card-body p-3">{links}{_list(facts["failed"])}</div></div>'
+    )
 
 
 def _colour(tally: dict) -> str:
-    return "danger" if tally["critical"] else "warning" if tally["warning"] else (
-        "info" if tally["info"] else "success")
+    return (
+        "danger"
+        if tally["critical"]
+        else "warning"
+        if tally["warning"]
+        else ("info" if tally["info"] else "success")
+    )
 
 
 def _frame(title: str, root: str, body: str) -> str:
-    return (f'<!DOCTYPE html><html lang="en"><head><meta charset="UTF-8">'
-            f"<title>{escape(title)}</title>{HEAD.format(static=root + 'static/')}</head>"
-            f'<body><div class="container-fluid p-4"><h3><a href="{root}index.html">'
-            f"Ledgerhouse</a> · {escape(title)}</h3>{body}</div></body></html>")
+    return (
+        f'<!DOCTYPE html><html lang="en"><head><meta charset="UTF-8">'
+        f"<title>{escape(title)}</title>{HEAD.format(static=root + 'static/')}</head>"
+        f'<body><div class="container-fluid p-4"><h3><a href="{root}index.html">'
+        f"Ledgerhouse</a> · {escape(title)}</h3>{body}</div></body></html>"
+    )

@@ -30,11 +30,15 @@ class Bounds:
 
     @property
     def whole_days(self) -> bool:
-        return all(edge.astimezone(UTC).time() == time.min
-                   for span in self.spans for edge in (span.start, span.end))
+        return all(
+            edge.astimezone(UTC).time() == time.min
+            for span in self.spans
+            for edge in (span.start, span.end)
+        )
 
     def query(self, table: str) -> str:
         """The rows of a table, range by range: zone maps help a range, not an OR of ranges."""
+
         def where(part: Bounds) -> str:
             return part.days("date") if table == "curated.daily_flows" else str(part)
 
@@ -47,11 +51,14 @@ class Bounds:
 
     def of(self, column: str, slack: str = "INTERVAL 0 SECOND") -> str:
         """A TIMESTAMP column is within them, or `slack` around."""
-        return self._within(column, lambda span: (
-            f"{literal(span.start)} - {slack}", f"{literal(span.end)} + {slack}"))
+        return self._within(
+            column,
+            lambda span: (f"{literal(span.start)} - {slack}", f"{literal(span.end)} + {slack}"),
+        )
 
     def days(self, column: str, kind: str = "DATE") -> str:
         """A column is on a day of theirs, also on one they have a part of."""
+
         def ends(span: Interval) -> tuple[str, str]:
             last = (span.end - timedelta(microseconds=1)).date()
             return f"{kind} '{span.start.date()}'", f"{kind} '{last + timedelta(days=1)}'"

@@ -18,7 +18,10 @@ def rows(name: str, severity: str, says: str, query: str):
 
     return gxe.UnexpectedRowsExpectation(
         unexpected_rows_query=f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query})",
-        severity=severity, description=f"{says} — {severity}", meta={"name": name})
+        severity=severity,
+        description=f"{says} — {severity}",
+        meta={"name": name},
+    )
 
 
 def native(kind: str, name: str, severity: str, says: str, **arguments):
@@ -26,30 +29,47 @@ def native(kind: str, name: str, severity: str, says: str, **arguments):
     import great_expectations.expectations as gxe
 
     return getattr(gxe, f"Expect{kind}")(
-        severity=severity, description=f"{says} — {severity}", meta={"name": name}, **arguments)
+        severity=severity, description=f"{says} — {severity}", meta={"name": name}, **arguments
+    )
 
 
 def unique(*columns: str):
     says = f"One row per ({', '.join(columns)})"
     if len(columns) == 1:
-        return native("ColumnValuesToBeUnique", "keys_unique", "critical", says,
-                      column=columns[0])
-    return native("CompoundColumnsToBeUnique", "keys_unique", "critical", says,
-                  column_list=list(columns))
+        return native("ColumnValuesToBeUnique", "keys_unique", "critical", says, column=columns[0])
+    return native(
+        "CompoundColumnsToBeUnique", "keys_unique", "critical", says, column_list=list(columns)
+    )
 
 
 def present(column: str, severity: str = "critical"):
-    return native("ColumnValuesToNotBeNull", f"{column}_present", severity,
-                  f"Every row has its {column}", column=column)
+    return native(
+        "ColumnValuesToNotBeNull",
+        f"{column}_present",
+        severity,
+        f"Every row has its {column}",
+        column=column,
+    )
 
 
 def among(column: str, values: Sequence, severity: str = "critical"):
-    return native("ColumnValuesToBeInSet", f"{column}_known", severity,
-                  f"{column} is one of {', '.join(map(str, values))}",
-                  column=column, value_set=list(values))
+    return native(
+        "ColumnValuesToBeInSet",
+        f"{column}_known",
+        severity,
+        f"{column} is one of {', '.join(map(str, values))}",
+        column=column,
+        value_set=list(values),
+    )
 
 
 def at_least(column: str, least: int, *, strict: bool = False):
-    return native("ColumnValuesToBeBetween", f"{column}_in_range", "critical",
-                  f"{column} is {'above' if strict else 'at least'} {least}",
-                  column=column, min_value=least, strict_min=strict)
+    return native(
+        "ColumnValuesToBeBetween",
+        f"{column}_in_range",
+        "critical",
+        f"{column} is {'above' if strict else 'at least'} {least}",
+        column=column,
+        min_value=least,
+        strict_min=strict,
+    )

@@ -10,7 +10,7 @@ from ledgerhouse.check.date_filter import Bounds
 from ledgerhouse.check.expectations import KINDS, among, at_least, native, present, rows, unique
 
 TX_ID = "0x[0-9a-fA-F]{{64}}"
-CLOCK_SKEW = "INTERVAL 1 HOUR"      # vendors' clocks against each other
+CLOCK_SKEW = "INTERVAL 1 HOUR"  # vendors' clocks against each other
 
 
 def _fits(dataset: str):
@@ -20,10 +20,12 @@ def _fits(dataset: str):
     key = ", ".join(DATASETS[dataset].key)
     texts = ", ".join(f"{n}_text" for n in money)
     return rows(
-        "amounts_fit", "warning",
+        "amounts_fit",
+        "warning",
         "Amounts fit DECIMAL(38,18); the others keep their text, are flagged and do not count",
         f"SELECT {key}, {texts} FROM {{batch}} WHERE "
-        + " OR ".join(f"({n}_text IS NOT NULL AND {n} IS NULL)" for n in money))
+        + " OR ".join(f"({n}_text IS NOT NULL AND {n} IS NULL)" for n in money),
+    )
 
 
 def _raw(dataset: str) -> list:
@@ -31,71 +33,130 @@ def _raw(dataset: str) -> list:
     key = ", ".join(DATASETS[dataset].key)
     return [
         unique(*DATASETS[dataset].key),
-        rows("batch_known", "warning", "Every row names a load on record in ops.batches",
-             f"SELECT {key}, batch_id FROM {{batch}} ANTI JOIN ops.batches USING (batch_id)"),
-        rows("versions_in_order", "critical", "A version is not older than its row",
-             f"SELECT {key}, first_seen_at, changed_at FROM {{batch}} "
-             "WHERE changed_at < first_seen_at"),
-        rows("no_future", "warning", "Nothing was met before it happened",
-             f"SELECT {key}, ts, changed_at FROM {{batch}} WHERE ts > changed_at + {CLOCK_SKEW}"),
+        rows(
+            "batch_known",
+            "warning",
+            "Every row names a load on record in ops.batches",
+            f"SELECT {key}, batch_id FROM {{batch}} ANTI JOIN ops.batches USING (batch_id)",
+        ),
+        rows(
+            "versions_in_order",
+            "critical",
+            "A version is not older than its row",
+            f"SELECT {key}, first_seen_at, changed_at FROM {{batch}} "
+            "WHERE changed_at < first_seen_at",
+        ),
+        rows(
+            "no_future",
+            "warning",
+            "Nothing was met before it happened",
+            f"SELECT {key}, ts, changed_at FROM {{batch}} WHERE ts > changed_at + {CLOCK_SKEW}",
+        ),
         _fits(dataset),
-        *([rows("nothing_vanished", "warning", "The vendor still lists what it once listed",
-                f"SELECT {key}, ts, vanished_at FROM {{batch}} WHERE vanished_at IS NOT NULL")]
-          if DATASETS[dataset].has_history else []),
+        *(
+            [
+                rows(
+                    "nothing_vanished",
+                    "warning",
+                    "The vendor still lists what it once listed",
+                    f"SELECT {key}, ts, vanished_at FROM {{batch}} WHERE vanished_at IS NOT NULL",
+                )
+            ]
+            if DATASETS[dataset].has_history
+            else []
+        ),
     ]
 
 
 def ledger(b: Bounds) -> list:
     return [
         *_raw("exchanges_ledger"),
-        present("entry_id"), present("asset"), present("kind"), present("is_settled"),
+        present("entry_id"),
+        present("asset"),
+        present("kind"),
+        present("is_settled"),
         among("kind", KINDS),
-        native("ColumnValuesToNotBeInSet", "kind_understood", "warning",
-               "The exchange's type is one we know; an unknown one counts into balances all the "
-               "same", column="kind", value_set=["unknown"]),
-        rows("settled_entries_have_amounts", "critical", "A settled entry says how much it moved",
-             "SELECT source, account, entry_id, type FROM {batch} "
-             "WHERE is_settled AND amount_text IS NULL"),
+        native(
+            "ColumnValuesToNotBeInSet",
+            "kind_understood",
+            "warning",
+            "The exchange's type is one we know; an unknown one counts into balances all the same",
+            column="kind",
+            value_set=["unknown"],
+        ),
+        rows(
+            "settled_entries_have_amounts",
+            "critical",
+            "A settled entry says how much it moved",
+            "SELECT source, account, entry_id, type FROM {batch} "
+            "WHERE is_settled AND amount_text IS NULL",
+        ),
     ]
 
 
 def trades(b: Bounds) -> list:
     return [
         *_raw("exchanges_trades"),
-        present("side"), among("side", ("buy", "sell")),
-        present("price_text"), at_least("price", 0, strict=True), at_least("amount", 0),
+        present("side"),
+        among("side", ("buy", "sell")),
+        present("price_text"),
+        at_least("price", 0, strict=True),
+        at_least("amount", 0),
     ]
 
 
 def transactions(b: Bounds) -> list:
     return [
         *_raw("onchain_transactions"),
-        rows("tx_id_well_formed", "critical", "A transaction hash is 0x and 64 hex digits",
-             "SELECT source, account, chain, tx_id FROM {batch} "
-             f"WHERE NOT regexp_full_match(tx_id, '{TX_ID}')"),
+        rows(
+            "tx_id_well_formed",
+            "critical",
+            "A transaction hash is 0x and 64 hex digits",
+            "SELECT source, account, chain, tx_id FROM {batch} "
+            f"WHERE NOT regexp_full_match(tx_id, '{TX_ID}')",
+        ),
         among("status", (0, 1)),  # NULL is legal: not a transaction of its own
         at_least("gas", 0),
-        rows("gas_told", "info", "The source says what the account's own transactions cost",
-             "SELECT source, account, chain, tx_id FROM {batch} "
-             "WHERE pays_gas AND gas_text IS NULL"),
+        rows(
+            "gas_told",
+            "info",
+            "The source says what the account's own transactions cost",
+            "SELECT source, account, chain, tx_id FROM {batch} WHERE pays_gas AND gas_text IS NULL",
+        ),
     ]
 
 
 def transfers(b: Bounds) -> list:
     return [
         *_raw("onchain_transfers"),
-        rows("tx_id_well_formed", "critical", "A transaction hash is 0x and 64 hex digits",
-             "SELECT source, account, chain, tx_id FROM {batch} "
-             f"WHERE NOT regexp_full_match(tx_id, '{TX_ID}')"),
-        present("token"), present("amount_text"), present("direction"),
-        among("direction", ("in", "out")), at_least("leg", 1), at_least("amount", 0),
-        rows("legs_without_gaps", "critical", "Legs of a direction are numbered 1, 2, … n",
-             "SELECT source, account, chain, tx_id, direction, count(*) AS legs, "
-             "max(leg) AS last FROM {batch} GROUP BY ALL HAVING max(leg) <> count(*)"),
-        rows("transaction_there", "critical", "Every transfer has its transaction, at its time",
-             "SELECT t.source, t.account, t.chain, t.tx_id, t.ts FROM {batch} t "
-             f"ANTI JOIN {b.rows('raw.onchain_transactions')} x "
-             "USING (source, account, chain, tx_id, ts)"),
+        rows(
+            "tx_id_well_formed",
+            "critical",
+            "A transaction hash is 0x and 64 hex digits",
+            "SELECT source, account, chain, tx_id FROM {batch} "
+            f"WHERE NOT regexp_full_match(tx_id, '{TX_ID}')",
+        ),
+        present("token"),
+        present("amount_text"),
+        present("direction"),
+        among("direction", ("in", "out")),
+        at_least("leg", 1),
+        at_least("amount", 0),
+        rows(
+            "legs_without_gaps",
+            "critical",
+            "Legs of a direction are numbered 1, 2, … n",
+            "SELECT source, account, chain, tx_id, direction, count(*) AS legs, "
+            "max(leg) AS last FROM {batch} GROUP BY ALL HAVING max(leg) <> count(*)",
+        ),
+        rows(
+            "transaction_there",
+            "critical",
+            "Every transfer has its transaction, at its time",
+            "SELECT t.source, t.account, t.chain, t.tx_id, t.ts FROM {batch} t "
+            f"ANTI JOIN {b.rows('raw.onchain_transactions')} x "
+            "USING (source, account, chain, tx_id, ts)",
+        ),
     ]
 
 

@@ -35,18 +35,32 @@ def suites(interval: Interval, spans: Sequence[Interval] = ()) -> list[Suite]:
     """Every suite, bounded to `interval` (of that to `spans`, where there are several); raw first,
     in the order data flows."""
     b = Bounds(interval, tuple(spans))
-    raws = {"exchanges_ledger": raw.ledger, "exchanges_trades": raw.trades,
-            "onchain_transactions": raw.transactions, "onchain_transfers": raw.transfers,
-            "balances": raw.balances}
+    raws = {
+        "exchanges_ledger": raw.ledger,
+        "exchanges_trades": raw.trades,
+        "onchain_transactions": raw.transactions,
+        "onchain_transfers": raw.transfers,
+        "balances": raw.balances,
+    }
     return [
-        *(Suite(f"raw.{name}", b.query(f"raw.{name}"), expect(b), b.scattered)
-          for name, expect in raws.items()),
+        *(
+            Suite(f"raw.{name}", b.query(f"raw.{name}"), expect(b), b.scattered)
+            for name, expect in raws.items()
+        ),
         Suite("curated.tx_unified", b.query("curated.tx_unified"), curated.unified(b), b.scattered),
         Suite("curated.daily_flows", b.query("curated.daily_flows"), curated.flows(b), b.scattered),
-        Suite("curated.daily_balances",
-              f"SELECT * FROM curated.daily_balances WHERE {b.days('date')}", curated.daily(b),
-              kept=True, settings={"balances_since": f"DATE '{interval.start.date()}'"}),
-        Suite("curated.reconciliation", "SELECT * FROM curated.reconciliation",
-              curated.reconciliation(b), kept=True),
+        Suite(
+            "curated.daily_balances",
+            f"SELECT * FROM curated.daily_balances WHERE {b.days('date')}",
+            curated.daily(b),
+            kept=True,
+            settings={"balances_since": f"DATE '{interval.start.date()}'"},
+        ),
+        Suite(
+            "curated.reconciliation",
+            "SELECT * FROM curated.reconciliation",
+            curated.reconciliation(b),
+            kept=True,
+        ),
         Suite("curated.assets", "SELECT * FROM curated.assets", curated.assets(b)),
     ]

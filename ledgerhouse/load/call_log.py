@@ -26,19 +26,23 @@ def load_calls(con, root: Path) -> int:
         return 0
     fields = dict(field.split(" ") for field in _COLUMNS.split(", "))
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in fields.items())
-    con.execute(f"""
+    con.execute(
+        f"""
         CREATE OR REPLACE TEMP TABLE calls AS
         SELECT * REPLACE (called_at::TIMESTAMPTZ::TIMESTAMP AS called_at,
                           answered_at::TIMESTAMPTZ::TIMESTAMP AS answered_at)
         FROM read_json(?, format = 'newline_delimited', ignore_errors = true,
                        columns = {{{columns}}}) WHERE call_id IS NOT NULL""",
-        [[str(f) for f in files]])
+        [[str(f) for f in files]],
+    )
     names = ", ".join(fields)
     (since,) = con.execute("SELECT min(called_at) FROM calls").fetchone()
-    (new,) = con.execute(f"""
+    (new,) = con.execute(
+        f"""
         INSERT INTO ops.api_calls ({names}) SELECT {names} FROM calls ANTI JOIN (
             SELECT call_id FROM ops.api_calls WHERE called_at >= ?) USING (call_id)""",
-        [since or datetime.min]).fetchone()
+        [since or datetime.min],
+    ).fetchone()
     for file in files:
         folder = Path(root) / datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m")
         folder.mkdir(exist_ok=True)

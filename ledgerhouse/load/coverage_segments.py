@@ -69,30 +69,52 @@ def open_reach(con, dataset: str) -> None:
     """
     known: dict[tuple[str, str], list[Reading]] = defaultdict(list)
     for source, account, *fields in con.execute(
-            f"SELECT source, account, {_FIELDS} FROM readings WHERE dataset = ? "
-            "ORDER BY file", [dataset]).fetchall():
+        f"SELECT source, account, {_FIELDS} FROM readings WHERE dataset = ? ORDER BY file",
+        [dataset],
+    ).fetchall():
         known[source, account].append(Reading(*fields, fresh=True))
-    con.execute(f"CREATE OR REPLACE TEMP TABLE reach_{dataset} (source VARCHAR, account VARCHAR, "
-                "start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, reason VARCHAR, "
-                "run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP, fresh BOOLEAN)")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE reach_{dataset} (source VARCHAR, account VARCHAR, "
+        "start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, reason VARCHAR, "
+        "run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP, fresh BOOLEAN)"
+    )
     rows = []
     for source, account, lo, hi in con.execute(
-            "SELECT source, account, min(lo), max(hi) FROM pages GROUP BY ALL ORDER BY ALL"
+        "SELECT source, account, min(lo), max(hi) FROM pages GROUP BY ALL ORDER BY ALL"
     ).fetchall():
         fresh = known[source, account]
         before = con.execute(
             f"SELECT {_FIELDS} FROM ops.coverage WHERE source = ? AND account = ? AND "
             "dataset = ? AND end_ts > ? AND start_ts < ?",
-            [source, account, dataset, min([lo, *(r.start for r in fresh)]),
-             max([hi, *(r.end for r in fresh)])],
+            [
+                source,
+                account,
+                dataset,
+                min([lo, *(r.start for r in fresh)]),
+                max([hi, *(r.end for r in fresh)]),
+            ],
         ).fetchall()
-        rows += [(source, account, s.start, s.end, s.read_at, s.reason, s.run_id, s.batch_id,
-                  s.recorded_at, s.fresh)
-                 for s in newest([*(Reading(*fields) for fields in before), *fresh])]
+        rows += [
+            (
+                source,
+                account,
+                s.start,
+                s.end,
+                s.read_at,
+                s.reason,
+                s.run_id,
+                s.batch_id,
+                s.recorded_at,
+                s.fresh,
+            )
+            for s in newest([*(Reading(*fields) for fields in before), *fresh])
+        ]
     if rows:
         columns = [list(column) for column in zip(*rows)]
-        con.execute(f"INSERT INTO reach_{dataset} SELECT "
-                    + ", ".join("unnest(?)" for _ in columns), columns)
+        con.execute(
+            f"INSERT INTO reach_{dataset} SELECT " + ", ".join("unnest(?)" for _ in columns),
+            columns,
+        )
 
 
 def record(con, dataset: str) -> None:
@@ -103,5 +125,7 @@ def record(con, dataset: str) -> None:
             GROUP BY ALL) r
         WHERE c.dataset = '{dataset}' AND (c.source, c.account) = (r.source, r.account)
           AND c.end_ts > r.lo AND c.start_ts < r.hi""")
-    con.execute(f"INSERT INTO ops.coverage BY NAME SELECT '{dataset}' AS dataset, "
-                f"* EXCLUDE (fresh) FROM reach_{dataset}")
+    con.execute(
+        f"INSERT INTO ops.coverage BY NAME SELECT '{dataset}' AS dataset, "
+        f"* EXCLUDE (fresh) FROM reach_{dataset}"
+    )

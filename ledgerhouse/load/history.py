@@ -41,8 +41,13 @@ def archive_versions(con, dataset: Dataset, batch_id: str) -> None:
         FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
         WHERE v.verdict IN ('new', 'changed') AND v.gone > n.observed_at""")
     if any_row(f"verdict_{name} WHERE verdict = 'stale'"):
-        _archive_stale(con, dataset, batch_id, f"(SELECT n.* FROM incoming_{name} n SEMI JOIN (FROM "
-                    f"verdict_{name} WHERE verdict = 'stale') v USING ({key}))")
+        _archive_stale(
+            con,
+            dataset,
+            batch_id,
+            f"(SELECT n.* FROM incoming_{name} n SEMI JOIN (FROM "
+            f"verdict_{name} WHERE verdict = 'stale') v USING ({key}))",
+        )
 
 
 def archive_shadowed(con, dataset: Dataset, batch_id: str) -> None:
@@ -63,7 +68,7 @@ def _archive_stale(con, dataset: Dataset, batch_id: str, rows: str) -> None:
                    n.observed_at, n.observed_at AS valid_to, 'stale' AS change,
                    '{batch_id}' AS batch_id, {row} AS row
             FROM {rows} n ANTI JOIN existing_{dataset.name} o
-                USING ({', '.join(dataset.key)}, row_hash)) s
+                USING ({", ".join(dataset.key)}, row_hash)) s
         ANTI JOIN raw.history h USING (dataset, key, row_hash)""")
 
 
@@ -78,7 +83,10 @@ def _history_row(dataset: Dataset, alias: str) -> tuple[str, str, str]:
     # DECIMALs as text: a JSON number would be read back as a double.
     fields = ", ".join(
         f"{c.name} := {alias}.{c.name}" + ("::VARCHAR" if c.type.startswith("DEC") else "")
-        for c in dataset.columns)
-    return (row_key(dataset, alias),
-            "NULL::TIMESTAMP" if dataset.dimension else f"{alias}.ts",
-            f"to_json(struct_pack({fields}))::VARCHAR")
+        for c in dataset.columns
+    )
+    return (
+        row_key(dataset, alias),
+        "NULL::TIMESTAMP" if dataset.dimension else f"{alias}.ts",
+        f"to_json(struct_pack({fields}))::VARCHAR",
+    )

@@ -32,14 +32,14 @@ from ledgerhouse.warehouse.transaction import transaction
 
 log = logging.getLogger(__name__)
 
-FILES_A_BATCH = 200        # about 100,000 rows: keeps memory flat however much waits
+FILES_A_BATCH = 200  # about 100,000 rows: keeps memory flat however much waits
 # DuckDB keeps what it has written in whatever memory it may have. A batch needs 60 times its
 # compressed size (0.9 MB: 10,000 ledger records).
 LEAST_MEMORY = 600 * 2**20
 MEMORY_A_BYTE = 65
 SLICES_A_THREAD = 2
 PAGES_A_SLICE = 16
-LONGEST_LINE = 2**25       # of a file that does not say
+LONGEST_LINE = 2**25  # of a file that does not say
 BYTES_A_BATCH = 10_000_000  # the same bound for a few big files (compressed)
 
 # A bare JSON number would pass through a double in any JSON parser, 17 digits at best. So
@@ -92,8 +92,16 @@ class Loaded:
         return Loaded(*(a + b for a, b in zip(self.counts(), other.counts())))
 
     def counts(self) -> tuple[int, ...]:
-        return (self.files, self.rows, self.new, self.changed, self.same, self.stale,
-                self.removed, self.vanished)
+        return (
+            self.files,
+            self.rows,
+            self.new,
+            self.changed,
+            self.same,
+            self.stale,
+            self.removed,
+            self.vanished,
+        )
 
 
 def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
@@ -106,8 +114,10 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
     for batch in batches(list(landing.waiting(root))):
         room = max(LEAST_MEMORY, MEMORY_A_BYTE * sum(f.stat().st_size for f in batch))
         # What is denser than that is loaded file by file, with all that there is.
-        for part, limit in ((batch, f"{room // 2**20} MiB"),
-                            *(([file], MEMORY_LIMIT) for file in batch)):
+        for part, limit in (
+            (batch, f"{room // 2**20} MiB"),
+            *(([file], MEMORY_LIMIT) for file in batch),
+        ):
             # It frees, too, what the batch before has left. RESET would not reach the buffers.
             con.execute(f"SET memory_limit = '{limit}'")
             try:
@@ -118,8 +128,11 @@ def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
                 continue
             _archive_loaded(con, root)
             total = total.plus(done)
-            log.info("loaded %d files: %d rows, %d new, %d changed, %d same, %d stale, "
-                     "%d removed, %d vanished", *done.counts())
+            log.info(
+                "loaded %d files: %d rows, %d new, %d changed, %d same, %d stale, "
+                "%d removed, %d vanished",
+                *done.counts(),
+            )
             if part is batch:
                 break
     if failures:
@@ -133,10 +146,16 @@ def _archive_loaded(con, root: Path) -> None:
     After a kill between commit and here, the next load does it: nothing is loaded twice.
     """
     here = {file.name: file for file in landing.waiting(root)}
-    done = con.execute(
-        "SELECT batch_id, sequence, loaded_at, list(file ORDER BY file) FROM ops.landed_files "
-        "WHERE batch_id IN (SELECT batch_id FROM ops.landed_files WHERE list_contains(?, file)) "
-        "GROUP BY ALL ORDER BY sequence", [list(here)]).fetchall() if here else []
+    done = (
+        con.execute(
+            "SELECT batch_id, sequence, loaded_at, list(file ORDER BY file) FROM ops.landed_files "
+            "WHERE batch_id IN (SELECT batch_id FROM ops.landed_files WHERE list_contains(?, file)) "
+            "GROUP BY ALL ORDER BY sequence",
+            [list(here)],
+        ).fetchall()
+        if here
+        else []
+    )
     for batch_id, sequence, loaded_at, files in done:
         landing.note_load(root, landing.Load(sequence, batch_id, utc(loaded_at), tuple(files)))
         for file in files:
@@ -158,8 +177,9 @@ def batches(files: Sequence[Path]) -> Iterable[list[Path]]:
         yield batch
 
 
-def load_files(con, files: Sequence[Path], sources: dict[str, Source],
-               loaded_at: datetime | None = None) -> Loaded:
+def load_files(
+    con, files: Sequence[Path], sources: dict[str, Source], loaded_at: datetime | None = None
+) -> Loaded:
     """Load landed files of one source in one transaction; `loaded_at` is now, unless replayed.
 
     Raises LoadFailed, saying which files and why, with the transaction rolled back.
@@ -185,7 +205,9 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
             con.execute(
                 "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) "
                 "SELECT unnest(?), ?, (SELECT coalesce(max(sequence), 0) + 1 FROM "
-                "ops.landed_files), ?", [names, batch_id, loaded_at])
+                "ops.landed_files), ?",
+                [names, batch_id, loaded_at],
+            )
     except Exception as error:
         told = ", ".join(names[:3]) + (" …" if len(files) > 3 else "")
         raise LoadFailed(
@@ -193,30 +215,56 @@ def load_files(con, files: Sequence[Path], sources: dict[str, Source],
             "files wait in the landing's inbox and are tried again by the next load."
         ) from error
     for (table,) in con.execute(  # or the next batch needs room for two
-            "SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall():
+        "SELECT table_name FROM duckdb_tables() WHERE temporary"
+    ).fetchall():
         con.execute(f"DROP TABLE {table}")
     return total
 
 
-def _open_pages(con, files: Sequence[Path], headers: Sequence[dict], batch_id: str,
-                loaded_at: datetime) -> None:
+def _open_pages(
+    con, files: Sequence[Path], headers: Sequence[dict], batch_id: str, loaded_at: datetime
+) -> None:
     """The batch's temporary tables: `headers`, `readings` (see ledgerhouse.load.coverage_segments) and `landed_pages`,
     with the view `pages`."""
-    con.execute("CREATE OR REPLACE TEMP TABLE headers (place INTEGER, file VARCHAR, source VARCHAR, "
-                "account VARCHAR, read_at TIMESTAMP)")
-    con.execute("CREATE OR REPLACE TEMP TABLE readings (file VARCHAR, source VARCHAR, account "
-                "VARCHAR, dataset VARCHAR, start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, "
-                "reason VARCHAR, run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP)")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE headers (place INTEGER, file VARCHAR, source VARCHAR, "
+        "account VARCHAR, read_at TIMESTAMP)"
+    )
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE readings (file VARCHAR, source VARCHAR, account "
+        "VARCHAR, dataset VARCHAR, start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, "
+        "reason VARCHAR, run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP)"
+    )
     moment = "?::TIMESTAMPTZ::TIMESTAMP"
-    con.executemany(f"INSERT INTO headers VALUES (?, ?, ?, ?, {moment})",
-                    [[place, str(f), h["source"], h["account"], h["read_at"]]
-                     for place, (f, h) in enumerate(zip(files, headers))])
-    told = [[f.name, h["source"], h["account"], c["dataset"], c["start"], c["end"], h["read_at"],
-             c["reason"], h.get("run_id", ""), batch_id, loaded_at]
-            for f, h in zip(files, headers) for c in h["covered"]]
+    con.executemany(
+        f"INSERT INTO headers VALUES (?, ?, ?, ?, {moment})",
+        [
+            [place, str(f), h["source"], h["account"], h["read_at"]]
+            for place, (f, h) in enumerate(zip(files, headers))
+        ],
+    )
+    told = [
+        [
+            f.name,
+            h["source"],
+            h["account"],
+            c["dataset"],
+            c["start"],
+            c["end"],
+            h["read_at"],
+            c["reason"],
+            h.get("run_id", ""),
+            batch_id,
+            loaded_at,
+        ]
+        for f, h in zip(files, headers)
+        for c in h["covered"]
+    ]
     if told:
-        con.executemany(f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, "
-                        "?, ?, ?, ?)", told)
+        con.executemany(
+            f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, ?, ?, ?, ?)",
+            told,
+        )
     # A reader takes twice the room of the longest line for each thread.
     room = max(h.get("longest", LONGEST_LINE) for h in headers) + 1024
     (count,) = con.execute(PAGES.format(room=room), [[str(file) for file in files]]).fetchone()
@@ -224,9 +272,13 @@ def _open_pages(con, files: Sequence[Path], headers: Sequence[dict], batch_id: s
     # mapping runs on every core, and has fewer of them in hand at once.
     (threads,) = con.execute("SELECT current_setting('threads')").fetchone()
     slices = max(1, min(SLICES_A_THREAD * threads, count // PAGES_A_SLICE))
-    con.execute("CREATE OR REPLACE TEMP VIEW pages AS " + " UNION ALL ".join(
-        f"SELECT * FROM landed_pages WHERE page_id % {slices} = {number}"
-        for number in range(slices)))
+    con.execute(
+        "CREATE OR REPLACE TEMP VIEW pages AS "
+        + " UNION ALL ".join(
+            f"SELECT * FROM landed_pages WHERE page_id % {slices} = {number}"
+            for number in range(slices)
+        )
+    )
 
 
 def _record_batch(con, batch_id, source, dataset, headers, counts, loaded_at) -> None:
@@ -236,5 +288,14 @@ def _record_batch(con, batch_id, source, dataset, headers, counts, loaded_at) ->
         "INSERT INTO ops.batches (batch_id, file, source, account, dataset, run_id, rows, new, "
         "changed, same, stale, removed, vanished, loaded_at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [batch_id, f"{len(headers)} files", source, ",".join(accounts), dataset,
-         ",".join(runs), *counts, loaded_at])
+        [
+            batch_id,
+            f"{len(headers)} files",
+            source,
+            ",".join(accounts),
+            dataset,
+            ",".join(runs),
+            *counts,
+            loaded_at,
+        ],
+    )

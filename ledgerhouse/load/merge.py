@@ -49,7 +49,9 @@ def merge(con, dataset: Dataset, mapping: str, batch_id: str) -> tuple[int, ...]
         CREATE OR REPLACE TEMP TABLE old_{name} AS
         SELECT o.*, v.verdict, v.gone FROM existing_{name} o JOIN verdict_{name} v ON v.id = o.id
         WHERE v.verdict IN ('changed', 'removed', 'vanished')""")
-    counts = dict(con.execute(f"SELECT verdict, count(*) FROM verdict_{name} GROUP BY 1").fetchall())
+    counts = dict(
+        con.execute(f"SELECT verdict, count(*) FROM verdict_{name} GROUP BY 1").fetchall()
+    )
     history.archive_shadowed(con, dataset, batch_id)
     if set(counts) - {"same"}:
         history.archive_versions(con, dataset, batch_id)
@@ -86,23 +88,31 @@ def _read(con, dataset: Dataset, mapping: str) -> None:
     parent, key = PARENT_OF.get(name), _of("m", dataset.key)
     # Legs come and go together: those of the reading that is the transaction's newest, which
     # may have none.
-    age = f"CASE WHEN (m.page_id, m.item) IN (SELECT (page_id, item) FROM read_{parent} " \
-          "WHERE age = 1) THEN 1 ELSE 2 END" if parent else \
-        f"row_number() OVER (PARTITION BY {key} " \
+    age = (
+        f"CASE WHEN (m.page_id, m.item) IN (SELECT (page_id, item) FROM read_{parent} "
+        "WHERE age = 1) THEN 1 ELSE 2 END"
+        if parent
+        else f"row_number() OVER (PARTITION BY {key} "
         "ORDER BY m.observed_at DESC, m.page_id DESC, m.item)"
+    )
     # Ages are told on narrow rows: payloads need not go through a sort.
-    con.execute(f"CREATE OR REPLACE TEMP TABLE read_{name} AS SELECT m.rowid AS row, m.page_id, "
-                f"m.item, {age} AS age, max(m.read_at) OVER (PARTITION BY {key}) AS seen_at "
-                f"FROM mapped_{name} m {within}")
+    con.execute(
+        f"CREATE OR REPLACE TEMP TABLE read_{name} AS SELECT m.rowid AS row, m.page_id, "
+        f"m.item, {age} AS age, max(m.read_at) OVER (PARTITION BY {key}) AS seen_at "
+        f"FROM mapped_{name} m {within}"
+    )
     columns = ", ".join([*_columns(dataset), "row_hash", "observed_at", "seen_at"])
-    rows = f"(SELECT m.*, r.age, r.seen_at FROM mapped_{name} m JOIN read_{name} r ON r.row = m.rowid)"
-    con.execute(f"CREATE OR REPLACE TEMP VIEW incoming_{name} AS "
-                f"SELECT {columns} FROM {rows} WHERE age = 1")
+    rows = (
+        f"(SELECT m.*, r.age, r.seen_at FROM mapped_{name} m JOIN read_{name} r ON r.row = m.rowid)"
+    )
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW incoming_{name} AS SELECT {columns} FROM {rows} WHERE age = 1"
+    )
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE shadowed_{name} AS
         SELECT {columns} FROM (FROM {rows} WHERE age > 1) r
-        ANTI JOIN incoming_{name} n USING ({', '.join(dataset.key)}, row_hash)
-        QUALIFY row_number() OVER (PARTITION BY {_of('r', dataset.key)}, row_hash
+        ANTI JOIN incoming_{name} n USING ({", ".join(dataset.key)}, row_hash)
+        QUALIFY row_number() OVER (PARTITION BY {_of("r", dataset.key)}, row_hash
             ORDER BY observed_at) = 1""")
 
 
@@ -113,29 +123,40 @@ def _refuse_nameless(con, dataset: Dataset) -> None:
     found = con.execute(f"""
         SELECT concat_ws(', ', {lacking}), p.endpoint, m.item, p.file
         FROM mapped_{dataset.name} m JOIN pages p USING (page_id)
-        WHERE {' OR '.join(f'm.{k} IS NULL' for k in needed)} LIMIT 1""").fetchone()
+        WHERE {" OR ".join(f"m.{k} IS NULL" for k in needed)} LIMIT 1""").fetchone()
     if found:
-        raise ValueError(f"row {found[2]} of a page of {found[1]} has no {found[0]}, so it cannot "
-                         f"be placed in {dataset.table} (file {found[3]})")
+        raise ValueError(
+            f"row {found[2]} of a page of {found[1]} has no {found[0]}, so it cannot "
+            f"be placed in {dataset.table} (file {found[3]})"
+        )
 
 
 def _open_existing(con, dataset: Dataset) -> None:
     """existing_<name>, a view: the part of the raw table that the batch can meet."""
     where = [""]
     if not dataset.dimension:
-        spans = [f"SELECT ts AS lo, ts AS hi FROM incoming_{name}"
-                 for name in (dataset.name, PARENT_OF.get(dataset.name)) if name]
+        spans = [
+            f"SELECT ts AS lo, ts AS hi FROM incoming_{name}"
+            for name in (dataset.name, PARENT_OF.get(dataset.name))
+            if name
+        ]
         if dataset.has_history:
             spans += [f"SELECT start_ts, end_ts FROM reach_{dataset.name} WHERE fresh"]
-        days = con.execute(f"SELECT DISTINCT lo::DATE - '1970-01-01'::DATE, "
-                           f"hi::DATE - '1970-01-01'::DATE FROM ({' UNION ALL '.join(spans)}) "
-                           "WHERE lo IS NOT NULL AND hi IS NOT NULL").fetchall()
+        days = con.execute(
+            f"SELECT DISTINCT lo::DATE - '1970-01-01'::DATE, "
+            f"hi::DATE - '1970-01-01'::DATE FROM ({' UNION ALL '.join(spans)}) "
+            "WHERE lo IS NOT NULL AND hi IS NOT NULL"
+        ).fetchall()
         # Literals, each span apart: zone maps skip the rest of the table only where the bounds
         # are known beforehand and not joined by OR.
-        where = [f"WHERE ts >= make_timestamp({lo * DAY}) AND ts < make_timestamp({hi * DAY})"
-                 for lo, hi in _spans(days)] or ["WHERE false"]
-    con.execute(f"CREATE OR REPLACE TEMP VIEW existing_{dataset.name} AS " + " UNION ALL ".join(
-        f"SELECT rowid AS id, * FROM {dataset.table} {each}" for each in where))
+        where = [
+            f"WHERE ts >= make_timestamp({lo * DAY}) AND ts < make_timestamp({hi * DAY})"
+            for lo, hi in _spans(days)
+        ] or ["WHERE false"]
+    con.execute(
+        f"CREATE OR REPLACE TEMP VIEW existing_{dataset.name} AS "
+        + " UNION ALL ".join(f"SELECT rowid AS id, * FROM {dataset.table} {each}" for each in where)
+    )
 
 
 def _spans(days: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -161,14 +182,14 @@ def _judge(con, dataset: Dataset) -> None:
     if not dataset.has_history:
         con.execute(f"""
             CREATE OR REPLACE TEMP TABLE verdict_{name} AS
-            SELECT {_of('n', dataset.key)}, o.id, NULL::TIMESTAMP AS gone, {_VERDICT}, true AS met,
+            SELECT {_of("n", dataset.key)}, o.id, NULL::TIMESTAMP AS gone, {_VERDICT}, true AS met,
                    {_day(dataset)}
             FROM incoming_{name} n LEFT JOIN existing_{name} o USING ({key})""")
         return
     # A row there is and live was in the newest reading we knew, so only a fresh one can lack it.
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE verdict_{name} AS
-        SELECT {_of('n', dataset.key)}, o.id, CASE
+        SELECT {_of("n", dataset.key)}, o.id, CASE
                    WHEN n.ts < n.end_ts THEN
                        CASE WHEN n.read_at > n.seen_at
                                  AND (o.id IS NULL OR o.vanished_at IS NOT NULL
@@ -182,7 +203,7 @@ def _judge(con, dataset: Dataset) -> None:
         LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
         INSERT INTO verdict_{name}
-        SELECT {_of('o', dataset.key)}, o.id, r.read_at, 'vanished', false, NULL
+        SELECT {_of("o", dataset.key)}, o.id, r.read_at, 'vanished', false, NULL
         FROM (FROM existing_{name} WHERE vanished_at IS NULL) o
         ASOF JOIN (FROM reach_{name}) r ON o.source = r.source AND o.account = r.account
             AND o.ts >= r.start_ts
@@ -196,17 +217,17 @@ def _judge_legs(con, dataset: Dataset) -> None:
     parents = f"verdict_{PARENT_OF[name]}"
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE verdict_{name} AS
-        SELECT {_of('n', dataset.key)}, o.id, p.gone, {_VERDICT}, true AS met, {_day(dataset)}
+        SELECT {_of("n", dataset.key)}, o.id, p.gone, {_VERDICT}, true AS met, {_day(dataset)}
         FROM incoming_{name} n
         JOIN (FROM {parents} WHERE met AND verdict <> 'stale') p USING ({group})
         LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
         INSERT INTO verdict_{name}
-        SELECT {_of('o', dataset.key)}, o.id, NULL, 'removed', false, NULL FROM existing_{name} o
+        SELECT {_of("o", dataset.key)}, o.id, NULL, 'removed', false, NULL FROM existing_{name} o
         SEMI JOIN (FROM {parents} WHERE met AND verdict <> 'stale') p USING ({group})
         ANTI JOIN incoming_{name} n USING ({key})
         UNION ALL
-        SELECT {_of('o', dataset.key)}, o.id, p.gone, 'vanished', false, NULL FROM existing_{name} o
+        SELECT {_of("o", dataset.key)}, o.id, p.gone, 'vanished', false, NULL FROM existing_{name} o
         JOIN (FROM {parents} WHERE NOT met) p USING ({group}) WHERE o.vanished_at IS NULL""")
 
 
@@ -237,14 +258,14 @@ def _replace(con, dataset: Dataset, batch_id: str) -> None:
     con.execute(f"""
         INSERT INTO {dataset.table} ({columns})
         WITH written AS MATERIALIZED (
-            SELECT {_of('n', _columns(dataset))}, n.row_hash,
+            SELECT {_of("n", _columns(dataset))}, n.row_hash,
                    coalesce(o.first_seen_at, n.observed_at),
                    n.observed_at, '{batch_id}', v.gone
             FROM verdict_{name} v JOIN incoming_{name} n USING ({key})
             LEFT JOIN old_{name} o USING ({key})
             WHERE v.verdict IN ('new', 'changed')
             UNION ALL
-            SELECT {_of('o', _columns(dataset))}, o.row_hash, o.first_seen_at, o.changed_at,
+            SELECT {_of("o", _columns(dataset))}, o.row_hash, o.first_seen_at, o.changed_at,
                    '{batch_id}', o.gone
             FROM old_{name} o WHERE o.verdict = 'vanished')
         FROM written {order}""")
@@ -254,14 +275,20 @@ def _assert_unique(con, dataset: Dataset) -> None:
     """Every key once over the days of this batch; raises ValueError naming one that is not."""
     keys, where = ", ".join(dataset.key), ""
     if not dataset.dimension:
-        days = sorted(d for (d,) in con.execute(
-            f"SELECT DISTINCT ts::DATE FROM incoming_{dataset.name}").fetchall())
+        days = sorted(
+            d
+            for (d,) in con.execute(
+                f"SELECT DISTINCT ts::DATE FROM incoming_{dataset.name}"
+            ).fetchall()
+        )
         if not days:
             return
         listed = ", ".join(f"'{d}'" for d in days)
-        where = (f"WHERE ts >= '{days[0]}' AND ts < '{days[-1]}'::DATE + 1 "
-                 f"AND ts::DATE IN ({listed})")
-    twice = con.execute(f"SELECT {keys} FROM {dataset.table} {where} GROUP BY {keys} "
-                        "HAVING count(*) > 1 LIMIT 1").fetchone()
+        where = (
+            f"WHERE ts >= '{days[0]}' AND ts < '{days[-1]}'::DATE + 1 AND ts::DATE IN ({listed})"
+        )
+    twice = con.execute(
+        f"SELECT {keys} FROM {dataset.table} {where} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+    ).fetchone()
     if twice:
         raise ValueError(f"{dataset.table} would hold the key ({keys}) = {twice} twice")

@@ -18,7 +18,7 @@ from ledgerhouse.load.history import row_key
 from ledgerhouse.plan.coverage import LONGEST_LOOKBACK
 from ledgerhouse.warehouse.transaction import transaction
 
-TOLD = 50             # rows listed one by one
+TOLD = 50  # rows listed one by one
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,7 @@ class Found:
 
 
 def record(
-    con, run_id: str, scope: str | Interval,
-    estimated: Mapping[tuple[str, str], tuple[int, int]],
+    con, run_id: str, scope: str | Interval, estimated: Mapping[tuple[str, str], tuple[int, int]]
 ) -> Found:
     """Write what the run `run_id` read and found into ops.refreshes, once; and tell it.
 
@@ -48,25 +47,48 @@ def record(
     """
     spans: dict[tuple[str, str, str], list[Interval]] = defaultdict(list)
     for source, account, dataset, start, end in con.execute(
-            "SELECT source, account, dataset, start_ts, end_ts FROM ops.coverage "
-            "WHERE run_id = ? AND dataset <> 'balances'", [run_id]).fetchall():
+        "SELECT source, account, dataset, start_ts, end_ts FROM ops.coverage "
+        "WHERE run_id = ? AND dataset <> 'balances'",
+        [run_id],
+    ).fetchall():
         spans[source, account, dataset].append(Interval(start, end))
-    spent = {(source, account): (calls, units) for source, account, calls, units in con.execute(
-        "SELECT source, account, count(*), sum(units)::BIGINT FROM ops.api_calls "
-        "WHERE run_id = ? GROUP BY ALL", [run_id]).fetchall()}
+    spent = {
+        (source, account): (calls, units)
+        for source, account, calls, units in con.execute(
+            "SELECT source, account, count(*), sum(units)::BIGINT FROM ops.api_calls "
+            "WHERE run_id = ? GROUP BY ALL",
+            [run_id],
+        ).fetchall()
+    }
     counted, late, vanished = [], [], []
     for (source, account, name), read in sorted(spans.items()):
         for span in union(read):
             counts, new, gone = _judge(con, DATASETS[name], run_id, source, account, span)
             late, vanished = late + new, vanished + gone
-            counted.append({"source": source, "account": account, "dataset": name,
-                            "start_ts": span.start, "end_ts": span.end, **counts})
+            counted.append(
+                {
+                    "source": source,
+                    "account": account,
+                    "dataset": name,
+                    "start_ts": span.start,
+                    "end_ts": span.end,
+                    **counts,
+                }
+            )
     rows, told = [], set()
     accounts = {(row["source"], row["account"]) for row in counted}
     # Nothing was read whole, but it was paid for.
     for source, account in sorted((spent.keys() | estimated.keys()) - accounts):
-        counted.append({"source": source, "account": account, "dataset": "", "start_ts": None,
-                        "end_ts": None, **dict.fromkeys(_COUNTS, 0)})
+        counted.append(
+            {
+                "source": source,
+                "account": account,
+                "dataset": "",
+                "start_ts": None,
+                "end_ts": None,
+                **dict.fromkeys(_COUNTS, 0),
+            }
+        )
     for row in counted:
         who = (row["source"], row["account"])
         cost = (0, 0, 0, 0)
@@ -84,44 +106,61 @@ _COUNTS = ("rows_new", "rows_changed", "rows_vanished", "rows_removed", "rows_sa
 _COSTS = ("calls", "units", "estimated_calls", "estimated_units")
 
 
-def _judge(con, dataset: Dataset, run_id: str, source: str, account: str, span: Interval
-           ) -> tuple[dict[str, int], list[tuple], list[tuple]]:
+def _judge(
+    con, dataset: Dataset, run_id: str, source: str, account: str, span: Interval
+) -> tuple[dict[str, int], list[tuple], list[tuple]]:
     """Rows in the span by what became of them; those that came late; those that vanished."""
     bounds = {"source": source, "account": account, "run": run_id, "dataset": dataset.name}
     lo, hi = (t.replace(tzinfo=None) for t in (span.start, span.end))
-    mine = ("(SELECT batch_id FROM ops.batches WHERE dataset = $dataset AND "
-            "list_contains(string_split(run_id, ','), $run))")
+    mine = (
+        "(SELECT batch_id FROM ops.batches WHERE dataset = $dataset AND "
+        "list_contains(string_split(run_id, ','), $run))"
+    )
     # A row with an older version that was current is not new; it may have vanished and be back.
-    con.execute(f"""
+    con.execute(
+        f"""
         CREATE OR REPLACE TEMP TABLE met AS
-        SELECT {row_key(dataset, 'r')} AS key, r.ts, r.first_seen_at, r.vanished_at,
+        SELECT {row_key(dataset, "r")} AS key, r.ts, r.first_seen_at, r.vanished_at,
                CASE WHEN r.vanished_at IS NOT NULL THEN 'vanished'
-                    WHEN {row_key(dataset, 'r')} NOT IN (
+                    WHEN {row_key(dataset, "r")} NOT IN (
                         SELECT key FROM raw.history WHERE dataset = $dataset AND change <> 'stale')
                     THEN 'new' ELSE 'changed' END AS verdict
         FROM {dataset.table} r
         WHERE r.source = $source AND r.account = $account AND r.ts >= '{lo}' AND r.ts < '{hi}'
-          AND r.batch_id IN {mine}""", bounds)
+          AND r.batch_id IN {mine}""",
+        bounds,
+    )
     found = dict(con.execute("SELECT verdict, count(*) FROM met GROUP BY 1").fetchall())
     (removed,) = con.execute(
         "SELECT count(*) FROM raw.history WHERE dataset = $dataset AND change = 'removed' AND "
         "(key->>'$.source') = $source AND (key->>'$.account') = $account "
-        f"AND ts >= '{lo}' AND ts < '{hi}' AND batch_id IN {mine}", bounds).fetchone()
+        f"AND ts >= '{lo}' AND ts < '{hi}' AND batch_id IN {mine}",
+        bounds,
+    ).fetchone()
     (live,) = con.execute(
         f"SELECT count(*) FROM {dataset.table} WHERE source = ? AND account = ? AND ts >= '{lo}' "
-        f"AND ts < '{hi}' AND vanished_at IS NULL", [source, account]).fetchone()
+        f"AND ts < '{hi}' AND vanished_at IS NULL",
+        [source, account],
+    ).fetchone()
     new, changed = found.get("new", 0), found.get("changed", 0)
-    counts = {"rows_new": new, "rows_changed": changed,
-              "rows_vanished": found.get("vanished", 0), "rows_removed": removed,
-              "rows_same": live - new - changed}
+    counts = {
+        "rows_new": new,
+        "rows_changed": changed,
+        "rows_vanished": found.get("vanished", 0),
+        "rows_removed": removed,
+        "rows_same": live - new - changed,
+    }
     late = f"verdict = 'new' AND first_seen_at - ts > INTERVAL {LONGEST_LOOKBACK.days} DAY"
 
     def listed(column: str, where: str) -> list[tuple]:
-        return [(dataset.name, account, *row) for row in con.execute(
-            f"SELECT key, ts, {column} FROM met WHERE {where} ORDER BY ts LIMIT {TOLD}").fetchall()]
+        return [
+            (dataset.name, account, *row)
+            for row in con.execute(
+                f"SELECT key, ts, {column} FROM met WHERE {where} ORDER BY ts LIMIT {TOLD}"
+            ).fetchall()
+        ]
 
-    return (counts, listed("first_seen_at", late),
-            listed("vanished_at", "verdict = 'vanished'"))
+    return (counts, listed("first_seen_at", late), listed("vanished_at", "verdict = 'vanished'"))
 
 
 def _write(con, run_id: str, rows: list[dict[str, Any]]) -> None:
@@ -129,8 +168,11 @@ def _write(con, run_id: str, rows: list[dict[str, Any]]) -> None:
     with transaction(con):
         con.execute("DELETE FROM ops.refreshes WHERE run_id = ?", [run_id])
         for row in rows:
-            values = [v.replace(tzinfo=None) if isinstance(v, datetime) else v
-                      for v in row.values()]
-            con.execute(f"INSERT INTO ops.refreshes ({', '.join(row)}, recorded_at) VALUES "
-                        f"({', '.join('?' * len(row))}, (now() AT TIME ZONE 'UTC')::TIMESTAMP)",
-                        values)
+            values = [
+                v.replace(tzinfo=None) if isinstance(v, datetime) else v for v in row.values()
+            ]
+            con.execute(
+                f"INSERT INTO ops.refreshes ({', '.join(row)}, recorded_at) VALUES "
+                f"({', '.join('?' * len(row))}, (now() AT TIME ZONE 'UTC')::TIMESTAMP)",
+                values,
+            )

@@ -30,10 +30,24 @@ from ledgerhouse.warehouse.schema import create_all
 
 log = logging.getLogger(__name__)
 
-FROM_LANDING = (*(d.table for d in DATASETS.values()), "raw.history", "ops.coverage",
-                "ops.batches", "ops.landed_files")
-CARRIED = ("ops.api_calls", "ops.sync_runs", "ops.checkpoints", "ops.refreshes", "ops.budgets",
-           "ops.listings", "ops.account_units", "ops.incidents", "ops.notices")
+FROM_LANDING = (
+    *(d.table for d in DATASETS.values()),
+    "raw.history",
+    "ops.coverage",
+    "ops.batches",
+    "ops.landed_files",
+)
+CARRIED = (
+    "ops.api_calls",
+    "ops.sync_runs",
+    "ops.checkpoints",
+    "ops.refreshes",
+    "ops.budgets",
+    "ops.listings",
+    "ops.account_units",
+    "ops.incidents",
+    "ops.notices",
+)
 SAY_EVERY_S = 2.0
 
 
@@ -52,8 +66,13 @@ class Replayed:
 
 
 def replay(
-    warehouse: Path, root: Path, sources: dict[str, Source], *, owner: str = "replay",
-    wait_s: float = WAIT_S, tell: Callable[[str], None] = log.info,
+    warehouse: Path,
+    root: Path,
+    sources: dict[str, Source],
+    *,
+    owner: str = "replay",
+    wait_s: float = WAIT_S,
+    tell: Callable[[str], None] = log.info,
 ) -> Replayed:
     """Rebuild the warehouse file from the landing at `root`; holds the warehouse meanwhile.
 
@@ -86,7 +105,8 @@ def _order(root: Path) -> list[tuple[landing.Load, list[Path]]]:
             raise ReplayFailed(
                 f"{missing[0]} was loaded on {load.loaded_at:%Y-%m-%d} but is not in the landing "
                 f"({root}) any more; bring it back from a backup, or keep the warehouse as it "
-                "is: it was not touched")
+                "is: it was not touched"
+            )
         order.append((load, [files[name] for name in load.files]))
     known = {name for load, _ in order for name in load.files}
     lost = [name for name in landing.archived(root) if name not in known]
@@ -94,7 +114,8 @@ def _order(root: Path) -> list[tuple[landing.Load, list[Path]]]:
         raise ReplayFailed(
             f"{lost[0]} (and {len(lost) - 1} more) is in the landing's archive, but loads.jsonl "
             "does not say when it was loaded; move such files to the landing's inbox and they are "
-            "loaded like new ones")
+            "loaded like new ones"
+        )
     return order
 
 
@@ -134,7 +155,8 @@ def _carry_over(con, old: Path) -> dict[str, int]:
                     f"the rows of {table}, which the landing does not know, do not fit this "
                     f"version of it: {str(error).splitlines()[0]}. The old warehouse is in place; "
                     "go back to the version that made it, or give the new column a type and NULLs "
-                    "that the old rows fit") from error
+                    "that the old rows fit"
+                ) from error
             for name in there[table].keys() - here[table].keys():
                 log.warning("%s.%s is no column of this version, and was left behind", table, name)
         differences = {}
@@ -143,12 +165,16 @@ def _carry_over(con, old: Path) -> dict[str, int]:
                 continue
             same = here[table] == there[table]
             # The hash is of all columns, so it tells nothing where there are others now.
-            names = ", ".join(f'"{n}"' for n in migrate.shared(here[table], there[table])
-                              if same or n != "row_hash")
+            names = ", ".join(
+                f'"{n}"'
+                for n in migrate.shared(here[table], there[table])
+                if same or n != "row_hash"
+            )
             mine, theirs = (f"SELECT {names} FROM {each}" for each in (table, f"old.{table}"))
             (count,) = con.execute(
                 f"SELECT count(*) FROM (({mine} EXCEPT ALL {theirs}) UNION ALL "
-                f"({theirs} EXCEPT ALL {mine}))").fetchone()
+                f"({theirs} EXCEPT ALL {mine}))"
+            ).fetchone()
             if count:
                 differences[table] = count
         return differences

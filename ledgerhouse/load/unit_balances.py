@@ -22,15 +22,33 @@ log = logging.getLogger(__name__)
 LEFT_BEHIND = timedelta(days=1)  # a run that never came to its load
 
 
-def note(root: Path, *, source: str, connection: str, run_id: str, moment: str, balance: int,
-         accounts: list[str]) -> None:
+def note(
+    root: Path,
+    *,
+    source: str,
+    connection: str,
+    run_id: str,
+    moment: str,
+    balance: int,
+    accounts: list[str],
+) -> None:
     """Leave one reading, made just now; `accounts` are those that share the connection."""
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     name = uuid4().hex
-    (root / f".{name}.part").write_text(json.dumps({
-        "reading_at": datetime.now(UTC).isoformat(), "source": source, "connection": connection,
-        "run_id": run_id, "moment": moment, "balance": balance, "accounts": accounts}))
+    (root / f".{name}.part").write_text(
+        json.dumps(
+            {
+                "reading_at": datetime.now(UTC).isoformat(),
+                "source": source,
+                "connection": connection,
+                "run_id": run_id,
+                "moment": moment,
+                "balance": balance,
+                "accounts": accounts,
+            }
+        )
+    )
     os.rename(root / f".{name}.part", root / f"{name}.json")
 
 
@@ -57,30 +75,41 @@ def _insert(con, told: dict[str, Any]) -> None:
     at = utc(told["reading_at"]).replace(tzinfo=None)
     key = [told["source"], told["connection"], told["run_id"], told["moment"]]
     same = "source = ? AND connection = ? AND run_id = ? AND moment = ?"
-    if con.execute(f"SELECT 1 FROM ops.account_units WHERE {same} AND reading_at = ?",
-                   [*key, at]).fetchone():
+    if con.execute(
+        f"SELECT 1 FROM ops.account_units WHERE {same} AND reading_at = ?", [*key, at]
+    ).fetchone():
         return
     used = counted = None
     before = con.execute(
         f"SELECT reading_at, balance FROM ops.account_units WHERE {same} AND reading_at < ? "
-        "ORDER BY reading_at DESC LIMIT 1", [*key[:3], "before", at]).fetchone()
+        "ORDER BY reading_at DESC LIMIT 1",
+        [*key[:3], "before", at],
+    ).fetchone()
     if told["moment"] == "after" and before:
         used = before[1] - told["balance"]
         (counted,) = con.execute(
             "SELECT coalesce(sum(units), 0)::BIGINT FROM ops.api_calls WHERE source = ? AND "
             "list_contains(?, account) AND called_at >= ? AND called_at < ?",
-            [told["source"], told["accounts"], before[0], at]).fetchone()
-    con.execute("INSERT INTO ops.account_units (reading_at, source, connection, run_id, moment, "
-                "balance, used, counted) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [at, *key, told["balance"], used, counted])
+            [told["source"], told["accounts"], before[0], at],
+        ).fetchone()
+    con.execute(
+        "INSERT INTO ops.account_units (reading_at, source, connection, run_id, moment, "
+        "balance, used, counted) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [at, *key, told["balance"], used, counted],
+    )
     if used is None:
         return
-    words = (f"{told['source']}, connection {told['connection']}: {used:,} units by the vendor's "
-             f"count, {counted:,} by ours; {told['balance']:,} are left")
+    words = (
+        f"{told['source']}, connection {told['connection']}: {used:,} units by the vendor's "
+        f"count, {counted:,} by ours; {told['balance']:,} are left"
+    )
     if used == counted:
         log.info("%s", words)
     elif used < 0:
         log.warning("%s. They were refilled meanwhile", words)
     else:
-        log.warning("%s. Where no other run used the key at the time, the prices assumed are off: "
-                    'set them in the Connection\'s extra, {"units": {endpoint: units}}', words)
+        log.warning(
+            "%s. Where no other run used the key at the time, the prices assumed are off: "
+            'set them in the Connection\'s extra, {"units": {endpoint: units}}',
+            words,
+        )

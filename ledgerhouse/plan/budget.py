@@ -60,8 +60,14 @@ class Ledger:
     `now` tells the time; tests set it.
     """
 
-    def __init__(self, var: Path, source: str, limits: Iterable[Limit], *,
-                 now: Callable[[], datetime] = lambda: datetime.now(UTC)):
+    def __init__(
+        self,
+        var: Path,
+        source: str,
+        limits: Iterable[Limit],
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ):
         self.source, self.file, self._now = source, Path(var) / LEDGER, now
         self.limits = [limit for limit in limits if limit.source == source]
         self._lock, self._con = Lock(), None
@@ -77,16 +83,18 @@ class Ledger:
                 if used + more > limit.allowed:
                     raise self._reached(limit, used, units, at)
             call_id = uuid4().hex
-            con.execute("INSERT INTO reserved VALUES (?, ?, ?, ?)",
-                        (call_id, self.source, iso(at), units))
+            con.execute(
+                "INSERT INTO reserved VALUES (?, ?, ?, ?)", (call_id, self.source, iso(at), units)
+            )
             self._add(con, at, 1, units)
         return call_id, at
 
     def settle(self, call_id: str, units: int) -> None:
         """The call is over and written down, at this many units."""
         with self._turn() as con:
-            found = con.execute("SELECT at, units FROM reserved WHERE call_id = ?",
-                                (call_id,)).fetchone()
+            found = con.execute(
+                "SELECT at, units FROM reserved WHERE call_id = ?", (call_id,)
+            ).fetchone()
             if found:  # else it was counted anew meanwhile, from what is written down
                 con.execute("DELETE FROM reserved WHERE call_id = ?", (call_id,))
                 self._add(con, utc(found[0]), 0, units - found[1])
@@ -95,8 +103,10 @@ class Ledger:
         """What may still be spent, by (measure, period), of what has a limit."""
         with self._turn() as con:
             spent = self._spent(con, self._now())
-        return {(one.measure, one.period): one.allowed - spent[one.period][one.measure]
-                for one in self.limits}
+        return {
+            (one.measure, one.period): one.allowed - spent[one.period][one.measure]
+            for one in self.limits
+        }
 
     def recount(self, count: Count) -> None:
         """Take from what is written down what was spent; open reservations it lacks stay spent."""
@@ -105,17 +115,22 @@ class Ledger:
             opens = _opens(at)
             first = min(opens.values())
             con.execute("DELETE FROM reserved WHERE at < ?", (str(first),))
-            waiting = dict(con.execute("SELECT call_id, at FROM reserved WHERE source = ?",
-                                       (self.source,)).fetchall())
+            waiting = dict(
+                con.execute(
+                    "SELECT call_id, at FROM reserved WHERE source = ?", (self.source,)
+                ).fetchall()
+            )
             # Nobody reserves or settles now: a call in flight is in the log, or still reserved.
             spent, logged = count(self.source, first, list(waiting))
             con.execute("DELETE FROM totals WHERE source = ?", (self.source,))
-            con.executemany("DELETE FROM reserved WHERE call_id = ?",
-                            [(call_id,) for call_id in logged])
+            con.executemany(
+                "DELETE FROM reserved WHERE call_id = ?", [(call_id,) for call_id in logged]
+            )
             for day, calls, units in spent:
                 self._add(con, utc(datetime(day.year, day.month, day.day)), calls, units)
-            for moment, units in con.execute("SELECT at, units FROM reserved WHERE source = ?",
-                                             (self.source,)).fetchall():
+            for moment, units in con.execute(
+                "SELECT at, units FROM reserved WHERE source = ?", (self.source,)
+            ).fetchall():
                 self._add(con, utc(moment), 1, units)
             con.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", (self.source, str(first)))
 
@@ -123,9 +138,13 @@ class Ledger:
     def is_counted(self) -> bool:
         """Whether it was ever counted in this month: a new file was not."""
         with self._turn() as con:
-            return con.execute(
-                "SELECT 1 FROM counted WHERE source = ? AND month = ?",
-                (self.source, str(_opens(self._now())["month"]))).fetchone() is not None
+            return (
+                con.execute(
+                    "SELECT 1 FROM counted WHERE source = ? AND month = ?",
+                    (self.source, str(_opens(self._now())["month"])),
+                ).fetchone()
+                is not None
+            )
 
     def close(self) -> None:
         with self._lock:
@@ -144,7 +163,8 @@ class Ledger:
             except sqlite3.DatabaseError as error:
                 raise Fatal(
                     f"the ledger of the budget, {self.file}, cannot be used: {error}. Where it is "
-                    "damaged, remove it: it is counted anew from the call logs") from None
+                    "damaged, remove it: it is counted anew from the call logs"
+                ) from None
             try:
                 yield self._con
             except BaseException:
@@ -154,8 +174,9 @@ class Ledger:
 
     def _open(self) -> sqlite3.Connection:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        con = sqlite3.connect(self.file, timeout=WAIT_S, isolation_level=None,
-                              check_same_thread=False)
+        con = sqlite3.connect(
+            self.file, timeout=WAIT_S, isolation_level=None, check_same_thread=False
+        )
         # Safe against a kill; a machine that crashes may damage it, and each plan counts anew.
         con.execute("PRAGMA synchronous = OFF")
         con.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
@@ -166,7 +187,8 @@ class Ledger:
         for period, opens in _opens(at).items():
             row = con.execute(
                 "SELECT calls, units FROM totals WHERE source = ? AND period = ? AND opens = ?",
-                (self.source, period, str(opens))).fetchone()
+                (self.source, period, str(opens)),
+            ).fetchone()
             found[period] = dict(zip(("calls", "units"), row or (0, 0)))
         return found
 
@@ -175,7 +197,8 @@ class Ledger:
             con.execute(
                 "INSERT INTO totals VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "calls = calls + excluded.calls, units = units + excluded.units",
-                (self.source, period, str(opens), calls, units))
+                (self.source, period, str(opens), calls, units),
+            )
 
     def _reached(self, limit: Limit, used: int, units: int, at: datetime) -> BudgetReached:
         price = f" and the next call costs {units:,}" if limit.measure == "units" else ""
@@ -185,8 +208,13 @@ class Ledger:
             f"again at {iso(_opens_again(limit.period, at))}. What was read before is kept, and the next "
             f"run goes on from there. To allow more, raise {limit.measure}_per_{limit.period} "
             f"in [budget.{limit.source}] of accounts.toml",
-            limit.source, limit.measure, limit.period, limit.allowed, used,
-            _opens_again(limit.period, at))
+            limit.source,
+            limit.measure,
+            limit.period,
+            limit.allowed,
+            used,
+            _opens_again(limit.period, at),
+        )
 
 
 def tallied(calls: Iterable[dict], source: str, first: date) -> tuple[list[Spent], set[str]]:
@@ -206,31 +234,48 @@ def tallied(calls: Iterable[dict], source: str, first: date) -> tuple[list[Spent
 
 def from_logs(read: Callable[[date], Iterable[dict]]) -> Count:
     """Counts the call logs alone; `read(first day)` gives their calls (calls.logged)."""
+
     def count(source: str, first: date, waiting: list[str]):
         spent, seen = tallied(read(first), source, first)
         return spent, seen.intersection(waiting)
+
     return count
 
 
 def from_warehouse(con, read: Callable[[], Iterable[dict]]) -> Count:
     """Counts ops.api_calls and what is not loaded yet; `read()` gives the calls of the inbox."""
+
     def known(ids: Sequence[str]) -> set[str]:
-        return {one for (one,) in con.execute(
-            "SELECT call_id FROM ops.api_calls WHERE call_id IN (SELECT unnest(?))",
-            [list(ids)]).fetchall()} if ids else set()
+        return (
+            {
+                one
+                for (one,) in con.execute(
+                    "SELECT call_id FROM ops.api_calls WHERE call_id IN (SELECT unnest(?))",
+                    [list(ids)],
+                ).fetchall()
+            }
+            if ids
+            else set()
+        )
 
     def count(source: str, first: date, waiting: list[str]):
         spent = con.execute(
             "SELECT called_at::DATE, count(*), sum(units)::BIGINT FROM ops.api_calls "
-            "WHERE source = ? AND called_at >= ? GROUP BY 1", [source, first]).fetchall()
+            "WHERE source = ? AND called_at >= ? GROUP BY 1",
+            [source, first],
+        ).fetchall()
         fresh = list(read())
         loaded = known([call["call_id"] for call in fresh])
         more, seen = tallied((c for c in fresh if c["call_id"] not in loaded), source, first)
         return spent + more, (seen | known(waiting)).intersection(waiting)
+
     return count
 
 
 def open_ledgers(var: Path, limits: Sequence[Limit], sources: Iterable[str]) -> list[Ledger]:
     """A ledger for each of the sources that has a limit."""
-    return [Ledger(var, source, limits) for source in sorted(set(sources))
-            if any(limit.source == source for limit in limits)]
+    return [
+        Ledger(var, source, limits)
+        for source in sorted(set(sources))
+        if any(limit.source == source for limit in limits)
+    ]

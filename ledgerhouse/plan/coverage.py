@@ -17,7 +17,7 @@ from ledgerhouse.config import Account
 # Vendors index late (minutes, rarely hours) and re-categorise recent rows: so much is read again
 # whatever was learned. Less would save calls and risk a row.
 LOOKBACK = timedelta(hours=24)
-LONGEST_LOOKBACK = timedelta(days=7)      # one row that came months late must not raise every bill
+LONGEST_LOOKBACK = timedelta(days=7)  # one row that came months late must not raise every bill
 LONGEST_PENDING = timedelta(days=30)  # what is pending for longer is left to the weekly refresh
 LEARN_FROM = timedelta(days=90)
 PENDING = ("pending", "waiting_for_clearing", "waiting_for_signature")
@@ -31,40 +31,47 @@ FROM (SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS un
 LEFT JOIN (SELECT source, account, min(start_ts) AS gap, count(DISTINCT (start_ts, end_ts)) AS gaps
            FROM ops.gaps GROUP BY ALL) USING (source, account)
 GROUP BY source, account"""
-SLOWEST = 0.999                       # the quantile that counts
+SLOWEST = 0.999  # the quantile that counts
 MARGIN = 1.25
 
 
 def covered(con, source: str, account: str, dataset: str) -> list[Interval]:
     """Merged intervals over which the dataset is complete, oldest first."""
     # Merged in the warehouse: a sync leaves a segment, four years of them are 6,000 a dataset.
-    rows = con.execute("""
+    rows = con.execute(
+        """
         SELECT min(start_ts), max(end_ts) FROM (
             SELECT *, sum(is_new) OVER (ORDER BY start_ts) AS island FROM (
                 SELECT *, CASE WHEN start_ts <= lag(end_ts) OVER (ORDER BY start_ts)
                           THEN 0 ELSE 1 END AS is_new
                 FROM ops.coverage WHERE source = ? AND account = ? AND dataset = ?))
-        GROUP BY island ORDER BY 1""", [source, account, dataset]).fetchall()
+        GROUP BY island ORDER BY 1""",
+        [source, account, dataset],
+    ).fetchall()
     return [Interval(a, b) for a, b in rows]
 
 
-def unsettled(con, source: str, account: str, dataset: str, since: datetime,
-              back: timedelta) -> list[Interval]:
+def unsettled(
+    con, source: str, account: str, dataset: str, since: datetime, back: timedelta
+) -> list[Interval]:
     """What is covered from `back` before `since` on, and was read less than `back` after it
     happened: rows may have come or changed since. What was read later need not be read again.
     """
     rows = con.execute(
         "SELECT start_ts, end_ts FROM ops.coverage WHERE source = ? AND account = ? "
         "AND dataset = ? AND end_ts >= ? AND read_at < end_ts + ?",
-        [source, account, dataset, (since - back).replace(tzinfo=None), back]).fetchall()
+        [source, account, dataset, (since - back).replace(tzinfo=None), back],
+    ).fetchall()
     return [Interval(a, b) for a, b in rows]
 
 
 def missing(con, source: Source, account: str, requested: Interval) -> list[Interval]:
     """The parts of `requested` that some dataset of the source lacks, oldest first."""
     return union(
-        hole for dataset in events(source)
-        for hole in requested.minus(covered(con, source.name, account, dataset)))
+        hole
+        for dataset in events(source)
+        for hole in requested.minus(covered(con, source.name, account, dataset))
+    )
 
 
 def events(source: Source) -> list[str]:
@@ -79,7 +86,8 @@ def oldest_pending(con, source: Source, account: str) -> datetime | None:
     (ts,) = con.execute(
         "SELECT min(ts) FROM raw.exchanges_ledger WHERE source = ? AND account = ? AND vanished_at "
         f"IS NULL AND status IN {PENDING}",
-        [source.name, account]).fetchone()
+        [source.name, account],
+    ).fetchone()
     return utc(ts) if ts else None
 
 
@@ -94,21 +102,30 @@ def learned_lookback(con, source: Source, account: str, until: datetime) -> time
     for dataset in events(source):
         first = con.execute(
             "SELECT min(read_at) FROM ops.coverage WHERE source = ? AND account = ? AND "
-            "dataset = ?", [source.name, account, dataset]).fetchone()[0]
+            "dataset = ?",
+            [source.name, account, dataset],
+        ).fetchone()[0]
         if first is None:
             continue
         since = max(utc(first), until - LEARN_FROM).replace(tzinfo=None)
         (delay,) = con.execute(
             f"SELECT quantile_disc(changed_at - ts, {SLOWEST}) FROM raw.{dataset} "
             f"WHERE ts >= '{since}' AND source = ? AND account = ?",
-            [source.name, account]).fetchone()
+            [source.name, account],
+        ).fetchone()
         slowest = max(slowest, (delay or timedelta(0)) * MARGIN)
     return min(slowest, LONGEST_LOOKBACK)
 
 
 def jobs(
-    con, sources: dict[str, Source], accounts: Iterable[Account], requested: Interval, *,
-    snapshot: bool, refetch: bool = False, lookback: timedelta | None = None,
+    con,
+    sources: dict[str, Source],
+    accounts: Iterable[Account],
+    requested: Interval,
+    *,
+    snapshot: bool,
+    refetch: bool = False,
+    lookback: timedelta | None = None,
 ) -> list[Job]:
     """The fetches that make `requested` complete for the accounts, oldest first.
 
@@ -124,16 +141,29 @@ def jobs(
         if not holes:
             continue
         pending = oldest_pending(con, source, account.account)
-        back = learned_lookback(con, source, account.account, requested.end) if lookback is None else lookback
-        known = [c for d in events(source)
-                 for c in unsettled(con, source.name, account.account, d, holes[0].start, back)]
+        back = (
+            learned_lookback(con, source, account.account, requested.end)
+            if lookback is None
+            else lookback
+        )
+        known = [
+            c
+            for d in events(source)
+            for c in unsettled(con, source.name, account.account, d, holes[0].start, back)
+        ]
         found += readings(source, account, holes, known, back, pending, snapshot=snapshot)
     return found
 
 
 def readings(
-    source: Source, account: Account, holes: list[Interval], known: Iterable[Interval],
-    back: timedelta, pending: datetime | None = None, *, snapshot: bool = False,
+    source: Source,
+    account: Account,
+    holes: list[Interval],
+    known: Iterable[Interval],
+    back: timedelta,
+    pending: datetime | None = None,
+    *,
+    snapshot: bool = False,
 ) -> list[Job]:
     """The fetches that fill `holes` (oldest first, at least one) of an account, oldest first.
 
@@ -151,6 +181,14 @@ def readings(
             begin = max(span.start - back, min(c.start for c in known))
         if pending and span is spans[-1]:
             begin = min(begin, max(pending, span.start - LONGEST_PENDING))
-        found.append(Job(account.source, account.account, account.connection, span, begin,
-                         snapshot and span is spans[-1]))
+        found.append(
+            Job(
+                account.source,
+                account.account,
+                account.connection,
+                span,
+                begin,
+                snapshot and span is spans[-1],
+            )
+        )
     return found

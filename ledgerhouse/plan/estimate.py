@@ -48,7 +48,7 @@ class Counts:
     """Rows by the hour: how many there are before an instant, an hour's being spread evenly."""
 
     hours: Sequence[datetime]  # ascending
-    before: Sequence[int]      # rows before each, and all rows at the end
+    before: Sequence[int]  # rows before each, and all rows at the end
 
     def until(self, moment: datetime) -> float:
         place = bisect_right(self.hours, moment) - 1
@@ -74,18 +74,27 @@ class Known:
     con: object = None
 
     @classmethod
-    def read(cls, con, sources: Mapping[str, Source], accounts: Iterable[Account],
-             now: datetime) -> Known:
+    def read(
+        cls, con, sources: Mapping[str, Source], accounts: Iterable[Account], now: datetime
+    ) -> Known:
         """Everything an estimate may ask for, in a few queries an account; `con` None: nothing."""
         known = cls(con=con)
         for one in accounts:
             source, key = sources[one.source], (one.source, one.account)
             for dataset in events(source):
                 known.covered[*key, dataset] = covered(con, *key, dataset) if con else []
-            known.lookback[key] = learned_lookback(con, source, one.account, now) if con else LOOKBACK
-            known.unsettled[key] = [
-                c for d in events(source) for c in unsettled(
-                    con, *key, d, EVER, known.lookback[key])] if con else []
+            known.lookback[key] = (
+                learned_lookback(con, source, one.account, now) if con else LOOKBACK
+            )
+            known.unsettled[key] = (
+                [
+                    c
+                    for d in events(source)
+                    for c in unsettled(con, *key, d, EVER, known.lookback[key])
+                ]
+                if con
+                else []
+            )
             known.pending[key] = oldest_pending(con, source, one.account) if con else None
             if source.expected:  # so that it asks now for what it will ask for
                 span = Interval(now - HOUR, now)
@@ -108,9 +117,11 @@ class Known:
             seconds = interval_seconds(whole)
             unknown = interval_seconds(interval.minus(whole))
             parts = [clipped for one in whole if (clipped := _common(one, interval))]
-            found = [sum(counts.within(part) for part in parts)
-                     + unknown * sum(counts.within(one) for one in whole) / seconds
-                     for counts in self.counts[*key, dataset, column].values()]
+            found = [
+                sum(counts.within(part) for part in parts)
+                + unknown * sum(counts.within(one) for one in whole) / seconds
+                for counts in self.counts[*key, dataset, column].values()
+            ]
             return found if column else sum(found)
 
         return rows
@@ -120,29 +131,39 @@ class Known:
             return
         by: dict[str | None, list[tuple[datetime, int]]] = {}
         for value, hour, count in self.con.execute(
-                f"SELECT {column or 'NULL'}, date_trunc('hour', ts), count(*) FROM raw.{dataset} "
-                "WHERE source = ? AND account = ? GROUP BY ALL ORDER BY 2", [source, account]
+            f"SELECT {column or 'NULL'}, date_trunc('hour', ts), count(*) FROM raw.{dataset} "
+            "WHERE source = ? AND account = ? GROUP BY ALL ORDER BY 2",
+            [source, account],
         ).fetchall():
             by.setdefault(value, []).append((utc(hour), count))
         if column == "wallet":  # one without a row is asked for all the same
             for (value,) in self.con.execute(
-                    "SELECT DISTINCT wallet FROM raw.balances WHERE source = ? AND account = ?",
-                    [source, account]).fetchall():
+                "SELECT DISTINCT wallet FROM raw.balances WHERE source = ? AND account = ?",
+                [source, account],
+            ).fetchall():
                 by.setdefault(value, [])
         self.counts[source, account, dataset, column] = {
-            value: Counts([hour for hour, _ in found],
-                          [0, *accumulate(count for _, count in found)])
-            for value, found in by.items()}
+            value: Counts(
+                [hour for hour, _ in found], [0, *accumulate(count for _, count in found)]
+            )
+            for value, found in by.items()
+        }
 
     def _mean(self, source: str, dataset: str) -> float:
         """Rows a second of the source's accounts that were read; 0 where none was."""
-        read = [(key, whole) for key, whole in self.covered.items()
-                if key[0] == source and key[2] == dataset and whole]
+        read = [
+            (key, whole)
+            for key, whole in self.covered.items()
+            if key[0] == source and key[2] == dataset and whole
+        ]
         rows = 0.0
         for key, whole in read:
             self._count(*key, None)
-            rows += sum(counts.within(one) for counts in self.counts.get((*key, None), {}).values()
-                        for one in whole)
+            rows += sum(
+                counts.within(one)
+                for counts in self.counts.get((*key, None), {}).values()
+                for one in whole
+            )
         seconds = sum(interval_seconds(whole) for _, whole in read)
         return rows / seconds if seconds else 0.0
 
@@ -157,8 +178,13 @@ def _common(one: Interval, other: Interval) -> Interval | None:
 
 
 def simulate(
-    known: Known, sources: Mapping[str, Source], accounts: Iterable[Account],
-    intervals: Sequence[Interval], now: datetime, *, refetch: bool = False,
+    known: Known,
+    sources: Mapping[str, Source],
+    accounts: Iterable[Account],
+    intervals: Sequence[Interval],
+    now: datetime,
+    *,
+    refetch: bool = False,
     prices: Mapping[str, Mapping[str, int]] | None = None,
 ) -> list[dict[str, Cost]]:
     """What each of the runs over `intervals`, made in this order, costs: {source: Cost} a run.
@@ -174,8 +200,13 @@ def simulate(
 
 
 def planned(
-    known: Known, sources: Mapping[str, Source], accounts: Iterable[Account],
-    intervals: Sequence[Interval], now: datetime, *, refetch: bool = False,
+    known: Known,
+    sources: Mapping[str, Source],
+    accounts: Iterable[Account],
+    intervals: Sequence[Interval],
+    now: datetime,
+    *,
+    refetch: bool = False,
 ) -> Iterator[tuple[int, Job]]:
     """(number of the run, job): the jobs that runs over `intervals`, one after the other, plan."""
     for account in accounts:
@@ -183,8 +214,11 @@ def planned(
         whole = {d: union(known.covered.get((*key, d), [])) for d in events(source)}
         fresh, back = list(known.unsettled.get(key, [])), known.lookback.get(key, LOOKBACK)
         for number, interval in enumerate(intervals):
-            holes = [interval] if refetch else union(
-                hole for spans in whole.values() for hole in interval.minus(spans))
+            holes = (
+                [interval]
+                if refetch
+                else union(hole for spans in whole.values() for hole in interval.minus(spans))
+            )
             if not holes:
                 continue
             near = [one for one in fresh if one.end >= holes[0].start - back]
@@ -196,9 +230,14 @@ def planned(
                     fresh.append(read)
 
 
-def priced(known: Known, sources: Mapping[str, Source], jobs: Iterable[Job], now: datetime, *,
-           prices: Mapping[str, Mapping[str, int]] | None = None
-           ) -> dict[tuple[str, str], Cost]:
+def priced(
+    known: Known,
+    sources: Mapping[str, Source],
+    jobs: Iterable[Job],
+    now: datetime,
+    *,
+    prices: Mapping[str, Mapping[str, int]] | None = None,
+) -> dict[tuple[str, str], Cost]:
     """What planned jobs will cost, snapshots too, by source and account."""
     found: dict[tuple[str, str], Cost] = {}
     for job in jobs:
@@ -210,7 +249,8 @@ def priced(known: Known, sources: Mapping[str, Source], jobs: Iterable[Job], now
             calls |= {one.endpoint: 1 for one in source.whole if not one.dataset}
         key = (job.source, job.account)
         found[key] = found.get(key, Cost()) + Cost(
-            sum(calls.values()), sum(units.get(e, 0) * count for e, count in calls.items()))
+            sum(calls.values()), sum(units.get(e, 0) * count for e, count in calls.items())
+        )
     return found
 
 

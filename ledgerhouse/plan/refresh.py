@@ -29,7 +29,7 @@ from ledgerhouse.plan.coverage import LONGEST_LOOKBACK, covered, events
 QUARTER, FULL = "quarter", "full"
 PARTS = 4
 WEEK = timedelta(days=7)
-ROWS_A_JOB = 20_000   # neighbouring months share a fetch: each fetch ends on half a page
+ROWS_A_JOB = 20_000  # neighbouring months share a fetch: each fetch ends on half a page
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,15 @@ def jobs(
 
 def newest(con, accounts: Iterable[Account]) -> datetime:
     """When the accounts were last read; an API that cannot seek is paged from there."""
-    at = [at for account in accounts for (at,) in con.execute(
-        "SELECT max(read_at) FROM ops.coverage WHERE source = ? AND account = ?",
-        [account.source, account.account]).fetchall() if at]
+    at = [
+        at
+        for account in accounts
+        for (at,) in con.execute(
+            "SELECT max(read_at) FROM ops.coverage WHERE source = ? AND account = ?",
+            [account.source, account.account],
+        ).fetchall()
+        if at
+    ]
     return utc(max(at)) if at else datetime.now(UTC)
 
 
@@ -68,9 +74,15 @@ def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
     if scope == FULL:
         return known
     if isinstance(scope, Interval):
-        return [Part(Interval(max(p.interval.start, scope.start), min(p.interval.end, scope.end)),
-                     p.read_at, p.rows) for p in known
-                if p.interval.start < scope.end and scope.start < p.interval.end]
+        return [
+            Part(
+                Interval(max(p.interval.start, scope.start), min(p.interval.end, scope.end)),
+                p.read_at,
+                p.rows,
+            )
+            for p in known
+            if p.interval.start < scope.end and scope.start < p.interval.end
+        ]
     if not known:
         return []
     end = known[-1].interval.end - LONGEST_LOOKBACK
@@ -78,8 +90,10 @@ def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
     if not source.monthly:
         # A month that has settled since the last time waits for the next.
         long_since = [p for p in settled if p.interval.end <= end - PARTS * WEEK] or settled
-        (last,) = con.execute("SELECT max(read_at) FROM ops.coverage WHERE source = ? AND "
-                              "account = ?", [source.name, account]).fetchone()
+        (last,) = con.execute(
+            "SELECT max(read_at) FROM ops.coverage WHERE source = ? AND account = ?",
+            [source.name, account],
+        ).fetchone()
         oldest = min((p.read_at for p in long_since), default=utc(last))
         return settled if utc(last) - oldest > PARTS * WEEK - WEEK / 2 else []
     chosen, share = [], 0
@@ -102,12 +116,18 @@ def history(con, source: Source, account: str) -> list[Part]:
     read = con.execute(
         "SELECT start_ts, end_ts, read_at FROM ops.coverage WHERE source = ? AND account = ? AND "
         "dataset IN (SELECT unnest(?::VARCHAR[]))",
-        [source.name, account, events(source)]).fetchall()
+        [source.name, account, events(source)],
+    ).fetchall()
     segments = [(utc(start), utc(end), utc(at)) for start, end, at in read]
     rows = _rows_a_month(con, source, account)
-    return [Part(month, min(at for start, end, at in segments
-                            if start < month.end and month.start < end),
-                 rows.get(_first_of_month(month.start), 0)) for month in months]
+    return [
+        Part(
+            month,
+            min(at for start, end, at in segments if start < month.end and month.start < end),
+            rows.get(_first_of_month(month.start), 0),
+        )
+        for month in months
+    ]
 
 
 def _rows_a_month(con, source: Source, account: str) -> dict[datetime, int]:
@@ -115,9 +135,10 @@ def _rows_a_month(con, source: Source, account: str) -> dict[datetime, int]:
     found: dict[datetime, int] = {}
     for dataset in events(source):
         for month, rows in con.execute(
-                f"SELECT date_trunc('month', ts)::TIMESTAMP, count(*) FROM raw.{dataset} "
-                "WHERE source = ? AND account = ? AND vanished_at IS NULL GROUP BY 1",
-                [source.name, account]).fetchall():
+            f"SELECT date_trunc('month', ts)::TIMESTAMP, count(*) FROM raw.{dataset} "
+            "WHERE source = ? AND account = ? AND vanished_at IS NULL GROUP BY 1",
+            [source.name, account],
+        ).fetchall():
             found[utc(month)] = max(rows, found.get(utc(month), 0))
     return found
 

@@ -10,8 +10,19 @@ from ledgerhouse.warehouse.transaction import transaction
 
 def record(con, sources: Iterable[Source], budgets: Iterable[tuple[str, str, str, int]]) -> None:
     """What the sources list and what is allowed of them (source, measure, period, allowed), now."""
-    listed = [(source.name, one.endpoint, one.dataset, one.page, int(one.probes_past_end), one.per_column, one.lists_column)
-              for source in sources for one in source.whole]
+    listed = [
+        (
+            source.name,
+            one.endpoint,
+            one.dataset,
+            one.page,
+            int(one.probes_past_end),
+            one.per_column,
+            one.lists_column,
+        )
+        for source in sources
+        for one in source.whole
+    ]
     with transaction(con):
         for table, columns, rows in (
             ("ops.listings", "source, endpoint, dataset, page, more, asked_by, listed", listed),
@@ -19,5 +30,6 @@ def record(con, sources: Iterable[Source], budgets: Iterable[tuple[str, str, str
         ):
             con.execute(f"DELETE FROM {table}")
             for row in rows:
-                con.execute(f"INSERT INTO {table} ({columns}) VALUES "
-                            f"({', '.join('?' * len(row))})", row)
+                con.execute(
+                    f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", row
+                )

@@ -18,8 +18,12 @@ BOOKS = "books.duckdb"
 ROOT_VARIABLE = "published_root"
 
 COLUMNS = {  # of what the books say of themselves
-    "published": {"generation": "BIGINT", "published_at": "TIMESTAMP", "through": "TIMESTAMP",
-                  "run_id": "VARCHAR"},
+    "published": {
+        "generation": "BIGINT",
+        "published_at": "TIMESTAMP",
+        "through": "TIMESTAMP",
+        "run_id": "VARCHAR",
+    },
     "retired_files": {"path": "VARCHAR", "retired_at": "TIMESTAMP"},
 }
 
@@ -45,8 +49,8 @@ class File:
 
 
 COLUMNS["published_files"] = {
-    f.name: {"str": "VARCHAR", "int": "BIGINT", "date | None": "DATE"}[f.type]
-    for f in fields(File)}
+    f.name: {"str": "VARCHAR", "int": "BIGINT", "date | None": "DATE"}[f.type] for f in fields(File)
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ def open_books(root: Path | None = None):
     path = Path(root or published_dir()).resolve() / BOOKS
     if not path.exists():
         raise FileNotFoundError(
-            f"no published books at {path}: they appear with the first sync whose checks pass")
+            f"no published books at {path}: they appear with the first sync whose checks pass"
+        )
     con = duckdb.connect()
     try:
         con.execute("SET TimeZone = 'UTC'")
@@ -101,9 +106,13 @@ def open_books(root: Path | None = None):
 def has(con, table: str) -> bool:
     """Whether these books have the table: they may be older than it."""
     schema, name = table.split(".")
-    return bool(con.execute(
-        "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
-        "AND table_schema = ? AND table_name = ?", [schema, name]).fetchone()[0])
+    return bool(
+        con.execute(
+            "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
+            "AND table_schema = ? AND table_name = ?",
+            [schema, name],
+        ).fetchone()[0]
+    )
 
 
 def read(root: Path) -> BooksContent:
@@ -113,12 +122,16 @@ def read(root: Path) -> BooksContent:
     try:
         with open_books(root) as con:
             generation, *published = con.execute(
-                "SELECT generation, published_at, through, run_id FROM main.published").fetchone()
+                "SELECT generation, published_at, through, run_id FROM main.published"
+            ).fetchone()
             names = ", ".join(f'"{name}"' for name in COLUMNS["published_files"])
-            files = [File(*row) for row in con.execute(
-                f"SELECT {names} FROM main.published_files").fetchall()]
-            retired = dict(con.execute(
-                "SELECT path, retired_at FROM main.retired_files").fetchall())
+            files = [
+                File(*row)
+                for row in con.execute(f"SELECT {names} FROM main.published_files").fetchall()
+            ]
+            retired = dict(
+                con.execute("SELECT path, retired_at FROM main.retired_files").fetchall()
+            )
     except (FileNotFoundError, TypeError, duckdb.Error):
         return BooksContent()
     for file in files:
@@ -138,15 +151,17 @@ def build(root: Path, shapes, live, retired, published) -> Path:
 
     partial = root / f".{BOOKS}.part"
     with duckdb.connect(str(partial)) as books:
-        made = {name: ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
-                for name, columns in COLUMNS.items()}
+        made = {
+            name: ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+            for name, columns in COLUMNS.items()
+        }
         books.execute(f"""
             BEGIN;
             CREATE SCHEMA curated; CREATE SCHEMA raw; CREATE SCHEMA ops;
-            CREATE TABLE published ({made['published']});
-            CREATE TABLE published_files ({made['published_files']},
+            CREATE TABLE published ({made["published"]});
+            CREATE TABLE published_files ({made["published_files"]},
                 month DATE GENERATED ALWAYS AS (date_trunc('month', "start")::DATE) VIRTUAL);
-            CREATE TABLE retired_files ({made['retired_files']});
+            CREATE TABLE retired_files ({made["retired_files"]});
             COMMENT ON COLUMN published.through IS 'end of the newest interval covered, UTC';
             COMMENT ON TABLE retired_files IS 'not read by these books; removed after a while'""")
         _insert(books, "published", [published])
@@ -172,8 +187,10 @@ def _view(root: Path, shape: Shape, paths: list[str]) -> str:
         return f"SELECT {nothing} WHERE false"
     place = f"coalesce(getvariable('{ROOT_VARIABLE}'), {quoted(root)})"
     # One text of all names: an expression a file takes ten times as long to read.
-    names = f"{place} || '/' || replace({quoted(chr(10).join(paths))}, chr(10), " \
-            f"chr(10) || {place} || '/')"
+    names = (
+        f"{place} || '/' || replace({quoted(chr(10).join(paths))}, chr(10), "
+        f"chr(10) || {place} || '/')"
+    )
     return f"SELECT * FROM read_parquet(string_split({names}, chr(10)), hive_partitioning = false)"
 
 
@@ -181,8 +198,10 @@ def _insert(con, table: str, rows: list[tuple]) -> None:
     """As one text: binding parameters makes DuckDB import pandas, half of a small publish, and
     literals are read four times as slowly."""
     text = json.dumps([dict(zip(COLUMNS[table], row)) for row in rows], default=str)
-    con.execute(f"INSERT INTO {table} SELECT unnest(from_json({quoted(text)}, "
-                f"{quoted(json.dumps([COLUMNS[table]]))}), recursive := true)")
+    con.execute(
+        f"INSERT INTO {table} SELECT unnest(from_json({quoted(text)}, "
+        f"{quoted(json.dumps([COLUMNS[table]]))}), recursive := true)"
+    )
 
 
 def durable(path: Path) -> None:

@@ -25,8 +25,13 @@ DIGITS = 76  # Python rounds sums to 28 digits; a DECIMAL(38,18) has 38, a milli
 TABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
 
 
-def frame(query: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None, *,
-          where: str = "", root: Path | None = None) -> Any:
+def frame(
+    query: str,
+    parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+    *,
+    where: str = "",
+    root: Path | None = None,
+) -> Any:
     """A table of the newest published books ("curated.daily_balances"), or the rows of a SELECT,
     as a pandas.DataFrame.
 
@@ -73,15 +78,20 @@ def files(table: str, root: Path | None = None) -> list[Path]:
 
 def tables(con) -> list[str]:
     """Names of the published tables, like curated.assets."""
-    return [name for (name,) in con.execute(
-        "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE database_name = 'books' "
-        "AND schema_name IN ('curated', 'raw', 'ops') ORDER BY ALL").fetchall()]
+    return [
+        name
+        for (name,) in con.execute(
+            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE database_name = 'books' "
+            "AND schema_name IN ('curated', 'raw', 'ops') ORDER BY ALL"
+        ).fetchall()
+    ]
 
 
 def _known(con, table: str) -> None:
     if table not in (there := tables(con)):
-        raise ValueError(f"no table {table!r} in the published books; there are: "
-                         f"{', '.join(there)}")
+        raise ValueError(
+            f"no table {table!r} in the published books; there are: {', '.join(there)}"
+        )
 
 
 def _as_frame(con) -> Any:
@@ -91,12 +101,14 @@ def _as_frame(con) -> Any:
     kinds = [(name, str(kind)) for name, kind, *_ in con.description]
     repeated = {name for name, _ in kinds if [n for n, _ in kinds].count(name) > 1}
     if repeated:
-        raise ValueError(f"two columns are called {', '.join(sorted(repeated))}: name one "
-                         "otherwise (AS)")
+        raise ValueError(
+            f"two columns are called {', '.join(sorted(repeated))}: name one otherwise (AS)"
+        )
     rows = con.fetchall()
     columns = list(zip(*rows)) or [()] * len(kinds)
-    return pandas.DataFrame({
-        name: _series(values, kind) for (name, kind), values in zip(kinds, columns)})
+    return pandas.DataFrame(
+        {name: _series(values, kind) for (name, kind), values in zip(kinds, columns)}
+    )
 
 
 def _series(values: Sequence[Any], kind: str) -> Any:
@@ -107,7 +119,8 @@ def _series(values: Sequence[Any], kind: str) -> Any:
         return pandas.Series(values, dtype="boolean" if None in values else "bool")
     if re.fullmatch(r"U?(TINY|SMALL|BIG)?INT(EGER)?", kind):
         width = {"TINY": 8, "SMALL": 16, "BIG": 64}.get(
-            kind.removeprefix("U").removesuffix("INTEGER").removesuffix("INT"), 32)
+            kind.removeprefix("U").removesuffix("INTEGER").removesuffix("INT"), 32
+        )
         name = f"{'UI' if kind[0] == 'U' else 'I'}nt{width}"
         return pandas.Series(values, dtype=name if None in values else name.lower())
     if kind in ("DOUBLE", "FLOAT"):

@@ -27,8 +27,9 @@ class Superseded(Exception):
     """Another run has loaded days since, whose check is not done: that run publishes them all."""
 
 
-def check(interval: Interval, *, run_id: str, owner: str, spans: Sequence[Interval] = ()
-          ) -> list[Any]:
+def check(
+    interval: Interval, *, run_id: str, owner: str, spans: Sequence[Interval] = ()
+) -> list[Any]:
     """Run every checkpoint over `interval` (of that over `spans`, where there are several) and
     record it; the results, one an expectation.
 
@@ -38,9 +39,14 @@ def check(interval: Interval, *, run_id: str, owner: str, spans: Sequence[Interv
 
     path = warehouse_path()
     with hold(path, owner):
-        results = run_checkpoints(path, interval, run_id=run_id,
-                                  docs_dir=var_dir() / "data_docs", keep=DOCS_TO_KEEP,
-                                  spans=spans)
+        results = run_checkpoints(
+            path,
+            interval,
+            run_id=run_id,
+            docs_dir=var_dir() / "data_docs",
+            keep=DOCS_TO_KEEP,
+            spans=spans,
+        )
     with open_warehouse(path, owner=owner) as con:
         record(con, results, run_id, interval)
     return results
@@ -59,17 +65,25 @@ def publish_checked(batches: Sequence[str], *, run_id: str, owner: str) -> Publi
     with open_warehouse(owner=owner) as con:
         passed, failed = con.execute(
             "SELECT count(*), count(*) FILTER (NOT success AND severity = 'critical') "
-            "FROM ops.checkpoints WHERE run_id = ?", [run_id]).fetchone()
+            "FROM ops.checkpoints WHERE run_id = ?",
+            [run_id],
+        ).fetchone()
         if failed or not passed:
             told = f"{failed} critical expectation(s) failed" if failed else "no check is recorded"
-            raise NotChecked(f"nothing is published: {told} for run {run_id}. See the Data Docs, "
-                             "mend the cause and clear the task check")
+            raise NotChecked(
+                f"nothing is published: {told} for run {run_id}. See the Data Docs, "
+                "mend the cause and clear the task check"
+            )
         (others,) = con.execute(
             "SELECT count(DISTINCT batch_id) FROM ops.touched_days WHERE batch_id NOT IN "
-            "(SELECT unnest($batches::VARCHAR[]))", {"batches": list(batches)}).fetchone()
+            "(SELECT unnest($batches::VARCHAR[]))",
+            {"batches": list(batches)},
+        ).fetchone()
         if others:
-            raise Superseded(f"{others} batch(es) loaded since by another run are not checked yet; "
-                            "that run publishes these days too, once its checks have passed")
+            raise Superseded(
+                f"{others} batch(es) loaded since by another run are not checked yet; "
+                "that run publishes these days too, once its checks have passed"
+            )
         marks, days = touched(con, batches)
         published = publish(con, published_dir(), days, run_id=run_id)
         clear_touched_days(con, marks)

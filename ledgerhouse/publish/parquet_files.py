@@ -46,19 +46,26 @@ def write_files(con, root, table, shape, known, touched, generation) -> list[Fil
     if not table.time:
         wanted, kept = [(None, None)], []
     elif table.seen_by:
-        made_from = dict(con.execute(
-            f"SELECT {month}, '{shape.digest} ' || count(*) || ' ' || "
-            f"bit_xor(hash({table.seen_by})) FROM {table.name} GROUP BY 1").fetchall())
+        made_from = dict(
+            con.execute(
+                f"SELECT {month}, '{shape.digest} ' || count(*) || ' ' || "
+                f"bit_xor(hash({table.seen_by})) FROM {table.name} GROUP BY 1"
+            ).fetchall()
+        )
         kept = [f for f in known if made_from.get(f.start) == f.made_from]
         wanted = map(whole_month, made_from.keys() - {f.start for f in kept})
     elif table.since:  # a view over all history: computed once, not once a month
         since = min([*(day.replace(day=1) for day in touched), known[-1].start]) if known else None
-        return [*(f for f in known if f.start < since),
-                *_write_all(con, root, table, since, generation, shape.digest)]
+        return [
+            *(f for f in known if f.start < since),
+            *_write_all(con, root, table, since, generation, shape.digest),
+        ]
     else:
         if not known:
-            touched = [found for (found,) in con.execute(
-                f"SELECT DISTINCT {month} FROM {table.name}").fetchall()]
+            touched = [
+                found
+                for (found,) in con.execute(f"SELECT DISTINCT {month} FROM {table.name}").fetchall()
+            ]
         wanted = pieces_to_write(known, touched)
         kept = [f for f in known if (f.start, f.end) not in wanted]
         wanted = _divided(con, table, wanted)
@@ -96,12 +103,19 @@ def _divided(con, table: Table, spans: Collection[Span]) -> list[Span]:
     months = {span for span in spans if span == whole_month(span[0])}
     if not months:
         return list(spans)
-    large = {month for (month,) in con.execute(
-        f"SELECT date_trunc('month', {table.time})::DATE FROM {table.name} WHERE {table.time} >= ? "
-        f"AND {table.time} < ? GROUP BY 1 HAVING count(*) > {MONTH_ROWS}",
-        [min(months)[0], max(months)[1]]).fetchall()}
-    return [part for span in spans
-            for part in (pieces(span) if span in months and span[0] in large else [span])]
+    large = {
+        month
+        for (month,) in con.execute(
+            f"SELECT date_trunc('month', {table.time})::DATE FROM {table.name} WHERE {table.time} >= ? "
+            f"AND {table.time} < ? GROUP BY 1 HAVING count(*) > {MONTH_ROWS}",
+            [min(months)[0], max(months)[1]],
+        ).fetchall()
+    }
+    return [
+        part
+        for span in spans
+        for part in (pieces(span) if span in months and span[0] in large else [span])
+    ]
 
 
 def _write_all(con, root, table: Table, since: date | None, generation, made_from) -> list[File]:
@@ -123,8 +137,9 @@ def _write_all(con, root, table: Table, since: date | None, generation, made_fro
     files = []
     for partial, rows in (one[:2] for one in written):
         month = date.fromisoformat(Path(partial).parent.name.partition("=")[2] + "-01")
-        files.append(_placed(root, Path(partial), table, *whole_month(month), rows, generation,
-                             made_from))
+        files.append(
+            _placed(root, Path(partial), table, *whole_month(month), rows, generation, made_from)
+        )
     shutil.rmtree(aside, ignore_errors=True)
     return files
 
@@ -134,8 +149,9 @@ def _write(con, root, table, start, end, generation, made_from) -> list[File]:
     aside, where = _aside(root, table), ""
     if start:
         where = f"WHERE {table.time} >= '{start}' AND {table.time} < '{end}' ORDER BY {table.time}"
-    (rows,) = con.execute(f"COPY (SELECT * FROM {table.name} {where}) TO {quoted(aside)} "
-                          f"({PARQUET})").fetchone()
+    (rows,) = con.execute(
+        f"COPY (SELECT * FROM {table.name} {where}) TO {quoted(aside)} ({PARQUET})"
+    ).fetchone()
     if start and not rows:
         aside.unlink()
         return []

@@ -93,8 +93,14 @@ class Published:
 
 
 def publish(
-    con, root: Path, days: Iterable[date] | Mapping[str, Iterable[date]], *, run_id: str = "",
-    full: bool = False, only: Collection[str] = (), now: datetime | None = None,
+    con,
+    root: Path,
+    days: Iterable[date] | Mapping[str, Iterable[date]],
+    *,
+    run_id: str = "",
+    full: bool = False,
+    only: Collection[str] = (),
+    now: datetime | None = None,
 ) -> Published:
     """Publish the files of `days` from the warehouse `con`, whose lock the caller holds.
 
@@ -108,8 +114,10 @@ def publish(
     began, root = time.monotonic(), Path(root).resolve()
     root.mkdir(parents=True, exist_ok=True)
     if set("*?[\n") & set(str(root)):
-        raise ValueError(f"{root} cannot hold the books: DuckDB takes * ? [ for patterns, and the "
-                         "list of files has a line each. Choose another LEDGERHOUSE_VAR")
+        raise ValueError(
+            f"{root} cannot hold the books: DuckDB takes * ? [ for patterns, and the "
+            "list of files has a line each. Choose another LEDGERHOUSE_VAR"
+        )
     now = now or datetime.now(UTC).replace(tzinfo=None)
     for partial in root.rglob(".*.part*"):  # of a publish that was killed: there is no other now
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
@@ -118,8 +126,10 @@ def publish(
 
     def files_of(table: Table) -> list[File]:
         touched = set(days.get(table.name, ()) if isinstance(days, Mapping) else days)
-        known = sorted((f for f in before.files if f.table_name == table.name and not full),
-                       key=lambda file: str(file.start))
+        known = sorted(
+            (f for f in before.files if f.table_name == table.name and not full),
+            key=lambda file: str(file.start),
+        )
         if only and table.name not in only:
             return known
         with con.cursor() as own:
@@ -154,8 +164,11 @@ def publish_news(con, root: Path) -> Published | None:
     were refused. None where there are no books, or none of these tables and models."""
     before = read(Path(root).resolve())
     shapes, there = _shapes(con), {f.table_name for f in before.files}
-    if not there >= {t.name for t in TABLES if not t.time} or not there <= shapes.keys() or not all(
-            f.made_from.startswith(shapes[f.table_name].digest) for f in before.files):
+    if (
+        not there >= {t.name for t in TABLES if not t.time}
+        or not there <= shapes.keys()
+        or not all(f.made_from.startswith(shapes[f.table_name].digest) for f in before.files)
+    ):
         return None
     return publish(con, root, {}, only=NEWS)
 
@@ -163,8 +176,11 @@ def publish_news(con, root: Path) -> Published | None:
 def _on_disk(root: Path) -> dict[str, int]:
     """Every data file under `root`, live or not, and its generation."""
     found = [*root.glob("*/g*.parquet"), *root.glob("*/month=*/g*.parquet")]
-    return {str(path.relative_to(root)): int(match[1])
-            for path in found if (match := FILE_NAME.fullmatch(path.name))}
+    return {
+        str(path.relative_to(root)): int(match[1])
+        for path in found
+        if (match := FILE_NAME.fullmatch(path.name))
+    }
 
 
 def _shapes(con) -> dict[str, Shape]:
@@ -173,14 +189,22 @@ def _shapes(con) -> dict[str, Shape]:
     The first load is part of every definition: a warehouse that was rebuilt is another one.
     """
     (origin,) = con.execute(
-        "SELECT arg_min(batch_id, (loaded_at, batch_id)) FROM ops.batches").fetchone()
+        "SELECT arg_min(batch_id, (loaded_at, batch_id)) FROM ops.batches"
+    ).fetchone()
     columns = con.execute(
         "SELECT schema_name || '.' || table_name, column_name, data_type, comment "
         "FROM duckdb_columns() WHERE database_name = current_database() ORDER BY column_index"
     ).fetchall()
-    made = {name: (comment, sql) for name, comment, sql in con.execute(" UNION ALL ".join(
-        f"SELECT schema_name || '.' || {kind}_name, comment, sql FROM duckdb_{kind}s() "
-        "WHERE database_name = current_database()" for kind in ("table", "view"))).fetchall()}
+    made = {
+        name: (comment, sql)
+        for name, comment, sql in con.execute(
+            " UNION ALL ".join(
+                f"SELECT schema_name || '.' || {kind}_name, comment, sql FROM duckdb_{kind}s() "
+                "WHERE database_name = current_database()"
+                for kind in ("table", "view")
+            )
+        ).fetchall()
+    }
     shapes = {}
     for name in (table.name for table in TABLES):
         if name not in made:
@@ -188,10 +212,10 @@ def _shapes(con) -> dict[str, Shape]:
         mine, (comment, sql) = [row[1:] for row in columns if row[0] == name], made[name]
         for column, kind, _ in mine:
             if kind in INEXACT:
-                raise ValueError(f"{name}.{column} is a {kind}, which Parquet would hold as a "
-                                 "float: cast it to DECIMAL(38,18) or BIGINT in its model")
+                raise ValueError(
+                    f"{name}.{column} is a {kind}, which Parquet would hold as a "
+                    "float: cast it to DECIMAL(38,18) or BIGINT in its model"
+                )
         definition = repr(([column[:2] for column in mine], sql, origin))
         shapes[name] = Shape(mine, comment, hashlib.md5(definition.encode()).hexdigest())
     return shapes
-
-

@@ -37,7 +37,7 @@ from ledgerhouse.warehouse.transaction import transaction
 log = logging.getLogger(__name__)
 
 FOLDER = "rebuild"
-ROOM = 2.2           # of the warehouse's size: the copy, and what is built in it
+ROOM = 2.2  # of the warehouse's size: the copy, and what is built in it
 STATE_URI = "LEDGERHOUSE_STATE_URI"
 RAW_MARKS = ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "onchain_transfers")
 
@@ -51,9 +51,13 @@ class RebuildMismatch(RuntimeError):
 
     def __init__(self, rebuilt: Rebuilt):
         self.rebuilt = rebuilt
-        stale = (" The models in the project are not those that production runs ("
-                 + ", ".join(rebuilt.stale) + "): run `make plan` first."
-                 if rebuilt.stale else "")
+        stale = (
+            " The models in the project are not those that production runs ("
+            + ", ".join(rebuilt.stale)
+            + "): run `make plan` first."
+            if rebuilt.stale
+            else ""
+        )
         super().__init__("; ".join(map(str, rebuilt.differences)) + "." + stale)
 
 
@@ -70,8 +74,9 @@ class Rebuilt:
     bytes: int
 
 
-def rebuild(var: Path, *, batches: Iterable[str] = (), owner: str = "rebuild",
-            wait_s: float = WAIT_S) -> Rebuilt:
+def rebuild(
+    var: Path, *, batches: Iterable[str] = (), owner: str = "rebuild", wait_s: float = WAIT_S
+) -> Rebuilt:
     """Build curated anew from a copy of the warehouse in `var`, and compare.
 
     `batches` are those transformed: days that others have marked since may lag behind their raw
@@ -90,11 +95,17 @@ def rebuild(var: Path, *, batches: Iterable[str] = (), owner: str = "rebuild",
             size = sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         finally:
             shutil.rmtree(root, ignore_errors=True)
-    rebuilt = Rebuilt(rows, tuple(found), tuple(sorted(left_out)), stale, held_s,
-                      time.monotonic() - began, size)
-    log.info("%s rows of curated compared with their rebuild in %.0f s, of which the warehouse "
-             "was held %.1f s; %.1f GB of disk", f"{sum(rows.values()):,}", rebuilt.seconds,
-             held_s, size / 1e9)
+    rebuilt = Rebuilt(
+        rows, tuple(found), tuple(sorted(left_out)), stale, held_s, time.monotonic() - began, size
+    )
+    log.info(
+        "%s rows of curated compared with their rebuild in %.0f s, of which the warehouse "
+        "was held %.1f s; %.1f GB of disk",
+        f"{sum(rows.values()):,}",
+        rebuilt.seconds,
+        held_s,
+        size / 1e9,
+    )
     if found:
         raise RebuildMismatch(rebuilt)
     return rebuilt
@@ -104,14 +115,22 @@ def record(con, run_id: str, rebuilt: Rebuilt) -> None:
     """The comparison as critical expectations of the run in ops.checkpoints: none may fail."""
     wrong = {one.table: str(one) for one in rebuilt.differences}
     with transaction(con):
-        con.execute("DELETE FROM ops.checkpoints WHERE run_id = ? AND checkpoint = ?",
-                    [run_id, FOLDER])
+        con.execute(
+            "DELETE FROM ops.checkpoints WHERE run_id = ? AND checkpoint = ?", [run_id, FOLDER]
+        )
         for table, rows in rebuilt.rows.items():
-            con.execute("INSERT INTO ops.checkpoints BY NAME SELECT ? AS run_id, ? AS checkpoint, "
-                        "? AS expectation, 'critical' AS severity, ? AS success, ? AS observed, "
-                        "(now() AT TIME ZONE 'UTC')::TIMESTAMP AS checked_at",
-                        [run_id, FOLDER, f"{table} equals its rebuild from raw", table not in wrong,
-                         wrong.get(table, f"{rows:,} rows")])
+            con.execute(
+                "INSERT INTO ops.checkpoints BY NAME SELECT ? AS run_id, ? AS checkpoint, "
+                "? AS expectation, 'critical' AS severity, ? AS success, ? AS observed, "
+                "(now() AT TIME ZONE 'UTC')::TIMESTAMP AS checked_at",
+                [
+                    run_id,
+                    FOLDER,
+                    f"{table} equals its rebuild from raw",
+                    table not in wrong,
+                    wrong.get(table, f"{rows:,} rows"),
+                ],
+            )
 
 
 def _copy(warehouse: Path, draft: Path, owner: str, wait_s: float) -> float:
@@ -125,9 +144,11 @@ def _copy(warehouse: Path, draft: Path, owner: str, wait_s: float) -> float:
         parts = [part for part in (held, log_file) if part.exists()]
         needed, free = ROOM * sum(p.stat().st_size for p in parts), shutil.disk_usage(draft.parent)
         if free.free < needed:
-            raise DiskFull(f"comparing curated with its rebuild needs {needed / 1e9:.1f} GB of disk "
-                         f"in {draft.parent}, and {free.free / 1e9:.1f} GB are free. Make room and "
-                         "clear this task; production was not touched")
+            raise DiskFull(
+                f"comparing curated with its rebuild needs {needed / 1e9:.1f} GB of disk "
+                f"in {draft.parent}, and {free.free / 1e9:.1f} GB are free. Make room and "
+                "clear this task; production was not touched"
+            )
         for part in parts:
             shutil.copyfile(part, draft.with_name(part.name))
         return time.monotonic() - began
@@ -163,19 +184,30 @@ def _put_aside(draft: Path, batches: set[str]) -> tuple[set[date], dict[str, str
         for table in TABLES:
             schema, versions[table.name] = physical(con, table.name)
             if table not in running:
-                kind = "TABLE" if con.execute(
-                    "SELECT 1 FROM duckdb_tables() WHERE schema_name = ? AND table_name = ?",
-                    [schema, versions[table.name]]).fetchone() else "VIEW"
-                con.execute(f'ALTER {kind} {schema}."{versions[table.name]}" '
-                            f"RENAME TO production__{table.short}")
-                con.execute(f"CREATE VIEW production.{table.short} AS "
-                            f"FROM {schema}.production__{table.short}")
+                kind = (
+                    "TABLE"
+                    if con.execute(
+                        "SELECT 1 FROM duckdb_tables() WHERE schema_name = ? AND table_name = ?",
+                        [schema, versions[table.name]],
+                    ).fetchone()
+                    else "VIEW"
+                )
+                con.execute(
+                    f'ALTER {kind} {schema}."{versions[table.name]}" '
+                    f"RENAME TO production__{table.short}"
+                )
+                con.execute(
+                    f"CREATE VIEW production.{table.short} AS "
+                    f"FROM {schema}.production__{table.short}"
+                )
         _drop_models(con)
         con.execute("DELETE FROM ops.touched_days")
         for name in RAW_MARKS:
-            con.execute(f"INSERT INTO ops.touched_days (dataset, day, batch_id) "
-                        f"SELECT DISTINCT '{name}', ts::DATE, "
-                        f"'{FOLDER}' FROM raw.{name}")
+            con.execute(
+                f"INSERT INTO ops.touched_days (dataset, day, batch_id) "
+                f"SELECT DISTINCT '{name}', ts::DATE, "
+                f"'{FOLDER}' FROM raw.{name}"
+            )
     return left_out, versions
 
 
@@ -184,7 +216,8 @@ def _drop_models(con) -> None:
     ours = ("raw", "ops", "production", "main", "information_schema", "pg_catalog")
     for kind in ("view", "table"):
         for schema, name in con.execute(
-                f"SELECT schema_name, {kind}_name FROM duckdb_{kind}s() WHERE NOT internal "
-                "AND database_name = current_database()").fetchall():
+            f"SELECT schema_name, {kind}_name FROM duckdb_{kind}s() WHERE NOT internal "
+            "AND database_name = current_database()"
+        ).fetchall():
             if schema not in ours and not name.startswith("production__"):
                 con.execute(f'DROP {kind.upper()} IF EXISTS "{schema}"."{name}"')

@@ -30,8 +30,9 @@ Span = tuple[int, int]  # [start, end) in milliseconds, as SQLMesh has them
 DAY = timedelta(days=1)
 
 
-def bounded(expression: Any, spans: Sequence[tuple[date, date]],
-            tables: Collection[str] = ()) -> list[Any]:
+def bounded(
+    expression: Any, spans: Sequence[tuple[date, date]], tables: Collection[str] = ()
+) -> list[Any]:
     """A statement over [first day, last day] as those that do the same over `spans`, [start, end)
     in order: a DELETE becomes one of each span, any other stays one.
 
@@ -61,10 +62,15 @@ def bounded(expression: Any, spans: Sequence[tuple[date, date]],
         column = _ranged(mine)
         table = _table(column) if column is not None else None
         if table and table.name in tables:
-            table.replace(exp.Subquery(
-                this=exp.union(*(exp.select("*").from_(table.copy()).where(choice)
-                                 for choice in choices), distinct=False),
-                alias=exp.TableAlias(this=exp.to_identifier(table.alias_or_name, quoted=True))))
+            table.replace(
+                exp.Subquery(
+                    this=exp.union(
+                        *(exp.select("*").from_(table.copy()).where(choice) for choice in choices),
+                        distinct=False,
+                    ),
+                    alias=exp.TableAlias(this=exp.to_identifier(table.alias_or_name, quoted=True)),
+                )
+            )
         else:
             mine[0].replace(exp.and_(mine[0].copy(), exp.or_(*choices)))
     return [whole]
@@ -77,9 +83,12 @@ def _ranged(parts: Sequence[Any]) -> Any:
 
     for part in parts:
         bounds = ("low", "high") if isinstance(part, exp.Between) else ("expression",)
-        if not (isinstance(part, (exp.Between, exp.GTE, exp.LTE, exp.GT, exp.LT))
-                and isinstance(part.this, exp.Column) and part.this == parts[0].this
-                and all(_is_constant(part.args[b]) for b in bounds)):
+        if not (
+            isinstance(part, (exp.Between, exp.GTE, exp.LTE, exp.GT, exp.LT))
+            and isinstance(part.this, exp.Column)
+            and part.this == parts[0].this
+            and all(_is_constant(part.args[b]) for b in bounds)
+        ):
             return None
     return parts[0].this
 
@@ -111,7 +120,8 @@ def _part(literal: Any) -> tuple[Any, Any]:
     while path[-1] is not None:
         node, above = path[-1], path[-1].parent
         if isinstance(above, (exp.Where, exp.Having, exp.Qualify)) or (
-                isinstance(above, exp.Join) and node.arg_key == "on"):
+            isinstance(above, exp.Join) and node.arg_key == "on"
+        ):
             return above, next(n for n in reversed(path) if not isinstance(n, (exp.And, exp.Paren)))
         path.append(above)
     raise ValueError(f"{literal.sql('duckdb')} is outside of any condition")
@@ -141,14 +151,20 @@ def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.scattered: dict[str, list[Span]] = {}
-            self.tables = {s.table_name().rpartition(".")[2] for s in self.snapshots.values()
-                           if s.is_materialized}
+            self.tables = {
+                s.table_name().rpartition(".")[2]
+                for s in self.snapshots.values()
+                if s.is_materialized
+            }
 
         def batch_intervals(self, *args, **kwargs):
             batches = super().batch_intervals(*args, **kwargs)
             for snapshot, spans in batches.items():
-                if len(spans) > 1 and plain(snapshot.name) in models and (
-                        not snapshot.node.batch_size):
+                if (
+                    len(spans) > 1
+                    and plain(snapshot.name) in models
+                    and (not snapshot.node.batch_size)
+                ):
                     self.scattered[snapshot.name] = spans
                     batches[snapshot] = [(spans[0][0], spans[-1][1])]
             return batches
@@ -164,8 +180,12 @@ def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
             try:
                 return evaluate(snapshot, start, end, **kwargs)
             except Exception as error:
-                log.warning("%s failed over %d spans at once, so each is evaluated by itself: %s",
-                            plain(snapshot.name), len(spans), error)
+                log.warning(
+                    "%s failed over %d spans at once, so each is evaluated by itself: %s",
+                    plain(snapshot.name),
+                    len(spans),
+                    error,
+                )
             finally:
                 adapter.rewrite, self.state_sync = None, state
             results = []
@@ -184,15 +204,29 @@ def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
             self.state, self.spans = state, spans
 
         def add_interval(self, snapshot, start, end, is_dev=False, last_altered_ts=None):
-            self.state.add_snapshots_intervals([SnapshotIntervals(
-                name=snapshot.name, identifier=snapshot.identifier, version=snapshot.version,
-                dev_version=snapshot.dev_version, intervals=self.spans, dev_intervals=[],
-                last_altered_ts=last_altered_ts)])
+            self.state.add_snapshots_intervals(
+                [
+                    SnapshotIntervals(
+                        name=snapshot.name,
+                        identifier=snapshot.identifier,
+                        version=snapshot.version,
+                        dev_version=snapshot.dev_version,
+                        intervals=self.spans,
+                        dev_intervals=[],
+                        last_altered_ts=last_altered_ts,
+                    )
+                ]
+            )
 
     ctx.create_scheduler = lambda snapshots, evaluator: AtOnce(
-        snapshots, evaluator, ctx.state_sync, default_catalog=ctx.default_catalog,
-        max_workers=ctx.concurrent_tasks, console=ctx.console,
-        notification_target_manager=ctx.notification_target_manager)
+        snapshots,
+        evaluator,
+        ctx.state_sync,
+        default_catalog=ctx.default_catalog,
+        max_workers=ctx.concurrent_tasks,
+        console=ctx.console,
+        notification_target_manager=ctx.notification_target_manager,
+    )
 
 
 def _bounding(spans: Sequence[Span], tables: Collection[str]) -> Callable[[Any], list[Any]]:

@@ -119,8 +119,12 @@ def ensure_production(ctx, story: Story, published: bool) -> bool:
     try:
         ctx.load()
         ctx.plan(
-            "prod", execution_time=str(FIRST_DAY + DAY), auto_apply=True, no_prompts=True,
-            skip_tests=True, no_diff=True,
+            "prod",
+            execution_time=str(FIRST_DAY + DAY),
+            auto_apply=True,
+            no_prompts=True,
+            skip_tests=True,
+            no_diff=True,
         )
     except SQLMeshError as error:
         raise TransformFailed(
@@ -150,7 +154,8 @@ def invalidate_intervals(ctx, spans: dict[str, list[Span]]) -> None:
         ctx.state_sync.remove_intervals(
             [
                 (version, tuple(_milliseconds(day) for day in each[turn]))
-                for model, each in spans.items() if turn < len(each)
+                for model, each in spans.items()
+                if turn < len(each)
                 for version in versions[model].values()
             ],
             remove_shared_versions=True,
@@ -167,8 +172,13 @@ def run_models(ctx, story: Story, models: set[str], end: date) -> None:
 
     try:
         status = ctx.run(
-            "prod", end=str(end), execution_time=str(end), ignore_cron=True, skip_janitor=True,
-            select_models=sorted(models), no_auto_upstream=True,
+            "prod",
+            end=str(end),
+            execution_time=str(end),
+            ignore_cron=True,
+            skip_janitor=True,
+            select_models=sorted(models),
+            no_auto_upstream=True,
         )
     except Exception as error:
         raise TransformFailed(f"SQLMesh could not run the models: {error}") from error
@@ -180,7 +190,9 @@ def run_models(ctx, story: Story, models: set[str], end: date) -> None:
         )
 
 
-def plan_production(path: Path | None = None, *, owner: str = "plan", wait_s: float = WAIT_S) -> bool:
+def plan_production(
+    path: Path | None = None, *, owner: str = "plan", wait_s: float = WAIT_S
+) -> bool:
     """Make the prod environment (and the curated views) when there is none; True when made.
 
     It backfills the models' first day only: the first transform does the rest.
@@ -211,9 +223,16 @@ def sqlmesh(args: Sequence[str], path: Path | None = None, *, wait_s: float = WA
             args = [*args, "--execution-time", str(newest + DAY)]
         command = Path(sys.executable).with_name("sqlmesh")
         return subprocess.run(
-            [str(command), "--paths", str(PROJECT), "--log-file-dir", str(held.parent / "logs"),
-             *args],
-            env={**os.environ, "LEDGERHOUSE_VAR": str(held.parent)}, check=False,
+            [
+                str(command),
+                "--paths",
+                str(PROJECT),
+                "--log-file-dir",
+                str(held.parent / "logs"),
+                *args,
+            ],
+            env={**os.environ, "LEDGERHOUSE_VAR": str(held.parent)},
+            check=False,
         ).returncode
 
 
@@ -224,9 +243,11 @@ def newest_day(con) -> date:
 
 
 def has_views(con) -> bool:
-    return bool(con.execute(
-        "SELECT 1 FROM duckdb_views() WHERE schema_name = 'curated' AND view_name = 'tx_unified'"
-    ).fetchall())
+    return bool(
+        con.execute(
+            "SELECT 1 FROM duckdb_views() WHERE schema_name = 'curated' AND view_name = 'tx_unified'"
+        ).fetchall()
+    )
 
 
 def _reason(error) -> str:

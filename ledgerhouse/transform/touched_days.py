@@ -54,8 +54,11 @@ Mark = tuple[str, date, str]  # dataset, day, batch_id: a row of ops.touched_day
 REACH = {
     "curated.staged_exchanges": {"exchanges_ledger": 0, "exchanges_trades": 1},
     "curated.tx_unified": {
-        "exchanges_ledger": 0, "exchanges_trades": 1,
-        "onchain_transactions": 0, "onchain_transfers": 0, "token_rescaled": 0,
+        "exchanges_ledger": 0,
+        "exchanges_trades": 1,
+        "onchain_transactions": 0,
+        "onchain_transfers": 0,
+        "token_rescaled": 0,
     },
     "curated.assets": {"exchanges_ledger": 0, "onchain_tokens": 0},
 }
@@ -75,7 +78,8 @@ RESCALED = """
 """
 MOVEMENTS = ("raw.exchanges_ledger", "raw.onchain_transactions", "raw.onchain_transfers")
 TABLE_SIZES = " UNION ALL ".join(
-    f"SELECT count(*) AS rows, min(ts) AS first, max(ts) AS last FROM {name}" for name in MOVEMENTS)
+    f"SELECT count(*) AS rows, min(ts) AS first, max(ts) AS last FROM {name}" for name in MOVEMENTS
+)
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,10 @@ class Transformed:
     @property
     def spans(self) -> list[Interval]:
         """The marked days, neighbours together, oldest first: what is to be checked."""
-        return [Interval(str(first), str(after)) for first, after in
-                coalesce(day for _, day, _ in self.marks)]
+        return [
+            Interval(str(first), str(after))
+            for first, after in coalesce(day for _, day, _ in self.marks)
+        ]
 
     @property
     def batches(self) -> list[str]:
@@ -125,15 +131,19 @@ def transform(path: Path | None = None, *, owner: str, wait_s: float = WAIT_S) -
             planned = ensure_production(ctx, story, published)
             tables = tables_of(ctx)
             for model in tables - set(REACH):  # yours, downstream of ours: every day that moved
-                spans[model] = coalesce(days["curated.tx_unified"], limit=EXACT,
-                                        apart=int(ROWS_A_SPAN / rows_a_day))
+                spans[model] = coalesce(
+                    days["curated.tx_unified"], limit=EXACT, apart=int(ROWS_A_SPAN / rows_a_day)
+                )
             invalidate_intervals(ctx, spans)
             evaluate_at_once(ctx, REACH.keys() - {"curated.assets"})
             for stop in [*(day for day in pauses if day < end), end]:
                 run_models(ctx, story, tables, stop)
     return Transformed(
-        marks=marks, days=tuple(spans["curated.tx_unified"]), models=tuple(story.evaluated),
-        planned=planned, seconds=time.monotonic() - began,
+        marks=marks,
+        days=tuple(spans["curated.tx_unified"]),
+        models=tuple(story.evaluated),
+        planned=planned,
+        seconds=time.monotonic() - began,
     )
 
 
@@ -177,9 +187,11 @@ def coalesce(days: Iterable[date], limit: int = MOST, apart: int | None = None) 
 
 def marks_of(con) -> tuple[Mark, ...]:
     """Every mark there is."""
-    return tuple(con.execute(
-        "SELECT DISTINCT dataset, day, batch_id FROM ops.touched_days ORDER BY ALL"
-    ).fetchall())
+    return tuple(
+        con.execute(
+            "SELECT DISTINCT dataset, day, batch_id FROM ops.touched_days ORDER BY ALL"
+        ).fetchall()
+    )
 
 
 def _rows_a_day(con) -> float:
@@ -192,11 +204,14 @@ def _rows_a_day(con) -> float:
 
 def _pauses(con) -> list[date]:
     """Where a run over all of the history pauses, oldest first: after each ROWS_A_RUN rows."""
-    return [day for (day,) in con.execute(f"""
+    return [
+        day
+        for (day,) in con.execute(f"""
         SELECT max(day) + 1 FROM (
             SELECT day, sum(count(*)) OVER (ORDER BY day) // {ROWS_A_RUN} AS run FROM (
                 {" UNION ALL ".join(f"SELECT ts::DATE AS day FROM {name}" for name in MOVEMENTS)})
-            GROUP BY day) GROUP BY run ORDER BY 1""").fetchall()]
+            GROUP BY day) GROUP BY run ORDER BY 1""").fetchall()
+    ]
 
 
 def _days(con, marks: Sequence[Mark]) -> dict[str, set[date]]:
@@ -211,7 +226,8 @@ def _days(con, marks: Sequence[Mark]) -> dict[str, set[date]]:
     days = {
         model: {
             day + around * DAY
-            for dataset, reach in datasets.items() for day in marked.get(dataset, ())
+            for dataset, reach in datasets.items()
+            for day in marked.get(dataset, ())
             for around in range(-reach, reach + 1)
         }
         for model, datasets in REACH.items()

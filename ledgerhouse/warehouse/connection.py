@@ -81,8 +81,11 @@ def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
                     log.info("%s waits for %s, held by %s", owner, path.name, holder(path))
                     reported = now
                 time.sleep(0.05)
-        facts = {"owner": owner, "pid": os.getpid(),
-                 "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        facts = {
+            "owner": owner,
+            "pid": os.getpid(),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(facts).encode(), 0)
         _HELD.add(handle)
@@ -96,7 +99,11 @@ def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
 
 @contextmanager
 def open_warehouse(
-    path: Path | None = None, *, owner: str, wait_s: float = WAIT_S, read_only: bool = False,
+    path: Path | None = None,
+    *,
+    owner: str,
+    wait_s: float = WAIT_S,
+    read_only: bool = False,
     compact: bool = False,
 ) -> Iterator:
     """A DuckDB connection to the warehouse (tables made where missing), held until closed.
@@ -107,8 +114,10 @@ def open_warehouse(
     """
     from ledgerhouse.warehouse.schema import create_all
 
-    with hold(Path(path or warehouse_path()), owner, wait_s) as held, \
-            connected(held, read_only=read_only and held.exists(), compact=compact) as con:
+    with (
+        hold(Path(path or warehouse_path()), owner, wait_s) as held,
+        connected(held, read_only=read_only and held.exists(), compact=compact) as con,
+    ):
         if not read_only:
             create_all(con)
         yield con
@@ -119,8 +128,11 @@ def connected(path: Path, *, read_only: bool = False, compact: bool = False) -> 
     """A DuckDB connection for a process that already holds the file."""
     import duckdb
 
-    con = duckdb.connect(str(path), read_only=read_only, config={
-        "memory_limit": MEMORY_LIMIT, "storage_compatibility_version": STORAGE})
+    con = duckdb.connect(
+        str(path),
+        read_only=read_only,
+        config={"memory_limit": MEMORY_LIMIT, "storage_compatibility_version": STORAGE},
+    )
     try:
         con.execute("SET TimeZone = 'UTC'")
         if not compact and not read_only:

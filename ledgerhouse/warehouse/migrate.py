@@ -66,31 +66,42 @@ def add_columns(con, wanted: Iterable[str]) -> tuple[str, ...]:
     missing, wrong = [], []
     for table in sorted(there.keys() & here.keys()):
         old, new = there[table], here[table]
-        wrong += [f"{table}.{name} ({old[name]}) is no column of this version"
-                  for name in old.keys() - new.keys()]
-        wrong += [f"{table}.{name} is {old[name]} in the warehouse, {new[name]} in this version"
-                  for name in old.keys() & new.keys() if old[name] != new[name]]
-        wrong += [f"{table}.{name} ({new[name]}) is new, and the rows there are have no value for "
-                  "it" for name in new.keys() - old.keys()
-                  if new[name].required or name in FILLED]
+        wrong += [
+            f"{table}.{name} ({old[name]}) is no column of this version"
+            for name in old.keys() - new.keys()
+        ]
+        wrong += [
+            f"{table}.{name} is {old[name]} in the warehouse, {new[name]} in this version"
+            for name in old.keys() & new.keys()
+            if old[name] != new[name]
+        ]
+        wrong += [
+            f"{table}.{name} ({new[name]}) is new, and the rows there are have no value for it"
+            for name in new.keys() - old.keys()
+            if new[name].required or name in FILLED
+        ]
         if keys_there.get(table) != keys_here.get(table) and table in keys_there:
             old_key, new_key = (", ".join(k.get(table, ())) for k in (keys_there, keys_here))
-            wrong.append(f"the key of {table} is ({old_key}) in the warehouse, ({new_key}) in "
-                         "this version")
+            wrong.append(
+                f"the key of {table} is ({old_key}) in the warehouse, ({new_key}) in this version"
+            )
         missing += [(table, name, new[name]) for name in new if name not in old]
     if wrong:
         raise SchemaChanged(
             "; ".join(sorted(wrong)) + ". Nothing was written. `make replay` makes the warehouse "
             "anew from its landing, without a call, and keeps what both versions have of the "
-            "other tables; or go back to the version that made it")
+            "other tables; or go back to the version that made it"
+        )
     for table, name, column in missing:
         con.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {column}')
     told = tuple(f"{table}.{name} {column}" for table, name, column in missing)
     if told:
         raw = any(table.startswith("raw.") for table, *_ in missing)
-        log.warning("added to the warehouse: %s. Old rows have NULL there%s", ", ".join(told),
-                    "; `make replay` fills the raw ones from the landing, without a call"
-                    if raw else "")
+        log.warning(
+            "added to the warehouse: %s. Old rows have NULL there%s",
+            ", ".join(told),
+            "; `make replay` fills the raw ones from the landing, without a call" if raw else "",
+        )
     return told
 
 
@@ -98,7 +109,8 @@ def columns(con, database: str = "current_database()") -> dict[str, dict[str, Co
     """The tables of raw and ops, by name, with their columns; `database` is SQL of its name."""
     found: dict[str, dict[str, Column]] = {}
     for table, name, kind, required in con.execute(
-            COLUMNS.replace("current_database()", database)).fetchall():
+        COLUMNS.replace("current_database()", database)
+    ).fetchall():
         found.setdefault(table, {})[name] = Column(kind, required)
     return found
 
@@ -109,5 +121,8 @@ def shared(new: dict[str, Column], old: dict[str, Column]) -> Sequence[str]:
 
 
 def _keys(con) -> dict[str, tuple[str, ...]]:
-    return {table: tuple(sorted(re.findall(r"\w+", match[1])))
-            for table, macro in con.execute(KEYS).fetchall() if (match := KEY.search(macro))}
+    return {
+        table: tuple(sorted(re.findall(r"\w+", match[1])))
+        for table, macro in con.execute(KEYS).fetchall()
+        if (match := KEY.search(macro))
+    }

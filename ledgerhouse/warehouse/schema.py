@@ -107,13 +107,16 @@ CREATE TABLE IF NOT EXISTS ops.sync_runs (
 # Payloads are most of the warehouse, and this halves it. A file of before DuckDB 1.2 has no zstd,
 # and what asks for it there is not compressed at all.
 ZSTD = " USING COMPRESSION zstd"
-FILE_VERSION = "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = " \
+FILE_VERSION = (
+    "SELECT tags['storage_version'] FROM duckdb_databases() WHERE database_name = "
     "current_database()"
+)
 
 
 def create_statement(dataset: Dataset) -> str:
     columns = ", ".join(
-        f"{c.name} {c.type}" + (" NOT NULL" if c.name in (*dataset.key, "ts") else "")
+        f"{c.name} {c.type}"
+        + (" NOT NULL" if c.name in (*dataset.key, "ts") else "")
         + (ZSTD if c == PAYLOAD else "")
         for c in (*dataset.columns, *META)
     )
@@ -128,8 +131,10 @@ def create_all(con) -> None:
     change otherwise than by a new column.
     """
     digest = _digest()
-    if con.execute("SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
-                   "AND schema_name = 'ops' AND table_name = 'batches'").fetchone() == (digest,):
+    if con.execute(
+        "SELECT comment FROM duckdb_tables() WHERE database_name = current_database() "
+        "AND schema_name = 'ops' AND table_name = 'batches'"
+    ).fetchone() == (digest,):
         return
     with transaction(con):
         add_columns(con, _statements())
@@ -154,5 +159,7 @@ def _statements() -> tuple[str, ...]:
 
 @cache
 def _digest() -> str:
-    return "schema " + hashlib.md5(
-        ";".join((*_statements(), repr((COLUMNS, TABLES)))).encode()).hexdigest()
+    return (
+        "schema "
+        + hashlib.md5(";".join((*_statements(), repr((COLUMNS, TABLES)))).encode()).hexdigest()
+    )

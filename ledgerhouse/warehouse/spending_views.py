@@ -119,8 +119,12 @@ COMMENT ON TABLE ops.account_units IS 'Units left by the vendor''s own count, ar
 def statements() -> list[str]:
     """Makes the tables and views, and says on them what they hold."""
     rows = [part for dataset in DATASETS.values() for part in _rows(dataset)]
-    return [TABLES, _FULL_REFRESHES.format(rows=" UNION ALL ".join(rows)), SPENDING,
-            *COMMENTS.strip().split(";\n")]
+    return [
+        TABLES,
+        _FULL_REFRESHES.format(rows=" UNION ALL ".join(rows)),
+        SPENDING,
+        *COMMENTS.strip().split(";\n"),
+    ]
 
 
 def _rows(dataset: Dataset) -> list[str]:
@@ -129,17 +133,31 @@ def _rows(dataset: Dataset) -> list[str]:
     if not dataset.moves_balances:
         one = "GROUP BY l.source, l.endpoint, l.page, l.more, account, "
         # A list that was met empty is asked for, too.
-        return [_ROWS.format(**facts | {"part": "''"}, step=1, at="min(first_seen_at)",
-                             where=f"l.listed <> '' {one} {_choice('listed', parts)}")] + [
-            _ROWS.format(**facts | {"listed": other.name}, step=0, at="min(first_seen_at)",
-                         where=f"l.asked_by <> '' {one} {facts['part']}")
-            for other in DATASETS.values() if other.has_history
-            and any(c.name in parts for c in other.columns)]
+        return [
+            _ROWS.format(
+                **facts | {"part": "''"},
+                step=1,
+                at="min(first_seen_at)",
+                where=f"l.listed <> '' {one} {_choice('listed', parts)}",
+            )
+        ] + [
+            _ROWS.format(
+                **facts | {"listed": other.name},
+                step=0,
+                at="min(first_seen_at)",
+                where=f"l.asked_by <> '' {one} {facts['part']}",
+            )
+            for other in DATASETS.values()
+            if other.has_history and any(c.name in parts for c in other.columns)
+        ]
     if not dataset.has_history:
         return []
-    return [_ROWS.format(**facts, at="first_seen_at", step=1, where="l.listed = ''"),
-            _ROWS.format(**facts, at="vanished_at", step=-1,
-                         where="l.listed = '' AND vanished_at IS NOT NULL")]
+    return [
+        _ROWS.format(**facts, at="first_seen_at", step=1, where="l.listed = ''"),
+        _ROWS.format(
+            **facts, at="vanished_at", step=-1, where="l.listed = '' AND vanished_at IS NOT NULL"
+        ),
+    ]
 
 
 def _choice(column: str, parts: Sequence[str]) -> str:

@@ -62,7 +62,10 @@ class CoinbaseApi:
             (f"{v3}/orders/historical/fills", self.fills, True),
             (f"{v3}/accounts", self.brokerage_accounts, True),
         ]
-        routes = [Route(path, self._guarded(answer, private), methods=["GET"]) for path, answer, private in served]
+        routes = [
+            Route(path, self._guarded(answer, private), methods=["GET"])
+            for path, answer, private in served
+        ]
         return [*routes, Route("/coinbase/{rest:path}", self._guarded(self.nothing, False))]
 
     def _guarded(self, answer: Callable[[Request, int], str | dict], private: bool):
@@ -70,13 +73,17 @@ class CoinbaseApi:
             path = request.scope["path"].removeprefix("/coinbase")
             if not (self.second if path.startswith("/api/v3") else self.hour).allows():
                 return coinbase_error(429, path)
-            if private and (why := refusal(request.headers.get("authorization"), request.method, path)):
+            if private and (
+                why := refusal(request.headers.get("authorization"), request.method, path)
+            ):
                 return coinbase_error(401, path, why)
             try:
                 body = answer(request, self.clock.now())
             except Refused as error:
                 return coinbase_error(error.args[0], path, error.args[1])
-            return Response(body if isinstance(body, str) else json.dumps(body), media_type="application/json")
+            return Response(
+                body if isinstance(body, str) else json.dumps(body), media_type="application/json"
+            )
 
         return endpoint
 
@@ -107,14 +114,30 @@ class CoinbaseApi:
     # Private
 
     def transaction_summary(self, _request, _now) -> dict:
-        tier = {"pricing_tier": "Advanced 1", "usd_from": "0", "usd_to": "1000", "taker_fee_rate": "0.006",
-                "maker_fee_rate": "0.004", "aop_from": "", "aop_to": ""}
-        return {"total_volume": 0, "total_fees": 0, "fee_tier": tier, "margin_rate": None,
-                "goods_and_services_tax": None, "total_balance": "", "has_promo_fee": False}
+        tier = {
+            "pricing_tier": "Advanced 1",
+            "usd_from": "0",
+            "usd_to": "1000",
+            "taker_fee_rate": "0.006",
+            "maker_fee_rate": "0.004",
+            "aop_from": "",
+            "aop_to": "",
+        }
+        return {
+            "total_volume": 0,
+            "total_fees": 0,
+            "fee_tier": tier,
+            "margin_rate": None,
+            "goods_and_services_tax": None,
+            "total_balance": "",
+            "has_promo_fee": False,
+        }
 
     def accounts(self, request, now: int) -> str:
         rows = [wire.account(self.world, name, now) for name in WALLETS]
-        return self._page(request, [(row["id"], lambda row=row: json.dumps(row)) for row in rows], "desc")
+        return self._page(
+            request, [(row["id"], lambda row=row: json.dumps(row)) for row in rows], "desc"
+        )
 
     def _wallet(self, request) -> str:
         names = {wallet_id: name for name, wallet_id in self.world.exchange.wallet_ids.items()}
@@ -132,7 +155,9 @@ class CoinbaseApi:
             raise Refused(400, f"order is {order}, not asc or desc")
         if order == "desc":
             rows = rows[::-1]
-        return self._page(request, [(row.id, lambda row=row: wire.transaction(row, now)) for row in rows], order)
+        return self._page(
+            request, [(row.id, lambda row=row: wire.transaction(row, now)) for row in rows], order
+        )
 
     def _page(self, request, rows: list[tuple[str, Callable[[], str]]], order: str) -> str:
         """v2 paging: `starting_after` is the id of the last row already had."""
@@ -143,13 +168,21 @@ class CoinbaseApi:
             start = next((n for n, (row_id, _) in enumerate(rows, 1) if row_id == after), 0)
             if not start:
                 raise Refused(404, f"starting_after names no row: {after}")
-        page = rows[start:start + limit]
+        page = rows[start : start + limit]
         last = page[-1][0] if start + limit < len(rows) else None
-        more = {"limit": limit} | ({"order": order} if "order" in query else {}) | {"starting_after": last}
+        more = (
+            {"limit": limit}
+            | ({"order": order} if "order" in query else {})
+            | {"starting_after": last}
+        )
         pagination = {
-            "ending_before": None, "limit": limit, "next_starting_after": last,
-            "next_uri": f"{path}?{urlencode(more)}" if last else None, "order": order,
-            "previous_ending_before": page[0][0] if after and page else None, "previous_uri": None,
+            "ending_before": None,
+            "limit": limit,
+            "next_starting_after": last,
+            "next_uri": f"{path}?{urlencode(more)}" if last else None,
+            "order": order,
+            "previous_ending_before": page[0][0] if after and page else None,
+            "previous_uri": None,
             "starting_after": after,
         }
         return f'{{"pagination": {json.dumps(pagination)}, "data": [{", ".join(text() for _, text in page)}]}}'
@@ -163,7 +196,9 @@ class CoinbaseApi:
                 for name in ("start_sequence_timestamp", "end_sequence_timestamp")
             )
         except ValueError:
-            raise Refused(400, "sequence timestamps are RFC 3339, like 2026-01-31T06:00:00Z") from None
+            raise Refused(
+                400, "sequence timestamps are RFC 3339, like 2026-01-31T06:00:00Z"
+            ) from None
         products = {*query.getlist("product_id"), *query.getlist("product_ids")} - {""}
         orders = {*query.getlist("order_id"), *query.getlist("order_ids")} - {""}
         place = (2**62, "")
@@ -173,9 +208,12 @@ class CoinbaseApi:
                 raise Refused(400, "invalid cursor")
             place = (int(sequence), entry_id)
         found = [
-            fill for fill in reversed(self.world.visible_fills(now))
-            if (start is None or fill.sequence >= start) and (end is None or fill.sequence < end)
-            and (not products or fill.product in products) and (not orders or fill.order_id in orders)
+            fill
+            for fill in reversed(self.world.visible_fills(now))
+            if (start is None or fill.sequence >= start)
+            and (end is None or fill.sequence < end)
+            and (not products or fill.product in products)
+            and (not orders or fill.order_id in orders)
             and (fill.sequence, fill.entry_id) < place
         ]
         limit = _limit(query, FILLS_PAGE_MAX, FILLS_PAGE_MAX)
@@ -190,6 +228,11 @@ class CoinbaseApi:
         if not cursor.isdigit():
             raise Refused(400, "invalid cursor")
         end = int(cursor) + limit
-        page, more = names[int(cursor):end], end < len(names)
+        page, more = names[int(cursor) : end], end < len(names)
         accounts = [wire.brokerage_account(self.world, name, now) for name in page]
-        return {"accounts": accounts, "has_next": more, "cursor": str(end) if more else "", "size": len(page)}
+        return {
+            "accounts": accounts,
+            "has_next": more,
+            "cursor": str(end) if more else "",
+            "size": len(page),
+        }

@@ -22,7 +22,10 @@ def refusal(authorization: str | None, method: str, path: str) -> str | None:
         return "missing bearer token"
     try:
         claims = jwt.decode(
-            authorization.removeprefix("Bearer "), _PUBLIC, algorithms=["ES256"], leeway=LEEWAY,
+            authorization.removeprefix("Bearer "),
+            _PUBLIC,
+            algorithms=["ES256"],
+            leeway=LEEWAY,
             options={"require": ["exp", "nbf", "sub", "uri"], "verify_aud": False},
         )
     except jwt.PyJWTError as error:

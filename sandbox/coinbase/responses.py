@@ -40,7 +40,10 @@ def _transaction(row: Entry, now: int) -> dict:
         "amount": money(row.units, row.currency),
         "created_at": iso(row.created),
         "description": None,
-        "details": {"title": _TITLES.get(row.type, row.type.replace("_", " ").capitalize()), "subtitle": row.wallet},
+        "details": {
+            "title": _TITLES.get(row.type, row.type.replace("_", " ").capitalize()),
+            "subtitle": row.wallet,
+        },
         "id": row.id,
         "native_amount": _native(row.units, row.currency),
         "resource": "transaction",
@@ -53,48 +56,87 @@ def _transaction(row: Entry, now: int) -> dict:
         record["advanced_trade_fill"] = row.order
     if row.trade_id:
         record["trade"] = {
-            "id": row.trade_id, "resource": "trade", "resource_path": f"{path}/trades/{row.trade_id}",
+            "id": row.trade_id,
+            "resource": "trade",
+            "resource_path": f"{path}/trades/{row.trade_id}",
             "fee": {"amount": "0.00", "currency": "USD"},
         }
     if row.tx_hash:
         record["network"] = {
-            "hash": row.tx_hash, "network_name": row.currency.network, "status": row.network_status(now),
+            "hash": row.tx_hash,
+            "network_name": row.currency.network,
+            "status": row.network_status(now),
         }
         if row.fee_units is not None:
             record["network"]["transaction_fee"] = money(row.fee_units, row.currency)
-            record["network"]["transaction_amount"] = money(-row.units - row.fee_units, row.currency)
+            record["network"]["transaction_amount"] = money(
+                -row.units - row.fee_units, row.currency
+            )
     if row.type == "send":
         if row.units < 0:
             record["idem"] = f"{row.id[:8]}-idem"
             record["to"] = {"address": row.address, "resource": "address"}
         else:
-            record["from"] = {"currency": row.currency.code, "resource": f"{row.currency.network}_network"}
+            record["from"] = {
+                "currency": row.currency.code,
+                "resource": f"{row.currency.network}_network",
+            }
     if row.type in ("fiat_deposit", "fiat_withdrawal"):
         noun = "deposits" if row.units > 0 else "withdrawals"
-        record[row.type] = {"id": row.id, "resource": row.type, "resource_path": f"{path}/{noun}/{row.id}"}
+        record[row.type] = {
+            "id": row.id,
+            "resource": row.type,
+            "resource_path": f"{path}/{noun}/{row.id}",
+        }
     return record
 
 
 def fill(one: Fill, user_id: str) -> str:
     if one.wire is None:
-        one.wire = json.dumps({
-            "entry_id": one.entry_id, "trade_id": one.trade_id, "order_id": one.order_id,
-            "trade_time": iso_micros(one.traded), "trade_type": "FILL", "price": one.price, "size": one.size,
-            "commission": one.commission, "product_id": one.product, "sequence_timestamp": iso_micros(one.sequence),
-            "liquidity_indicator": one.liquidity, "size_in_quote": one.size_in_quote, "user_id": user_id,
-            "side": one.side, "retail_portfolio_id": user_id,
-        })
+        one.wire = json.dumps(
+            {
+                "entry_id": one.entry_id,
+                "trade_id": one.trade_id,
+                "order_id": one.order_id,
+                "trade_time": iso_micros(one.traded),
+                "trade_type": "FILL",
+                "price": one.price,
+                "size": one.size,
+                "commission": one.commission,
+                "product_id": one.product,
+                "sequence_timestamp": iso_micros(one.sequence),
+                "liquidity_indicator": one.liquidity,
+                "size_in_quote": one.size_in_quote,
+                "user_id": user_id,
+                "side": one.side,
+                "retail_portfolio_id": user_id,
+            }
+        )
     return one.wire
 
 
 def currency(code: str, asset_id: str) -> dict:
     known = CURRENCIES[code]
     if code == "USD":
-        return {"code": code, "color": "#0066cf", "exponent": 2, "name": known.name, "slug": "usd", "type": "fiat"}
+        return {
+            "code": code,
+            "color": "#0066cf",
+            "exponent": 2,
+            "name": known.name,
+            "slug": "usd",
+            "type": "fiat",
+        }
     return {
-        "asset_id": asset_id, "code": code, "color": "#0033AD", "exponent": known.exponent, "name": known.name,
-        "rewards": {"apy": "0.02", "formatted_apy": "2.00%", "label": "2.00% APY"} if code == "ADA" else None,
-        "slug": known.name.lower().replace(" ", "-"), "type": "crypto",
+        "asset_id": asset_id,
+        "code": code,
+        "color": "#0033AD",
+        "exponent": known.exponent,
+        "name": known.name,
+        "rewards": {"apy": "0.02", "formatted_apy": "2.00%", "label": "2.00% APY"}
+        if code == "ADA"
+        else None,
+        "slug": known.name.lower().replace(" ", "-"),
+        "type": "crypto",
     }
 
 
@@ -103,11 +145,18 @@ def account(world: World, name: str, now: int) -> dict:
     code, kind = WALLETS[name]
     wallet_id, rows = world.exchange.wallet_ids[name], world.entries(name, now)
     return {
-        "id": wallet_id, "name": name, "primary": name != "Staked ADA", "type": kind,
+        "id": wallet_id,
+        "name": name,
+        "primary": name != "Staked ADA",
+        "type": kind,
         "balance": money(world.wallet_units(name, now), CURRENCIES[code]),
-        "created_at": iso(world.start), "updated_at": iso(max((r.updated(now) for r in rows), default=world.start)),
-        "resource": "account", "resource_path": f"/v2/accounts/{wallet_id}",
-        "currency": currency(code, world.exchange.asset_ids[code]), "allow_deposits": True, "allow_withdrawals": True,
+        "created_at": iso(world.start),
+        "updated_at": iso(max((r.updated(now) for r in rows), default=world.start)),
+        "resource": "account",
+        "resource_path": f"/v2/accounts/{wallet_id}",
+        "currency": currency(code, world.exchange.asset_ids[code]),
+        "allow_deposits": True,
+        "allow_withdrawals": True,
     }
 
 
@@ -116,12 +165,23 @@ def brokerage_account(world: World, name: str, now: int) -> dict:
     code, kind = WALLETS[name]
     known, opened = CURRENCIES[code], iso_micros(world.start * 1_000_000)
     return {
-        "uuid": world.exchange.wallet_ids[name], "name": name, "currency": code,
-        "available_balance": {"value": decimal_text(world.wallet_units(name, now), known.exponent), "currency": code},
-        "default": name != "Staked ADA", "active": True, "created_at": opened, "updated_at": opened,
-        "deleted_at": None, "type": "ACCOUNT_TYPE_FIAT" if kind == "fiat" else "ACCOUNT_TYPE_CRYPTO", "ready": True,
+        "uuid": world.exchange.wallet_ids[name],
+        "name": name,
+        "currency": code,
+        "available_balance": {
+            "value": decimal_text(world.wallet_units(name, now), known.exponent),
+            "currency": code,
+        },
+        "default": name != "Staked ADA",
+        "active": True,
+        "created_at": opened,
+        "updated_at": opened,
+        "deleted_at": None,
+        "type": "ACCOUNT_TYPE_FIAT" if kind == "fiat" else "ACCOUNT_TYPE_CRYPTO",
+        "ready": True,
         "hold": {"value": decimal_text(0, known.exponent), "currency": code},
-        "retail_portfolio_id": world.exchange.user_id, "platform": "ACCOUNT_PLATFORM_CONSUMER",
+        "retail_portfolio_id": world.exchange.user_id,
+        "platform": "ACCOUNT_PLATFORM_CONSUMER",
     }
 
 
@@ -129,14 +189,38 @@ def product(name: str) -> dict:
     base, quote, price_digits, size_digits = PRODUCTS[name]
     price = CURRENCIES[base].usd_micros // 10 ** (6 - price_digits)
     return {
-        "product_id": name, "price": decimal_text(price, price_digits), "price_percentage_change_24h": "1.02",
-        "volume_24h": "10967.87", "base_increment": decimal_text(1, size_digits),
-        "quote_increment": decimal_text(1, price_digits), "quote_min_size": "1", "quote_max_size": "150000000",
-        "base_min_size": decimal_text(1, size_digits), "base_max_size": "3400", "base_name": CURRENCIES[base].name,
-        "quote_name": CURRENCIES[quote].name, "watched": False, "is_disabled": False, "new": False,
-        "status": "online", "cancel_only": False, "limit_only": False, "post_only": False,
-        "trading_disabled": False, "auction_mode": False, "product_type": "SPOT", "quote_currency_id": quote,
-        "base_currency_id": base, "fcm_trading_session_details": None, "mid_market_price": "", "alias": "",
-        "alias_to": [], "base_display_symbol": base, "quote_display_symbol": quote, "view_only": False,
-        "price_increment": decimal_text(1, price_digits), "display_name": name, "product_venue": "CBE",
+        "product_id": name,
+        "price": decimal_text(price, price_digits),
+        "price_percentage_change_24h": "1.02",
+        "volume_24h": "10967.87",
+        "base_increment": decimal_text(1, size_digits),
+        "quote_increment": decimal_text(1, price_digits),
+        "quote_min_size": "1",
+        "quote_max_size": "150000000",
+        "base_min_size": decimal_text(1, size_digits),
+        "base_max_size": "3400",
+        "base_name": CURRENCIES[base].name,
+        "quote_name": CURRENCIES[quote].name,
+        "watched": False,
+        "is_disabled": False,
+        "new": False,
+        "status": "online",
+        "cancel_only": False,
+        "limit_only": False,
+        "post_only": False,
+        "trading_disabled": False,
+        "auction_mode": False,
+        "product_type": "SPOT",
+        "quote_currency_id": quote,
+        "base_currency_id": base,
+        "fcm_trading_session_details": None,
+        "mid_market_price": "",
+        "alias": "",
+        "alias_to": [],
+        "base_display_symbol": base,
+        "quote_display_symbol": quote,
+        "view_only": False,
+        "price_increment": decimal_text(1, price_digits),
+        "display_name": name,
+        "product_venue": "CBE",
     }

@@ -31,8 +31,13 @@ STATS_DAYS = 30
 CALLS_A_SECOND = 100
 # The vendor does not publish its prices: these are the sandbox's own.
 PRICES = {
-    "user/history_list": 6, "user/all_history_list": 20, "user/token_list": 3, "user/all_token_list": 10,
-    "user/used_chain_list": 2, "user/total_balance": 10, "account/units": 0,
+    "user/history_list": 6,
+    "user/all_history_list": 20,
+    "user/token_list": 3,
+    "user/all_token_list": 10,
+    "user/used_chain_list": 2,
+    "user/total_balance": 10,
+    "account/units": 0,
 }
 START_BALANCE = 1_000_000
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -75,7 +80,11 @@ def _flag(query, name: str, default: bool) -> bool:
 
 class DebankApi:
     def __init__(
-        self, world: World, clock: Clock, inclusive: bool, prices: dict[str, int] | None = None,
+        self,
+        world: World,
+        clock: Clock,
+        inclusive: bool,
+        prices: dict[str, int] | None = None,
         balance: int = START_BALANCE,
     ) -> None:
         self.world, self.clock, self.inclusive = world, clock, inclusive
@@ -86,12 +95,18 @@ class DebankApi:
 
     def routes(self) -> list[Route]:
         served = {
-            "user/history_list": self.history_list, "user/all_history_list": self.all_history_list,
-            "user/token_list": self.token_list, "user/all_token_list": self.all_token_list,
-            "user/used_chain_list": self.used_chain_list, "user/total_balance": self.total_balance,
+            "user/history_list": self.history_list,
+            "user/all_history_list": self.all_history_list,
+            "user/token_list": self.token_list,
+            "user/all_token_list": self.all_token_list,
+            "user/used_chain_list": self.used_chain_list,
+            "user/total_balance": self.total_balance,
             "account/units": self.units,
         }
-        return [Route(f"/debank/v1/{name}", self._guarded(name, answer)) for name, answer in served.items()]
+        return [
+            Route(f"/debank/v1/{name}", self._guarded(name, answer))
+            for name, answer in served.items()
+        ]
 
     def _guarded(self, name: str, answer: Callable):
         async def endpoint(request: Request) -> Response:
@@ -107,13 +122,18 @@ class DebankApi:
                 body = answer(request.query_params, now)
             except Invalid as error:
                 parameter, complaint = error.args
-                body = {"errors": {parameter: complaint}, "message": "Input payload validation failed"}
+                body = {
+                    "errors": {parameter: complaint},
+                    "message": "Input payload validation failed",
+                }
                 return Response(json.dumps(body), 400, media_type="application/json")
             self.balance -= price
             self.units_spent += price
             date = iso(now)[:10]
             self.spent[date] = self.spent.get(date, 0) + price
-            return Response(body if isinstance(body, str) else json.dumps(body), media_type="application/json")
+            return Response(
+                body if isinstance(body, str) else json.dumps(body), media_type="application/json"
+            )
 
         return endpoint
 
@@ -129,14 +149,24 @@ class DebankApi:
         if not count.isdigit() or int(count) == 0:
             raise Invalid("page_count", f"{count} is not a positive integer")
         page = self.world.newest(
-            address, now, min(int(count), PAGE_MAX), chain=chain, bound=bound or None, inclusive=self.inclusive,
-            wanted=wanted)
+            address,
+            now,
+            min(int(count), PAGE_MAX),
+            chain=chain,
+            bound=bound or None,
+            inclusive=self.inclusive,
+            wanted=wanted,
+        )
         return wire.history(page, now)
 
     def history_list(self, query, now: int) -> str:
         chain, token_id = _chain(_required(query, "chain_id")), query.get("token_id")
-        return self._history(query, now, chain, lambda tx: not token_id or any(
-            leg.token.id == token_id for leg in tx.legs_at(now)))
+        return self._history(
+            query,
+            now,
+            chain,
+            lambda tx: not token_id or any(leg.token.id == token_id for leg in tx.legs_at(now)),
+        )
 
     def all_history_list(self, query, now: int) -> str:
         chains = _chains(query)

@@ -38,15 +38,27 @@ def item(tx: Tx, now: int) -> str:
 def _item(tx: Tx, now: int) -> dict:
     legs, marks = tx.legs_at(now), tx.marks
     record = {
-        "cate_id": tx.cate_at(now), "cex_id": tx.cex, "chain": tx.chain, "id": tx.id, "idx": marks % 300,
-        "is_scam": tx.is_scam, "other_addr": tx.other_addr, "project_id": tx.project,
+        "cate_id": tx.cate_at(now),
+        "cex_id": tx.cex,
+        "chain": tx.chain,
+        "id": tx.id,
+        "idx": marks % 300,
+        "is_scam": tx.is_scam,
+        "other_addr": tx.other_addr,
+        "project_id": tx.project,
         "receives": [_leg(leg, "from_addr", marks) for leg in legs if leg.direction == "in"],
         "sends": [_leg(leg, "to_addr", marks) for leg in legs if leg.direction == "out"],
-        "time_at": _number(tx.time_wire), "token_approve": None, "tx": _tx(tx, legs, marks),
+        "time_at": _number(tx.time_wire),
+        "token_approve": None,
+        "tx": _tx(tx, legs, marks),
     }
     if tx.approve:
         token, spender, value = tx.approve
-        record["token_approve"] = {"spender": spender, "token_id": token.id, "value": _number(value)}
+        record["token_approve"] = {
+            "spender": spender,
+            "token_id": token.id,
+            "value": _number(value),
+        }
     if marks % 17 == 0:
         del record["other_addr"]
     return record
@@ -62,11 +74,19 @@ def _leg(leg: Leg, other: str, marks: int) -> dict:
 def _tx(tx: Tx, legs: list[Leg], marks: int) -> dict | None:
     if tx.from_addr is None:
         return None
-    value = next((leg.wire for leg in legs if leg.token is NATIVE[tx.chain] and leg.direction == "out"), "0")
+    value = next(
+        (leg.wire for leg in legs if leg.token is NATIVE[tx.chain] and leg.direction == "out"), "0"
+    )
     record = {
-        "from_addr": tx.from_addr, "name": tx.name, "params": [], "selector": f"0x{marks:08x}",
-        "status": tx.status, "to_addr": tx.to_addr, "value": _number(value) if tx.pays_gas else 0,
-        "eth_gas_fee": float(float_text(tx.gas, 18)), "usd_gas_fee": float(_usd(tx.gas, NATIVE[tx.chain])),
+        "from_addr": tx.from_addr,
+        "name": tx.name,
+        "params": [],
+        "selector": f"0x{marks:08x}",
+        "status": tx.status,
+        "to_addr": tx.to_addr,
+        "value": _number(value) if tx.pays_gas else 0,
+        "eth_gas_fee": float(float_text(tx.gas, 18)),
+        "usd_gas_fee": float(_usd(tx.gas, NATIVE[tx.chain])),
     }
     if not tx.shows_gas:
         del record["eth_gas_fee"], record["usd_gas_fee"]
@@ -75,20 +95,34 @@ def _tx(tx: Tx, legs: list[Leg], marks: int) -> dict | None:
 
 def _token(token: Token) -> dict:
     return {
-        "id": token.id, "chain": token.chain, "name": token.name, "symbol": token.symbol,
-        "display_symbol": None, "optimized_symbol": token.symbol, "decimals": token.decimals,
-        "logo_url": None if token.is_scam else f"{_STATIC}/{token.chain}_token/logo_url/{token.id}.png",
-        "protocol_id": "", "price": _number(token.price), "price_24h_change": None,
-        "is_verified": not token.is_scam, "is_core": not token.is_scam, "is_wallet": not token.is_scam,
+        "id": token.id,
+        "chain": token.chain,
+        "name": token.name,
+        "symbol": token.symbol,
+        "display_symbol": None,
+        "optimized_symbol": token.symbol,
+        "decimals": token.decimals,
+        "logo_url": None
+        if token.is_scam
+        else f"{_STATIC}/{token.chain}_token/logo_url/{token.id}.png",
+        "protocol_id": "",
+        "price": _number(token.price),
+        "price_24h_change": None,
+        "is_verified": not token.is_scam,
+        "is_core": not token.is_scam,
+        "is_wallet": not token.is_scam,
         "time_at": _TOKEN_BIRTH + DAY * _NUMBER[token],
     }
 
 
 _TOKEN_TEXT = {token: json.dumps(_token(token)) for token in TOKENS}
-_CATES = json.dumps({
-    "approve": {"id": "approve", "name": "Authorize"}, "receive": {"id": "receive", "name": "Receive"},
-    "send": {"id": "send", "name": "Send"},
-})
+_CATES = json.dumps(
+    {
+        "approve": {"id": "approve", "name": "Authorize"},
+        "receive": {"id": "receive", "name": "Receive"},
+        "send": {"id": "send", "name": "Send"},
+    }
+)
 
 
 def history(page: list[Tx], now: int) -> str:
@@ -105,13 +139,18 @@ def history(page: list[Tx], now: int) -> str:
                 tokens[token.id] = _TOKEN_TEXT[token]
         if tx.project and (salt + len(tx.project)) % 7:
             projects[tx.project] = {
-                "chain": tx.chain, "id": tx.project, "logo_url": f"{_STATIC}/project/logo_url/{tx.project}.png",
-                "name": tx.project.split("_")[-1].capitalize(), "site_url": "https://example.org",
+                "chain": tx.chain,
+                "id": tx.project,
+                "logo_url": f"{_STATIC}/project/logo_url/{tx.project}.png",
+                "name": tx.project.split("_")[-1].capitalize(),
+                "site_url": "https://example.org",
             }
         if tx.cex:
             name = CEX[tx.cex]
             exchanges[tx.cex] = {
-                "id": name, "is_vault": True, "logo_url": f"{_STATIC}/cex/logo_url/{name}.png",
+                "id": name,
+                "is_vault": True,
+                "logo_url": f"{_STATIC}/cex/logo_url/{name}.png",
                 "name": name.capitalize(),
             }
     named_tokens = ", ".join(f'"{token_id}": {text}' for token_id, text in tokens.items())
@@ -125,7 +164,8 @@ def history(page: list[Tx], now: int) -> str:
 def balance(token: Token, units: int) -> dict:
     """An entry of the token lists; only raw_amount_hex_str is exact."""
     return _token(token) | {
-        "amount": float(float_text(units, token.decimals)), "raw_amount": _number(rounded_text(units)),
+        "amount": float(float_text(units, token.decimals)),
+        "raw_amount": _number(rounded_text(units)),
         "raw_amount_hex_str": hex(units),
     }
 
@@ -133,8 +173,12 @@ def balance(token: Token, units: int) -> dict:
 def chain(chain_id: str) -> dict:
     number, name, wrapped = CHAINS[chain_id]
     return {
-        "id": chain_id, "community_id": number, "name": name, "native_token_id": chain_id,
-        "logo_url": f"{_STATIC}/chain/logo_url/{chain_id}.png", "wrapped_token_id": wrapped,
+        "id": chain_id,
+        "community_id": number,
+        "name": name,
+        "native_token_id": chain_id,
+        "logo_url": f"{_STATIC}/chain/logo_url/{chain_id}.png",
+        "wrapped_token_id": wrapped,
     }
 
 

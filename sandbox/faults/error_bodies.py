@@ -5,14 +5,19 @@ from __future__ import annotations
 from starlette.responses import Response
 
 DEBANK_ERRORS = {
-    401: '{"errors": ["Unauthorized"]}', 403: '{"errors": ["Insufficient units"]}',
-    429: '{"errors": ["Too Many Requests"]}', 500: '{"errors": ["Internal Server Error"]}',
+    401: '{"errors": ["Unauthorized"]}',
+    403: '{"errors": ["Insufficient units"]}',
+    429: '{"errors": ["Too Many Requests"]}',
+    500: '{"errors": ["Internal Server Error"]}',
 }
 # https://docs.cdp.coinbase.com/coinbase-app/api-architecture/status-codes
 COINBASE_ERRORS = {
-    401: ("authentication_error", "invalid signature"), 403: ("invalid_scope", "Invalid scope"),
-    404: ("not_found", "Not found"), 429: ("rate_limit_exceeded", "Too many requests"),
-    500: ("internal_server_error", "Internal server error"), 400: ("invalid_request", "Invalid request"),
+    401: ("authentication_error", "invalid signature"),
+    403: ("invalid_scope", "Invalid scope"),
+    404: ("not_found", "Not found"),
+    429: ("rate_limit_exceeded", "Too many requests"),
+    500: ("internal_server_error", "Internal server error"),
+    400: ("invalid_request", "Invalid request"),
 }
 # v3 answers flat; the codes are those ccxt knows.
 _V3_CODES = {401: "unauthorized", 403: "PERMISSION_DENIED", 400: "INVALID_ARGUMENT"}

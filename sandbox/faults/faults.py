@@ -25,13 +25,24 @@ VENDORS = ("coinbase", "debank")
 
 # Answers given instead of the vendor's own: (status said, status of the HTTP answer).
 _INSTEAD = {
-    "rate_limited": (429, 429), "rate_limited_silent": (429, 429), "server_errors": (500, 500),
-    "error_body": (500, 200), "key_revoked": (401, 401), "key_revoked_body": (401, 200),
-    "units_exhausted": (403, 403), "units_exhausted_body": (403, 200),
+    "rate_limited": (429, 429),
+    "rate_limited_silent": (429, 429),
+    "server_errors": (500, 500),
+    "error_body": (500, 200),
+    "key_revoked": (401, 401),
+    "key_revoked_body": (401, 200),
+    "units_exhausted": (403, 403),
+    "units_exhausted_body": (403, 200),
 }
 LASTING = ("key_revoked", "key_revoked_body", "units_exhausted", "units_exhausted_body")
 TRANSIENT = (
-    "rate_limited", "rate_limited_silent", "server_errors", "timeouts", "cut", "error_body", *SPOILED,
+    "rate_limited",
+    "rate_limited_silent",
+    "server_errors",
+    "timeouts",
+    "cut",
+    "error_body",
+    *SPOILED,
 )
 # These do not spoil an answer: the Date header is off, or the world itself moves on.
 WORLDLY = ("clock_skew", "changing_rows", "vanishing")
@@ -71,7 +82,9 @@ def parse(text: str, **more) -> list[Rule]:
         except ValueError:
             share = -1.0
         if not 0 <= share <= 1:
-            raise ValueError(f"the rate of {part!r} is not between 0 and 1; write it like {name}:0.2")
+            raise ValueError(
+                f"the rate of {part!r} is not between 0 and 1; write it like {name}:0.2"
+            )
         if name != "none":
             rules.append(Rule(name, share, **more))
     return rules
@@ -86,8 +99,12 @@ class Faults:
         self.set(text)
 
     def set(
-        self, profile: str = "none", rate: float | None = None, vendor: str | None = None,
-        count: int | None = None, after: int = 0,
+        self,
+        profile: str = "none",
+        rate: float | None = None,
+        vendor: str | None = None,
+        count: int | None = None,
+        after: int = 0,
     ) -> None:
         """Replace what is set for `vendor` (None: all); `rate` is that of every profile named."""
         if vendor not in (None, *VENDORS):
@@ -100,7 +117,7 @@ class Faults:
                 rule.rate = float(rate)
         kept = [] if vendor is None else [r for r in self.rules if r.vendor != vendor]
         self.rules = kept + rules
-        self._calls: Counter = Counter()   # by rule and vendor
+        self._calls: Counter = Counter()  # by rule and vendor
         self._running: Counter = Counter()  # strikes in a row, by call
 
     def strikes(self, vendor: str, call: str) -> list[Strike]:
@@ -118,7 +135,8 @@ class Faults:
             if kind in WORLDLY:
                 found.insert(0, Strike(kind, rng, rule))
             elif (not found or found[-1].kind in WORLDLY) and (
-                    kind in LASTING or self._running[vendor, call] < LONGEST_RUN):
+                kind in LASTING or self._running[vendor, call] < LONGEST_RUN
+            ):
                 found.append(Strike(kind, rng, rule))
         return found
 
@@ -137,7 +155,10 @@ class Faults:
         return [vars(rule) for rule in self.rules]
 
     def stats(self) -> dict:
-        return {v: {kind: n for (of, kind), n in sorted(self.struck.items()) if of == v} for v in VENDORS}
+        return {
+            v: {kind: n for (of, kind), n in sorted(self.struck.items()) if of == v}
+            for v in VENDORS
+        }
 
 
 def instead(strike: Strike, vendor: str, path: str, now: int) -> Response | None:
@@ -154,11 +175,12 @@ def instead(strike: Strike, vendor: str, path: str, now: int) -> Response | None
     answer.status_code = status
     if strike.kind == "rate_limited":
         wait = strike.rng.randrange(1, 8)
-        answer.headers["Retry-After"] = str(wait) if strike.rng.random() < 0.5 else http_date(now + wait)
+        answer.headers["Retry-After"] = (
+            str(wait) if strike.rng.random() < 0.5 else http_date(now + wait)
+        )
     return answer
 
 
 def skew(strike: Strike) -> int:
     """Seconds the Date header is off: 2 to 20 minutes, ahead or behind."""
     return strike.rng.choice((-1, 1)) * strike.rng.randrange(120, 1200)
-

@@ -18,7 +18,9 @@ _TIMES = ("time_at", "created_at", "sequence_timestamp")
 def _rows(body: bytes) -> tuple[dict, str, list] | None:
     """(the answer, the name of its list, the rows) of a page of history; None for anything else."""
     answer = json.loads(body)
-    name = next((n for n in _LISTS if isinstance(answer, dict) and isinstance(answer.get(n), list)), None)
+    name = next(
+        (n for n in _LISTS if isinstance(answer, dict) and isinstance(answer.get(n), list)), None
+    )
     return (answer, name, answer[name]) if name else None
 
 

@@ -16,6 +16,7 @@ from sandbox.world.world import World
 
 _IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
+
 class Traffic:
     """ASGI middleware around the application; holds faults and counts.
 
@@ -28,8 +29,13 @@ class Traffic:
         self.calls: Counter = Counter()
 
     def fail(
-        self, vendor: str, status: int | None, count: int | None = None, endpoint: str | None = None,
-        body: str | None = None, retry_after: int | None = None,
+        self,
+        vendor: str,
+        status: int | None,
+        count: int | None = None,
+        endpoint: str | None = None,
+        body: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         """The next `count` calls (None: all) whose path contains `endpoint` get `status`; None ends it.
 
@@ -41,7 +47,10 @@ class Traffic:
         self.failures.pop(vendor, None)
         if status is not None:
             self.failures[vendor] = {
-                "status": int(status), "count": count, "endpoint": endpoint or "", "body": body,
+                "status": int(status),
+                "count": count,
+                "endpoint": endpoint or "",
+                "body": body,
                 "retry_after": retry_after,
             }
 
@@ -128,13 +137,17 @@ class Traffic:
         if strike.kind == "timeouts":
             if await _gone(receive, self.faults.hold):
                 path = call.partition("?")[0]
-                self.calls[vendor, _IDS.sub("{id}", path), 499] += 1  # the client closed the request
+                self.calls[vendor, _IDS.sub("{id}", path), 499] += (
+                    1  # the client closed the request
+                )
                 return True
         elif strike.kind == "cut":
             # The length promised is the whole one. A response that never completes makes the
             # server drop the connection, which is the point.
             await send(start)
-            await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+            await send(
+                {"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True}
+            )
             return True
         elif strike.kind in SPOILED and start["status"] == 200:
             if (spoiled := SPOILED[strike.kind](strike.rng, vendor, call, body)) is not None:
@@ -148,6 +161,7 @@ class Traffic:
 
 async def _gone(receive, seconds: float) -> bool:
     """Whether the client hangs up within so many seconds."""
+
     async def hung_up() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass

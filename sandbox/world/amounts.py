@@ -31,7 +31,9 @@ def noisy_text(units: int, decimals: int) -> str:
 def rounded_text(units: int) -> str:
     """An integer as a JavaScript number prints it: digits below 1e21, an exponent from there."""
     rounded = float(units)
-    return repr(rounded) if rounded >= 1e21 else format(Decimal(repr(rounded)), "f").removesuffix(".0")
+    return (
+        repr(rounded) if rounded >= 1e21 else format(Decimal(repr(rounded)), "f").removesuffix(".0")
+    )
 
 
 def keep_digits(units: int, digits: int) -> int:

@@ -19,7 +19,16 @@ from sandbox.world.tokens import CHAINS, MEME_0, MEME_9, MEME_18, NATIVE, ONCE, 
 SLOTS_A_DAY = 6.3  # about 7,000 transactions in two years
 CYCLE = 120
 HOUR = 3600
-_KINDS = (kinds.receive, kinds.send, kinds.swap, kinds.approve, kinds.call, kinds.fail, kinds.scam, kinds.own)
+_KINDS = (
+    kinds.receive,
+    kinds.send,
+    kinds.swap,
+    kinds.approve,
+    kinds.call,
+    kinds.fail,
+    kinds.scam,
+    kinds.own,
+)
 _WEIGHTS = (22, 15, 24, 10, 10, 4, 11, 4)
 
 
@@ -43,7 +52,9 @@ class ChainHistory:
         midnight = self.start + day * DAY
         self.rng = rng = Random(f"ledgerhouse/{self.seed}/chain/{day}")
         self._today: dict[str, list[Tx]] = defaultdict(list)
-        slots = [(midnight + at, order, doing) for order, (at, *doing) in enumerate(self._specials(day))]
+        slots = [
+            (midnight + at, order, doing) for order, (at, *doing) in enumerate(self._specials(day))
+        ]
         rate = SLOTS_A_DAY * self.scale
         for _ in range(int(rate) + (rng.random() < rate % 1)):
             at, wallet = midnight + rng.randrange(DAY), rng.choices(WALLETS, (45, 35, 20))[0]
@@ -70,11 +81,22 @@ class ChainHistory:
         if cycle == 0:
             for at, wallet in enumerate(WALLETS):
                 for chain in CHAINS:
-                    yield 5 + at, k.receive, wallet, chain, {
-                        "token": NATIVE[chain], "units": 3 * NATIVE[chain].typical, **soon}
+                    yield (
+                        5 + at,
+                        k.receive,
+                        wallet,
+                        chain,
+                        {"token": NATIVE[chain], "units": 3 * NATIVE[chain].typical, **soon},
+                    )
                     yield 60 + at, k.receive, wallet, chain, {"token": USDC[chain], **soon}
         elif cycle == 1:
-            yield 7 * HOUR, k.receive, a, "eth", {"token": USDC["eth"], "units": 16_180_000_000, "noise": True}
+            yield (
+                7 * HOUR,
+                k.receive,
+                a,
+                "eth",
+                {"token": USDC["eth"], "units": 16_180_000_000, "noise": True},
+            )
             yield 8 * HOUR, k.receive, b, "bsc", {"token": MEME_9}
             yield 9 * HOUR, k.receive, a, "eth", {"token": MEME_0}
             yield 10 * HOUR, k.receive, c, "arb", {"token": MEME_18}

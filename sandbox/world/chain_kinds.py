@@ -27,7 +27,9 @@ def _amount(h, token: Token) -> int:
 
 def _spend(h, when: int, wallet: str, chain: str, count: int) -> list[tuple[Token, int]]:
     """Up to `count` different tokens of the wallet on the chain, taken out of its purse."""
-    held = [t for t, u in h.purse.held(wallet, when).items() if u and t.chain == chain and t is not ONCE]
+    held = [
+        t for t, u in h.purse.held(wallet, when).items() if u and t.chain == chain and t is not ONCE
+    ]
     spent = []
     for token in h.rng.sample(held, min(count, len(held))):
         have = h.purse.held(wallet, when)[token]
@@ -48,7 +50,9 @@ def _gas(h, when: int, wallet: str, chain: str) -> int | None:
     return gas
 
 
-def receive(h, when, wallet, chain, token=None, units=None, noise=None, delay=None, change=None) -> None:
+def receive(
+    h, when, wallet, chain, token=None, units=None, noise=None, delay=None, change=None
+) -> None:
     rng = h.rng
     token = token or rng.choice(COMMON[chain])
     units = units or _amount(h, token)
@@ -56,12 +60,24 @@ def receive(h, when, wallet, chain, token=None, units=None, noise=None, delay=No
     other = cex or h.address()
     # Money that a contract pays out has no transaction of the wallet's interest: `tx` is null.
     sender = None if rng.random() < 0.05 else other
-    h.add(Tx(
-        wallet, chain, h.hash(), when, "" if token is NATIVE[chain] else "transfer", from_addr=sender,
-        to_addr=wallet if token is NATIVE[chain] else token.id, other_addr=other, cate="receive",
-        legs=[leg(h, "in", token, units, other, noise)], gas=h.rng.randrange(2 * 10**7, 10**9) * 10**6,
-        cex=cex,
-    ), delay, change)
+    h.add(
+        Tx(
+            wallet,
+            chain,
+            h.hash(),
+            when,
+            "" if token is NATIVE[chain] else "transfer",
+            from_addr=sender,
+            to_addr=wallet if token is NATIVE[chain] else token.id,
+            other_addr=other,
+            cate="receive",
+            legs=[leg(h, "in", token, units, other, noise)],
+            gas=h.rng.randrange(2 * 10**7, 10**9) * 10**6,
+            cex=cex,
+        ),
+        delay,
+        change,
+    )
 
 
 def send(h, when, wallet, chain, delay=None) -> None:
@@ -71,10 +87,23 @@ def send(h, when, wallet, chain, delay=None) -> None:
     cex = h.rng.choice(list(CEX)) if h.rng.random() < 0.2 else None
     other = cex or h.address()
     legs = [leg(h, "out", t, u, other) for t, u in _spend(h, when, wallet, chain, 1)]
-    h.add(Tx(
-        wallet, chain, h.hash(), when, "transfer", from_addr=wallet, to_addr=other, other_addr=other,
-        cate="send" if legs else None, legs=legs, gas=gas, cex=cex,
-    ), delay)
+    h.add(
+        Tx(
+            wallet,
+            chain,
+            h.hash(),
+            when,
+            "transfer",
+            from_addr=wallet,
+            to_addr=other,
+            other_addr=other,
+            cate="send" if legs else None,
+            legs=legs,
+            gas=gas,
+            cex=cex,
+        ),
+        delay,
+    )
 
 
 def send_all(h, when, wallet, chain, token=ONCE) -> None:
@@ -85,10 +114,21 @@ def send_all(h, when, wallet, chain, token=ONCE) -> None:
         return
     h.purse.take(wallet, token, units, when)
     other = h.address()
-    h.add(Tx(
-        wallet, chain, h.hash(), when, "transfer", from_addr=wallet, to_addr=token.id, other_addr=other,
-        cate="send", legs=[leg(h, "out", token, units, other)], gas=gas,
-    ))
+    h.add(
+        Tx(
+            wallet,
+            chain,
+            h.hash(),
+            when,
+            "transfer",
+            from_addr=wallet,
+            to_addr=token.id,
+            other_addr=other,
+            cate="send",
+            legs=[leg(h, "out", token, units, other)],
+            gas=gas,
+        )
+    )
 
 
 def swap(h, when, wallet, chain, twins: bool | None = None, change=None) -> None:
@@ -97,17 +137,31 @@ def swap(h, when, wallet, chain, twins: bool | None = None, change=None) -> None
     if gas is None:
         return
     pool = h.address()
-    legs = [leg(h, "out", t, u, pool) for t, u in _spend(h, when, wallet, chain, rng.choice((1, 1, 1, 2, 3)))]
+    legs = [
+        leg(h, "out", t, u, pool)
+        for t, u in _spend(h, when, wallet, chain, rng.choice((1, 1, 1, 2, 3)))
+    ]
     for token in rng.sample(COMMON[chain], min(len(COMMON[chain]), rng.choice((1, 1, 1, 2, 3)))):
         legs.append(leg(h, "in", token, _amount(h, token), pool))
     if twins or (twins is None and rng.random() < 0.04):
         last = legs[-1]
         legs.append(Leg(last.direction, last.token, last.units, last.counterparty, last.wire))
-    h.add(Tx(
-        wallet, chain, h.hash(), when, rng.choice(("multicall", "swapExactTokensForTokens", "execute")),
-        from_addr=wallet, to_addr=pool, other_addr=pool, legs=legs, gas=gas,
-        project=rng.choice(PROJECTS[chain]),
-    ), change=change)
+    h.add(
+        Tx(
+            wallet,
+            chain,
+            h.hash(),
+            when,
+            rng.choice(("multicall", "swapExactTokensForTokens", "execute")),
+            from_addr=wallet,
+            to_addr=pool,
+            other_addr=pool,
+            legs=legs,
+            gas=gas,
+            project=rng.choice(PROJECTS[chain]),
+        ),
+        change=change,
+    )
 
 
 def approve(h, when, wallet, chain) -> None:
@@ -116,10 +170,22 @@ def approve(h, when, wallet, chain) -> None:
         return
     token, spender = h.rng.choice(COMMON[chain][1:]), h.address()
     value = h.rng.choice(("1.157920892373162e+59", "1000000000000000", "0"))
-    h.add(Tx(
-        wallet, chain, h.hash(), when, "approve", from_addr=wallet, to_addr=token.id, other_addr=spender,
-        cate="approve", gas=gas, approve=(token, spender, value), project=h.rng.choice(PROJECTS[chain]),
-    ))
+    h.add(
+        Tx(
+            wallet,
+            chain,
+            h.hash(),
+            when,
+            "approve",
+            from_addr=wallet,
+            to_addr=token.id,
+            other_addr=spender,
+            cate="approve",
+            gas=gas,
+            approve=(token, spender, value),
+            project=h.rng.choice(PROJECTS[chain]),
+        )
+    )
 
 
 def call(h, when, wallet, chain) -> None:
@@ -127,10 +193,20 @@ def call(h, when, wallet, chain) -> None:
     if gas is None:
         return
     other = h.address()
-    h.add(Tx(
-        wallet, chain, h.hash(), when, h.rng.choice(("claim", "vote", "deposit", "stake", "0x1fad948c")),
-        from_addr=wallet, to_addr=other, other_addr=other, gas=gas, project=h.rng.choice(PROJECTS[chain]),
-    ))
+    h.add(
+        Tx(
+            wallet,
+            chain,
+            h.hash(),
+            when,
+            h.rng.choice(("claim", "vote", "deposit", "stake", "0x1fad948c")),
+            from_addr=wallet,
+            to_addr=other,
+            other_addr=other,
+            gas=gas,
+            project=h.rng.choice(PROJECTS[chain]),
+        )
+    )
 
 
 def fail(h, when, wallet, chain, shows_leg: bool | None = None) -> None:
@@ -142,10 +218,21 @@ def fail(h, when, wallet, chain, shows_leg: bool | None = None) -> None:
     if shows_leg or (shows_leg is None and h.rng.random() < 0.4):
         token = h.rng.choice(COMMON[chain])
         legs = [leg(h, "out", token, _amount(h, token), other)]
-    h.add(Tx(
-        wallet, chain, h.hash(), when, "swapExactTokensForTokens", status=0, from_addr=wallet,
-        to_addr=other, other_addr=other, legs=legs, gas=gas,
-    ))
+    h.add(
+        Tx(
+            wallet,
+            chain,
+            h.hash(),
+            when,
+            "swapExactTokensForTokens",
+            status=0,
+            from_addr=wallet,
+            to_addr=other,
+            other_addr=other,
+            legs=legs,
+            gas=gas,
+        )
+    )
 
 
 def scam(h, when, wallet, chain, poison: bool | None = None) -> None:
@@ -155,12 +242,25 @@ def scam(h, when, wallet, chain, poison: bool | None = None) -> None:
     if poison is None:
         poison = rng.random() < 0.15
     token = USDC[chain] if poison else SCAMS[chain]
-    moved = [leg(h, "out", token, 0, other) if poison else leg(h, "in", token, _amount(h, token), other)]
-    h.add(Tx(
-        wallet, chain, h.hash(), when, "airdrop", from_addr=sender,
-        to_addr=token.id, other_addr=other, cate="send" if poison else "receive", legs=moved,
-        gas=rng.randrange(2 * 10**7, 10**9) * 10**6, is_scam=True,
-    ))
+    moved = [
+        leg(h, "out", token, 0, other) if poison else leg(h, "in", token, _amount(h, token), other)
+    ]
+    h.add(
+        Tx(
+            wallet,
+            chain,
+            h.hash(),
+            when,
+            "airdrop",
+            from_addr=sender,
+            to_addr=token.id,
+            other_addr=other,
+            cate="send" if poison else "receive",
+            legs=moved,
+            gas=rng.randrange(2 * 10**7, 10**9) * 10**6,
+            is_scam=True,
+        )
+    )
 
 
 def own(h, when, wallet, chain) -> None:
@@ -170,10 +270,24 @@ def own(h, when, wallet, chain) -> None:
         return
     to = h.rng.choice([w for w in WALLETS if w != wallet])
     tx_id, spent = h.hash(), _spend(h, when, wallet, chain, 1)
-    for mine, other, direction, cate in ((wallet, to, "out", "send"), (to, wallet, "in", "receive")):
+    for mine, other, direction, cate in (
+        (wallet, to, "out", "send"),
+        (to, wallet, "in", "receive"),
+    ):
         if mine is to and not spent:
             break
-        h.add(Tx(
-            mine, chain, tx_id, when, "transfer", from_addr=wallet, to_addr=to, other_addr=other,
-            cate=cate if spent else None, legs=[leg(h, direction, t, u, other) for t, u in spent], gas=gas,
-        ))
+        h.add(
+            Tx(
+                mine,
+                chain,
+                tx_id,
+                when,
+                "transfer",
+                from_addr=wallet,
+                to_addr=to,
+                other_addr=other,
+                cate=cate if spent else None,
+                legs=[leg(h, direction, t, u, other) for t, u in spent],
+                gas=gas,
+            )
+        )

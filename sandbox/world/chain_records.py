@@ -72,7 +72,9 @@ class Tx:
     @property
     def may_vanish(self) -> bool:
         """Whether no balance can become negative without it: nothing that came in with it is spent."""
-        return self.is_scam or not self.is_settled or all(leg.direction == "out" for leg in self.legs)
+        return (
+            self.is_scam or not self.is_settled or all(leg.direction == "out" for leg in self.legs)
+        )
 
     def cate_at(self, now: int) -> str | None:
         return self.cate if now >= self.changes_at else self.early_cate
@@ -86,7 +88,8 @@ class Tx:
         if self.is_settled:
             moved = [
                 (leg.token, leg.units if leg.direction == "in" else -leg.units)
-                for leg in self.legs if leg.visible_at <= now
+                for leg in self.legs
+                if leg.visible_at <= now
             ]
         if self.pays_gas:
             moved.append((NATIVE[self.chain], -self.gas))
@@ -94,28 +97,49 @@ class Tx:
 
     def truth(self, now: int) -> dict:
         return {
-            "vendor": "debank", "account": self.wallet, "wallet": self.wallet, "chain": self.chain,
-            "tx_id": self.id, "time": iso(self.time), "category": self.cate_at(now),
-            "method": self.name or None, "status": None if self.from_addr is None else self.status,
-            "from_addr": self.from_addr, "to_addr": self.to_addr, "other_addr": self.other_addr,
-            "is_scam": self.is_scam, "is_settled": self.is_settled, "pays_gas": self.pays_gas,
+            "vendor": "debank",
+            "account": self.wallet,
+            "wallet": self.wallet,
+            "chain": self.chain,
+            "tx_id": self.id,
+            "time": iso(self.time),
+            "category": self.cate_at(now),
+            "method": self.name or None,
+            "status": None if self.from_addr is None else self.status,
+            "from_addr": self.from_addr,
+            "to_addr": self.to_addr,
+            "other_addr": self.other_addr,
+            "is_scam": self.is_scam,
+            "is_settled": self.is_settled,
+            "pays_gas": self.pays_gas,
             "gas": None if self.from_addr is None else decimal_text(self.gas, 18),
-            "shows_gas": self.shows_gas, "gas_token": f"{self.chain}:{self.chain}",
-            "project": self.project, "cex": self.cex,
-            "legs": len(self.legs_at(now)), "visible_at": iso(self.visible_at),
+            "shows_gas": self.shows_gas,
+            "gas_token": f"{self.chain}:{self.chain}",
+            "project": self.project,
+            "cex": self.cex,
+            "legs": len(self.legs_at(now)),
+            "visible_at": iso(self.visible_at),
             "changes_at": iso(self.changes_at) if self.changes_at > self.visible_at else None,
         }
 
     def truth_transfers(self, now: int) -> list[dict]:
         return [
             {
-                "vendor": "debank", "account": self.wallet, "wallet": self.wallet,
-                "chain": self.chain, "tx_id": self.id, "time": iso(self.time),
-                "direction": leg.direction, "token": leg.token.id,
-                "token_key": leg.token.key, "decimals": leg.token.decimals,
-                "counterparty": leg.counterparty, "wire_amount": leg.wire,
+                "vendor": "debank",
+                "account": self.wallet,
+                "wallet": self.wallet,
+                "chain": self.chain,
+                "tx_id": self.id,
+                "time": iso(self.time),
+                "direction": leg.direction,
+                "token": leg.token.id,
+                "token_key": leg.token.key,
+                "decimals": leg.token.decimals,
+                "counterparty": leg.counterparty,
+                "wire_amount": leg.wire,
                 "amount": decimal_text(leg.units, leg.token.decimals),
-                "is_scam": self.is_scam, "is_settled": self.is_settled,
+                "is_scam": self.is_scam,
+                "is_settled": self.is_settled,
                 "visible_at": iso(leg.visible_at),
             }
             for leg in self.legs_at(now)

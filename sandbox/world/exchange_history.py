@@ -15,8 +15,17 @@ EVENTS_A_DAY = 1.4  # about 3,000 ledger rows in two years
 CYCLE = 120
 HOUR = 3600
 _KINDS = (
-    kinds.order, kinds.convert, kinds.deposit, kinds.withdraw, kinds.receive, kinds.send,
-    kinds.reward, kinds.stake, kinds.interest, kinds.subscription, kinds.unknown,
+    kinds.order,
+    kinds.convert,
+    kinds.deposit,
+    kinds.withdraw,
+    kinds.receive,
+    kinds.send,
+    kinds.reward,
+    kinds.stake,
+    kinds.interest,
+    kinds.subscription,
+    kinds.unknown,
 )
 _WEIGHTS = (38, 10, 9, 3, 9, 10, 12, 3, 5, 2, 0.4)
 
@@ -45,7 +54,9 @@ class ExchangeHistory:
         self.rng = rng = Random(f"ledgerhouse/{self.seed}/exchange/{day}")
         self._today: dict[str, list[Entry]] = {}
         self.fills_today: list[Fill] = []
-        slots = [(midnight + at, order, doing) for order, (at, *doing) in enumerate(self._specials(day))]
+        slots = [
+            (midnight + at, order, doing) for order, (at, *doing) in enumerate(self._specials(day))
+        ]
         rate = EVENTS_A_DAY * self.scale
         for _ in range(int(rate) + (rng.random() < rate % 1)):
             at = midnight + rng.randrange(DAY)
@@ -64,13 +75,33 @@ class ExchangeHistory:
         if cycle == 0:
             yield 30, k.deposit, {"dollars": 60_000, "hours": 0}
             for at, code in enumerate(k.COINS):
-                yield 60 + at // 3, k.receive, {
-                    "code": code, "units": 25_000 * 10**(6 + CURRENCIES[code].exponent) // CURRENCIES[code].usd_micros,
-                    "hours": 0}
+                yield (
+                    60 + at // 3,
+                    k.receive,
+                    {
+                        "code": code,
+                        "units": 25_000
+                        * 10 ** (6 + CURRENCIES[code].exponent)
+                        // CURRENCIES[code].usd_micros,
+                        "hours": 0,
+                    },
+                )
         elif cycle == 1:
-            yield 14 * HOUR, k.order, {"product": "BTC-USD", "side": "BUY", "fills": 3, "in_quote": False}
-            yield 15 * HOUR, k.order, {"product": "ETH-USDC", "side": "BUY", "fills": 2, "in_quote": True}
-            yield 16 * HOUR, k.order, {"product": "SOL-USDC", "side": "SELL", "fills": 1, "in_quote": False}
+            yield (
+                14 * HOUR,
+                k.order,
+                {"product": "BTC-USD", "side": "BUY", "fills": 3, "in_quote": False},
+            )
+            yield (
+                15 * HOUR,
+                k.order,
+                {"product": "ETH-USDC", "side": "BUY", "fills": 2, "in_quote": True},
+            )
+            yield (
+                16 * HOUR,
+                k.order,
+                {"product": "SOL-USDC", "side": "SELL", "fills": 1, "in_quote": False},
+            )
         elif cycle == 2:
             yield 14 * HOUR, k.convert, {"source": "USDC", "target": "ETH"}
             yield 14 * HOUR, k.convert, {"source": "BTC", "target": "USDC"}
@@ -88,21 +119,45 @@ class ExchangeHistory:
             yield 13 * HOUR, k.withdraw, {"hours": 0}
         elif cycle == 5 and day // CYCLE % 2 == 0:
             # 27 rows of one second in each wallet: no page of 25 can hold them.
-            yield 15 * HOUR, k.order, {"product": "BTC-USD", "side": "BUY", "fills": 27, "in_quote": False}
+            yield (
+                15 * HOUR,
+                k.order,
+                {"product": "BTC-USD", "side": "BUY", "fills": 27, "in_quote": False},
+            )
         elif cycle == 6:
             yield 9 * HOUR, k.reward
             yield 10 * HOUR, k.convert, {"source": "SOL", "target": "DOT"}
 
     def add(
-        self, wallet: str, kind: str, when: int, units: int, *, pending: int = 0, end: str | None = None,
-        delay: int | None = None, confirm: int = 0, fee: int | None = None, **more,
+        self,
+        wallet: str,
+        kind: str,
+        when: int,
+        units: int,
+        *,
+        pending: int = 0,
+        end: str | None = None,
+        delay: int | None = None,
+        confirm: int = 0,
+        fee: int | None = None,
+        **more,
     ) -> None:
         """One ledger row of signed `units`; `pending` seconds until settled, or until its `end`."""
         if not units:
             return
-        row = Entry(wallet, self.wallet_ids[wallet], self.currency(wallet), self.uuid(),
-                    kind, when, units, when + (delay or self.delay()), fee_units=fee,
-                    confirmed_at=when + confirm, **more)
+        row = Entry(
+            wallet,
+            self.wallet_ids[wallet],
+            self.currency(wallet),
+            self.uuid(),
+            kind,
+            when,
+            units,
+            when + (delay or self.delay()),
+            fee_units=fee,
+            confirmed_at=when + confirm,
+            **more,
+        )
         if end is None and units < 0 and pending and self.rng.random() < 0.06:
             end = self.rng.choice(("canceled", "failed"))
         if end:

@@ -16,7 +16,11 @@ TAKER, MAKER = 6, 4  # thousandths of the cost
 
 def worth(h, currency: Currency, low: int = 50, high: int = 3000) -> int:
     """Base units worth between `low` and `high` dollars."""
-    return h.rng.randrange(low * 100, high * 100) * 10**(4 + currency.exponent) // currency.usd_micros
+    return (
+        h.rng.randrange(low * 100, high * 100)
+        * 10 ** (4 + currency.exponent)
+        // currency.usd_micros
+    )
 
 
 def deposit(h, when, dollars=None, hours=None, end=None) -> None:
@@ -31,14 +35,32 @@ def withdraw(h, when, hours=None, end=None) -> None:
     units = h.part("Cash (USD)", when, 100)
     if hours is None:
         hours = h.rng.randrange(1, 48) if h.rng.random() < 0.5 else 0
-    h.add("Cash (USD)", "fiat_withdrawal", when, -max(units, 1000 if end else 0), end=end, pending=hours * HOUR)
+    h.add(
+        "Cash (USD)",
+        "fiat_withdrawal",
+        when,
+        -max(units, 1000 if end else 0),
+        end=end,
+        pending=hours * HOUR,
+    )
 
 
 def receive(h, when, code=None, units=None, hours=None) -> None:
     rng, currency = h.rng, CURRENCIES[code or h.rng.choice(COINS)]
-    pending = hours * HOUR if hours is not None else (rng.randrange(600, 6 * HOUR) if rng.random() < 0.3 else 0)
-    h.add(WALLET_OF[currency.code], "send", when, units or worth(h, currency), pending=pending,
-          tx_hash=h.hash(currency), confirm=pending)
+    pending = (
+        hours * HOUR
+        if hours is not None
+        else (rng.randrange(600, 6 * HOUR) if rng.random() < 0.3 else 0)
+    )
+    h.add(
+        WALLET_OF[currency.code],
+        "send",
+        when,
+        units or worth(h, currency),
+        pending=pending,
+        tx_hash=h.hash(currency),
+        confirm=pending,
+    )
 
 
 def send(h, when, code=None, pending=None, confirm=None, end=None, delay=None) -> None:
@@ -57,8 +79,19 @@ def send(h, when, code=None, pending=None, confirm=None, end=None, delay=None) -
         confirm = pending + (rng.randrange(300, 5 * HOUR) if rng.random() < 0.4 else 0)
     ours = currency.network == "ethereum" and rng.random() < 0.5
     address = rng.choice(OWN_ADDRESSES) if ours else h.hash(currency)[:42]
-    h.add(wallet, "send", when, -units, pending=pending, end=end, tx_hash=None if end else h.hash(currency),
-          fee=None if end else fee, confirm=confirm, address=address, delay=delay)
+    h.add(
+        wallet,
+        "send",
+        when,
+        -units,
+        pending=pending,
+        end=end,
+        tx_hash=None if end else h.hash(currency),
+        fee=None if end else fee,
+        confirm=confirm,
+        address=address,
+        delay=delay,
+    )
 
 
 def order(h, when, product=None, side=None, fills=None, in_quote=None) -> None:
@@ -91,18 +124,43 @@ def order(h, when, product=None, side=None, fills=None, in_quote=None) -> None:
             due_units += due * 10**quote.exponent % 10 ** (digits + 3) != 0
         price_text, fee_text = short_text(price, price_digits), short_text(fee, digits + 3)
         note = {
-            "fill_price": price_text, "product_id": product, "order_id": order_id,
-            "commission": fee_text, "order_side": side.lower(),
+            "fill_price": price_text,
+            "product_id": product,
+            "order_id": order_id,
+            "commission": fee_text,
+            "order_side": side.lower(),
         }
         sign, delay = (1 if side == "BUY" else -1), h.delay()
-        h.add(WALLET_OF[base_code], "advanced_trade_fill", when, sign * size, order=note, delay=delay)
-        h.add(WALLET_OF[quote_code], "advanced_trade_fill", when, -sign * due_units, order=note, delay=delay)
+        h.add(
+            WALLET_OF[base_code], "advanced_trade_fill", when, sign * size, order=note, delay=delay
+        )
+        h.add(
+            WALLET_OF[quote_code],
+            "advanced_trade_fill",
+            when,
+            -sign * due_units,
+            order=note,
+            delay=delay,
+        )
         micros += rng.randrange(1, 600_000 // count)
-        h.fills_today.append(Fill(
-            f"{rng.getrandbits(256):064x}", h.uuid(), order_id, product, side, micros,
-            micros + rng.randrange(500, 4000), price_text, short_text(size, base.exponent),
-            short_text(cost, digits), fee_text, in_quote, "TAKER" if number % 3 else "MAKER", when + delay,
-        ))
+        h.fills_today.append(
+            Fill(
+                f"{rng.getrandbits(256):064x}",
+                h.uuid(),
+                order_id,
+                product,
+                side,
+                micros,
+                micros + rng.randrange(500, 4000),
+                price_text,
+                short_text(size, base.exponent),
+                short_text(cost, digits),
+                fee_text,
+                in_quote,
+                "TAKER" if number % 3 else "MAKER",
+                when + delay,
+            )
+        )
 
 
 def convert(h, when, source=None, target=None) -> None:
@@ -111,7 +169,13 @@ def convert(h, when, source=None, target=None) -> None:
     target = target or h.rng.choice([c for c in COINS if c != source])
     out, into = CURRENCIES[source], CURRENCIES[target]
     units = h.part(WALLET_OF[source], when, 200)
-    got = units * out.usd_micros * 10**into.exponent * 99 // (into.usd_micros * 10**out.exponent * 100)
+    got = (
+        units
+        * out.usd_micros
+        * 10**into.exponent
+        * 99
+        // (into.usd_micros * 10**out.exponent * 100)
+    )
     if not units or not got:
         return receive(h, when, source)
     trade_id = h.uuid()

@@ -37,18 +37,28 @@ CURRENCIES = {
 
 # product: (base, quote, digits of the price, digits of the size)
 PRODUCTS = {
-    "BTC-USD": ("BTC", "USD", 2, 8), "ETH-USD": ("ETH", "USD", 2, 8),
-    "SOL-USD": ("SOL", "USD", 2, 8), "ADA-USD": ("ADA", "USD", 4, 6),
-    "LINK-USD": ("LINK", "USD", 3, 2), "BTC-USDC": ("BTC", "USDC", 2, 8),
-    "ETH-USDC": ("ETH", "USDC", 2, 8), "SOL-USDC": ("SOL", "USDC", 2, 3),
+    "BTC-USD": ("BTC", "USD", 2, 8),
+    "ETH-USD": ("ETH", "USD", 2, 8),
+    "SOL-USD": ("SOL", "USD", 2, 8),
+    "ADA-USD": ("ADA", "USD", 4, 6),
+    "LINK-USD": ("LINK", "USD", 3, 2),
+    "BTC-USDC": ("BTC", "USDC", 2, 8),
+    "ETH-USDC": ("ETH", "USDC", 2, 8),
+    "SOL-USDC": ("SOL", "USDC", 2, 3),
     "DOT-USDC": ("DOT", "USDC", 3, 4),
 }
 
 # name: (currency, v2 type); "Staked ADA" is a second wallet of ADA, MASK never moves.
 WALLETS = {
-    "Cash (USD)": ("USD", "fiat"), "USDC Wallet": ("USDC", "wallet"), "BTC Wallet": ("BTC", "wallet"),
-    "ETH Wallet": ("ETH", "wallet"), "SOL Wallet": ("SOL", "wallet"), "ADA Wallet": ("ADA", "wallet"),
-    "Staked ADA": ("ADA", "wallet"), "LINK Wallet": ("LINK", "wallet"), "DOT Wallet": ("DOT", "wallet"),
+    "Cash (USD)": ("USD", "fiat"),
+    "USDC Wallet": ("USDC", "wallet"),
+    "BTC Wallet": ("BTC", "wallet"),
+    "ETH Wallet": ("ETH", "wallet"),
+    "SOL Wallet": ("SOL", "wallet"),
+    "ADA Wallet": ("ADA", "wallet"),
+    "Staked ADA": ("ADA", "wallet"),
+    "LINK Wallet": ("LINK", "wallet"),
+    "DOT Wallet": ("DOT", "wallet"),
     "MASK Wallet": ("MASK", "wallet"),
 }
 WALLET_OF = {code: name for name, (code, _) in WALLETS.items() if name != "Staked ADA"}
@@ -108,18 +118,32 @@ class Entry:
         return max(mark for mark in marks if mark is not None and mark <= max(now, self.created))
 
     def truth(self, now: int) -> dict:
-        fee = None if self.fee_units is None else decimal_text(self.fee_units, self.currency.exponent)
+        fee = (
+            None if self.fee_units is None else decimal_text(self.fee_units, self.currency.exponent)
+        )
         order = self.order or {}
         return {
-            "vendor": "coinbase", "account": "main", "wallet": self.wallet_id,
-            "wallet_name": self.wallet, "entry_id": self.id, "time": iso(self.created),
-            "type": self.type, "status": self.status(now), "is_settled": self.is_settled(now),
-            "token": self.currency.code, "amount": decimal_text(self.units, self.currency.exponent),
-            "wire_amount": decimal_text(self.units, self.currency.exponent), "fee": fee,
-            "network": self.currency.network if self.tx_hash else None, "tx_hash": self.tx_hash,
-            "network_status": self.network_status(now), "order_id": order.get("order_id"),
-            "product_id": order.get("product_id"), "trade_id": self.trade_id,
-            "visible_at": iso(self.visible_at), "updated": iso(self.updated(now)),
+            "vendor": "coinbase",
+            "account": "main",
+            "wallet": self.wallet_id,
+            "wallet_name": self.wallet,
+            "entry_id": self.id,
+            "time": iso(self.created),
+            "type": self.type,
+            "status": self.status(now),
+            "is_settled": self.is_settled(now),
+            "token": self.currency.code,
+            "amount": decimal_text(self.units, self.currency.exponent),
+            "wire_amount": decimal_text(self.units, self.currency.exponent),
+            "fee": fee,
+            "network": self.currency.network if self.tx_hash else None,
+            "tx_hash": self.tx_hash,
+            "network_status": self.network_status(now),
+            "order_id": order.get("order_id"),
+            "product_id": order.get("product_id"),
+            "trade_id": self.trade_id,
+            "visible_at": iso(self.visible_at),
+            "updated": iso(self.updated(now)),
         }
 
 
@@ -150,11 +174,24 @@ class Fill:
     def truth(self) -> dict:
         base, quote = self.product.split("-")
         return {
-            "vendor": "coinbase", "account": "main", "trade_id": self.trade_id, "order_id": self.order_id,
-            "entry_id": self.entry_id, "time": iso_micros(self.traded),
-            "sequence_time": iso_micros(self.sequence), "product_id": self.product,
-            "symbol": f"{base}/{quote}", "base": base, "quote": quote, "side": self.side.lower(),
-            "price": self.price, "amount": self.base, "cost": self.cost, "fee": self.commission,
-            "fee_token": quote, "size_in_quote": self.size_in_quote, "wire_amount": self.size,
+            "vendor": "coinbase",
+            "account": "main",
+            "trade_id": self.trade_id,
+            "order_id": self.order_id,
+            "entry_id": self.entry_id,
+            "time": iso_micros(self.traded),
+            "sequence_time": iso_micros(self.sequence),
+            "product_id": self.product,
+            "symbol": f"{base}/{quote}",
+            "base": base,
+            "quote": quote,
+            "side": self.side.lower(),
+            "price": self.price,
+            "amount": self.base,
+            "cost": self.cost,
+            "fee": self.commission,
+            "fee_token": quote,
+            "size_in_quote": self.size_in_quote,
+            "wire_amount": self.size,
             "visible_at": iso(self.visible_at),
         }

@@ -40,7 +40,9 @@ class World:
     `now` decides what is visible; None means everything generated so far, in its last version.
     """
 
-    def __init__(self, seed: int, start: Moment = GENESIS, scale: float = 1.0, late_days: int = 0) -> None:
+    def __init__(
+        self, seed: int, start: Moment = GENESIS, scale: float = 1.0, late_days: int = 0
+    ) -> None:
         self.seed, self.start, self.scale, self.late_days = seed, seconds(start), scale, late_days
         self.exchange = ExchangeHistory(seed, self.start, scale)
         self.chain = ChainHistory(seed, self.start, scale, late_days)
@@ -71,16 +73,31 @@ class World:
     def txs(self, wallet: str, now: Moment | None = None, chain: str | None = None) -> list[Tx]:
         """Visible transactions of one wallet by (time, id), oldest first; [] for a stranger."""
         moment = self.grow(now)
-        rows = self.chain.wallets.get(wallet, []) if chain is None else self.chain.chains.get((wallet, chain), [])
+        rows = (
+            self.chain.wallets.get(wallet, [])
+            if chain is None
+            else self.chain.chains.get((wallet, chain), [])
+        )
         return [tx for tx in rows if tx.is_there(moment)]
 
     def newest(
-        self, wallet: str, now: int, count: int, *, chain: str | None = None, bound: float | None = None,
-        inclusive: bool = False, wanted: Callable[[Tx], bool] = lambda tx: True,
+        self,
+        wallet: str,
+        now: int,
+        count: int,
+        *,
+        chain: str | None = None,
+        bound: float | None = None,
+        inclusive: bool = False,
+        wanted: Callable[[Tx], bool] = lambda tx: True,
     ) -> list[Tx]:
         """The `count` newest visible and wanted transactions before (or at, if inclusive) `bound`."""
         self.grow(now)
-        rows = self.chain.wallets.get(wallet, []) if chain is None else self.chain.chains.get((wallet, chain), [])
+        rows = (
+            self.chain.wallets.get(wallet, [])
+            if chain is None
+            else self.chain.chains.get((wallet, chain), [])
+        )
         if bound is None:
             end = len(rows)
         else:
@@ -102,7 +119,9 @@ class World:
         moment = self.grow(now)
         return self._sums(address, moment, self.chain.days)
 
-    def _sum_wallet(self, address: str, now: int, _days: int, before: int = 2**62) -> dict[Token, int]:
+    def _sum_wallet(
+        self, address: str, now: int, _days: int, before: int = 2**62
+    ) -> dict[Token, int]:
         sums: dict[Token, int] = defaultdict(int)
         for tx in self.txs(address, now if now < 2**62 else None):
             if tx.time < before:
@@ -111,7 +130,9 @@ class World:
         order = {token: number for number, token in enumerate(TOKENS)}
         return dict(sorted(sums.items(), key=lambda item: order[item[0]]))
 
-    def vanish(self, at: Moment, vendor: str, rng: Random, since: Moment | None = None) -> dict | None:
+    def vanish(
+        self, at: Moment, vendor: str, rng: Random, since: Moment | None = None
+    ) -> dict | None:
         """One row of the vendor's, drawn by `rng`, is gone from `at` on: from histories and balances.
 
         Drawn among those listed a second before, with time >= `since`, that nothing else leans
@@ -119,9 +140,11 @@ class World:
         """
         gone = self.grow(at)
         first, last = -(2**62) if since is None else seconds(since), gone - 1
-        rows = [row for name in WALLETS for row in self.entries(name, last) if row.created >= first] \
-            if vendor == "coinbase" else \
-            [tx for wallet in ADDRESSES for tx in self.txs(wallet, last) if tx.time >= first]
+        rows = (
+            [row for name in WALLETS for row in self.entries(name, last) if row.created >= first]
+            if vendor == "coinbase"
+            else [tx for wallet in ADDRESSES for tx in self.txs(wallet, last) if tx.time >= first]
+        )
         rows = [row for row in rows if row.may_vanish and row.is_there(gone)]
         if not rows:
             return None
@@ -146,7 +169,12 @@ class World:
 
     def transfers(self, now: Moment | None = None) -> list[dict]:
         moment = self.grow(now)
-        return [leg for wallet in ADDRESSES for tx in self.txs(wallet, now) for leg in tx.truth_transfers(moment)]
+        return [
+            leg
+            for wallet in ADDRESSES
+            for tx in self.txs(wallet, now)
+            for leg in tx.truth_transfers(moment)
+        ]
 
     def balances(self, at: Moment | None = None, now: Moment | None = None) -> list[dict]:
         moment = self.grow(now)
@@ -155,25 +183,40 @@ class World:
         for name, (code, _) in WALLETS.items():
             rows = [row for row in self.entries(name, now) if row.created < before]
             if rows:
-                coins[code] = coins.get(code, 0) + sum(row.units for row in rows if row.is_settled(moment))
+                coins[code] = coins.get(code, 0) + sum(
+                    row.units for row in rows if row.is_settled(moment)
+                )
         truth = [
-            {"vendor": "coinbase", "account": "main", "token": code,
-             "amount": decimal_text(units, CURRENCIES[code].exponent)}
+            {
+                "vendor": "coinbase",
+                "account": "main",
+                "token": code,
+                "amount": decimal_text(units, CURRENCIES[code].exponent),
+            }
             for code, units in coins.items()
         ]
         for wallet in ADDRESSES:
             sums = self._sum_wallet(wallet, moment, 0, before)
             truth += [
-                {"vendor": "debank", "account": wallet, "token": token.key,
-                 "amount": decimal_text(units, token.decimals)}
-                for token, units in sums.items() if not token.is_scam
+                {
+                    "vendor": "debank",
+                    "account": wallet,
+                    "token": token.key,
+                    "amount": decimal_text(units, token.decimals),
+                }
+                for token, units in sums.items()
+                if not token.is_scam
             ]
         return truth
 
     def about(self, now: Moment) -> dict:
         """How much there is, for the first line of a log."""
         return {
-            "seed": self.seed, "start": iso(self.start), "scale": self.scale, "late_days": self.late_days,
-            "ledger": sum(len(self.entries(name, now)) for name in WALLETS), "fills": len(self.visible_fills(now)),
+            "seed": self.seed,
+            "start": iso(self.start),
+            "scale": self.scale,
+            "late_days": self.late_days,
+            "ledger": sum(len(self.entries(name, now)) for name in WALLETS),
+            "fills": len(self.visible_fills(now)),
             "transactions": sum(len(self.txs(wallet, now)) for wallet in ADDRESSES),
         }

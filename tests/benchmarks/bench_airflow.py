@@ -19,15 +19,19 @@ def rows(runs: int = 3, days: int = 90) -> list[dict]:
     """The table's row on Airflow: a history, a sync that warms up, then `runs` measured."""
     walls: list[float] = []
     slowest: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(dir=bench_var()) as var, running(
-            var, now=NOW, start=NOW - timedelta(days=days), command="benchmark",
-            tell=tell) as stack:
+    with (
+        tempfile.TemporaryDirectory(dir=bench_var()) as var,
+        running(
+            var, now=NOW, start=NOW - timedelta(days=days), command="benchmark", tell=tell
+        ) as stack,
+    ):
         stack.rest.wait_for_dags("history", "sync")
         for dag in ("history", "sync"):
             stack.rest.unpause(dag)
         first, last = NOW - timedelta(days=days), NOW
-        history = stack.rest.trigger("history", {
-            "interval_start": first.isoformat(), "interval_end": last.isoformat()})
+        history = stack.rest.trigger(
+            "history", {"interval_start": first.isoformat(), "interval_end": last.isoformat()}
+        )
         follow(stack, "history", history, lambda _: None)
         tell(f"history of {days} days took {_wall(stack.rest.run('history', history)):.1f} s")
         for n in range(runs + 1):
@@ -42,17 +46,23 @@ def rows(runs: int = 3, days: int = 90) -> list[dict]:
                 for task in stack.rest.task_instances("sync", run):
                     slowest.setdefault(task["task_id"], []).append(task["duration"] or 0)
     parts = sorted(((median(v), k) for k, v in slowest.items()), reverse=True)[:4]
-    return [row(
-        "a warm sync run through Airflow with little new, wall (preload)",
-        f"**{median(walls):.1f} s** ({min(walls):.1f}–{max(walls):.1f}): "
-        + ", ".join(f"{name} {took:.1f} s" for took, name in parts),
-        "≤ 15 s", "≤ 6 s", median(walls) <= 15,
-        f"Airflow, PostgreSQL and the sandbox as `make demo` starts them; {days} days of history, "
-        f"one sync to warm up, then {len(walls)} of six hours each; from the run's start_date to "
-        "its end_date")]
+    return [
+        row(
+            "a warm sync run through Airflow with little new, wall (preload)",
+            f"**{median(walls):.1f} s** ({min(walls):.1f}–{max(walls):.1f}): "
+            + ", ".join(f"{name} {took:.1f} s" for took, name in parts),
+            "≤ 15 s",
+            "≤ 6 s",
+            median(walls) <= 15,
+            f"Airflow, PostgreSQL and the sandbox as `make demo` starts them; {days} days of history, "
+            f"one sync to warm up, then {len(walls)} of six hours each; from the run's start_date to "
+            "its end_date",
+        )
+    ]
 
 
 def _wall(run: dict) -> float:
-    start, end = (datetime.fromisoformat(run[k].replace("Z", "+00:00"))
-                  for k in ("start_date", "end_date"))
+    start, end = (
+        datetime.fromisoformat(run[k].replace("Z", "+00:00")) for k in ("start_date", "end_date")
+    )
     return (end - start).total_seconds()

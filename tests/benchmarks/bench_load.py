@@ -47,8 +47,9 @@ def landed(folder: Path, records: int, files: int) -> Path:
         each = records // files
         for n in range(files):
             start = START + n * timedelta(days=900) / files
-            data.coinbase(part, data.moments(start, start + timedelta(days=900) / files, each),
-                          seed=n)
+            data.coinbase(
+                part, data.moments(start, start + timedelta(days=900) / files, each), seed=n
+            )
         part.rename(folder)
     return folder
 
@@ -102,18 +103,19 @@ class Pandas:
         self.con = connect(work / "pandas.duckdb")
         columns = ", ".join(f"{c.name} {c.type}" for c in COLUMNS)
         self.con.execute(f"""CREATE TABLE ledger ({columns},
-            PRIMARY KEY ({', '.join(EXCHANGES_LEDGER.key)}))""")
+            PRIMARY KEY ({", ".join(EXCHANGES_LEDGER.key)}))""")
 
     def load(self) -> None:
         import pandas
 
-        frame = pandas.DataFrame(list(_flat_records(self.files)),
-                                 columns=[c.name for c in COLUMNS])
+        frame = pandas.DataFrame(list(_flat_records(self.files)), columns=[c.name for c in COLUMNS])
         file = self.work / "ledger.csv"
         frame.to_csv(file, index=False)
         types = ", ".join(f"'{c.name}': '{c.type}'" for c in COLUMNS)
-        self.con.execute(f"INSERT OR REPLACE INTO ledger SELECT * FROM read_csv('{file}', "
-                         f"header = true, columns = {{{types}}})")
+        self.con.execute(
+            f"INSERT OR REPLACE INTO ledger SELECT * FROM read_csv('{file}', "
+            f"header = true, columns = {{{types}}})"
+        )
         (rows,) = self.con.execute("SELECT count(*) FROM ledger").fetchone()
         if rows != self.records:
             raise RuntimeError(f"{rows} rows of {self.records} were loaded")
@@ -139,12 +141,27 @@ def _flat_records(files):
                     fee = network.get("transaction_fee") or {}
                     money = r["amount"]["amount"]
                     fee_text = fee.get("amount") or fill.get("commission")
-                    yield (header["source"], header["account"], r["id"], r["created_at"], wallet,
-                           r["type"], r["status"], r["status"] == "completed",
-                           r["amount"]["currency"], money, money, fee_text, fee_text,
-                           fee.get("currency") or (fill.get("product_id") or "-").split("-")[1],
-                           network.get("network_name"), network.get("hash"), fill.get("order_id"),
-                           (r.get("trade") or {}).get("id"), json.dumps(r))
+                    yield (
+                        header["source"],
+                        header["account"],
+                        r["id"],
+                        r["created_at"],
+                        wallet,
+                        r["type"],
+                        r["status"],
+                        r["status"] == "completed",
+                        r["amount"]["currency"],
+                        money,
+                        money,
+                        fee_text,
+                        fee_text,
+                        fee.get("currency") or (fill.get("product_id") or "-").split("-")[1],
+                        network.get("network_name"),
+                        network.get("hash"),
+                        fill.get("order_id"),
+                        (r.get("trade") or {}).get("id"),
+                        json.dumps(r),
+                    )
 
 
 CREATE_TABLE_AS = f"""
@@ -157,20 +174,26 @@ WITH pages AS MATERIALIZED (
         maximum_object_size = 268435456, columns = {{kind: 'VARCHAR', endpoint: 'VARCHAR',
         params: 'VARCHAR', body: 'VARCHAR', as_of: 'VARCHAR'}})
     WHERE kind = 'page'
-), mapped AS MATERIALIZED ({SOURCES['coinbase'].mappings['exchanges_ledger']})
+), mapped AS MATERIALIZED ({SOURCES["coinbase"].mappings["exchanges_ledger"]})
 SELECT * EXCLUDE (page_id, item) FROM mapped
 """
 
 
-def rows(records: int = 100_000, repeats: int = 5, dlt_repeats: int = 3,
-         memory: tuple[int, int] | None = (100_000, 1_000_000)) -> list[dict]:
+def rows(
+    records: int = 100_000,
+    repeats: int = 5,
+    dlt_repeats: int = 3,
+    memory: tuple[int, int] | None = (100_000, 1_000_000),
+) -> list[dict]:
     """The table's rows on loading; a smaller `records` says nothing but runs in a moment."""
     with tempfile.TemporaryDirectory(dir=bench_var()) as folder:
         work = Path(folder)
         source = landed(work / "source", records, max(1, records // RECORDS_A_FILE))
-        found = [*(against_dlt(work, source, records, dlt_repeats) if dlt_repeats else []),
-                 *against_pandas(work, source, records, repeats),
-                 against_create_table_as(work, source, records, repeats)]
+        found = [
+            *(against_dlt(work, source, records, dlt_repeats) if dlt_repeats else []),
+            *against_pandas(work, source, records, repeats),
+            against_create_table_as(work, source, records, repeats),
+        ]
     if memory:
         found.append(memory_row(*memory))
     return found
@@ -195,8 +218,16 @@ def against_dlt(work: Path, source: Path, records: int, repeats: int) -> list[di
         shutil.rmtree(work / "dlt", ignore_errors=True)
         (work / "dlt").mkdir()
         done = subprocess.run(
-            [str(DLT_PYTHON), str(Path(__file__).with_name("dlt_load.py")), str(work / "dlt"),
-             *files], capture_output=True, text=True, check=False)
+            [
+                str(DLT_PYTHON),
+                str(Path(__file__).with_name("dlt_load.py")),
+                str(work / "dlt"),
+                *files,
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(f"dlt failed: {done.stderr[-2000:]}")
         told = json.loads(done.stdout.splitlines()[-1])
@@ -208,34 +239,51 @@ def against_dlt(work: Path, source: Path, records: int, repeats: int) -> list[di
     times = interleaved(repeats, ours=lambda: _new(Ours, work, source, records), dlt=dlt)
     faster = ratio(times["dlt"], times["ours"])
     tell(f"dlt: {faster:.1f}×; {times}")
-    return [row(
-        what, f"**{faster:.1f}×**: {spread(times['ours'])} against {spread(times['dlt'])}",
-        "20×", "40×", faster >= 20,
-        f"The same landing files ({RECORDS_A_FILE:,} Coinbase records each) into an empty file; dlt "
-        f"reads them with zstandard and json and merges by primary key; {repeats} rounds in turn. "
-        f"dlt as pinned in tests/benchmarks/requirements.txt, with duckdb {version('duckdb')} on "
-        "both sides; imports and the making of dlt's pipeline are not timed")]
+    return [
+        row(
+            what,
+            f"**{faster:.1f}×**: {spread(times['ours'])} against {spread(times['dlt'])}",
+            "20×",
+            "40×",
+            faster >= 20,
+            f"The same landing files ({RECORDS_A_FILE:,} Coinbase records each) into an empty file; dlt "
+            f"reads them with zstandard and json and merges by primary key; {repeats} rounds in turn. "
+            f"dlt as pinned in tests/benchmarks/requirements.txt, with duckdb {version('duckdb')} on "
+            "both sides; imports and the making of dlt's pipeline are not timed",
+        )
+    ]
 
 
 def against_pandas(work: Path, source: Path, records: int, repeats: int) -> list[dict]:
     ours, theirs = Ours(work, source, records), Pandas(work, source, records)
     ours.load(), theirs.load()
-    again = interleaved(repeats, ours=lambda: seconds(ours.load),
-                        pandas=lambda: seconds(theirs.load))
+    again = interleaved(
+        repeats, ours=lambda: seconds(ours.load), pandas=lambda: seconds(theirs.load)
+    )
     ours.close(), theirs.close()
-    empty = interleaved(repeats, ours=lambda: _new(Ours, work, source, records),
-                        pandas=lambda: _new(Pandas, work, source, records))
+    empty = interleaved(
+        repeats,
+        ours=lambda: _new(Ours, work, source, records),
+        pandas=lambda: _new(Pandas, work, source, records),
+    )
     found = []
     for times, into, least, text in (
-            (empty, "empty table", 2, "2×"), (again, "all duplicates", 3, "3×")):
+        (empty, "empty table", 2, "2×"),
+        (again, "all duplicates", 3, "3×"),
+    ):
         faster = ratio(times["pandas"], times["ours"])
         tell(f"pandas, {into}: {faster:.2f}×; {times}")
-        found.append(row(
-            f"the same against pandas → CSV → INSERT OR REPLACE with a primary key, {into}",
-            f"**{faster:.1f}×**: {spread(times['ours'])} against {spread(times['pandas'])}",
-            text, "5×", faster >= least,
-            "The naive load reads the same files with zstandard and json, builds a DataFrame of "
-            f"the same columns, writes a CSV and replaces by key; {repeats} rounds in turn"))
+        found.append(
+            row(
+                f"the same against pandas → CSV → INSERT OR REPLACE with a primary key, {into}",
+                f"**{faster:.1f}×**: {spread(times['ours'])} against {spread(times['pandas'])}",
+                text,
+                "5×",
+                faster >= least,
+                "The naive load reads the same files with zstandard and json, builds a DataFrame of "
+                f"the same columns, writes a CSV and replaces by key; {repeats} rounds in turn",
+            )
+        )
     return found
 
 
@@ -263,11 +311,14 @@ def against_create_table_as(work: Path, source: Path, records: int, repeats: int
     return row(
         "audited upsert against CREATE TABLE AS of the same rows (CPU)",
         f"**{share:.0f} %**: {spread(times['audited'])} against {spread(times['plain'])} of CPU",
-        "40 %", "60 %", share >= 40,
+        "40 %",
+        "60 %",
+        share >= 40,
         f"Records per CPU second of a whole load of {records:,} from landing (merge, history, "
         "coverage, touched days, uniqueness, one commit, files archived) as a share of those of "
         "one CREATE TABLE AS of the ledger mapping over the same files, parsed and gathered the same way; CPU of "
-        f"all threads; {repeats} rounds in turn")
+        f"all threads; {repeats} rounds in turn",
+    )
 
 
 LOAD = """
@@ -290,6 +341,9 @@ def memory_row(few: int, many: int) -> dict:
     return row(
         f"peak memory loading {many:,} records against {few:,}",
         f"**{growth:.2f}×**: {median(peaks['many']):.0f} MB against {median(peaks['few']):.0f} MB",
-        "≤ 1.2×", "", growth <= 1.2,
+        "≤ 1.2×",
+        "",
+        growth <= 1.2,
         f"Peak resident memory of a fresh process that loads a landing of fetches of "
-        f"{RECORDS_A_FILE:,} records; median of 3")
+        f"{RECORDS_A_FILE:,} records; median of 3",
+    )

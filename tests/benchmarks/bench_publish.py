@@ -48,11 +48,23 @@ CREATE VIEW curated.daily_balances AS SELECT date, domain, source, account, toke
 
 def _raw(rows: str) -> str:
     """A SELECT of ledger rows with every column of the dataset, payload of 700 bytes."""
-    known = {"source": "'coinbase'", "account": "'main'", "entry_id": "md5(i::VARCHAR)",
-             "ts": "ts", "amount": MONEY, "amount_text": f"({MONEY})::VARCHAR",
-             "payload": "repeat(md5(i::VARCHAR), 22)"}
-    return "SELECT " + ", ".join(f"({known.get(c.name, 'NULL')})::{c.type} AS {c.name}"
-                                 for c in DATASETS["exchanges_ledger"].columns) + f" FROM ({rows})"
+    known = {
+        "source": "'coinbase'",
+        "account": "'main'",
+        "entry_id": "md5(i::VARCHAR)",
+        "ts": "ts",
+        "amount": MONEY,
+        "amount_text": f"({MONEY})::VARCHAR",
+        "payload": "repeat(md5(i::VARCHAR), 22)",
+    }
+    return (
+        "SELECT "
+        + ", ".join(
+            f"({known.get(c.name, 'NULL')})::{c.type} AS {c.name}"
+            for c in DATASETS["exchanges_ledger"].columns
+        )
+        + f" FROM ({rows})"
+    )
 
 
 class Books:
@@ -65,19 +77,25 @@ class Books:
         con.execute("SET enable_progress_bar = false")
         create_all(con)
         micros = int(86_400e6 / ROWS_A_DAY)
-        history = (f"SELECT i, TIMESTAMP '2025-01-02' - to_microseconds(({rows} - i) * {micros}) "
-                   f"AS ts FROM range({rows}) r(i)")
+        history = (
+            f"SELECT i, TIMESTAMP '2025-01-02' - to_microseconds(({rows} - i) * {micros}) "
+            f"AS ts FROM range({rows}) r(i)"
+        )
         con.execute(f"CREATE TABLE curated_tx AS {LEG.format(rows=history)}")
         con.execute(CURATED)
         con.execute(f"INSERT INTO raw.exchanges_ledger BY NAME {_raw(history)}")
         first = publish(con, self.root, [])
-        tell(f"{rows:,} rows: a first publish of {len(first.files)} files, "
-             f"{first.bytes / 1e6:.0f} MB, in {first.seconds:.1f} s")
+        tell(
+            f"{rows:,} rows: a first publish of {len(first.files)} files, "
+            f"{first.bytes / 1e6:.0f} MB, in {first.seconds:.1f} s"
+        )
 
     def sync(self) -> float:
         """Six hours of 2,000 transactions arrive; the seconds that publishing them takes."""
-        rows = (f"SELECT i, TIMESTAMP '{self.at}' + to_seconds((i - {self.turn}) * 10) AS ts "
-                f"FROM range({self.turn}, {self.turn + NEW}) r(i)")
+        rows = (
+            f"SELECT i, TIMESTAMP '{self.at}' + to_seconds((i - {self.turn}) * 10) AS ts "
+            f"FROM range({self.turn}, {self.turn + NEW}) r(i)"
+        )
         self.turn += NEW
         days = [self.at.date()]
         self.con.execute(f"INSERT INTO curated.tx_unified {LEG.format(rows=rows)}")
@@ -94,13 +112,18 @@ class Books:
 def rows(small: int = 1_000_000, large: int = 10_000_000, repeats: int = 5) -> list[dict]:
     """The publishing share of the database work of one sync cycle."""
     with tempfile.TemporaryDirectory(dir=bench_var()) as folder:
-        short, long = (Books(Path(tempfile.mkdtemp(dir=folder)), size)
-                       for size in (small, large))
+        short, long = (Books(Path(tempfile.mkdtemp(dir=folder)), size) for size in (small, large))
         pairs = [(long.sync(), short.sync()) for _ in range(repeats + 1)][1:]
     above, below = ([pair[side] for pair in pairs] for side in (0, 1))
     grows = ratio(above, below)
-    return [row(
-        f"publishing a sync of {NEW:,} rows at {large / 1e6:.0f}M rows of history",
-        f"**{median(above):.2f} s**, {grows:.1f} × that at {small / 1e6:.0f}M", "≤ 2 ×", "≤ 1.2 ×",
-        grows <= 2, f"the month touched of each table, as Parquet, and the views; {repeats} syncs "
-        "of each, in turn")]
+    return [
+        row(
+            f"publishing a sync of {NEW:,} rows at {large / 1e6:.0f}M rows of history",
+            f"**{median(above):.2f} s**, {grows:.1f} × that at {small / 1e6:.0f}M",
+            "≤ 2 ×",
+            "≤ 1.2 ×",
+            grows <= 2,
+            f"the month touched of each table, as Parquet, and the views; {repeats} syncs "
+            "of each, in turn",
+        )
+    ]

@@ -31,7 +31,7 @@ from tests.benchmarks.history import (
 )
 from tests.benchmarks.measure import ratio, row, seconds, spread, tell
 
-NEW = 2_000       # raw rows of one sync: 1,000 ledger entries, 400 transactions and their 600 legs
+NEW = 2_000  # raw rows of one sync: 1,000 ledger entries, 400 transactions and their 600 legs
 LATE_DAYS = 20
 SOURCES = all_sources()
 
@@ -51,10 +51,12 @@ class Cycles:
         """Six hours pass, 2,000 rows of them arrive, and are loaded, transformed and checked."""
         start = (END + self.turn * timedelta(hours=6)).replace(tzinfo=UTC)
         end = start + timedelta(hours=6)
-        data.coinbase(self.landing, data.moments(start, end, NEW // 2), account=ACCOUNTS[0],
-                      seed=self.turn)
-        data.debank(self.landing, data.moments(start, end, NEW // 5), account=WALLETS[0],
-                    seed=self.turn)
+        data.coinbase(
+            self.landing, data.moments(start, end, NEW // 2), account=ACCOUNTS[0], seed=self.turn
+        )
+        data.debank(
+            self.landing, data.moments(start, end, NEW // 5), account=WALLETS[0], seed=self.turn
+        )
         return self._cycle(NEW)
 
     def late(self) -> dict[str, float]:
@@ -67,14 +69,21 @@ class Cycles:
         now = (END + self.turn * timedelta(hours=6)).replace(tzinfo=UTC)
         for n in range(LATE_DAYS):
             when = now - timedelta(days=(n + 0.3 + 0.4 * (n % 2)) * gap, seconds=self.turn)
-            data.coinbase(self.landing, [when.replace(microsecond=0)], account=ACCOUNTS[1],
-                          seed=self.turn * LATE_DAYS + n, received=now, money="0.00000000")
+            data.coinbase(
+                self.landing,
+                [when.replace(microsecond=0)],
+                account=ACCOUNTS[1],
+                seed=self.turn * LATE_DAYS + n,
+                received=now,
+                money="0.00000000",
+            )
         return self._cycle(LATE_DAYS)
 
     def _days(self) -> float:
         with open_warehouse(self.history.path, owner="bench", read_only=True) as con:
-            (rows,) = con.execute("SELECT 2 * count(*) FROM raw.exchanges_ledger "
-                                  "WHERE batch_id = 'history'").fetchone()
+            (rows,) = con.execute(
+                "SELECT 2 * count(*) FROM raw.exchanges_ledger WHERE batch_id = 'history'"
+            ).fetchone()
         return rows / ROWS_A_DAY
 
     def _cycle(self, rows: int) -> dict[str, float]:
@@ -112,8 +121,12 @@ def _steps(landing: Path, done: dict, run_id: str) -> list[tuple[str, Callable[[
     def publish_step() -> None:
         publish_checked(done["transformed"].batches, run_id=run_id, owner="bench")
 
-    return [("load", load_step), ("transform", transform_step), ("check", check_step),
-            ("publish", publish_step)]
+    return [
+        ("load", load_step),
+        ("transform", transform_step),
+        ("check", check_step),
+        ("publish", publish_step),
+    ]
 
 
 def _told(times: list[dict[str, float]]) -> str:
@@ -129,8 +142,9 @@ def _totals(times: list[dict[str, float]]) -> list[float]:
     return [sum(t[step] for step in _steps_of(times)) for t in times]
 
 
-def rows(small: int = 1_000_000, large: int = 10_000_000, repeats: int = 5,
-         late_repeats: int = 3) -> list[dict]:
+def rows(
+    small: int = 1_000_000, large: int = 10_000_000, repeats: int = 5, late_repeats: int = 3
+) -> list[dict]:
     """The table's rows on scale."""
     with postgres() as uri:
         short, long = (Cycles(warehouse(size, uri)) for size in (small, large))
@@ -146,24 +160,34 @@ def rows(small: int = 1_000_000, large: int = 10_000_000, repeats: int = 5,
             late.append(long.late())
             tell(f"late days at {large:,}: {late[-1]}")
         cycles_long = long.times[:repeats]
-    return [*growth_rows(short.times, cycles_long, small, large),
-            cycle_row(cycles_long, large), late_row(late, large)]
+    return [
+        *growth_rows(short.times, cycles_long, small, large),
+        cycle_row(cycles_long, large),
+        late_row(late, large),
+    ]
 
 
 def growth_rows(short, long, small: int, large: int) -> list[dict]:
     found = []
     for step in ("load", "transform"):
-        times = {name: [t[step] for t in all_times]
-                 for name, all_times in (("short", short), ("long", long))}
+        times = {
+            name: [t[step] for t in all_times]
+            for name, all_times in (("short", short), ("long", long))
+        }
         growth = ratio(times["long"], times["short"])
-        found.append(row(
-            f"{NEW:,}-row increment at {large:,} of history against {small:,}: {step}",
-            f"**{growth:.2f}×**: {spread(times['long'])} against {spread(times['short'])}",
-            "≤ 1.2×", "≤ 1.05×", growth <= 1.2,
-            f"1,000 Coinbase entries and 400 DeBank transactions (600 legs) of the six hours after "
-            "the history, loaded in turn into a warehouse of each size "
-            f"({ROWS_A_DAY:,} movements a day in both, so ten times the years), {len(short)} rounds; opening the file and "
-            "SQLMesh's state in PostgreSQL included, imports not"))
+        found.append(
+            row(
+                f"{NEW:,}-row increment at {large:,} of history against {small:,}: {step}",
+                f"**{growth:.2f}×**: {spread(times['long'])} against {spread(times['short'])}",
+                "≤ 1.2×",
+                "≤ 1.05×",
+                growth <= 1.2,
+                f"1,000 Coinbase entries and 400 DeBank transactions (600 legs) of the six hours after "
+                "the history, loaded in turn into a warehouse of each size "
+                f"({ROWS_A_DAY:,} movements a day in both, so ten times the years), {len(short)} rounds; opening the file and "
+                "SQLMesh's state in PostgreSQL included, imports not",
+            )
+        )
     return found
 
 
@@ -172,10 +196,13 @@ def cycle_row(times, large: int) -> dict:
     return row(
         f"database work of one sync cycle ({', '.join(_steps_of(times))}) at {large:,}",
         f"**{median(total):.2f} s** ({min(total):.2f}–{max(total):.2f}): {_told(times)}",
-        "≤ 4 s", "≤ 1 s", median(total) <= 4,
+        "≤ 4 s",
+        "≤ 1 s",
+        median(total) <= 4,
         f"The same increments; every step as its task does it, in one process with Great "
         f"Expectations and SQLMesh imported; garbage is collected between the steps, where a task's "
-        f"process would have ended; {len(times)} cycles")
+        f"process would have ended; {len(times)} cycles",
+    )
 
 
 def late_row(times, large: int) -> dict:
@@ -183,7 +210,10 @@ def late_row(times, large: int) -> dict:
     return row(
         f"{LATE_DAYS} scattered late days at {large:,}",
         f"**{median(total):.2f} s** ({min(total):.2f}–{max(total):.2f}): {_told(times)}",
-        "≤ 10 s", "≤ 3 s", median(total) <= 10,
+        "≤ 10 s",
+        "≤ 3 s",
+        median(total) <= 10,
         f"One entry on each of {LATE_DAYS} days spread over the whole history, each a fetch of "
         f"its own; the whole cycle, checks of those days only; "
-        f"{len(times)} cycles")
+        f"{len(times)} cycles",
+    )

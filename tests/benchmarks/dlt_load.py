@@ -33,11 +33,17 @@ def records(files):
 
 def main(workdir: str, *files: str) -> None:
     pipeline = dlt.pipeline(
-        "ledger", pipelines_dir=os.path.join(workdir, "pipelines"), dataset_name="raw",
-        destination=dlt.destinations.duckdb(os.path.join(workdir, "dlt.duckdb")))
+        "ledger",
+        pipelines_dir=os.path.join(workdir, "pipelines"),
+        dataset_name="raw",
+        destination=dlt.destinations.duckdb(os.path.join(workdir, "dlt.duckdb")),
+    )
     resource = dlt.resource(
-        records(files), name="exchanges_ledger", write_disposition="merge",
-        primary_key=("source", "account", "id"))
+        records(files),
+        name="exchanges_ledger",
+        write_disposition="merge",
+        primary_key=("source", "account", "id"),
+    )
     began = time.perf_counter()
     pipeline.run(resource).raise_on_failed_jobs()
     took = time.perf_counter() - began

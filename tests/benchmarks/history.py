@@ -54,33 +54,35 @@ def statements(rows: int) -> dict[str, str]:
         return f"SELECT {select} FROM (SELECT i, {ts} AS ts FROM range({count}) AS r(i))"
 
     asset, token = _pick(ASSETS, 1), _pick([name for name, _ in TOKENS], 2)
-    amount, wallet = "(hash(i, 3) % 1000)::VARCHAR || '.' || (hash(i, 4) % 1000000)::VARCHAR", \
-        _pick(WALLETS, 5)
+    amount, wallet = (
+        "(hash(i, 3) % 1000)::VARCHAR || '.' || (hash(i, 4) % 1000000)::VARCHAR",
+        _pick(WALLETS, 5),
+    )
     ledger = f"""
-        'coinbase' AS source, {_pick(ACCOUNTS, 6)} AS account, {_HASH.format('i')} AS entry_id, ts,
+        'coinbase' AS source, {_pick(ACCOUNTS, 6)} AS account, {_HASH.format("i")} AS entry_id, ts,
         'wallet-' || {asset} AS wallet, 'advanced_trade_fill' AS type, 'trade' AS kind,
-        'completed' AS status, true AS is_settled, {asset} AS asset, {_money('amount', amount)},
-        {_money('fee', "'0.01'")}, 'USD' AS fee_asset, NULL AS network, NULL AS tx_hash,
+        'completed' AS status, true AS is_settled, {asset} AS asset, {_money("amount", amount)},
+        {_money("fee", "'0.01'")}, 'USD' AS fee_asset, NULL AS network, NULL AS tx_hash,
         'order-' || (i // 2) AS order_id, NULL AS trade_id,
-        '{{"id":"' || {_HASH.format('i')} || '","type":"advanced_trade_fill","status":"completed",'
+        '{{"id":"' || {_HASH.format("i")} || '","type":"advanced_trade_fill","status":"completed",'
         || '"resource":"transaction","amount":{{"amount":"' || {amount} || '"}}}}' AS payload"""
     trades = f"""
         'coinbase' AS source, {_pick(ACCOUNTS, 6)} AS account, 'BTC/USD' AS symbol,
-        {_HASH.format('i')} AS trade_id, ts, 'order-' || i AS order_id, 'BTC' AS base,
-        'USD' AS quote, 'buy' AS side, {_money('price', "'42000.5'")}, {_money('amount', amount)},
-        NULL AS cost_text, NULL AS cost, {_money('fee', "'0.01'")}, 'USD' AS fee_asset,
+        {_HASH.format("i")} AS trade_id, ts, 'order-' || i AS order_id, 'BTC' AS base,
+        'USD' AS quote, 'buy' AS side, {_money("price", "'42000.5'")}, {_money("amount", amount)},
+        NULL AS cost_text, NULL AS cost, {_money("fee", "'0.01'")}, 'USD' AS fee_asset,
         'maker' AS liquidity, '{{}}' AS payload"""
     tx_id = f"'0x' || {_HASH.format('i')} || {_HASH.format('(-i)')}"
     transactions = f"""
         'debank' AS source, {wallet} AS account, 'eth' AS chain, {tx_id} AS tx_id, ts,
         NULL AS category, 'swap' AS method, 1 AS status, false AS is_scam, {wallet} AS from_addr,
         '0xcontract' AS to_addr, '0xother' AS other_addr, 'eth_uniswap3' AS project, NULL AS cex,
-        true AS pays_gas, {_money('gas', "'0.001'")}, NULL AS approve_token,
+        true AS pays_gas, {_money("gas", "'0.001'")}, NULL AS approve_token,
         NULL AS approve_spender, NULL AS approve_text,
         '{{"id":"' || {tx_id} || '","chain":"eth"}}' AS payload"""
     transfers = f"""
         'debank' AS source, {wallet} AS account, 'eth' AS chain, {tx_id} AS tx_id, d.direction,
-        1 AS leg, ts, {token} AS token, '0xother' AS counterparty, {_money('amount', amount)},
+        1 AS leg, ts, {token} AS token, '0xother' AS counterparty, {_money("amount", amount)},
         false AS is_scam, true AS is_settled, '{{}}' AS payload"""
     chain = each(rows // 5, "i, ts")
     return {
@@ -88,10 +90,10 @@ def statements(rows: int) -> dict[str, str]:
         "exchanges_trades": each(rows // 4, trades),
         "onchain_transactions": each(rows // 5, transactions),
         "onchain_transfers": f"SELECT {transfers} FROM ({chain}) JOIN (VALUES ('in'), ('out')) "
-                             "AS d(direction) ON direction = 'in' OR i % 2 = 1 ORDER BY ts",
+        "AS d(direction) ON direction = 'in' OR i % 2 = 1 ORDER BY ts",
         "onchain_tokens": "SELECT 'debank' AS source, 'eth' AS chain, t.* FROM (VALUES "
-                          + ", ".join(f"('{n}', '{n.upper()}', '{n}', {d}, true)" for n, d in TOKENS)
-                          + ") AS t(token, symbol, name, decimals, is_verified)",
+        + ", ".join(f"('{n}', '{n.upper()}', '{n}', {d}, true)" for n, d in TOKENS)
+        + ") AS t(token, symbol, name, decimals, is_verified)",
     }
 
 
@@ -104,15 +106,20 @@ def fill(con, rows: int) -> None:
     for name, select in statements(rows).items():
         columns = ", ".join(c.name for c in DATASETS[name].columns)
         at = f"TIMESTAMP '{END}'" if DATASETS[name].dimension else "ts"
-        con.execute(f"INSERT INTO raw.{name} ({columns}, row_hash, first_seen_at, changed_at, "
-                    f"batch_id) SELECT {columns}, hash({columns}), {at}, {at}, 'history' "
-                    f"FROM ({select})")
-        con.execute(f"INSERT INTO ops.touched_days SELECT DISTINCT '{name}', {at}::DATE, 'history' "
-                    f"FROM raw.{name}")
+        con.execute(
+            f"INSERT INTO raw.{name} ({columns}, row_hash, first_seen_at, changed_at, "
+            f"batch_id) SELECT {columns}, hash({columns}), {at}, {at}, 'history' "
+            f"FROM ({select})"
+        )
+        con.execute(
+            f"INSERT INTO ops.touched_days SELECT DISTINCT '{name}', {at}::DATE, 'history' "
+            f"FROM raw.{name}"
+        )
     start = END - timedelta(days=rows / ROWS_A_DAY)
     for source, accounts, datasets in (
-            ("coinbase", ACCOUNTS, ("exchanges_ledger", "exchanges_trades")),
-            ("debank", WALLETS, ("onchain_transactions", "onchain_transfers"))):
+        ("coinbase", ACCOUNTS, ("exchanges_ledger", "exchanges_trades")),
+        ("debank", WALLETS, ("onchain_transactions", "onchain_transfers")),
+    ):
         listed = ", ".join(f"('{account}', '{name}')" for account in accounts for name in datasets)
         con.execute(f"""INSERT INTO ops.coverage BY NAME
             SELECT '{source}' AS source, account, dataset,
@@ -221,6 +228,5 @@ def warehouse(rows: int, uri: str) -> History:
     except BaseException:
         shutil.rmtree(part)
         raise
-    tell(f"transformed in {took['transform']:.0f} s; "
-         f"{(var / FILE).stat().st_size / 1e9:.2f} GB")
+    tell(f"transformed in {took['transform']:.0f} s; {(var / FILE).stat().st_size / 1e9:.2f} GB")
     return History(var, history.state, took)

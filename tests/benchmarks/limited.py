@@ -40,12 +40,32 @@ def allowed(kind: str, rate: int):
 
 def item(number: int, second: int) -> str:
     leg = {"amount": 1.25, "to_addr": f"0x{number:040x}", "token_id": f"0x{number % 50:040x}"}
-    return json.dumps({
-        "cate_id": "send", "cex_id": None, "chain": "eth", "id": f"0x{number:064x}", "idx": 0,
-        "is_scam": False, "other_addr": leg["to_addr"], "project_id": None, "receives": [],
-        "sends": [leg], "time_at": float(second), "token_approve": None,
-        "tx": {"eth_gas_fee": 0.00021, "from_addr": "0xabc", "name": "transfer", "params": [],
-               "status": 1, "to_addr": leg["to_addr"], "usd_gas_fee": 0.5, "value": 0.0}})
+    return json.dumps(
+        {
+            "cate_id": "send",
+            "cex_id": None,
+            "chain": "eth",
+            "id": f"0x{number:064x}",
+            "idx": 0,
+            "is_scam": False,
+            "other_addr": leg["to_addr"],
+            "project_id": None,
+            "receives": [],
+            "sends": [leg],
+            "time_at": float(second),
+            "token_approve": None,
+            "tx": {
+                "eth_gas_fee": 0.00021,
+                "from_addr": "0xabc",
+                "name": "transfer",
+                "params": [],
+                "status": 1,
+                "to_addr": leg["to_addr"],
+                "usd_gas_fee": 0.5,
+                "value": 0.0,
+            },
+        }
+    )
 
 
 async def serve(kind: str, rate: int, latency: float, rows: int) -> None:
@@ -68,11 +88,15 @@ async def serve(kind: str, rate: int, latency: float, rows: int) -> None:
                     status, body = "429 Too Many Requests", '{"errors": ["Too Many Requests"]}'
                 elif url.path.endswith("history_list"):
                     end = bisect_left(seconds, int(parse_qs(url.query)["start_time"][0]))
-                    page = ",".join(reversed(items[max(0, end - 20):end]))
+                    page = ",".join(reversed(items[max(0, end - 20) : end]))
                     body = f'{{"history_list": [{page}], "token_dict": {{}}}}'
                 await asyncio.sleep(latency)
-            writer.write((f"HTTP/1.1 {status}\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
-                          f"Content-Length: {len(body)}\r\n\r\n{body}").encode())
+            writer.write(
+                (
+                    f"HTTP/1.1 {status}\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
+                    f"Content-Length: {len(body)}\r\n\r\n{body}"
+                ).encode()
+            )
 
     async def quietly(reader, writer) -> None:
         try:

@@ -71,8 +71,12 @@ def peak_mb(code: str, *arguments: str) -> float:
     VmHWM where there is /proc: ru_maxrss of a child begins with its parent's.
     """
     done = subprocess.run(
-        [sys.executable, "-c", code + _PEAK, *arguments], cwd=ROOT, capture_output=True,
-        text=True, check=False)
+        [sys.executable, "-c", code + _PEAK, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     return float(done.stdout.split()[-1])

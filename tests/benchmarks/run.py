@@ -32,8 +32,10 @@ def names() -> list[str]:
 def machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return (f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {memory:.0f} GB; "
-            f"Python {platform.python_version()}, {packages}")
+    return (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {memory:.0f} GB; "
+        f"Python {platform.python_version()}, {packages}"
+    )
 
 
 def measure(name: str) -> list[dict]:
@@ -46,25 +48,40 @@ def measure(name: str) -> list[dict]:
         traceback.print_exc()
         found = [row(name, f"failed: {str(error).splitlines()[0][:200]}", "", "", None, "")]
     print(f"bench_{name} took {time.monotonic() - began:.0f} s", flush=True)
-    return [{**each, "bench": name, "day": day, "load": round(os.getloadavg()[0], 1)}
-            for each in found]
+    return [
+        {**each, "bench": name, "day": day, "load": round(os.getloadavg()[0], 1)} for each in found
+    ]
 
 
 def write(rows: list[dict], file: Path = RESULTS) -> None:
     """RESULTS.md: the table, and below it how each row was measured."""
+
     def cell(text) -> str:
         return str(text).replace("|", "\\|").replace("\n", " ")
 
     lines = [
-        "# Results of `make bench`", "", f"Machine: {machine()}.", "",
+        "# Results of `make bench`",
+        "",
+        f"Machine: {machine()}.",
+        "",
         "Both sides of a comparison run in turn, in one run; figures are medians, with the least "
-        "and the most in parentheses. CPUs may have been shared: read seconds as ratios.", "",
-        "| what | measured | at least | aim | holds |", "|---|---|---|---|---|",
-        *(f"| {cell(r['what'])} | {cell(r['ours'])} | {cell(r['bound'])} | {cell(r['aim'])} "
-          f"| {HOLDS[r['holds']]} |" for r in rows),
-        "", "## How", "",
-        *(f"- **{r['what']}** (bench_{r['bench']}, {r['day']}, load average {r['load']}): "
-          f"{r.get('how') or '–'}." for r in rows),
+        "and the most in parentheses. CPUs may have been shared: read seconds as ratios.",
+        "",
+        "| what | measured | at least | aim | holds |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {cell(r['what'])} | {cell(r['ours'])} | {cell(r['bound'])} | {cell(r['aim'])} "
+            f"| {HOLDS[r['holds']]} |"
+            for r in rows
+        ),
+        "",
+        "## How",
+        "",
+        *(
+            f"- **{r['what']}** (bench_{r['bench']}, {r['day']}, load average {r['load']}): "
+            f"{r.get('how') or '–'}."
+            for r in rows
+        ),
     ]
     file.write_text("\n".join(lines) + "\n")
 
@@ -72,8 +89,10 @@ def write(rows: list[dict], file: Path = RESULTS) -> None:
 def main(wanted: list[str]) -> int:
     unknown = set(wanted) - set(names())
     if unknown:
-        print(f"no benchmark is called {', '.join(sorted(unknown))}; there are "
-              f"{', '.join(names())}", file=sys.stderr)
+        print(
+            f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(names())}",
+            file=sys.stderr,
+        )
         return 2
     file = bench_var() / "rows.json"
     known = json.loads(file.read_text()) if file.exists() else {}

@@ -46,8 +46,9 @@ class Books:
     sandbox then meets calls faster than its limits allow: lift them).
     """
 
-    def __init__(self, url, root: Path, path: str = ":memory:", tries: int = 3,
-                 clock: Hurried | None = None):
+    def __init__(
+        self, url, root: Path, path: str = ":memory:", tries: int = 3, clock: Hurried | None = None
+    ):
         self.tries, self.run_id = tries, "test"
         self.waits = {"sleep": clock.sleep, "timer": clock} if clock else {}
         self.con = duckdb.connect(path)
@@ -59,20 +60,29 @@ class Books:
         self.pacing = {name: Pacing(source.rates) for name, source in self.sources.items()}
         self.apis = {
             "coinbase": self.sources["coinbase"].connect(
-                host=url.coinbase, login=keys.KEY_NAME, password=keys.KEY_PEM),
+                host=url.coinbase, login=keys.KEY_NAME, password=keys.KEY_PEM
+            ),
             "debank": self.sources["debank"].connect(host=url.debank, password=keys.DEBANK_KEY),
         }
 
     def plan(self, start, end, accounts: list[Account] = ACCOUNTS, **kwargs) -> list[Job]:
-        return coverage.jobs(self.con, self.sources, accounts, Interval(start, end),
-                             **({"snapshot": False} | kwargs))
+        return coverage.jobs(
+            self.con, self.sources, accounts, Interval(start, end), **({"snapshot": False} | kwargs)
+        )
 
     def fetch(self, job: Job, tries: int | None = None) -> Path:
         source = self.sources[job.source]
-        client = Client(job.source, job.account, rates=self.pacing[job.source], units=source.units,
-                        record=self.calls.append, tries=tries or self.tries, **self.waits,
-                        budget=self.budgets.get(job.source),
-                        secrets=(keys.KEY_PEM, keys.DEBANK_KEY))
+        client = Client(
+            job.source,
+            job.account,
+            rates=self.pacing[job.source],
+            units=source.units,
+            record=self.calls.append,
+            tries=tries or self.tries,
+            **self.waits,
+            budget=self.budgets.get(job.source),
+            secrets=(keys.KEY_PEM, keys.DEBANK_KEY),
+        )
         try:
             fetched = source.fetch(client, self.apis[job.source], job)
         except FetchStopped as stop:  # as FetchOperator does
@@ -90,10 +100,14 @@ class Books:
     def content(self, *tables: str) -> dict[str, list[tuple]]:
         """Rows of raw tables without what depends on when they were read."""
         return {
-            t: sorted(self.con.execute(
-                f"SELECT * EXCLUDE (first_seen_at, changed_at, batch_id) FROM raw.{t}"
-            ).fetchall(), key=repr)
-            for t in tables or EVENTS}
+            t: sorted(
+                self.con.execute(
+                    f"SELECT * EXCLUDE (first_seen_at, changed_at, batch_id) FROM raw.{t}"
+                ).fetchall(),
+                key=repr,
+            )
+            for t in tables or EVENTS
+        }
 
     def column(self, sql: str) -> list:
         return [row[0] for row in self.con.execute(sql).fetchall()]
@@ -105,45 +119,113 @@ def moment(text: str):
 
 def assert_truth(books: Books, world, now, start="2000-01-01") -> None:
     """The raw tables hold exactly the world's rows visible at `now` with time >= start."""
+
     def wanted(rows, before):
         return [r for r in rows if start <= r["time"] and r["time"] < before]
 
     now = str(now)
     con = books.con
-    ledger = con.execute("SELECT entry_id, ts, wallet, type, status, is_settled, asset, "
-                         "amount_text, amount, order_id, trade_id, tx_hash "
-                         "FROM raw.exchanges_ledger WHERE vanished_at IS NULL").fetchall()
-    assert sorted(ledger, key=repr) == sorted((
-        (r["entry_id"], moment(r["time"]), r["wallet"], r["type"], r["status"], r["is_settled"],
-         r["token"], r["wire_amount"], Decimal(r["amount"]).quantize(Decimal("1e-18")),
-         r["order_id"], r["trade_id"], r["tx_hash"])
-        for r in wanted(world.ledger(now), now)), key=repr)
+    ledger = con.execute(
+        "SELECT entry_id, ts, wallet, type, status, is_settled, asset, "
+        "amount_text, amount, order_id, trade_id, tx_hash "
+        "FROM raw.exchanges_ledger WHERE vanished_at IS NULL"
+    ).fetchall()
+    assert sorted(ledger, key=repr) == sorted(
+        (
+            (
+                r["entry_id"],
+                moment(r["time"]),
+                r["wallet"],
+                r["type"],
+                r["status"],
+                r["is_settled"],
+                r["token"],
+                r["wire_amount"],
+                Decimal(r["amount"]).quantize(Decimal("1e-18")),
+                r["order_id"],
+                r["trade_id"],
+                r["tx_hash"],
+            )
+            for r in wanted(world.ledger(now), now)
+        ),
+        key=repr,
+    )
 
-    fills = con.execute("SELECT trade_id, ts, symbol, side, order_id, price, fee, "
-                        "coalesce(amount_text, cost_text) FROM raw.exchanges_trades WHERE vanished_at IS NULL").fetchall()
-    assert sorted(fills, key=repr) == sorted((
-        (r["trade_id"], moment(r["time"]), r["symbol"], r["side"], r["order_id"],
-         Decimal(r["price"]).quantize(Decimal("1e-18")),
-         Decimal(r["fee"]).quantize(Decimal("1e-18")), r["wire_amount"])
-        for r in wanted(world.fills(now), now)), key=repr)
+    fills = con.execute(
+        "SELECT trade_id, ts, symbol, side, order_id, price, fee, "
+        "coalesce(amount_text, cost_text) FROM raw.exchanges_trades WHERE vanished_at IS NULL"
+    ).fetchall()
+    assert sorted(fills, key=repr) == sorted(
+        (
+            (
+                r["trade_id"],
+                moment(r["time"]),
+                r["symbol"],
+                r["side"],
+                r["order_id"],
+                Decimal(r["price"]).quantize(Decimal("1e-18")),
+                Decimal(r["fee"]).quantize(Decimal("1e-18")),
+                r["wire_amount"],
+            )
+            for r in wanted(world.fills(now), now)
+        ),
+        key=repr,
+    )
 
-    rows = con.execute("SELECT account, chain, tx_id, ts, category, status, is_scam, pays_gas, "
-                       "CASE WHEN gas_text IS NOT NULL THEN gas END FROM "
-                       "raw.onchain_transactions WHERE vanished_at IS NULL").fetchall()
-    assert sorted(rows, key=repr) == sorted((
-        (r["wallet"], r["chain"], r["tx_id"], moment(r["time"]), r["category"], r["status"],
-         r["is_scam"], r["pays_gas"],
-         Decimal(r["gas"]).quantize(Decimal("1e-18")) if r["shows_gas"] else None)
-        for r in wanted(world.transactions(now), now)), key=repr)
+    rows = con.execute(
+        "SELECT account, chain, tx_id, ts, category, status, is_scam, pays_gas, "
+        "CASE WHEN gas_text IS NOT NULL THEN gas END FROM "
+        "raw.onchain_transactions WHERE vanished_at IS NULL"
+    ).fetchall()
+    assert sorted(rows, key=repr) == sorted(
+        (
+            (
+                r["wallet"],
+                r["chain"],
+                r["tx_id"],
+                moment(r["time"]),
+                r["category"],
+                r["status"],
+                r["is_scam"],
+                r["pays_gas"],
+                Decimal(r["gas"]).quantize(Decimal("1e-18")) if r["shows_gas"] else None,
+            )
+            for r in wanted(world.transactions(now), now)
+        ),
+        key=repr,
+    )
 
-    legs = con.execute("SELECT account, chain, tx_id, direction, ts, token, counterparty, "
-                       "amount_text, is_scam, is_settled FROM raw.onchain_transfers WHERE vanished_at IS NULL").fetchall()
-    assert sorted(legs, key=repr) == sorted((
-        (r["wallet"], r["chain"], r["tx_id"], r["direction"], moment(r["time"]), r["token"],
-         r["counterparty"], r["wire_amount"], r["is_scam"], r["is_settled"])
-        for r in wanted(world.transfers(now), now)), key=repr)
-    for table, key in (("exchanges_ledger", "entry_id"), ("exchanges_trades", "symbol, trade_id"),
-                       ("onchain_transactions", "account, chain, tx_id"),
-                       ("onchain_transfers", "account, chain, tx_id, direction, leg")):
-        assert con.execute(f"SELECT {key} FROM raw.{table} GROUP BY ALL HAVING count(*) > 1"
-                           ).fetchall() == [], f"{table}: every id once"
+    legs = con.execute(
+        "SELECT account, chain, tx_id, direction, ts, token, counterparty, "
+        "amount_text, is_scam, is_settled FROM raw.onchain_transfers WHERE vanished_at IS NULL"
+    ).fetchall()
+    assert sorted(legs, key=repr) == sorted(
+        (
+            (
+                r["wallet"],
+                r["chain"],
+                r["tx_id"],
+                r["direction"],
+                moment(r["time"]),
+                r["token"],
+                r["counterparty"],
+                r["wire_amount"],
+                r["is_scam"],
+                r["is_settled"],
+            )
+            for r in wanted(world.transfers(now), now)
+        ),
+        key=repr,
+    )
+    for table, key in (
+        ("exchanges_ledger", "entry_id"),
+        ("exchanges_trades", "symbol, trade_id"),
+        ("onchain_transactions", "account, chain, tx_id"),
+        ("onchain_transfers", "account, chain, tx_id, direction, leg"),
+    ):
+        assert (
+            con.execute(
+                f"SELECT {key} FROM raw.{table} GROUP BY ALL HAVING count(*) > 1"
+            ).fetchall()
+            == []
+        ), f"{table}: every id once"

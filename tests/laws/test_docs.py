@@ -47,8 +47,11 @@ def spans(page: Path) -> list[str]:
 
 def typed(page: Path) -> list[str]:
     """The commands of a page: in backticks, and lines of blocks that hold no output."""
-    lines = [line.strip().removeprefix("$ ") for text in blocks(page, "", "bash", "sh")
-             for line in text.splitlines()]
+    lines = [
+        line.strip().removeprefix("$ ")
+        for text in blocks(page, "", "bash", "sh")
+        for line in text.splitlines()
+    ]
     found = [c for c in (*spans(page), *lines) if COMMAND.fullmatch(c)]
     return sorted({c for c in found if not re.search(r"[…|]|[A-Z]{4,} [A-Z]{3,}", c)})
 
@@ -104,8 +107,12 @@ def test_every_python_module_and_script_that_is_run_exists(page):
 def anchors(page: Path) -> set[str]:
     from stack.reference import anchor
 
-    return {anchor(title.strip()) for title in re.findall(
-        r"^#+ (.*)$", FENCE.sub("", page.read_text()).replace("`", ""), re.M)}
+    return {
+        anchor(title.strip())
+        for title in re.findall(
+            r"^#+ (.*)$", FENCE.sub("", page.read_text()).replace("`", ""), re.M
+        )
+    }
 
 
 @pages
@@ -122,8 +129,11 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_reached_from_another():
-    linked = {(page.parent / target.partition("#")[0]).resolve() for page in PAGES
-              for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text())}
+    linked = {
+        (page.parent / target.partition("#")[0]).resolve()
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    }
     assert set(PAGES) - linked <= {ROOT / "README.md", ROOT / "docs/README.md"}
 
 
@@ -135,8 +145,17 @@ def test_pictures_are_small_and_readable():
         assert picture[:8] == b"\x89PNG\r\n\x1a\n" and len(picture) <= 150_000, name
     drawn = xml.fromstring((ROOT / "docs/images/concepts.svg").read_text())
     words = " ".join(t for t in drawn.itertext())
-    for word in ("landing", "raw", "curated", "published", "coverage", "lookback", "gap", "budget",
-                 "prefers-color-scheme: dark"):
+    for word in (
+        "landing",
+        "raw",
+        "curated",
+        "published",
+        "coverage",
+        "lookback",
+        "gap",
+        "budget",
+        "prefers-color-scheme: dark",
+    ):
         assert word in words, word
 
 
@@ -180,14 +199,34 @@ def test_tables_listed_by_schema_exist(page):
 @cache
 def code() -> set[str]:
     """Every word of the project's own files, so also every name and setting."""
-    files = [path for folder in ("extract", "ledgerhouse", "stack", "dags", "deploy", "sandbox", "sqlmesh_project")
-             for path in (ROOT / folder).rglob("*")
-             if path.suffix in (".py", ".sql", ".yaml") or path.name == "Dockerfile"]
-    files += [ROOT / name for name in (".env.example", "Makefile", "accounts.toml",
-                                       "docker-compose.yaml", "pyproject.toml")]
+    files = [
+        path
+        for folder in (
+            "extract",
+            "ledgerhouse",
+            "stack",
+            "dags",
+            "deploy",
+            "sandbox",
+            "sqlmesh_project",
+        )
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".sql", ".yaml") or path.name == "Dockerfile"
+    ]
+    files += [
+        ROOT / name
+        for name in (
+            ".env.example",
+            "Makefile",
+            "accounts.toml",
+            "docker-compose.yaml",
+            "pyproject.toml",
+        )
+    ]
     files.append(ROOT / "docs/reference.md")  # tasks are named after Connections
-    return {word for path in files if path.is_file()
-            for word in re.findall(r"\w+", path.read_text())}
+    return {
+        word for path in files if path.is_file() for word in re.findall(r"\w+", path.read_text())
+    }
 
 
 @by_hand
@@ -211,8 +250,9 @@ def test_sql_that_is_shown_runs(page):
         con.execute("CREATE SCHEMA curated")
         for table, columns in known().items():
             if table.startswith("curated."):
-                con.execute(f"CREATE TABLE {table} ("
-                            + ", ".join(f'"{c}" VARCHAR' for c in columns) + ")")
+                con.execute(
+                    f"CREATE TABLE {table} (" + ", ".join(f'"{c}" VARCHAR' for c in columns) + ")"
+                )
         for sql in asked:
             assert con.execute(sql).fetchall() == [], f"{page.name}: {sql}"
 
@@ -221,21 +261,29 @@ def test_sql_that_is_shown_runs(page):
 
 
 def test_the_reference_is_what_the_code_says():
-    done = subprocess.run([sys.executable, "-m", "stack.reference", "--check"], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "stack.reference", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
 def test_every_column_has_a_comment():
     with duckdb.connect() as con:
         create_all(con)
-        bare = con.execute("SELECT schema_name || '.' || table_name || '.' || column_name FROM "
-                           "duckdb_columns() WHERE schema_name IN ('raw', 'ops') AND comment IS "
-                           "NULL").fetchall()
+        bare = con.execute(
+            "SELECT schema_name || '.' || table_name || '.' || column_name FROM "
+            "duckdb_columns() WHERE schema_name IN ('raw', 'ops') AND comment IS "
+            "NULL"
+        ).fetchall()
     assert bare == [], "write what it holds into ledgerhouse/warehouse/ops_comments.py"
     text = (ROOT / "docs/reference.md").read_text()
     assert "|  |\n" not in text.split("## Tables of curated")[1], "a column of a model has no words"
-    assert "Not described yet" not in text, "write what a row is into ledgerhouse/warehouse/ops_comments.py"
+    assert "Not described yet" not in text, (
+        "write what a row is into ledgerhouse/warehouse/ops_comments.py"
+    )
 
 
 def test_what_alerts_may_hold_is_listed(tmp_path):
@@ -259,16 +307,20 @@ def errors() -> set[str]:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     bases = {getattr(b, "id", "") for b in node.bases}
-                    if bases & found or any(b.endswith(("Error", "Exception", "Interrupt"))
-                                            for b in bases):
+                    if bases & found or any(
+                        b.endswith(("Error", "Exception", "Interrupt")) for b in bases
+                    ):
                         found.add(node.name)
     return found
 
 
 def test_every_error_and_alert_has_its_entry_in_operations():
     text = (ROOT / "docs/operations.md").read_text()
-    rows = {name for row in re.findall(r"^\| (`[^|]+) \|", text, re.M)
-            for name in re.findall(r"`(\w+)`", row)}
+    rows = {
+        name
+        for row in re.findall(r"^\| (`[^|]+) \|", text, re.M)
+        for name in re.findall(r"`(\w+)`", row)
+    }
     met = errors() - {"Stopped"}  # Ctrl-C, told as such
     assert {"Fatal", "BudgetReached", "LoadFailed", "WarehouseBusy", "StackBusy"} <= met
     assert met <= rows, f"no entry for {sorted(met - rows)}"
@@ -292,8 +344,11 @@ def test_blocks_of_python_and_toml_are_whole(page, tmp_path):
                     assert hasattr(module, alias.name), f"{page.name}: {node.module}.{alias.name}"
     for number, text in enumerate(blocks(page, "toml")):
         file = tmp_path / f"{number}.toml"
-        file.write_text(text if "[[account]]" in text else
-                        text + '\n[[account]]\nsource="debank"\naccount="a"\nconnection="d"\n')
+        file.write_text(
+            text
+            if "[[account]]" in text
+            else text + '\n[[account]]\nsource="debank"\naccount="a"\nconnection="d"\n'
+        )
         assert accounts(file) and isinstance(limits(file), list)
 
 
@@ -308,10 +363,15 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
     assert len(found) == 5
     whole = ast.parse("\n".join(found))
     names = {n.id for n in ast.walk(whole) if isinstance(n, ast.Name)}
-    stored = {n.id for n in ast.walk(whole) if isinstance(n, ast.Name)
-              and isinstance(n.ctx, ast.Store)}
-    arguments = {a.arg for n in ast.walk(whole) if isinstance(n, ast.arguments)
-                 for a in (*n.args, *n.kwonlyargs, *filter(None, (n.kwarg,)))}
+    stored = {
+        n.id for n in ast.walk(whole) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
+    arguments = {
+        a.arg
+        for n in ast.walk(whole)
+        if isinstance(n, ast.arguments)
+        for a in (*n.args, *n.kwonlyargs, *filter(None, (n.kwarg,)))
+    }
     builtin = set(dir(importlib.import_module("builtins")))
     assert names - stored - arguments - builtin - {"ccxt"} <= there
     assert {n.attr for n in ast.walk(whole) if isinstance(n, ast.Attribute)} <= spoken
@@ -320,12 +380,19 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
     exec("\n".join(found), made)  # the SOURCE at the end is a Source, or this raises
     assert made["SOURCE"].name == "coinbase" and "trade_id" in made["TRADES"]
     with duckdb.connect() as con:
-        con.execute("CREATE TABLE pages (page_id INT, source VARCHAR, account VARCHAR, "
-                    "endpoint VARCHAR, params JSON, body VARCHAR, received_at TIMESTAMP, "
-                    "as_of TIMESTAMP)")
-        con.execute("INSERT INTO pages VALUES (1, 's', 'a', ?, '{}', ?, now()::TIMESTAMP, NULL)",
-                    [coinbase.FILLS, '{"fills": [{"trade_id": "t", "price": "0.10", "side": "BUY",'
-                     ' "trade_time": "2026-01-31T06:00:00Z"}]}'])
+        con.execute(
+            "CREATE TABLE pages (page_id INT, source VARCHAR, account VARCHAR, "
+            "endpoint VARCHAR, params JSON, body VARCHAR, received_at TIMESTAMP, "
+            "as_of TIMESTAMP)"
+        )
+        con.execute(
+            "INSERT INTO pages VALUES (1, 's', 'a', ?, '{}', ?, now()::TIMESTAMP, NULL)",
+            [
+                coinbase.FILLS,
+                '{"fills": [{"trade_id": "t", "price": "0.10", "side": "BUY",'
+                ' "trade_time": "2026-01-31T06:00:00Z"}]}',
+            ],
+        )
         row = con.execute(made["TRADES"]).fetchone()
     assert "0.10" in row and "buy" in row, "the mapping that is shown reads a page"
 

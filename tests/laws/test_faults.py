@@ -32,7 +32,10 @@ SAID = {
     "cut": (r"coinbase GET http", r"no answer: (ChunkedEncoding|Connection)Error"),
     "error_body": (r"rate_limit_exceeded|internal_server_error", r"said with HTTP 200"),
     "broken_json": (r"HTTP 200 with a body that is not what was asked for", r"not JSON"),
-    "empty_with_cursor": (r"an empty page with a cursor", r"last row of the page before .* is missing"),
+    "empty_with_cursor": (
+        r"an empty page with a cursor",
+        r"last row of the page before .* is missing",
+    ),
     "repeated_cursor": (r"was followed before: the paging goes in a circle", None),
     "reordered_rows": (r"not newest first", r"not newest first"),
     "duplicated_rows": (None, None),
@@ -110,18 +113,26 @@ def undisturbed(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("source, profile, said", [
-    (source, profile, said) for profile in TRANSIENT
-    for source, said in zip(("coinbase", "debank"), SAID[profile]) if said])
+@pytest.mark.parametrize(
+    "source, profile, said",
+    [
+        (source, profile, said)
+        for profile in TRANSIENT
+        for source, said in zip(("coinbase", "debank"), SAID[profile])
+        if said
+    ],
+)
 def test_a_fault_that_stays_is_told_and_the_next_run_makes_up_for_it(
-        source, profile, said, tmp_path, request, undisturbed):
+    source, profile, said, tmp_path, request, undisturbed
+):
     waits_for(profile, request)
     (account,) = [a for a in ONE_EACH if a.source == source]
     with world(tmp_path, tries=2) as (url, books):
         fault(url, profile, rate=1.0, vendor=source)
         (job, *_) = books.plan(START, "2024-12-01", [account])
-        with pytest.raises(Retriable, match=rf"{source} account {account.account}, /.*after 2 tries"
-                           ) as error:
+        with pytest.raises(
+            Retriable, match=rf"{source} account {account.account}, /.*after 2 tries"
+        ) as error:
             books.fetch(job)
         assert re.search(said, str(error.value))
         assert len([c for c in books.calls if c["error"]]) == 2
@@ -152,8 +163,9 @@ def test_a_key_or_units_that_end_in_mid_run_stop_it_at_once(profile, tmp_path):
                 failures += 1
                 assert isinstance(error, UnitsExhausted) == units
                 kept += units and bool(error.partial.pages)  # paid for, so landed
-                assert re.search("buy more" if units else "authentication_error|Unauthorized",
-                                 str(error))
+                assert re.search(
+                    "buy more" if units else "authentication_error|Unauthorized", str(error)
+                )
                 failed = [c for c in books.calls[calls:] if c["error"]]
                 assert failed == books.calls[-1:], "asked once, then stopped"
         assert failures >= 4 and len(list(waiting(tmp_path))) == len(jobs) - failures + kept
@@ -187,14 +199,15 @@ def test_rows_that_arrive_or_change_between_two_pages_are_neither_lost_nor_doubl
         fault(url, "changing_rows", rate=0.5)
         books.sync(START, "2024-12-01")
         ended = iso(utc("1970-01-01") + timedelta(seconds=url.clock.now()))
-        then, later = (
-            {r["tx_id"] for r in url.world.transactions(at)} for at in (begun, ended))
+        then, later = ({r["tx_id"] for r in url.world.transactions(at)} for at in (begun, ended))
         assert later - then, "rows did arrive meanwhile"
         had = set(books.column("SELECT tx_id FROM raw.onchain_transactions"))
         assert then <= had <= later
         ledger = {r["entry_id"] for r in url.world.ledger(begun)}
         assert ledger <= set(books.column("SELECT entry_id FROM raw.exchanges_ledger"))
-        assert max(books.column("SELECT end_ts FROM ops.coverage")) < utc(ended).replace(tzinfo=None)
+        assert max(books.column("SELECT end_ts FROM ops.coverage")) < utc(ended).replace(
+            tzinfo=None
+        )
         fault(url, "none")
         now = iso(utc(ended) + timedelta(hours=6))
         url.clock.set(now)
@@ -259,16 +272,26 @@ def test_under_chaos_what_a_run_misses_the_next_one_brings(seed, tmp_path, impat
         assert "sandbox-debank" not in text and "PRIVATE" not in text
 
 
-@pytest.mark.parametrize("vendor, table, key, seed", [
-    ("coinbase", "exchanges_ledger", "entry_id", 7), ("debank", "onchain_transactions", "tx_id", 4)])
+@pytest.mark.parametrize(
+    "vendor, table, key, seed",
+    [
+        ("coinbase", "exchanges_ledger", "entry_id", 7),
+        ("debank", "onchain_transactions", "tx_id", 4),
+    ],
+)
 def test_a_row_that_vanishes_is_marked_and_kept_and_may_come_back(
-        vendor, table, key, seed, tmp_path):
+    vendor, table, key, seed, tmp_path
+):
     with world(tmp_path, seed=seed, now=NOW, scale=1.5) as (url, books):
         books.sync(START, NOW)
         later = iso(utc(NOW) + timedelta(hours=6))
         url.clock.set(later)
-        gone = url.world.vanish(iso(utc(NOW) + timedelta(seconds=1)), vendor, random.Random(1),
-                                since="2024-12-19T06:00:00Z")
+        gone = url.world.vanish(
+            iso(utc(NOW) + timedelta(seconds=1)),
+            vendor,
+            random.Random(1),
+            since="2024-12-19T06:00:00Z",
+        )
         assert gone, "the world has a recent row that may vanish"
         books.con.execute("DELETE FROM ops.touched_days")
         assert books.sync(START, later).vanished >= 1
@@ -276,12 +299,19 @@ def test_a_row_that_vanishes_is_marked_and_kept_and_may_come_back(
         marked = f"SELECT {key} FROM raw.{table} WHERE vanished_at = '{later[:-1]}'"
         assert books.column(marked) == [gone[key]], "marked, not deleted, in the tail's reading"
         assert gone["time"][:10] in books.column("SELECT day::VARCHAR FROM ops.touched_days")
-        assert books.column(f"SELECT row->>'$.{key}' FROM ops.changes WHERE change = 'vanished' "
-                            f"AND dataset = '{table}'") == [gone[key]]
-        assert books.column(f"SELECT {key} FROM raw.{table}_as_of(TIMESTAMP '{NOW[:-1]}') "
-                            f"WHERE {key} = '{gone[key]}'") == [gone[key]]
-        for row in url.world.exchange.entries.values() if vendor == "coinbase" else \
-                url.world.chain.wallets.values():
+        assert books.column(
+            f"SELECT row->>'$.{key}' FROM ops.changes WHERE change = 'vanished' "
+            f"AND dataset = '{table}'"
+        ) == [gone[key]]
+        assert books.column(
+            f"SELECT {key} FROM raw.{table}_as_of(TIMESTAMP '{NOW[:-1]}') "
+            f"WHERE {key} = '{gone[key]}'"
+        ) == [gone[key]]
+        for row in (
+            url.world.exchange.entries.values()
+            if vendor == "coinbase"
+            else url.world.chain.wallets.values()
+        ):
             for one in row:
                 one.gone_at = NEVER  # the vendor has found it again
         again = iso(utc(later) + timedelta(hours=6))

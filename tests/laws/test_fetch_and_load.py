@@ -68,9 +68,12 @@ def test_six_hourly_syncs_follow_pending_late_and_changing_rows(seed, tmp_path):
             changed += books.sync(START, now).changed
         assert_truth(books, url.world, iso(now))
         assert changed and books.column("SELECT count(*) FROM raw.history")[0] >= changed
-        was = dict(books.con.execute(
-            "SELECT h.key->>'$.entry_id', list(h.row->>'$.status') FROM raw.history h "
-            "WHERE dataset = 'exchanges_ledger' GROUP BY 1").fetchall())
+        was = dict(
+            books.con.execute(
+                "SELECT h.key->>'$.entry_id', list(h.row->>'$.status') FROM raw.history h "
+                "WHERE dataset = 'exchanges_ledger' GROUP BY 1"
+            ).fetchall()
+        )
         settled = {r["entry_id"] for r in url.world.ledger(iso(now)) if r["is_settled"]}
         assert any("pending" in was.get(e, []) for e in settled), "pending → completed, both kept"
 
@@ -82,19 +85,26 @@ def test_a_row_a_month_late_changes_exactly_the_days_it_touches(tmp_path):
         later = "2025-04-05T00:00:00Z"
         control(url, "clock", now=later)
         known = {(r["wallet"], r["tx_id"]) for r in url.world.transactions(NOW)}
-        late = [r for r in url.world.transactions(later)
-                if r["time"] < "2025-02-20" and (r["wallet"], r["tx_id"]) not in known]
+        late = [
+            r
+            for r in url.world.transactions(later)
+            if r["time"] < "2025-02-20" and (r["wallet"], r["tx_id"]) not in known
+        ]
         assert late, "the world has late rows"
         books.con.execute("DELETE FROM ops.touched_days")
         done = books.sync(START, "2025-02-20", refetch=True)
         assert done.new and not done.changed
-        assert set(books.column("SELECT day::VARCHAR FROM ops.touched_days WHERE dataset = "
-                                "'onchain_transactions'")) == {r["time"][:10] for r in late}
+        assert set(
+            books.column(
+                "SELECT day::VARCHAR FROM ops.touched_days WHERE dataset = 'onchain_transactions'"
+            )
+        ) == {r["time"][:10] for r in late}
 
 
 @pytest.mark.parametrize("status, error", [(401, Fatal), (403, UnitsExhausted)])
 def test_a_failing_source_leaves_its_interval_open_and_the_next_run_fetches_it(
-        status, error, tmp_path):
+    status, error, tmp_path
+):
     with serve(seed=3, now=NOW, scale=SCALE) as url:
         books = Books(url, tmp_path)
         middle = "2025-01-15T00:00:00Z"
@@ -123,8 +133,12 @@ def test_passing_faults_are_survived_and_logged(tmp_path):
         for vendor in ("coinbase", "debank"):
             for status in (429, 500):
                 control(url, "fail", vendor=vendor, status=status, count=1)
-                (job,) = books.plan("2025-02-10", "2025-02-12",
-                                    [a for a in ACCOUNTS if a.source == vendor][:1], refetch=True)
+                (job,) = books.plan(
+                    "2025-02-10",
+                    "2025-02-12",
+                    [a for a in ACCOUNTS if a.source == vendor][:1],
+                    refetch=True,
+                )
                 calls = len(books.calls)
                 books.fetch(job)
                 assert books.calls[calls]["status"] in (status, None), books.calls[calls]
@@ -142,15 +156,20 @@ def test_the_walk_costs_the_least_number_of_calls(inclusive, tmp_path):
             for job in books.plan(span.start, span.end, [account]):
                 before = len(books.calls)
                 books.fetch(job)
-                rows = [r for r in url.world.transactions(NOW) if r["wallet"] == account.account
-                        and iso(span.start) <= r["time"] < iso(span.end)]
+                rows = [
+                    r
+                    for r in url.world.transactions(NOW)
+                    if r["wallet"] == account.account
+                    and iso(span.start) <= r["time"] < iso(span.end)
+                ]
                 calls = books.calls[before:]
                 least = math.ceil((len(rows) + 1) / 20)
                 # A row of the border second may be read twice, and a second fuller than a
                 # page is read again chain by chain.
                 walked = [c for c in calls if c["endpoint"].endswith("all_history_list")]
-                assert len(walked) <= math.ceil(1.1 * least) + (2 if len(calls) > len(walked)
-                                                                else 0)
+                assert len(walked) <= math.ceil(1.1 * least) + (
+                    2 if len(calls) > len(walked) else 0
+                )
 
 
 def test_what_has_not_happened_yet_is_not_covered(tmp_path):
@@ -158,7 +177,8 @@ def test_what_has_not_happened_yet_is_not_covered(tmp_path):
         books = Books(url, tmp_path)
         books.sync("2025-01-01T00:00:00Z", "2025-01-01T06:00:00Z")
         assert set(books.column("SELECT end_ts::VARCHAR FROM ops.coverage")) == {
-            "2025-01-01 03:00:00"}, "coverage never passes the vendor's own clock"
+            "2025-01-01 03:00:00"
+        }, "coverage never passes the vendor's own clock"
         for job in books.plan("2025-01-02", "2025-01-03", lookback=timedelta(0)):
             with pytest.raises(Fatal, match="has not happened yet"):
                 books.fetch(job)

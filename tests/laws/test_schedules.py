@@ -27,7 +27,7 @@ from ledgerhouse.load.loader import load_files
 from ledgerhouse.warehouse import schema
 from tests.conftest import page
 
-CASES = 500          # accounts of one world; four worlds are 2,000 schedules
+CASES = 500  # accounts of one world; four worlds are 2,000 schedules
 ZERO = datetime(2025, 6, 1, tzinfo=UTC)
 HOURS = 24 * 12
 SOURCES = all_sources()
@@ -83,9 +83,11 @@ class Case:
     def shown(self, reading) -> dict[int, int]:
         """number → version of the rows that a reading shows."""
         start, end, time = reading
-        return {number: sum(c <= time for c in changes)
-                for number, ts, seen, changes, gone in self.rows
-                if start <= ts < end and seen <= time and (gone is None or time < gone)}
+        return {
+            number: sum(c <= time for c in changes)
+            for number, ts, seen, changes, gone in self.rows
+            if start <= ts < end and seen <= time and (gone is None or time < gone)
+        }
 
     def truth(self) -> dict[int, tuple[int, bool]]:
         """number → (newest version met, whether the newest reading of its time has it)."""
@@ -100,26 +102,52 @@ class Case:
 
     def land(self, root, reading):
         start, end, time = reading
-        job = Job("debank" if self.chain else "coinbase", self.name, "c",
-                  Interval(at(start), at(end)), at(start))
+        job = Job(
+            "debank" if self.chain else "coinbase",
+            self.name,
+            "c",
+            Interval(at(start), at(end)),
+            at(start),
+        )
         rows = [self.record(number, version) for number, version in self.shown(reading).items()]
-        body = page(HISTORY, {"history_list": rows}, at=iso(at(time))) if self.chain else \
-            page(TRANSACTIONS, {"data": rows}, at=iso(at(time)), account_id="w")
-        datasets = ("onchain_transactions", "onchain_transfers") if self.chain else \
-            ("exchanges_ledger",)
-        return landing.write(root, job, Fetched([body], [
-            Covered(d, job.interval, "whole") for d in datasets]), {"run_id": "r"})
+        body = (
+            page(HISTORY, {"history_list": rows}, at=iso(at(time)))
+            if self.chain
+            else page(TRANSACTIONS, {"data": rows}, at=iso(at(time)), account_id="w")
+        )
+        datasets = (
+            ("onchain_transactions", "onchain_transfers") if self.chain else ("exchanges_ledger",)
+        )
+        return landing.write(
+            root,
+            job,
+            Fetched([body], [Covered(d, job.interval, "whole") for d in datasets]),
+            {"run_id": "r"},
+        )
 
     def record(self, number: int, version: int) -> dict:
         ts = at(self.rows[number][1])
         if self.chain:
-            legs = [{"amount": version + n, "token_id": "eth", "from_addr": "x"}
-                    for n in range((number + version) % 3)]
-            return {"id": f"0x{number}", "chain": "eth", "time_at": ts.timestamp(), "sends": [],
-                    "receives": legs, "cate_id": None,
-                    "tx": {"status": 1, "name": f"v{version}", "from_addr": "y"}}
-        return {"id": f"{self.name}-{number}", "type": "send", "status": "completed",
-                "created_at": iso(ts), "amount": {"amount": f"{number}.{version}", "currency": "BTC"}}
+            legs = [
+                {"amount": version + n, "token_id": "eth", "from_addr": "x"}
+                for n in range((number + version) % 3)
+            ]
+            return {
+                "id": f"0x{number}",
+                "chain": "eth",
+                "time_at": ts.timestamp(),
+                "sends": [],
+                "receives": legs,
+                "cate_id": None,
+                "tx": {"status": 1, "name": f"v{version}", "from_addr": "y"},
+            }
+        return {
+            "id": f"{self.name}-{number}",
+            "type": "send",
+            "status": "completed",
+            "created_at": iso(ts),
+            "amount": {"amount": f"{number}.{version}", "currency": "BTC"},
+        }
 
 
 def load_in_some_order(con, files: list, rng: random.Random) -> int:
@@ -155,28 +183,38 @@ def test_any_schedule_ends_as_the_newest_readings_say(seed, tmp_path):
         for number, (version, live) in case.truth().items():
             if case.chain:
                 expected_rows.append((case.name, f"0x{number}", f"v{version}", live))
-                expected_legs += [(case.name, f"0x{number}", n + 1, Decimal(version + n), live)
-                                  for n in range((number + version) % 3)]
+                expected_legs += [
+                    (case.name, f"0x{number}", n + 1, Decimal(version + n), live)
+                    for n in range((number + version) % 3)
+                ]
             else:
-                expected_rows.append((case.name, f"{case.name}-{number}", f"{number}.{version}",
-                                      live))
+                expected_rows.append(
+                    (case.name, f"{case.name}-{number}", f"{number}.{version}", live)
+                )
     rows = con.execute("""
         SELECT account, entry_id, amount_text, vanished_at IS NULL FROM raw.exchanges_ledger
         UNION ALL SELECT account, tx_id, method, vanished_at IS NULL FROM raw.onchain_transactions
         """).fetchall()
     assert sorted(rows) == sorted(expected_rows)
-    legs = con.execute("SELECT account, tx_id, leg, amount, vanished_at IS NULL "
-                       "FROM raw.onchain_transfers").fetchall()
+    legs = con.execute(
+        "SELECT account, tx_id, leg, amount, vanished_at IS NULL FROM raw.onchain_transfers"
+    ).fetchall()
     assert sorted(legs) == sorted(expected_legs)
     assert sum(not live for *_, live in rows) > CASES // 20, "the world has vanished rows"
     # Coverage is the union of the readings, each instant by its newest, without overlap.
     for account, start, _end, read in con.execute(
-            "SELECT account, start_ts, end_ts, read_at FROM ops.coverage "
-            "WHERE dataset IN ('exchanges_ledger', 'onchain_transactions')").fetchall():
+        "SELECT account, start_ts, end_ts, read_at FROM ops.coverage "
+        "WHERE dataset IN ('exchanges_ledger', 'onchain_transactions')"
+    ).fetchall():
         case = cases[int(account[1:])]
         middle = (start - ZERO.replace(tzinfo=None)).total_seconds() / 3600 + 0.5
-        assert read == at(max(t for a, b, t in case.readings if a <= middle < b)).replace(tzinfo=None)
-    (instants,) = con.execute("SELECT sum(epoch(end_ts - start_ts)) / 3600 FROM ops.coverage WHERE "
-                              "dataset IN ('exchanges_ledger', 'onchain_transactions')").fetchone()
-    assert instants == sum(len(set().union(*(range(a, b) for a, b, _ in c.readings)))
-                           for c in cases)
+        assert read == at(max(t for a, b, t in case.readings if a <= middle < b)).replace(
+            tzinfo=None
+        )
+    (instants,) = con.execute(
+        "SELECT sum(epoch(end_ts - start_ts)) / 3600 FROM ops.coverage WHERE "
+        "dataset IN ('exchanges_ledger', 'onchain_transactions')"
+    ).fetchone()
+    assert instants == sum(
+        len(set().union(*(range(a, b) for a, b, _ in c.readings))) for c in cases
+    )

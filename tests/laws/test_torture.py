@@ -49,12 +49,25 @@ def test_two_syncs_a_backfill_a_plan_and_a_reader_at_once(tmp_path):
         working = [
             _fork(tmp_path, "sync-1", lambda: life.run(START, now, **span)),
             _fork(tmp_path, "sync-2", lambda: life.run(START, now, **span)),
-            _fork(tmp_path, "backfill", lambda: life.run(
-                START + timedelta(days=2), START + timedelta(days=6), close_gaps=False, refetch=True,
-                harm=False)),
-            _fork(tmp_path, "plan", lambda: sqlmesh_plan(
-                ["dev", "--auto-apply", "--no-prompts", "--skip-tests", "--include-unmodified"],
-                life.path)),
+            _fork(
+                tmp_path,
+                "backfill",
+                lambda: life.run(
+                    START + timedelta(days=2),
+                    START + timedelta(days=6),
+                    close_gaps=False,
+                    refetch=True,
+                    harm=False,
+                ),
+            ),
+            _fork(
+                tmp_path,
+                "plan",
+                lambda: sqlmesh_plan(
+                    ["dev", "--auto-apply", "--no-prompts", "--skip-tests", "--include-unmodified"],
+                    life.path,
+                ),
+            ),
         ]
         looks = 0
         while any(_running(pid) for pid in working):
@@ -68,10 +81,13 @@ def test_two_syncs_a_backfill_a_plan_and_a_reader_at_once(tmp_path):
         assert "waits for warehouse.duckdb, held by" in "".join(logs.values())
         # Their processes kept their runs to themselves: what the mirrors have is what there was.
         with open_warehouse(life.path, owner="test") as con:
-            for run_id, *task in con.execute("SELECT run_id, task_id, map_index, state FROM "
-                                             "ops.sync_runs").fetchall():
-                known = life.airflow.setdefault(run_id, {"dag_run_id": run_id, "tasks": [],
-                                                         "run_type": "manual", "end_date": None})
+            for run_id, *task in con.execute(
+                "SELECT run_id, task_id, map_index, state FROM ops.sync_runs"
+            ).fetchall():
+                known = life.airflow.setdefault(
+                    run_id,
+                    {"dag_run_id": run_id, "tasks": [], "run_type": "manual", "end_date": None},
+                )
                 task = dict(zip(("task_id", "map_index", "state"), task), try_number=1)
                 if run_id.split("-")[1] != str(os.getpid()):
                     assert task["state"] == "success"

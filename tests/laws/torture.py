@@ -67,9 +67,15 @@ class Truth:
         self.url = url
 
     def __getattr__(self, name: str):
-        place = {"ledger": "coinbase/ledger", "fills": "coinbase/fills",
-                 "transactions": "debank/transactions", "transfers": "debank/transfers"}[name]
-        return lambda now: requests.get(f"{self.url}/_truth/{place}", {"now": now}, timeout=30).json()
+        place = {
+            "ledger": "coinbase/ledger",
+            "fills": "coinbase/fills",
+            "transactions": "debank/transactions",
+            "transfers": "debank/transfers",
+        }[name]
+        return lambda now: requests.get(
+            f"{self.url}/_truth/{place}", {"now": now}, timeout=30
+        ).json()
 
 
 class Life:
@@ -80,8 +86,14 @@ class Life:
         self.rng = random.Random(f"torture/{seed}")
         self.path = var / "warehouse.duckdb"
         self.kills, self.steps, self.runs = Counter(), Counter(), 0
-        self.calls = {"fetch": 400, "load": 300, "transform": 300, "check": 200, "publish": 400,
-                      "mirror": 300}
+        self.calls = {
+            "fetch": 400,
+            "load": 300,
+            "transform": 300,
+            "check": 200,
+            "publish": 400,
+            "mirror": 300,
+        }
         self.published: set = set()
         self.airflow: dict[str, dict] = {}  # run id → the run, and its tasks, as Airflow tells
         os.environ["LEDGERHOUSE_VAR"] = str(var)
@@ -125,12 +137,17 @@ class Life:
         jobs = self.step("plan", lambda: self._plan(Interval(start, end), whole, refetch))
         self.rng.shuffle(jobs)
         tasks: list[dict] = []
-        self.airflow[run_id] = {"dag_run_id": run_id, "run_type": "manual", "end_date": None,
-                                "tasks": tasks}
+        self.airflow[run_id] = {
+            "dag_run_id": run_id,
+            "run_type": "manual",
+            "end_date": None,
+            "tasks": tasks,
+        }
         alive = True
         for number, job in enumerate(jobs):
-            alive &= self.task(tasks, "fetch", lambda at, job=job: self._fetch(job, at), run_id,
-                               harm, number)
+            alive &= self.task(
+                tasks, "fetch", lambda at, job=job: self._fetch(job, at), run_id, harm, number
+            )
         if self.task(tasks, "load", self._load, run_id, harm):
             alive &= not self.curated or self._believe(run_id, harm)
         else:
@@ -138,11 +155,23 @@ class Life:
         self.airflow[run_id]["end_date"] = iso(datetime.now(UTC))
         return self.step("mirror", self._mirror, harm) is not None and alive
 
-    def task(self, tasks: list[dict], name: str, work: Callable, run_id: str, harm: bool,
-             number: int = -1) -> bool:
+    def task(
+        self,
+        tasks: list[dict],
+        name: str,
+        work: Callable,
+        run_id: str,
+        harm: bool,
+        number: int = -1,
+    ) -> bool:
         """A step that leaves records of its attempt; False where it was killed."""
-        key = {"dag_id": "torture", "run_id": run_id, "task_id": name, "map_index": number,
-               "try_number": 1}
+        key = {
+            "dag_id": "torture",
+            "run_id": run_id,
+            "task_id": name,
+            "map_index": number,
+            "try_number": 1,
+        }
 
         def attempted():
             with attempt(self.var / "attempts", key) as outcome:
@@ -150,8 +179,9 @@ class Life:
                 return work(key)
 
         done = self.step(name, attempted, harm) is not None
-        tasks.append({**key, "state": "success" if done else "failed", "start_date": None,
-                      "end_date": None})
+        tasks.append(
+            {**key, "state": "success" if done else "failed", "start_date": None, "end_date": None}
+        )
         return done
 
     def _mirror(self) -> int:
@@ -177,8 +207,11 @@ class Life:
         if done is None:
             return False
         days = [day for _, day, _ in done.marks]
-        span = Interval(f"{min(days)}", f"{max(days) + timedelta(days=1)}") if days else \
-            Interval("2024-11-01", "2024-11-02")
+        span = (
+            Interval(f"{min(days)}", f"{max(days) + timedelta(days=1)}")
+            if days
+            else Interval("2024-11-01", "2024-11-02")
+        )
 
         def check():
             failed = failed_critical(gate.check(span, run_id=run_id, owner="torture"))
@@ -207,11 +240,19 @@ class Life:
 
         source, clock = SOURCES[job.source], Hurried()
         host = f"{self.url}/{job.source}"
-        login, secret = (keys.KEY_NAME, keys.KEY_PEM) if job.source == "coinbase" else \
-            ("", keys.DEBANK_KEY)
+        login, secret = (
+            (keys.KEY_NAME, keys.KEY_PEM) if job.source == "coinbase" else ("", keys.DEBANK_KEY)
+        )
         with call_log(self.var / "calls", run) as record:
-            client = Client(job.source, job.account, rates=source.rates, units=source.units,
-                            record=record, sleep=clock.sleep, timer=clock)
+            client = Client(
+                job.source,
+                job.account,
+                rates=source.rates,
+                units=source.units,
+                record=record,
+                sleep=clock.sleep,
+                timer=clock,
+            )
             api = source.connect(host=host, login=login, password=secret, extra={})
             try:
                 fetched = source.fetch(client, api, job)
@@ -245,8 +286,12 @@ class Life:
                 FULL JOIN (SELECT date, sum(legs) AS legs FROM curated.daily_flows GROUP BY 1) f
                     USING (date) WHERE t.legs IS DISTINCT FROM f.legs""").fetchone()[0]
             assert off == 0, f"{off} days of the books are torn"
-            days = {day for (day,) in con.execute(
-                "SELECT DISTINCT ts::DATE FROM curated.tx_unified").fetchall()}
+            days = {
+                day
+                for (day,) in con.execute(
+                    "SELECT DISTINCT ts::DATE FROM curated.tx_unified"
+                ).fetchall()
+            }
         assert days >= self.published, f"days went missing: {sorted(self.published - days)[:5]}"
         self.published = days
 
@@ -259,29 +304,44 @@ class Life:
         with open_warehouse(self.path, owner="torture") as con:
             live = SimpleNamespace(con=con)
             assert_truth(live, Truth(self.url), iso(now))
-            assert con.execute("SELECT count(*) - count(DISTINCT file) FROM ops.landed_files"
-                               ).fetchone() == (0,)
-            mirrored = Counter(con.execute(
-                "SELECT run_id, task_id, map_index, state FROM ops.sync_runs").fetchall())
-            there = Counter((run_id, t["task_id"], t["map_index"], t["state"])
-                            for run_id, run in self.airflow.items() for t in run["tasks"])
-            assert mirrored == there, f"mirrored only: {mirrored - there}, lacking: {there - mirrored}"
+            assert con.execute(
+                "SELECT count(*) - count(DISTINCT file) FROM ops.landed_files"
+            ).fetchone() == (0,)
+            mirrored = Counter(
+                con.execute(
+                    "SELECT run_id, task_id, map_index, state FROM ops.sync_runs"
+                ).fetchall()
+            )
+            there = Counter(
+                (run_id, t["task_id"], t["map_index"], t["state"])
+                for run_id, run in self.airflow.items()
+                for t in run["tasks"]
+            )
+            assert mirrored == there, (
+                f"mirrored only: {mirrored - there}, lacking: {there - mirrored}"
+            )
             assert list((self.var / "attempts").glob("*.json")) == []
             stats = requests.get(f"{self.url}/_stats", timeout=30).json()
             (logged,) = con.execute("SELECT count(*) FROM ops.api_calls").fetchone()
             # A call is written down when it is answered: a kill in between leaves it out.
-            assert sum(stats["total"].values()) - sum(self.kills.values()) * 8 <= logged \
+            assert (
+                sum(stats["total"].values()) - sum(self.kills.values()) * 8
+                <= logged
                 <= sum(stats["total"].values())
+            )
             if self.curated:
                 self._books_equal(con)
         if not self.curated:  # a replay drops curated, and the state with it
-            assert replay(self.path, self.var / "landing", SOURCES, tell=lambda _: None
-                          ).differences == {}
+            assert (
+                replay(self.path, self.var / "landing", SOURCES, tell=lambda _: None).differences
+                == {}
+            )
 
     def _books_equal(self, con) -> None:
         assert con.execute("SELECT count(*) FROM ops.touched_days").fetchone() == (0,)
         assert con.execute("SELECT DISTINCT status FROM curated.reconciliation").fetchall() == [
-            ("reconciled",)]
+            ("reconciled",)
+        ]
         books = self.var / "published" / "books.duckdb"
         con.execute(f"ATTACH '{books}' AS books (READ_ONLY)")
         for table in ("tx_unified", "daily_flows", "daily_balances"):
@@ -300,7 +360,8 @@ def _child(work: Callable[[], object], pipe: int, at: int, after: float | None) 
     def watch(frame, event, _arg):
         nonlocal count
         if event in ("c_call", "c_return") and re.search(
-                r"/(extract|ledgerhouse)/", frame.f_code.co_filename):
+            r"/(extract|ledgerhouse)/", frame.f_code.co_filename
+        ):
             count += 1
             if count == at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -331,9 +392,29 @@ class Sandbox:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sandbox", "--port", str(port), "--seed", str(seed), "--now",
-             iso(START), "--start", iso(START), "--scale", str(scale), "--late-days",
-             str(late_days), "--no-limits", "--hold", "0.1"], cwd=ROOT, stdout=subprocess.DEVNULL)
+            [
+                sys.executable,
+                "-m",
+                "sandbox",
+                "--port",
+                str(port),
+                "--seed",
+                str(seed),
+                "--now",
+                iso(START),
+                "--start",
+                iso(START),
+                "--scale",
+                str(scale),
+                "--late-days",
+                str(late_days),
+                "--no-limits",
+                "--hold",
+                "0.1",
+            ],
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+        )
 
     def __enter__(self) -> Sandbox:
         for _ in range(600):
@@ -370,8 +451,10 @@ def live(seed: int, *, curated: bool = False, runs: int = 8, kill: float = 0.5) 
     late = rng.choice([0, 3])
     if curated:  # what is reported and not listed yet, or no longer, is off: no books, and rightly
         late = 0
-    with Sandbox(seed, rng.choice([0.1, 0.25]), late) as sandbox, \
-            tempfile.TemporaryDirectory() as folder:
+    with (
+        Sandbox(seed, rng.choice([0.1, 0.25]), late) as sandbox,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         life = Life(Path(folder), sandbox.url, seed, curated, kill)
         now = START + timedelta(days=rng.randrange(8, 20))
         sandbox.tell("clock", now=iso(now))
@@ -388,8 +471,12 @@ def live(seed: int, *, curated: bool = False, runs: int = 8, kill: float = 0.5) 
             else:  # a backfill of some days
                 days = (now - START).days
                 first = START + timedelta(hours=rng.randrange(24 * (days - 1)))
-                life.run(first, min(now, first + timedelta(hours=rng.randrange(6, 200))),
-                         close_gaps=False, refetch=rng.random() < 0.5)
+                life.run(
+                    first,
+                    min(now, first + timedelta(hours=rng.randrange(6, 200))),
+                    close_gaps=False,
+                    refetch=rng.random() < 0.5,
+                )
         sandbox.tell("faults", profile="none")
         now += timedelta(days=4)  # until late rows are there
         sandbox.tell("clock", now=iso(now))
@@ -410,9 +497,12 @@ def main() -> None:
         life = live(args.seed + number, curated=args.curated, runs=args.runs)
         kills += life.kills
         steps += life.steps
-        print(f"life {number + 1} of {args.lives} (seed {args.seed + number}): equal to the truth; "
-              f"{sum(steps.values()):,} steps, {sum(kills.values()):,} of them killed, "
-              f"{time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"life {number + 1} of {args.lives} (seed {args.seed + number}): equal to the truth; "
+            f"{sum(steps.values()):,} steps, {sum(kills.values()):,} of them killed, "
+            f"{time.monotonic() - began:.0f} s",
+            flush=True,
+        )
     print(json.dumps({"steps": dict(steps), "kills": dict(kills)}))
 
 

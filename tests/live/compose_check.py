@@ -75,8 +75,13 @@ def open_to(user: str) -> bool:
     """Whether `user` can run this Python and read the project: not where they lie in /root."""
     try:
         return not subprocess.run(
-            [sys.executable, "-c", "import stack.child, warnings"], user=user, group="nogroup",
-            extra_groups=[], cwd="/", env={"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL,
+            [sys.executable, "-c", "import stack.child, warnings"],
+            user=user,
+            group="nogroup",
+            extra_groups=[],
+            cwd="/",
+            env={"PYTHONPATH": str(ROOT)},
+            stderr=subprocess.DEVNULL,
         ).returncode
     except PermissionError:
         return False
@@ -100,12 +105,18 @@ class Compose:
         self.root, self.now, self.number = root, now, workers
         # no scheduled run of its own: the sync DAG starts now, by the real clock
         self.dotenv = write_dotenv(
-            root, START_TS=iso(start), WORKERS=str(workers), SANDBOX_SEED=str(SEED),
-            SYNC_START_DATE=iso(datetime.now(UTC).replace(microsecond=0)))
+            root,
+            START_TS=iso(start),
+            WORKERS=str(workers),
+            SANDBOX_SEED=str(SEED),
+            SYNC_START_DATE=iso(datetime.now(UTC).replace(microsecond=0)),
+        )
         self.values = read_env({}, self.dotenv)
         self.services = filled(self.values)["services"]
-        self.ports = {name: free_port() for name in
-                      ("postgres", "redis", "api-server", "scheduler", "sandbox")}
+        self.ports = {
+            name: free_port()
+            for name in ("postgres", "redis", "api-server", "scheduler", "sandbox")
+        }
         self.var = root / "books"
         self.user = NOBODY if os.getuid() == 0 and open_to(NOBODY) else None
         for folder in (self.var, root / "homes", root / "redis"):
@@ -114,8 +125,9 @@ class Compose:
         root.chmod(0o711)
         self.local = Local(self.services, self.ports, self.var, self.dotenv, Path(sys.executable))
         self.processes = Processes(root, "tests/live/compose_check.py")
-        self.rest = Rest(f"http://127.0.0.1:{self.ports['api-server']}",
-                         self.values["ADMIN_PASSWORD"])
+        self.rest = Rest(
+            f"http://127.0.0.1:{self.ports['api-server']}", self.values["ADMIN_PASSWORD"]
+        )
 
     def give(self, path: Path) -> None:
         """Let the services' user write there."""
@@ -139,8 +151,13 @@ class Compose:
             before = command[-1]
             command[-1] = before.replace(CLOCK, iso(self.now))
             assert command[-1] != before, "the sandbox's clock is not where this script stops it"
-        self.processes.start(name, [*command, *more], self.environment(service, number),
-                             user=self.user, drain_s=drain_s)
+        self.processes.start(
+            name,
+            [*command, *more],
+            self.environment(service, number),
+            user=self.user,
+            drain_s=drain_s,
+        )
 
     def start_postgres(self) -> None:
         """As the image does: the user, the database and the password of its environment."""
@@ -153,19 +170,52 @@ class Compose:
             if user:
                 shutil.chown(path, user)
         subprocess.run(
-            [program("initdb"), "-D", data, "-U", env["POSTGRES_USER"], "--auth=scram-sha-256",
-             f"--pwfile={password}", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"],
-            user=user, group=user, extra_groups=[] if user else None, check=True, cwd="/",
-            stdout=subprocess.DEVNULL)
+            [
+                program("initdb"),
+                "-D",
+                data,
+                "-U",
+                env["POSTGRES_USER"],
+                "--auth=scram-sha-256",
+                f"--pwfile={password}",
+                "--encoding=UTF8",
+                "--locale=C.UTF-8",
+                "--no-sync",
+            ],
+            user=user,
+            group=user,
+            extra_groups=[] if user else None,
+            check=True,
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+        )
         password.unlink()
         port = self.ports["postgres"]
         self.processes.start(
-            POSTGRES, [str(program("postgres")), "-D", str(data), "-p", str(port), "-k", "",
-                       "-c", "listen_addresses=127.0.0.1"],
-            {"PATH": os.defpath}, user=user, drain_s=15.0)
+            POSTGRES,
+            [
+                str(program("postgres")),
+                "-D",
+                str(data),
+                "-p",
+                str(port),
+                "-k",
+                "",
+                "-c",
+                "listen_addresses=127.0.0.1",
+            ],
+            {"PATH": os.defpath},
+            user=user,
+            drain_s=15.0,
+        )
         self.processes.wait("PostgreSQL", lambda: self.healthy("postgres"), LIMIT_S)
-        con = psycopg2.connect(host="127.0.0.1", port=port, user=env["POSTGRES_USER"],
-                               password=env["POSTGRES_PASSWORD"], dbname="postgres")
+        con = psycopg2.connect(
+            host="127.0.0.1",
+            port=port,
+            user=env["POSTGRES_USER"],
+            password=env["POSTGRES_PASSWORD"],
+            dbname="postgres",
+        )
         con.autocommit = True
         con.cursor().execute(f"CREATE DATABASE {env['POSTGRES_DB']}")
         con.close()
@@ -181,9 +231,14 @@ class Compose:
     def run_init(self) -> str:
         """The one-shot service, to its end; what it printed."""
         done = subprocess.run(
-            self.local.command(self.services["init"]["command"]), text=True, timeout=LIMIT_S,
-            env=self.environment("init"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            **self.as_user())
+            self.local.command(self.services["init"]["command"]),
+            text=True,
+            timeout=LIMIT_S,
+            env=self.environment("init"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            **self.as_user(),
+        )
         (self.root / "logs" / "init.log").write_text(done.stdout)
         if done.returncode:
             raise Unproven(f"init ended with {done.returncode}:\n{done.stdout[-3000:]}")
@@ -197,17 +252,29 @@ class Compose:
         if service == "redis":
             command[-1] = command[-1].replace("redis-cli", f"redis-cli -p {self.ports[service]}")
         return not subprocess.run(
-            command, env=self.environment(service), timeout=60,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **self.as_user()).returncode
+            command,
+            env=self.environment(service),
+            timeout=60,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **self.as_user(),
+        ).returncode
 
     def airflow(self, *arguments: str) -> str:
         """What `docker compose exec worker airflow ARGUMENTS` prints."""
         done = subprocess.run(
-            self.local.command(["airflow", *arguments]), text=True, timeout=LIMIT_S,
-            env=self.environment("worker"), capture_output=True, **self.as_user())
+            self.local.command(["airflow", *arguments]),
+            text=True,
+            timeout=LIMIT_S,
+            env=self.environment("worker"),
+            capture_output=True,
+            **self.as_user(),
+        )
         if done.returncode:
-            raise Unproven(f"airflow {' '.join(arguments)} ended with {done.returncode}: "
-                           f"{done.stdout[-1000:]}{done.stderr[-2000:]}")
+            raise Unproven(
+                f"airflow {' '.join(arguments)} ended with {done.returncode}: "
+                f"{done.stdout[-1000:]}{done.stderr[-2000:]}"
+            )
         return done.stdout
 
     def wait(self, *services: str) -> None:
@@ -225,8 +292,7 @@ def check(root: Path, days: int, workers: int) -> int:
     now, start = until + SIX_HOURS, (until - timedelta(days=days)).replace(hour=0)
     compose = Compose(root, until, start, workers)
     with lock(root), ExitStack() as ending:
-        signals = ending.enter_context(
-            OneStop(lambda: setattr(compose.processes, "hurry", True)))
+        signals = ending.enter_context(OneStop(lambda: setattr(compose.processes, "hurry", True)))
         ending.callback(compose.processes.finish)
         ending.callback(compose.rest.close)
         ending.callback(signals.close)
@@ -247,63 +313,93 @@ def check(root: Path, days: int, workers: int) -> int:
             compose.start("dag-processor")
             compose.start("worker", drain_s=30.0)
             for number in range(2, workers + 1):
-                compose.start("worker", number, "--celery-hostname", compose.worker_name(number),
-                              drain_s=30.0)
+                compose.start(
+                    "worker", number, "--celery-hostname", compose.worker_name(number), drain_s=30.0
+                )
             compose.wait("scheduler", "dag-processor", "worker")
             for number in range(2, workers + 1):
                 name = compose.worker_name(number)
                 compose.processes.wait(name, lambda: compose.healthy("worker", name), LIMIT_S)
             compose.rest.wait_for_dags("history", "sync")
-        stack = SimpleNamespace(rest=compose.rest, processes=compose.processes,
-                                settings=SimpleNamespace(airflow_home=compose.var / "airflow"))
+        stack = SimpleNamespace(
+            rest=compose.rest,
+            processes=compose.processes,
+            settings=SimpleNamespace(airflow_home=compose.var / "airflow"),
+        )
         done = play(screen, compose, stack, start, until, now)
         with screen.step("a healthcheck fails once its service has ended"):
             compose.rest.close()
             for service in ("worker", "scheduler", "sandbox", "api-server", "redis"):
-                names = (service,) if service != "worker" else tuple(
-                    s.name for s in compose.processes.services if s.name.startswith("worker"))
+                names = (
+                    (service,)
+                    if service != "worker"
+                    else tuple(
+                        s.name for s in compose.processes.services if s.name.startswith("worker")
+                    )
+                )
                 compose.processes.stop(names)
                 if compose.healthy(service):
                     raise Unproven(f"the healthcheck of {service} passes with no {service}")
-        logged = [path for path in root.rglob("*") if path.is_file() and path.suffix == ".log"
-                  and any(compose.values[name] in path.read_text(errors="replace")
-                          for name in (*SECRETS, "FERNET_KEY"))]
+        logged = [
+            path
+            for path in root.rglob("*")
+            if path.is_file()
+            and path.suffix == ".log"
+            and any(
+                compose.values[name] in path.read_text(errors="replace")
+                for name in (*SECRETS, "FERNET_KEY")
+            )
+        ]
         if logged:
             raise Unproven(f"a secret is in {', '.join(map(str, logged))}")
     screen.line(f"✓ {done}")
-    screen.line(f"{sum(screen.timings.values()):.0f} s in all; what was not run: the image's "
-                "build, and Docker itself"
-                + ("" if compose.user or os.getuid() else "; nor as another user than root"))
+    screen.line(
+        f"{sum(screen.timings.values()):.0f} s in all; what was not run: the image's "
+        "build, and Docker itself"
+        + ("" if compose.user or os.getuid() else "; nor as another user than root")
+    )
     return 0
 
 
-def play(screen: Screen, compose: Compose, stack, start: datetime, until: datetime,
-         now: datetime) -> str:
+def play(
+    screen: Screen, compose: Compose, stack, start: datetime, until: datetime, now: datetime
+) -> str:
     """A history and a sync through Celery, compared with the truth; what there was, in words."""
     sandbox = f"http://127.0.0.1:{compose.ports['sandbox']}"
     hosts: Counter[str] = Counter()
     for dag, first, last in (("history", start, until), ("sync", until, now)):
         with screen.step(f"{dag} [{iso(first)}, {iso(last)})") as step:
-            requests.post(f"{sandbox}/_control/clock", json={"now": iso(last)},
-                          timeout=30).raise_for_status()
+            requests.post(
+                f"{sandbox}/_control/clock", json={"now": iso(last)}, timeout=30
+            ).raise_for_status()
             stack.rest.unpause(dag)
             params = {"interval_start": iso(first), "interval_end": iso(last)}
-            run = (stack.rest.trigger(dag, params) if dag == "history"
-                   else stack.rest.trigger(dag, interval=(first, last)))
+            run = (
+                stack.rest.trigger(dag, params)
+                if dag == "history"
+                else stack.rest.trigger(dag, interval=(first, last))
+            )
             follow(stack, dag, run, step.note)
             tasks = stack.rest.task_instances(dag, run)
             hosts.update(task["task_id"] for task in tasks if task["state"] == "success")
-            if not any("transform" in line for line in stack.rest.log(
-                    next(t for t in tasks if t["task_id"] == "transform"))):
+            if not any(
+                "transform" in line
+                for line in stack.rest.log(next(t for t in tasks if t["task_id"] == "transform"))
+            ):
                 raise Unproven("the API server shows no log of a task that a worker ran")
     with screen.step("the warehouse against the truth"):
         con = duckdb.connect(str(compose.var / "warehouse.duckdb"), read_only=True)
         con.execute("SET TimeZone = 'UTC'")
         assert_truth(SimpleNamespace(con=con), World(SEED, iso(start)), iso(now))
-        rows = con.execute("SELECT (SELECT count(*) FROM raw.exchanges_ledger), (SELECT count(*) "
-                           "FROM raw.onchain_transfers)").fetchone()
-        status = dict(con.execute("SELECT status, count(*) FROM curated.reconciliation "
-                                  "GROUP BY ALL").fetchall())
+        rows = con.execute(
+            "SELECT (SELECT count(*) FROM raw.exchanges_ledger), (SELECT count(*) "
+            "FROM raw.onchain_transfers)"
+        ).fetchone()
+        status = dict(
+            con.execute(
+                "SELECT status, count(*) FROM curated.reconciliation GROUP BY ALL"
+            ).fetchall()
+        )
         con.close()
         if set(status) != {"reconciled"}:
             raise Unproven(f"not every balance reconciles: {status}")
@@ -317,22 +413,27 @@ def play(screen: Screen, compose: Compose, stack, start: datetime, until: dateti
     took = celery_tasks(compose)
     if len(took) != compose.number or sum(took.values()) < sum(hosts.values()) - 2:
         raise Unproven(f"not every worker took tasks: {took}, of {sum(hosts.values())}")
-    return (f"{sum(took.values())} tasks through Celery ({', '.join(map(str, took.values()))} by "
-            f"worker); {rows[0]:,} ledger entries and {rows[1]:,} transfers equal the truth; "
-            f"{status['reconciled']} balances reconcile; {published:,} daily balances published")
+    return (
+        f"{sum(took.values())} tasks through Celery ({', '.join(map(str, took.values()))} by "
+        f"worker); {rows[0]:,} ledger entries and {rows[1]:,} transfers equal the truth; "
+        f"{status['reconciled']} balances reconcile; {published:,} daily balances published"
+    )
 
 
 def celery_tasks(compose: Compose) -> dict[str, int]:
     """Log of a worker → how many tasks Celery gave it."""
     logs = sorted((compose.root / "logs").glob("worker*.log"))
-    found = {log.stem: len(re.findall(r"execute_workload\[[0-9a-f-]+\] received", log.read_text()))
-             for log in logs}
+    found = {
+        log.stem: len(re.findall(r"execute_workload\[[0-9a-f-]+\] received", log.read_text()))
+        for log in logs
+    }
     return {name: count for name, count in found.items() if count}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--days", type=int, default=60, help="how long the history is")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", action="store_true", help="keep the folder, to look at the logs")

@@ -75,15 +75,20 @@ class Local:
     """Where the containers' addresses and folders are on this machine; ports by service."""
 
     services: Mapping[str, Any]  # of `filled`
-    ports: Mapping[str, int]     # postgres, redis, api-server, scheduler (health), sandbox
-    var: Path                    # the volume `books`
-    dotenv: Path                 # the .env that init is given
+    ports: Mapping[str, int]  # postgres, redis, api-server, scheduler (health), sandbox
+    var: Path  # the volume `books`
+    dotenv: Path  # the .env that init is given
     python: Path
 
     def _address(self, text: str) -> str:
         """A host and port of the file (or `--port N`) → ours."""
-        inside = {"postgres": 5432, "redis": 6379, "api-server": 8080, "scheduler": 8974,
-                  "sandbox": 8085}
+        inside = {
+            "postgres": 5432,
+            "redis": 6379,
+            "api-server": 8080,
+            "scheduler": 8974,
+            "sandbox": 8085,
+        }
         for name, port in inside.items():
             for old in (f"{name}:{port}", f"127.0.0.1:{port}"):
                 text = text.replace(old, f"127.0.0.1:{self.ports[name]}")
@@ -91,8 +96,9 @@ class Local:
             text = str(self.ports[name]) if text == str(port) else text
         text = text.replace("--host 0.0.0.0", "--host 127.0.0.1")
         text = "127.0.0.1" if text == "0.0.0.0" else text
-        return (text.replace("/var/lib/ledgerhouse", str(self.var))
-                .replace("/opt/ledgerhouse", str(ROOT)))
+        return text.replace("/var/lib/ledgerhouse", str(self.var)).replace(
+            "/opt/ledgerhouse", str(ROOT)
+        )
 
     def environment(self, service: str, number: int = 1) -> dict[str, str]:
         """What the container sees: the image's ENV, env_file, environment; and no variable more."""
@@ -107,8 +113,11 @@ class Local:
         if "SANDBOX_HOST" in found:
             found["SANDBOX_HOST"] = "127.0.0.1"
         home = self.var.parent / "homes" / f"{service}-{number}"
-        found |= {"PATH": f"{self.python.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(home),
-                  "LANG": "C.UTF-8"}
+        found |= {
+            "PATH": f"{self.python.parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+        }
         if "AIRFLOW_HOME" in found:
             found["AIRFLOW_HOME"] = str(home)
         home.mkdir(parents=True, exist_ok=True)
@@ -121,11 +130,13 @@ class Local:
             return self.command(rest)
         if first == "CMD-SHELL":
             return ["sh", "-c", *rest]
-        return {"python": [str(self.python)],
-                "airflow": [str(self.python), "-m", "airflow"]}.get(first, [first]) + rest
+        return {"python": [str(self.python)], "airflow": [str(self.python), "-m", "airflow"]}.get(
+            first, [first]
+        ) + rest
 
 
 def _env_lines() -> str:
     text = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
-    return " ".join(line.removeprefix("ENV ") for line in text.splitlines()
-                    if line.startswith("ENV "))
+    return " ".join(
+        line.removeprefix("ENV ") for line in text.splitlines() if line.startswith("ENV ")
+    )

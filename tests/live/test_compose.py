@@ -33,8 +33,14 @@ from tests.live.composition import (
     strings,
 )
 
-SECRETS = {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "ADMIN_PASSWORD", "API_SECRET_KEY", "JWT_SECRET",
-           "FERNET_KEY"}
+SECRETS = {
+    "POSTGRES_PASSWORD",
+    "REDIS_PASSWORD",
+    "ADMIN_PASSWORD",
+    "API_SECRET_KEY",
+    "JWT_SECRET",
+    "FERNET_KEY",
+}
 SECRET_NAME = re.compile(r"PASSWORD$|SECRET|TOKEN|FERNET|_KEY$")
 USER_AND_PASSWORD = re.compile(r"//[^/@\s]*:(?P<password>[^/\s]*)@")
 ONLY_A_VARIABLE = re.compile(r"\$\{(\w+)(:\?[^{}]+)?\}")
@@ -58,19 +64,27 @@ def ends(service: dict) -> bool:
 def test_it_is_what_the_compose_specification_calls_a_compose_file():
     import jsonschema
 
-    schema = json.loads(resources.files("check_jsonschema").joinpath(
-        "builtin_schemas/vendor/compose-spec.json").read_text())
+    schema = json.loads(
+        resources.files("check_jsonschema")
+        .joinpath("builtin_schemas/vendor/compose-spec.json")
+        .read_text()
+    )
     validator = jsonschema.validators.validator_for(schema)(schema)
-    found = [f"{'.'.join(map(str, e.absolute_path))}: {e.message[:200]}"
-             for e in validator.iter_errors(raw())]
+    found = [
+        f"{'.'.join(map(str, e.absolute_path))}: {e.message[:200]}"
+        for e in validator.iter_errors(raw())
+    ]
     assert not found, "\n".join(found)
     assert list(validator.iter_errors(raw() | {"services": {"a": {"imaeg": "x"}}}))
 
 
 def test_a_service_has_a_healthcheck_or_ends_by_itself_and_restarts_or_is_awaited():
-    awaited = {name for one in services().values()
-               for name, how in one.get("depends_on", {}).items()
-               if how["condition"] == "service_completed_successfully"}
+    awaited = {
+        name
+        for one in services().values()
+        for name, how in one.get("depends_on", {}).items()
+        if how["condition"] == "service_completed_successfully"
+    }
     for name, one in services().items():
         if ends(one):
             assert name in awaited, f"{name} ends, and nobody waits for it"
@@ -90,7 +104,8 @@ def test_who_waits_for_whom_has_no_circle_and_can_come_true():
             can = "service_completed_successfully" if ends(services()[other]) else "service_healthy"
             assert how == {"condition": can}, f"{name} waits for {other}"
             assert set(services()[other].get("profiles", [])) <= set(
-                services()[name].get("profiles", [])), f"{name} waits for the optional {other}"
+                services()[name].get("profiles", [])
+            ), f"{name} waits for the optional {other}"
 
 
 def secrets_in_plain(tree: dict) -> list[str]:
@@ -102,8 +117,9 @@ def secrets_in_plain(tree: dict) -> list[str]:
         for address in USER_AND_PASSWORD.finditer(text):
             if not ONLY_A_VARIABLE.fullmatch(address["password"]):
                 found.append(path)
-        found += [path for one in VARIABLE.finditer(text)
-                  if one["name"] in SECRETS and one["how"] == ":-"]
+        found += [
+            path for one in VARIABLE.finditer(text) if one["name"] in SECRETS and one["how"] == ":-"
+        ]
     return found
 
 
@@ -125,8 +141,9 @@ def test_without_one_of_them_nothing_starts_and_it_is_named(name):
 
 def test_a_secret_of_the_example_is_empty_and_every_variable_is_explained_there():
     example = read_env({}, EXAMPLE)
-    used = {one["name"] for _, text in strings(raw()) for one in VARIABLE.finditer(text)
-            if one["name"]}
+    used = {
+        one["name"] for _, text in strings(raw()) for one in VARIABLE.finditer(text) if one["name"]
+    }
     assert used <= set(example), f"explain {used - set(example)} in .env.example"
     assert SECRETS <= used
     assert {name for name in SECRETS if example[name]} == set()
@@ -137,8 +154,11 @@ def test_a_secret_of_the_example_is_empty_and_every_variable_is_explained_there(
 def test_the_one_line_of_the_example_makes_the_secrets(tmp_path):
     if not shutil.which("openssl"):
         pytest.skip("there is no openssl here")
-    line = next(line.removeprefix("#   ") for line in EXAMPLE.read_text().splitlines()
-                if line.startswith("#   for"))
+    line = next(
+        line.removeprefix("#   ")
+        for line in EXAMPLE.read_text().splitlines()
+        if line.startswith("#   for")
+    )
     env = tmp_path / ".env"
     shutil.copy(EXAMPLE, env)
     subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
@@ -153,8 +173,11 @@ def test_the_one_line_of_the_example_makes_the_secrets(tmp_path):
 
 
 def test_every_airflow_process_shares_the_secrets_and_only_init_has_the_accounts_keys():
-    airflow = {name: one for name, one in filled(values())["services"].items()
-               if "AIRFLOW_HOME" in one.get("environment", {})}
+    airflow = {
+        name: one
+        for name, one in filled(values())["services"].items()
+        if "AIRFLOW_HOME" in one.get("environment", {})
+    }
     assert set(airflow) == {"init", "api-server", "scheduler", "dag-processor", "worker"}
     shared = airflow["worker"]["environment"]
     for name, one in airflow.items():
@@ -203,13 +226,17 @@ def test_the_commands_of_the_services_and_their_healthchecks_exist():
     from airflow.cli.cli_parser import get_parser
 
     parser = get_parser()
-    commands = [(name, one[key] if key == "command" else one["healthcheck"]["test"][1:])
-                for name, one in services().items() for key in ("command", "healthcheck")
-                if key in one]
+    commands = [
+        (name, one[key] if key == "command" else one["healthcheck"]["test"][1:])
+        for name, one in services().items()
+        for key in ("command", "healthcheck")
+        if key in one
+    ]
     seen = set()
     for name, command in commands:
-        first, *rest = command if command[0] != "sh" else re.split(
-            r"\s+", command[2].removeprefix("exec "))
+        first, *rest = (
+            command if command[0] != "sh" else re.split(r"\s+", command[2].removeprefix("exec "))
+        )
         seen.add(first)
         if first == "airflow" and rest[0] == "celery" and not find_spec("celery"):
             continue  # compose_check.py runs it, where the provider is installed
@@ -226,11 +253,17 @@ def test_every_setting_of_airflow_is_one_it_knows():
     import airflow
 
     file = resources.files(airflow).joinpath("config_templates", "config.yml")
-    known = {(section, option) for section, facts in yaml.safe_load(file.read_text()).items()
-             for option in facts["options"]}
-    known |= {("celery", "broker_url"), ("celery", "result_backend"),
-              ("celery", "worker_concurrency"),
-              ("celery_broker_transport_options", "visibility_timeout")}  # the provider's
+    known = {
+        (section, option)
+        for section, facts in yaml.safe_load(file.read_text()).items()
+        for option in facts["options"]
+    }
+    known |= {
+        ("celery", "broker_url"),
+        ("celery", "result_backend"),
+        ("celery", "worker_concurrency"),
+        ("celery_broker_transport_options", "visibility_timeout"),
+    }  # the provider's
     for name in services()["worker"]["environment"]:
         if name.startswith("AIRFLOW__"):
             _, section, option = name.lower().split("__")
@@ -238,39 +271,65 @@ def test_every_setting_of_airflow_is_one_it_knows():
 
 
 def test_the_image_has_what_the_services_run_and_the_versions_of_the_lock():
-    kept = {line[1:] for line in (OWN / "Dockerfile.dockerignore").read_text().splitlines()
-            if line.startswith("!")}
+    kept = {
+        line[1:]
+        for line in (OWN / "Dockerfile.dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    }
     assert all((ROOT / path).exists() for path in kept)
-    assert {"requirements.txt", "pyproject.toml", "deploy", "dags", "extract", "ledgerhouse", "stack",
-            "sqlmesh_project", "sandbox"} <= kept and ".env" not in kept
+    assert {
+        "requirements.txt",
+        "pyproject.toml",
+        "deploy",
+        "dags",
+        "extract",
+        "ledgerhouse",
+        "stack",
+        "sqlmesh_project",
+        "sandbox",
+    } <= kept and ".env" not in kept
 
     def pinned(path):
-        return dict(line.split(" ;")[0].split("==") for line in path.read_text().splitlines()
-                    if "==" in line and not line.startswith("#"))
+        return dict(
+            line.split(" ;")[0].split("==")
+            for line in path.read_text().splitlines()
+            if "==" in line and not line.startswith("#")
+        )
 
     lock, more = pinned(ROOT / "requirements.txt"), pinned(OWN / "requirements.txt")
     assert "celery" in more and "apache-airflow" in more
-    other = {name: (version, lock[name]) for name, version in more.items()
-             if lock.get(name, version) != version}
+    other = {
+        name: (version, lock[name])
+        for name, version in more.items()
+        if lock.get(name, version) != version
+    }
     assert not other, f"lock deploy/requirements.txt again (its .in says how): {other}"
 
 
 def test_compose_itself_reads_it_as_we_do(tmp_path):
-    program = ([found] if (found := shutil.which("docker-compose")) else ["docker", "compose"])
+    program = [found] if (found := shutil.which("docker-compose")) else ["docker", "compose"]
     try:
         done = subprocess.run([*program, "version", "--short"], capture_output=True, text=True)
     except OSError:
         done = None
-    if done is None or done.returncode or tuple(
-            map(int, re.findall(r"\d+", done.stdout)[:2])) < (2, 30):
+    if (
+        done is None
+        or done.returncode
+        or tuple(map(int, re.findall(r"\d+", done.stdout)[:2])) < (2, 30)
+    ):
         pytest.skip("there is no Docker Compose 2.30 or newer here")
     shutil.copy(FILE, tmp_path)
     shutil.copy(ROOT / "accounts.toml", tmp_path)
     lines = [f"{name}={value}" for name, value in values().items() if name in SECRETS]
     (tmp_path / ".env").write_text(EXAMPLE.read_text() + "\n".join(lines) + "\n")
     told = subprocess.run(
-        [*program, "--profile", "sandbox", "config", "--format", "json"], cwd=tmp_path,
-        env={"PATH": "/usr/bin:/bin"}, check=True, capture_output=True, text=True).stdout
+        [*program, "--profile", "sandbox", "config", "--format", "json"],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
     told, ours = json.loads(told)["services"], filled(values())["services"]
     assert set(told) == set(ours)
     for name, one in ours.items():
@@ -279,8 +338,11 @@ def test_compose_itself_reads_it_as_we_do(tmp_path):
         if "command" in one:
             assert one["command"] == [w.replace("$$", "$") for w in told[name]["command"]], name
         assert set(one.get("depends_on", {})) == set(told[name].get("depends_on", {})), name
-    example = dict(line.split("=", 1) for line in EXAMPLE.read_text().splitlines()
-                   if line.startswith("AIRFLOW_CONN_"))
+    example = dict(
+        line.split("=", 1)
+        for line in EXAMPLE.read_text().splitlines()
+        if line.startswith("AIRFLOW_CONN_")
+    )
     theirs = {k: v.replace("$$", "$") for k, v in told["init"]["environment"].items()}
     assert example.items() <= theirs.items(), "init gets the connections as they are written"
 
@@ -293,22 +355,33 @@ def test_dollars_defaults_and_quotes():
 
 
 def test_init_takes_the_connections_as_env_has_them_with_the_sandbox_where_it_is_here():
-    raw_lines = dict(line.split("=", 1) for line in EXAMPLE.read_text().splitlines()
-                     if line and line[0] != "#")
-    here = {name: services()["init"]["environment"][name]
-            for name in ("SANDBOX_HOST", "SANDBOX_PORT")}
-    found = init.given(raw_lines | here | {"AIRFLOW_CONN_KRAKEN": "'kraken://a:b@host'",
-                                           "AIRFLOW_CONN_EMPTY": " "})
+    raw_lines = dict(
+        line.split("=", 1) for line in EXAMPLE.read_text().splitlines() if line and line[0] != "#"
+    )
+    here = {
+        name: services()["init"]["environment"][name] for name in ("SANDBOX_HOST", "SANDBOX_PORT")
+    }
+    found = init.given(
+        raw_lines | here | {"AIRFLOW_CONN_KRAKEN": "'kraken://a:b@host'", "AIRFLOW_CONN_EMPTY": " "}
+    )
     assert set(found) == {"coinbase_main", "debank", "kraken"}
     assert found["kraken"] == "kraken://a:b@host"
     assert json.loads(found["debank"])["host"] == "http://sandbox:8085/debank"
     on_the_host = json.loads(read_env({}, EXAMPLE)["AIRFLOW_CONN_COINBASE_MAIN"])
     assert json.loads(found["coinbase_main"]) == on_the_host | {
-        "host": "http://sandbox:8085/coinbase"}
+        "host": "http://sandbox:8085/coinbase"
+    }
 
 
-@pytest.mark.parametrize("text", ['{"conn_type": "debank", "password": "s3cret"', '"s3cret"', "s3cret",
-                                  '{"host": "http://x", "password": "s3cret"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"conn_type": "debank", "password": "s3cret"',
+        '"s3cret"',
+        "s3cret",
+        '{"host": "http://x", "password": "s3cret"}',
+    ],
+)
 def test_a_connection_that_cannot_be_read_is_named_and_its_secret_is_not(text):
     good = json.dumps({"conn_type": "debank", "host": "http://x", "password": "s3cret"})
     assert init.read("debank", good).password == "s3cret"

@@ -57,8 +57,8 @@ class Step:
 
     run: dict
     tasks: list[dict]
-    clock: datetime   # the sandbox's
-    calls: int        # the sandbox's count since its start
+    clock: datetime  # the sandbox's
+    calls: int  # the sandbox's count since its start
     failure: str
     warehouse: Path
 
@@ -109,7 +109,8 @@ def story(tmp_path_factory) -> Story:
     env = {"RETRY_DELAY_S": "1", "SYNC_START_DATE": iso(last - 3 * SIX_HOURS)}
     with receiver() as chat:
         env["AIRFLOW_CONN_ALERTS_WEBHOOK"] = json.dumps(
-            {"conn_type": "http", "host": f"{chat.url}/alerts", "password": WEBHOOK_TOKEN})
+            {"conn_type": "http", "host": f"{chat.url}/alerts", "password": WEBHOOK_TOKEN}
+        )
         with running(told.var, seed=SEED, now=last, start=start, scale=SCALE, env=env) as stack:
             play(stack, told, root)
         told.facts["alerts"] = chat.took()
@@ -121,8 +122,9 @@ def play(stack, told: Story, root: Path) -> None:
     rest, facts, last = stack.rest, told.facts, told.boundary
 
     def control(path: str, **body) -> None:
-        requests.post(f"{stack.sandbox_url}/_control/{path}", json=body,
-                      timeout=30).raise_for_status()
+        requests.post(
+            f"{stack.sandbox_url}/_control/{path}", json=body, timeout=30
+        ).raise_for_status()
 
     def step(name: str, dag: str, run: str, clock: datetime) -> None:
         failure = ""
@@ -136,13 +138,21 @@ def play(stack, told: Story, root: Path) -> None:
             for file in held.parent.glob("warehouse.duckdb*"):
                 shutil.copy(file, folder)
         stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
-        told.steps[name] = Step(rest.run(dag, run), rest.task_instances(dag, run), clock,
-                                sum(stats["total"].values()), failure,
-                                folder / "warehouse.duckdb")
+        told.steps[name] = Step(
+            rest.run(dag, run),
+            rest.task_instances(dag, run),
+            clock,
+            sum(stats["total"].values()),
+            failure,
+            folder / "warehouse.duckdb",
+        )
 
     rest.wait_for_dags(*DAG_IDS)
-    facts |= {"dags": rest.dags(), "errors": rest.import_errors(),
-              "pools": rest.call("GET", "/pools", limit=100)["pools"]}
+    facts |= {
+        "dags": rest.dags(),
+        "errors": rest.import_errors(),
+        "pools": rest.call("GET", "/pools", limit=100)["pools"],
+    }
 
     facts["connections"] = try_connections(stack)
     control("reset_stats")
@@ -150,8 +160,12 @@ def play(stack, told: Story, root: Path) -> None:
     rest.unpause("history")
     until = last - timedelta(days=4)
     control("clock", now=iso(until))
-    step("history", "history", rest.trigger("history", {
-        "interval_start": iso(told.start), "interval_end": iso(until)}), until)
+    step(
+        "history",
+        "history",
+        rest.trigger("history", {"interval_start": iso(told.start), "interval_end": iso(until)}),
+        until,
+    )
 
     control("clock", now=iso(last))
     rest.unpause("sync")  # makes the run of the last whole interval
@@ -159,8 +173,9 @@ def play(stack, told: Story, root: Path) -> None:
 
     # Beside the live scheduler, by Airflow's own command; Airflow closes it while the next runs run.
     native = iso(last - 3 * SIX_HOURS)
-    airflow(stack, "backfill", "create", "--dag-id", "sync", "--from-date", native,
-            "--to-date", native)
+    airflow(
+        stack, "backfill", "create", "--dag-id", "sync", "--from-date", native, "--to-date", native
+    )
 
     rest.call("DELETE", "/pools/api_debank")  # as if the connection had been added since the start
     first, second = last + timedelta(days=4), last + timedelta(days=8)
@@ -182,8 +197,10 @@ def play(stack, told: Story, root: Path) -> None:
     ours = ("dags", "backfill", "-s", covered, "-e", covered, "-y", "sync")
     facts["dry run"] = json.loads(airflow(stack, *ours, "--dry-run", "--output", "json").stdout)
     facts["backfill"] = airflow(stack, *ours)
-    made = {r["logical_date"]: r for r in rest.call(
-        "GET", "/dags/sync/dagRuns", run_type="backfill")["dag_runs"]}
+    made = {
+        r["logical_date"]: r
+        for r in rest.call("GET", "/dags/sync/dagRuns", run_type="backfill")["dag_runs"]
+    }
     facts["native"] = made[native]
     step("backfill", "sync", made[covered]["dag_run_id"], second)
 
@@ -197,29 +214,44 @@ def play(stack, told: Story, root: Path) -> None:
 
 def airflow(stack, *arguments: str) -> subprocess.CompletedProcess:
     """A command as its user types it, with the settings of the stack."""
-    return subprocess.run([sys.executable, "-m", "airflow", *arguments], env=stack.env, text=True,
-                          capture_output=True, timeout=LIMIT_S)
+    return subprocess.run(
+        [sys.executable, "-m", "airflow", *arguments],
+        env=stack.env,
+        text=True,
+        capture_output=True,
+        timeout=LIMIT_S,
+    )
 
 
 def try_connections(stack) -> dict:
     """What the api-server says to the Test button, and what it shows of a Connection it keeps."""
+
     def test(name: str, **fields) -> tuple[bool, str]:
         known = json.loads(stack.env[f"AIRFLOW_CONN_{name.upper()}"])
-        told = stack.rest.call("POST", "/connections/test",
-                               {"connection_id": "tried", **known, **fields})
+        told = stack.rest.call(
+            "POST", "/connections/test", {"connection_id": "tried", **known, **fields}
+        )
         return told["status"], told["message"]
 
-    kept = {"connection_id": "kept", "conn_type": "debank", "host": "http://127.0.0.1:1",
-            "password": keys.DEBANK_KEY, "extra": json.dumps({"api_token": keys.DEBANK_KEY})}
+    kept = {
+        "connection_id": "kept",
+        "conn_type": "debank",
+        "host": "http://127.0.0.1:1",
+        "password": keys.DEBANK_KEY,
+        "extra": json.dumps({"api_token": keys.DEBANK_KEY}),
+    }
     stack.rest.call("POST", "/connections", kept)
     stored = json.loads(stack.env["AIRFLOW_CONN_DEBANK"]) | {"connection_id": "stored"}
     stack.rest.call("POST", "/connections", stored)
     page = {**stored, "password": "***", "port": 0, "schema": "", "description": "", "extra": "{}"}
-    return {"as the page asks": tuple(stack.rest.call("POST", "/connections/test", page).values()),
-            "debank": test("debank"), "coinbase": test("coinbase_main"),
-            "one line": test("coinbase_main", password=keys.KEY_PEM.replace("\n", "")),
-            "wrong": test("debank", password="guess-1234"),
-            "kept": json.dumps(stack.rest.call("GET", "/connections/kept"))}
+    return {
+        "as the page asks": tuple(stack.rest.call("POST", "/connections/test", page).values()),
+        "debank": test("debank"),
+        "coinbase": test("coinbase_main"),
+        "one line": test("coinbase_main", password=keys.KEY_PEM.replace("\n", "")),
+        "wrong": test("debank", password="guess-1234"),
+        "kept": json.dumps(stack.rest.call("GET", "/connections/kept")),
+    }
 
 
 def await_run(rest, run_type: str) -> dict:
@@ -239,22 +271,29 @@ def kill_fetch(stack, var: Path, status: int) -> dict:
     while time.monotonic() < deadline:
         for process in psutil.Process(scheduler.popen.pid).children(recursive=True):
             try:
-                logs = [f.path for f in process.open_files() if f.path.endswith(".jsonl")
-                        and Path(f.path).parent == var / "calls" / "inbox"]
+                logs = [
+                    f.path
+                    for f in process.open_files()
+                    if f.path.endswith(".jsonl") and Path(f.path).parent == var / "calls" / "inbox"
+                ]
             except psutil.Error:
                 continue
             for log in logs:
-                seen[log] = calls = [json.loads(line) for line in
-                                     Path(log).read_text().splitlines(keepends=True)
-                                     if line.endswith("\n")]
+                seen[log] = calls = [
+                    json.loads(line)
+                    for line in Path(log).read_text().splitlines(keepends=True)
+                    if line.endswith("\n")
+                ]
                 hit = [call for call in calls if call["status"] == status]
                 # Its other threads' calls are answered: nothing is under way.
                 if hit and time.time() - Path(log).stat().st_mtime > QUIET_S:
                     process.kill()
                     return hit[0]
         time.sleep(0.1)
-    raise AssertionError(f"no fetch was answered {status} within {LIMIT_S:.0f} s; calls seen: "
-                         f"{[(c['source'], c['status']) for log in seen.values() for c in log]}")
+    raise AssertionError(
+        f"no fetch was answered {status} within {LIMIT_S:.0f} s; calls seen: "
+        f"{[(c['source'], c['status']) for log in seen.values() for c in log]}"
+    )
 
 
 def kill_holders(lock: Path, run: str) -> list[str]:
@@ -289,33 +328,48 @@ def test_a_run_that_succeeds_leaves_the_truth_and_nothing_to_do(story, name):
     with step.open() as con:
         assert_truth(SimpleNamespace(con=con), story.world, iso(step.clock))
     assert step.rows("SELECT * FROM ops.touched_days") == [], "the checked days are consumed"
-    assert step.rows("SELECT * FROM ops.checkpoints WHERE run_id = ? AND NOT success "
-                     "AND severity = 'critical'", step.run["dag_run_id"]) == []
+    assert (
+        step.rows(
+            "SELECT * FROM ops.checkpoints WHERE run_id = ? AND NOT success "
+            "AND severity = 'critical'",
+            step.run["dag_run_id"],
+        )
+        == []
+    )
     assert step.rows("SELECT * FROM ops.checkpoints WHERE run_id = ?", step.run["dag_run_id"])
 
 
 @pytest.mark.parametrize("name", ["scheduled", "healing"])
 def test_a_sync_reconciles_every_account_at_its_end(story, name):
     step = getattr(story, name)
-    found = step.rows("SELECT DISTINCT source, account, snapshot_ts, status "
-                      "FROM curated.reconciliation")
-    assert sorted(found) == sorted((a.source, a.account, step.clock.replace(tzinfo=None),
-                                    "reconciled") for a in ACCOUNTS)
+    found = step.rows(
+        "SELECT DISTINCT source, account, snapshot_ts, status FROM curated.reconciliation"
+    )
+    assert sorted(found) == sorted(
+        (a.source, a.account, step.clock.replace(tzinfo=None), "reconciled") for a in ACCOUNTS
+    )
 
 
 def test_the_scheduler_made_one_run_and_caught_up_no_other(story):
     """Three intervals had passed since the DAG's start."""
     assert sorted(story.facts["runs"]) == [
-        "backfill", "backfill", "manual", "manual", "scheduled"], (
+        "backfill",
+        "backfill",
+        "manual",
+        "manual",
+        "scheduled",
+    ], (
         "with two scheduled ones, run this again: a boundary of six hours passed, "
-        f"{UNDISTURBED} or more after the start")
+        f"{UNDISTURBED} or more after the start"
+    )
 
 
 def test_the_scheduled_run_closes_the_hole_before_its_interval(story):
     run = story.scheduled.run
     assert run["run_type"] == "scheduled"
     assert Interval(run["data_interval_start"], run["data_interval_end"]) == Interval(
-        story.boundary - SIX_HOURS, story.boundary)
+        story.boundary - SIX_HOURS, story.boundary
+    )
     holes = [m for step in (story.history, story.scheduled) for m in uncovered(story, step)]
     assert holes == []
 
@@ -327,8 +381,11 @@ def uncovered(story: Story, step: Step) -> list[tuple[str, Interval]]:
 
     sources, wanted = all_sources(), Interval(story.start, step.clock)
     with step.open() as con:
-        return [(a.source, hole) for a in ACCOUNTS
-                for hole in coverage.missing(con, sources[a.source], a.account, wanted)]
+        return [
+            (a.source, hole)
+            for a in ACCOUNTS
+            for hole in coverage.missing(con, sources[a.source], a.account, wanted)
+        ]
 
 
 def test_a_failing_source_fails_the_run_and_not_the_others(story):
@@ -339,10 +396,13 @@ def test_a_failing_source_fails_the_run_and_not_the_others(story):
     assert {e for (e,) in failing.rows("SELECT entry_id FROM raw.exchanges_ledger")} == wanted
     assert any(r["time"] >= last for r in story.world.ledger(now)), "the interval had rows"
     assert uncovered(story, failing) == [
-        ("debank", Interval(last, now)) for a in ACCOUNTS if a.source == "debank"]
+        ("debank", Interval(last, now)) for a in ACCOUNTS if a.source == "debank"
+    ]
     assert any(r["time"] >= last for r in story.world.transactions(now)), "so had DeBank's"
     assert failing.rows("SELECT source, sync_status FROM ops.sync_log ORDER BY ALL") == [
-        ("coinbase", "success"), ("debank", "failed")]
+        ("coinbase", "success"),
+        ("debank", "failed"),
+    ]
     (sync,) = failing.rows("SELECT last_sync_ts FROM ops.sync_log WHERE source = 'debank'")
     assert sync == (story.boundary.replace(tzinfo=None),)
 
@@ -350,24 +410,32 @@ def test_a_failing_source_fails_the_run_and_not_the_others(story):
 def test_the_next_sync_fetches_the_hole(story):
     assert uncovered(story, story.healing) == []
     assert story.healing.rows("SELECT source, sync_status FROM ops.sync_log ORDER BY ALL") == [
-        ("coinbase", "success"), ("debank", "success")]
+        ("coinbase", "success"),
+        ("debank", "success"),
+    ]
 
 
 def test_the_mirror_has_every_attempt_of_every_run(story):
     for name, step in story.steps.items():
-        newest = {(t["task_id"], t["map_index"]): (t["try_number"], t["state"])
-                  for t in step.tasks}
+        newest = {(t["task_id"], t["map_index"]): (t["try_number"], t["state"]) for t in step.tasks}
         mirrored = step.rows(
             "SELECT task_id, map_index, max(try_number), arg_max(state, try_number) "
-            "FROM ops.sync_runs WHERE run_id = ? GROUP BY ALL", step.run["dag_run_id"])
+            "FROM ops.sync_runs WHERE run_id = ? GROUP BY ALL",
+            step.run["dag_run_id"],
+        )
         assert {(t, m): (n, s) for t, m, n, s in mirrored} == newest, name
-        assert {t for (t,) in step.rows("SELECT DISTINCT run_type FROM ops.sync_runs WHERE "
-                                        "run_id = ?", step.run["dag_run_id"])} == {
-            step.run["run_type"]}
+        assert {
+            t
+            for (t,) in step.rows(
+                "SELECT DISTINCT run_type FROM ops.sync_runs WHERE run_id = ?",
+                step.run["dag_run_id"],
+            )
+        } == {step.run["run_type"]}
         calls, landed = step.rows(
             "SELECT (SELECT count(*) FROM ops.api_calls WHERE run_id = $1), "
             "(SELECT coalesce(sum(calls), 0) FROM ops.sync_runs WHERE run_id = $1)",
-            step.run["dag_run_id"])[0]
+            step.run["dag_run_id"],
+        )[0]
         # A killed attempt (a fetch, and a load that had read the units left) cannot say how many
         # calls it made; the call log can.
         assert calls - landed == (2 if name == "healing" else 0), name
@@ -378,20 +446,26 @@ def test_the_vendors_count_of_units_is_read_around_the_fetches_and_is_ours(story
     for name in ("history", "healing"):
         (before, after) = story.steps[name].rows(
             "SELECT moment, balance, used, counted FROM ops.account_units WHERE run_id = ? "
-            "ORDER BY reading_at", story.steps[name].run["dag_run_id"])
+            "ORDER BY reading_at",
+            story.steps[name].run["dag_run_id"],
+        )
         assert (before[0], after[0]) == ("before", "after")
         assert after[2] == after[3] == before[1] - after[1] > 0, name
-    day, full = story.healing.rows("SELECT sum(units), sum(full_refresh_units) FROM ops.spending "
-                                   "WHERE source = 'debank'")[0]
+    day, full = story.healing.rows(
+        "SELECT sum(units), sum(full_refresh_units) FROM ops.spending WHERE source = 'debank'"
+    )[0]
     assert 0 < day and 0 < full
 
 
 def test_a_failed_attempt_says_why_and_tells_no_secret(story):
     failed = story.failing.rows(
         "SELECT source, account, rows, error, try_number FROM ops.sync_runs WHERE run_id = ? "
-        "AND state = 'failed'", story.failing.run["dag_run_id"])
+        "AND state = 'failed'",
+        story.failing.run["dag_run_id"],
+    )
     assert sorted(account for _, account, *_ in failed) == sorted(
-        a.account for a in ACCOUNTS if a.source == "debank")
+        a.account for a in ACCOUNTS if a.source == "debank"
+    )
     for source, account, rows, error, number in failed:
         assert re.search(rf"debank account {account}, /v1/\S+: HTTP 401", error)
         assert (source, rows, number) == ("debank", None, 1), "a wrong key is asked once"
@@ -400,18 +474,28 @@ def test_a_failed_attempt_says_why_and_tells_no_secret(story):
 def test_what_is_wrong_is_told_once_and_again_when_it_is_over(story):
     """By the last task of a run, be it the failed one or one beside it, and though tasks were
     killed."""
-    told = [one | {"run": body["run"], "link": body["link"]}
-            for body in story.facts["alerts"] for one in body["incidents"]]
+    told = [
+        one | {"run": body["run"], "link": body["link"]}
+        for body in story.facts["alerts"]
+        for one in body["incidents"]
+    ]
     assert len({one["id"] for one in told}) == len(told), "each once"
     for kind, sources, said in (
-            ("failed_source", ("debank",), f"sync {story.failing.run['dag_run_id']}, task fetch"),
-            ("stale_coverage", ("coinbase", "debank"), "covered through ")):
-        events = {(a.source, a.account): [one for one in told if (
-            one["kind"], one["source"], one["account"]) == (kind, a.source, a.account)]
-            for a in ACCOUNTS}
+        ("failed_source", ("debank",), f"sync {story.failing.run['dag_run_id']}, task fetch"),
+        ("stale_coverage", ("coinbase", "debank"), "covered through "),
+    ):
+        events = {
+            (a.source, a.account): [
+                one
+                for one in told
+                if (one["kind"], one["source"], one["account"]) == (kind, a.source, a.account)
+            ]
+            for a in ACCOUNTS
+        }
         for (source, _), ones in events.items():
             assert [one["event"] for one in ones] == (
-                ["opened", "resolved"] if source in sources else []), (kind, source)
+                ["opened", "resolved"] if source in sources else []
+            ), (kind, source)
             assert all(said in one["text"] for one in ones)
     assert "HTTP 401" in next(one["text"] for one in told if one["kind"] == "failed_source")
     for dag, run, link in ((*one["run"].split(" ", 1), one["link"]) for one in told):
@@ -424,13 +508,17 @@ def test_what_is_wrong_is_told_once_and_again_when_it_is_over(story):
 def test_the_test_button_tells_what_is_wrong_and_a_failed_task_says_the_same(story):
     tried = story.facts["connections"]
     assert tried["as the page asks"] == tried["debank"], "with the stored key, and port 0 for none"
-    assert tried["debank"] == (True, "OK: DeBank has 1,000,000 units left. The test made 1 call "
-                               "and spent 0 units")
+    assert tried["debank"] == (
+        True,
+        "OK: DeBank has 1,000,000 units left. The test made 1 call and spent 0 units",
+    )
     for name in ("coinbase", "one line"):
         ok, words = tried[name]
         assert ok and words.startswith("OK: Coinbase sees "), words
     ok, words = tried["wrong"]
-    meaning = words.partition(" — ")[0].replace("this Connection", "the Airflow Connection 'debank'")
+    meaning = words.partition(" — ")[0].replace(
+        "this Connection", "the Airflow Connection 'debank'"
+    )
     assert not ok and meaning.startswith("DeBank refuses the key") and "guess" not in words
     assert meaning in story.failing.failure
     assert keys.DEBANK_KEY not in tried["kept"] and tried["kept"].count("***") == 2
@@ -445,11 +533,15 @@ def test_a_killed_fetch_is_tried_again_and_no_row_is_double(story):
     assert task["task_id"] == "fetch_debank" and task["status"] == 429
     tries = story.healing.rows(
         "SELECT try_number, state, account FROM ops.sync_runs WHERE run_id = ? AND task_id = ? "
-        "AND map_index = ? ORDER BY try_number", task["run_id"], task["task_id"],
-        task["map_index"])
+        "AND map_index = ? ORDER BY try_number",
+        task["run_id"],
+        task["task_id"],
+        task["map_index"],
+    )
     assert tries == [(1, "failed", task["account"]), (2, "success", task["account"])]
-    assert story.healing.rows("SELECT try_number, error FROM ops.api_calls WHERE call_id = ?",
-                              task["call_id"]) == [(1, task["error"])]
+    assert story.healing.rows(
+        "SELECT try_number, error FROM ops.api_calls WHERE call_id = ?", task["call_id"]
+    ) == [(1, task["error"])]
 
 
 def test_a_task_killed_while_it_holds_the_warehouse_is_tried_again(story):
@@ -457,9 +549,13 @@ def test_a_task_killed_while_it_holds_the_warehouse_is_tried_again(story):
     assert story.facts["killed tasks"] == list(KILLED)
     tries = story.healing.rows(
         "SELECT task_id, try_number, state FROM ops.sync_runs WHERE run_id = ? AND list_contains("
-        "?, task_id) ORDER BY ALL", story.healing.run["dag_run_id"], list(KILLED))
-    assert tries == sorted((task, n, state) for task in KILLED
-                           for n, state in ((1, "failed"), (2, "success")))
+        "?, task_id) ORDER BY ALL",
+        story.healing.run["dag_run_id"],
+        list(KILLED),
+    )
+    assert tries == sorted(
+        (task, n, state) for task in KILLED for n, state in ((1, "failed"), (2, "success"))
+    )
 
 
 def test_a_backfill_of_covered_time_costs_no_call(story):
@@ -469,8 +565,9 @@ def test_a_backfill_of_covered_time_costs_no_call(story):
     start = story.boundary - 2 * SIX_HOURS
     assert backfill.rows(
         "SELECT DISTINCT run_type, interval_start, interval_end FROM ops.sync_runs "
-        "WHERE run_id = ? AND task_id LIKE 'plan%'", backfill.run["dag_run_id"]) == [
-        ("backfill", start.replace(tzinfo=None), (start + SIX_HOURS).replace(tzinfo=None))]
+        "WHERE run_id = ? AND task_id LIKE 'plan%'",
+        backfill.run["dag_run_id"],
+    ) == [("backfill", start.replace(tzinfo=None), (start + SIX_HOURS).replace(tzinfo=None))]
     assert {t["state"] for t in backfill.tasks if t["task_id"].startswith("fetch")} == {"skipped"}
 
 
@@ -479,11 +576,14 @@ def test_a_backfill_is_made_and_followed_from_the_command_line(story):
     told = story.facts["dry run"]
     start = story.boundary - 2 * SIX_HOURS
     assert [(r["start"], r["end"], r["calls"], r["units"]) for r in told["intervals"]] == [
-        (iso(start), iso(start + SIX_HOURS), 0, 0)]
+        (iso(start), iso(start + SIX_HOURS), 0, 0)
+    ]
     ended = story.facts["backfill"]
     assert ended.returncode == 0 and "1 of 1 runs succeeded" in ended.stdout, ended.stderr
     assert (story.facts["native"]["run_type"], story.facts["native"]["state"]) == (
-        "backfill", "success")
+        "backfill",
+        "success",
+    )
 
 
 def test_the_sandbox_counted_the_same_calls(story):
@@ -492,15 +592,20 @@ def test_the_sandbox_counted_the_same_calls(story):
 
 
 def test_a_plan_beside_a_task_waits_and_says_for_whom(story):
-    assert re.fullmatch(r"sqlmesh plan waited 0 s for warehouse\.duckdb; it is held by "
-                        r"task sync\.load of run R \(process \d+, since .*\)\. .*",
-                        story.facts["plan"])
+    assert re.fullmatch(
+        r"sqlmesh plan waited 0 s for warehouse\.duckdb; it is held by "
+        r"task sync\.load of run R \(process \d+, since .*\)\. .*",
+        story.facts["plan"],
+    )
 
 
 def test_no_secret_is_written_anywhere_but_in_the_settings(story):
     """Not in a task's log, the landing, the call log, a record, the warehouse or the Data Docs."""
-    secrets = [keys.DEBANK_KEY, WEBHOOK_TOKEN,
-               *(line for line in keys.KEY_PEM.splitlines() if "-" not in line)]
+    secrets = [
+        keys.DEBANK_KEY,
+        WEBHOOK_TOKEN,
+        *(line for line in keys.KEY_PEM.splitlines() if "-" not in line),
+    ]
     read = 0
     for file in (*story.var.rglob("*"), *(s.warehouse for s in story.steps.values())):
         if file.is_file() and "postgres" not in file.relative_to(story.var.parent).parts:

@@ -79,10 +79,18 @@ def test_the_example_opens_the_sandbox_with_its_own_keys():
     port = values["SANDBOX_PORT"]
     coinbase = json.loads(values["AIRFLOW_CONN_COINBASE_MAIN"])
     debank = json.loads(values["AIRFLOW_CONN_DEBANK"])
-    assert coinbase == {"conn_type": "coinbase", "host": f"http://127.0.0.1:{port}/coinbase",
-                        "login": KEY_NAME, "password": KEY_PEM}
-    assert debank == {"conn_type": "debank", "host": f"http://127.0.0.1:{port}/debank",
-                      "login": "", "password": DEBANK_KEY}
+    assert coinbase == {
+        "conn_type": "coinbase",
+        "host": f"http://127.0.0.1:{port}/coinbase",
+        "login": KEY_NAME,
+        "password": KEY_PEM,
+    }
+    assert debank == {
+        "conn_type": "debank",
+        "host": f"http://127.0.0.1:{port}/debank",
+        "login": "",
+        "password": DEBANK_KEY,
+    }
 
 
 def test_every_connection_of_the_accounts_is_in_the_example():
@@ -105,7 +113,7 @@ def test_the_environment_wins_also_inside_other_variables():
 
 def test_defaults_in_variables_are_filled_in(tmp_path):
     file = tmp_path / ".env"
-    file.write_text("A=${NOWHERE:-one}\nB=${A}/two\nC='{\"k\": \"a\\nb\"}'\n")
+    file.write_text('A=${NOWHERE:-one}\nB=${A}/two\nC=\'{"k": "a\\nb"}\'\n')
     assert settings.read_env({}, file) == {"A": "one", "B": "one/two", "C": '{"k": "a\\nb"}'}
 
 
@@ -161,10 +169,15 @@ def test_outside_settings_do_not_lead_to_another_database(tmp_path):
 # --- the demo's arithmetic --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("clock", "now"), [
-    ("2026-11-24T00:13", "2026-11-24T00:00"), ("2026-11-24T05:44", "2026-11-24T00:00"),
-    ("2026-11-24T05:46", "2026-11-24T06:00"), ("2026-11-24T23:59", "2026-11-25T00:00"),
-])
+@pytest.mark.parametrize(
+    ("clock", "now"),
+    [
+        ("2026-11-24T00:13", "2026-11-24T00:00"),
+        ("2026-11-24T05:44", "2026-11-24T00:00"),
+        ("2026-11-24T05:46", "2026-11-24T06:00"),
+        ("2026-11-24T23:59", "2026-11-25T00:00"),
+    ],
+)
 def test_the_demo_ends_at_a_boundary_of_six_hours(clock, now):
     start, until, end = times(datetime.fromisoformat(clock + ":00+00:00"))
     assert end == datetime.fromisoformat(now + ":00+00:00")
@@ -179,8 +192,14 @@ def test_progress_counts_mapped_tasks():
 
 
 def good_report():
-    balance = {"source": "debank", "account": "0x1", "symbol": "ETH", "difference": "0",
-               "status": "reconciled", "snapshot": "2026-01-31T06:00:00Z"}
+    balance = {
+        "source": "debank",
+        "account": "0x1",
+        "symbol": "ETH",
+        "difference": "0",
+        "status": "reconciled",
+        "snapshot": "2026-01-31T06:00:00Z",
+    }
     return {
         "reconciliation": [balance],
         "fetched": [{"source": "debank", "calls": 3, "units": 50}],
@@ -234,8 +253,10 @@ def test_postgres_and_the_sandbox_run_and_leave_nothing(tmp_path):
         assert requests.get(f"{stack.sandbox_url}/_stats", timeout=10).ok
         sockets = stack.processes.sockets
         assert sockets.stat().st_mode & 0o077 == 0
-        with pytest.raises(StackBusy, match="tests"), \
-                running(var, now=NOW, start=START, airflow=False):
+        with (
+            pytest.raises(StackBusy, match="tests"),
+            running(var, now=NOW, start=START, airflow=False),
+        ):
             pass
     assert not belonging_to(var)
     assert not sockets.exists() and not (var / "stack.json").exists()
@@ -244,8 +265,12 @@ def test_postgres_and_the_sandbox_run_and_leave_nothing(tmp_path):
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path, sign):
     supervisor = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(tmp_path)], cwd=settings.PROJECT,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path)],
+        cwd=settings.PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     assert supervisor.stdout.readline() == "ready\n"
     assert len(belonging_to(tmp_path)) >= 3  # it, PostgreSQL, the sandbox
     supervisor.send_signal(sign)
@@ -278,8 +303,9 @@ def test_a_process_that_dies_at_the_start_is_reported_with_its_log(tmp_path):
     processes = Processes(tmp_path, "tests")
     processes.begin()
     try:
-        processes.start("frail", [sys.executable, "-c", "raise SystemExit('the reason')"],
-                        dict(os.environ))
+        processes.start(
+            "frail", [sys.executable, "-c", "raise SystemExit('the reason')"], dict(os.environ)
+        )
         with pytest.raises(StackFailed, match="frail ended with code 1.*\n.*the reason"):
             processes.wait("frail", lambda: False, 10)
     finally:

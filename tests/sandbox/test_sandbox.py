@@ -44,7 +44,9 @@ def exchange(url: str, name: str = KEY_NAME, pem: str = KEY_PEM) -> ccxt.coinbas
 
 
 def debank(base: str, endpoint: str, key: str = DEBANK_KEY, **params) -> requests.Response:
-    return requests.get(f"{base}/debank/v1/{endpoint}", params=params, headers={"AccessKey": key}, timeout=10)
+    return requests.get(
+        f"{base}/debank/v1/{endpoint}", params=params, headers={"AccessKey": key}, timeout=10
+    )
 
 
 def exactly(answer: requests.Response):
@@ -56,7 +58,9 @@ def v2_rows(client: ccxt.coinbase, wallet: str, **params) -> list[dict]:
     rows, after = [], None
     while True:
         more = {"starting_after": after} if after else {}
-        page = client.v2PrivateGetAccountsAccountIdTransactions({"account_id": wallet, **params, **more})
+        page = client.v2PrivateGetAccountsAccountIdTransactions(
+            {"account_id": wallet, **params, **more}
+        )
         rows += page["data"]
         after = page["pagination"]["next_starting_after"]
         if after is None:
@@ -68,7 +72,9 @@ def walk(base: str, wallet: str, chain: str) -> list[dict]:
     seen, cursor = {}, None
     while True:
         bound = {} if cursor is None else {"start_time": cursor}
-        page = exactly(debank(base, "user/history_list", id=wallet, chain_id=chain, **bound))["history_list"]
+        page = exactly(debank(base, "user/history_list", id=wallet, chain_id=chain, **bound))[
+            "history_list"
+        ]
         times = [int(item["time_at"]) for item in page]
         assert times == sorted(times, reverse=True) and len(page) <= 20
         seen |= {item["id"]: item for item in page}
@@ -97,7 +103,9 @@ def client(small):
 
 
 def test_ccxt_loads_the_markets(client):
-    assert {"BTC/USD", "ETH/USDC"} <= set(client.markets) and client.currencies["ADA"]["type"] == "crypto"
+    assert {"BTC/USD", "ETH/USDC"} <= set(client.markets) and client.currencies["ADA"][
+        "type"
+    ] == "crypto"
     assert len(client.markets) == 9
 
 
@@ -110,13 +118,16 @@ def test_ledger_pages_add_up_to_every_reported_balance(client, small):
         again = v2_rows(client, wallet["id"], limit=100, order="asc")
         assert [row["id"] for row in mine] == [row["id"] for row in again][::-1]
         assert len({row["id"] for row in mine}) == len(mine)
-        settled = sum((Decimal(r["amount"]["amount"]) for r in mine if r["status"] == "completed"), Decimal(0))
+        settled = sum(
+            (Decimal(r["amount"]["amount"]) for r in mine if r["status"] == "completed"), Decimal(0)
+        )
         assert settled == Decimal(wallet["balance"]["amount"]) >= 0
         sums[wallet["currency"]["code"]] += settled
         rows += mine
     truth = small.world.ledger(NOW)
     assert {(r["id"], r["amount"]["amount"], r["status"], r["type"]) for r in rows} == {
-        (t["entry_id"], t["wire_amount"], t["status"], t["type"]) for t in truth}
+        (t["entry_id"], t["wire_amount"], t["status"], t["type"]) for t in truth
+    }
     for row in small.world.balances(NOW, NOW):
         if row["vendor"] == "coinbase":
             assert sums.pop(row["token"]) == Decimal(row["amount"])
@@ -131,17 +142,27 @@ def test_balances_agree_between_v2_and_v3(client):
 def test_fills_page_to_an_empty_cursor_and_match_the_truth(client, small):
     fills, cursor = [], ""
     while True:
-        page = client.v3PrivateGetBrokerageOrdersHistoricalFills({"limit": 7, **({"cursor": cursor} if cursor else {})})
+        page = client.v3PrivateGetBrokerageOrdersHistoricalFills(
+            {"limit": 7, **({"cursor": cursor} if cursor else {})}
+        )
         fills += page["fills"]
         if not (cursor := page["cursor"]):
             break
     truth = {t["trade_id"]: t for t in small.world.fills(NOW)}
-    assert [f["sequence_timestamp"] for f in fills] == sorted((f["sequence_timestamp"] for f in fills), reverse=True)
-    assert {f["trade_id"]: f["size"] for f in fills} == {t: one["wire_amount"] for t, one in truth.items()}
+    assert [f["sequence_timestamp"] for f in fills] == sorted(
+        (f["sequence_timestamp"] for f in fills), reverse=True
+    )
+    assert {f["trade_id"]: f["size"] for f in fills} == {
+        t: one["wire_amount"] for t, one in truth.items()
+    }
     trades = client.fetch_my_trades(limit=100)
-    assert trades and all(Decimal(t["fee"]["cost"]) == Decimal(truth[t["id"]]["fee"]) for t in trades)
+    assert trades and all(
+        Decimal(t["fee"]["cost"]) == Decimal(truth[t["id"]]["fee"]) for t in trades
+    )
     for trade in trades:  # ccxt turns a size in the quote back into coins, to 18 digits
-        assert abs(Decimal(trade["amount"]) - Decimal(truth[trade["id"]]["amount"])) < Decimal("1e-15")
+        assert abs(Decimal(trade["amount"]) - Decimal(truth[trade["id"]]["amount"])) < Decimal(
+            "1e-15"
+        )
 
 
 def test_fills_start_inclusive_and_end_exclusive(client, small):
@@ -167,18 +188,31 @@ def test_page_sizes_are_the_vendors(client, small):
 
 
 def test_wrong_keys_and_signatures_are_refused(small):
-    stranger = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL,
-        serialization.NoEncryption()).decode()
+    stranger = (
+        ec.generate_private_key(ec.SECP256R1())
+        .private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+        .decode()
+    )
     for name, pem in ((KEY_NAME, stranger), (KEY_NAME[:-1] + "3", KEY_PEM)):
         for call in ("v2PrivateGetAccounts", "v3PrivateGetBrokerageAccounts"):
             with pytest.raises(ccxt.AuthenticationError):
                 getattr(exchange(small.coinbase, name, pem), call)()
     assert requests.get(f"{small.coinbase}/v2/accounts", timeout=5).status_code == 401
-    stale = {"sub": KEY_NAME, "nbf": 1_700_000_000, "exp": 1_700_000_120, "uri": "GET api.coinbase.com/v2/accounts"}
+    stale = {
+        "sub": KEY_NAME,
+        "nbf": 1_700_000_000,
+        "exp": 1_700_000_120,
+        "uri": "GET api.coinbase.com/v2/accounts",
+    }
     token = jwt.encode(stale, KEY_PEM, algorithm="ES256")
     bearer = {"Authorization": f"Bearer {token}"}
-    assert requests.get(f"{small.coinbase}/v2/accounts", headers=bearer, timeout=5).status_code == 401
+    assert (
+        requests.get(f"{small.coinbase}/v2/accounts", headers=bearer, timeout=5).status_code == 401
+    )
     signed = exchange(small.coinbase).sign("accounts", ["v2", "private"], "GET", {})
     other = f"{small.coinbase}/api/v3/brokerage/accounts"
     assert requests.get(other, headers=signed["headers"], timeout=5).status_code == 401
@@ -197,27 +231,53 @@ def test_a_walk_meets_every_visible_row_once_whatever_start_time_means(inclusive
             for chain in CHAINS:
                 for item in walk(url, wallet, chain):
                     txs[wallet, chain, item["id"]] = item
-                    for direction, key, other in (("in", "receives", "from_addr"), ("out", "sends", "to_addr")):
+                    for direction, key, other in (
+                        ("in", "receives", "from_addr"),
+                        ("out", "sends", "to_addr"),
+                    ):
                         for leg in item[key]:
-                            legs[wallet, chain, item["id"], direction, leg["token_id"], leg[other], leg["amount"]] += 1
+                            legs[
+                                wallet,
+                                chain,
+                                item["id"],
+                                direction,
+                                leg["token_id"],
+                                leg[other],
+                                leg["amount"],
+                            ] += 1
         truth = {(t["wallet"], t["chain"], t["tx_id"]): t for t in url.world.transactions(NOW)}
         assert set(txs) == set(truth)
         for key, item in txs.items():
-            assert iso(int(item["time_at"])) == truth[key]["time"] and item["cate_id"] == truth[key]["category"]
+            assert (
+                iso(int(item["time_at"])) == truth[key]["time"]
+                and item["cate_id"] == truth[key]["category"]
+            )
             if truth[key]["pays_gas"]:
                 assert item["tx"]["eth_gas_fee"] == Decimal(truth[key]["gas"])
         assert legs == Counter(
-            (t["wallet"], t["chain"], t["tx_id"], t["direction"], t["token"], t["counterparty"],
-             Decimal(t["wire_amount"]))
-            for t in url.world.transfers(NOW))
+            (
+                t["wallet"],
+                t["chain"],
+                t["tx_id"],
+                t["direction"],
+                t["token"],
+                t["counterparty"],
+                Decimal(t["wire_amount"]),
+            )
+            for t in url.world.transfers(NOW)
+        )
 
 
 def test_token_lists_equal_the_truth(small):
-    truth = {(t["account"], t["token"]): Decimal(t["amount"]) for t in small.world.balances(NOW, NOW)}
+    truth = {
+        (t["account"], t["token"]): Decimal(t["amount"]) for t in small.world.balances(NOW, NOW)
+    }
     listed = {}
     for wallet in WALLETS:
         for chain in CHAINS:
-            for token in exactly(debank(small, "user/token_list", id=wallet, chain_id=chain, is_all="false")):
+            for token in exactly(
+                debank(small, "user/token_list", id=wallet, chain_id=chain, is_all="false")
+            ):
                 assert token["is_verified"]
                 units = Decimal(int(token["raw_amount_hex_str"], 16))
                 listed[wallet, f"{chain}:{token['id']}"] = units.scaleb(-token["decimals"], WIDE)
@@ -229,30 +289,54 @@ def test_token_lists_equal_the_truth(small):
 
 def test_addresses_are_checked_and_strangers_are_empty(small):
     refused = debank(small, "user/history_list", id="0x12", chain_id="eth")
-    assert refused.status_code == 400 and refused.json()["message"] == "Input payload validation failed"
+    assert (
+        refused.status_code == 400
+        and refused.json()["message"] == "Input payload validation failed"
+    )
     assert debank(small, "user/history_list", id=WALLETS[0]).status_code == 400
     assert debank(small, "user/history_list", id=WALLETS[0], chain_id="nowhere").status_code == 400
     stranger = debank(small, "user/all_history_list", id="0x" + "ab" * 20).json()
     assert stranger["history_list"] == [] and set(stranger) == {
-        "cate_dict", "cex_dict", "history_list", "project_dict", "token_dict"}
+        "cate_dict",
+        "cex_dict",
+        "history_list",
+        "project_dict",
+        "token_dict",
+    }
     wrong = debank(small, "account/units", key="wrong")
     assert (wrong.status_code, wrong.json()) == (401, {"errors": ["Unauthorized"]})
-    assert len(debank(small, "user/all_history_list", id=WALLETS[0], page_count=500).json()["history_list"]) == 20
+    assert (
+        len(
+            debank(small, "user/all_history_list", id=WALLETS[0], page_count=500).json()[
+                "history_list"
+            ]
+        )
+        == 20
+    )
 
 
 def test_units_are_spent_and_run_out():
     with serve(seed=2, scale=SMALL, now=NOW, units=10, prices={"user/history_list": 4}) as url:
         for status in (200, 200, 403, 403):
-            assert debank(url, "user/history_list", id=WALLETS[0], chain_id="eth").status_code == status
+            assert (
+                debank(url, "user/history_list", id=WALLETS[0], chain_id="eth").status_code
+                == status
+            )
         units = debank(url, "account/units").json()
         assert units["balance"] == 2 and len(units["stats"]) == 30
-        assert units["stats"][0] == {"usage": 8, "remains": 2, "date": NOW[:10]} and units["stats"][1]["remains"] == 10
+        assert (
+            units["stats"][0] == {"usage": 8, "remains": 2, "date": NOW[:10]}
+            and units["stats"][1]["remains"] == 10
+        )
 
 
 def test_more_than_100_calls_a_second_are_refused():
     with serve(seed=2, scale=SMALL, now=NOW) as url, requests.Session() as session:
         url.app.debank.second.limit = 20
-        ask = [session.get(f"{url}/debank/v1/account/units", headers={"AccessKey": DEBANK_KEY}) for _ in range(25)]
+        ask = [
+            session.get(f"{url}/debank/v1/account/units", headers={"AccessKey": DEBANK_KEY})
+            for _ in range(25)
+        ]
         assert 429 in {one.status_code for one in ask} and "Retry-After" not in ask[-1].headers
 
 
@@ -276,9 +360,15 @@ def test_faults_have_the_vendors_shape_and_an_end(small):
     fail(vendor="debank", status=429, count=2, endpoint="units")
     assert debank(small, "user/used_chain_list", id=WALLETS[0]).status_code == 200
     answers = [debank(small, "account/units") for _ in range(3)]
-    assert [a.status_code for a in answers] == [429, 429, 200] and "Retry-After" not in answers[0].headers
+    assert [a.status_code for a in answers] == [429, 429, 200] and "Retry-After" not in answers[
+        0
+    ].headers
     reader = exchange(small.coinbase)
-    for status, error in ((401, ccxt.AuthenticationError), (429, ccxt.RateLimitExceeded), (500, ccxt.BaseError)):
+    for status, error in (
+        (401, ccxt.AuthenticationError),
+        (429, ccxt.RateLimitExceeded),
+        (500, ccxt.BaseError),
+    ):
         fail(vendor="coinbase", status=status, count=None)
         for call in ("v2PrivateGetAccounts", "v3PrivateGetBrokerageAccounts"):
             with pytest.raises(error):
@@ -291,7 +381,10 @@ def test_faults_have_the_vendors_shape_and_an_end(small):
     stats = requests.get(f"{small}/_stats", timeout=5).json()
     assert stats["calls"]["debank"]["/v1/account/units"]["429"] == 2 and stats["units_spent"] > 0
     requests.post(f"{small}/_control/reset_stats", timeout=5)
-    assert requests.get(f"{small}/_stats", timeout=5).json()["total"] == {"coinbase": 0, "debank": 0}
+    assert requests.get(f"{small}/_stats", timeout=5).json()["total"] == {
+        "coinbase": 0,
+        "debank": 0,
+    }
 
 
 def test_a_broken_body_with_status_200_can_be_asked_for(small):
@@ -300,13 +393,20 @@ def test_a_broken_body_with_status_200_can_be_asked_for(small):
     broken = debank(small, "account/units")
     assert (broken.status_code, broken.text, broken.headers["Retry-After"]) == (200, "{}", "3")
     assert debank(small, "account/units").json()["balance"]
-    assert requests.post(f"{small}/_control/fail", json={"vendor": "kraken"}, timeout=5).status_code == 400
+    assert (
+        requests.post(f"{small}/_control/fail", json={"vendor": "kraken"}, timeout=5).status_code
+        == 400
+    )
     nothing = requests.get(f"{small.coinbase}/v2/nowhere", timeout=5)
     assert (nothing.status_code, nothing.json()["errors"][0]["id"]) == (404, "not_found")
 
 
-ASKED = [("account/units", {}), ("user/used_chain_list", {"id": WALLETS[0]}),
-         ("user/all_history_list", {"id": WALLETS[0]}), ("user/history_list", {"id": WALLETS[1], "chain_id": "eth"})]
+ASKED = [
+    ("account/units", {}),
+    ("user/used_chain_list", {"id": WALLETS[0]}),
+    ("user/all_history_list", {"id": WALLETS[0]}),
+    ("user/history_list", {"id": WALLETS[1], "chain_id": "eth"}),
+]
 
 
 def heard(url, calls: int) -> list[tuple]:
@@ -316,7 +416,9 @@ def heard(url, calls: int) -> list[tuple]:
         endpoint, params = ASKED[number % len(ASKED)]
         try:
             one = debank(url, endpoint, **params)
-            answers.append((one.status_code, one.headers.get("Retry-After"), one.headers["Date"], one.text))
+            answers.append(
+                (one.status_code, one.headers.get("Retry-After"), one.headers["Date"], one.text)
+            )
         except requests.RequestException as error:
             answers.append((type(error).__name__,))
     return answers
@@ -333,16 +435,26 @@ def test_faults_are_drawn_from_the_seed_and_counted():
             failed = sum(len(one) == 1 or one[0] != 200 for one in told[name])
             loud = ("rate_limited", "rate_limited_silent", "server_errors", "cut")
             assert failed == sum(struck[kind] for kind in loud) > 0
-            assert stats["faults"]["coinbase"] == {} and struck["clock_skew"] and struck["changing_rows"]
+            assert (
+                stats["faults"]["coinbase"] == {}
+                and struck["clock_skew"]
+                and struck["changing_rows"]
+            )
             assert sum(n for by in stats["calls"]["debank"].values() for n in by.values()) == 60
             requests.post(f"{url}/_control/reset_stats", timeout=5)
-            assert requests.get(f"{url}/_stats", timeout=5).json()["faults"] == {"coinbase": {}, "debank": {}}
+            assert requests.get(f"{url}/_stats", timeout=5).json()["faults"] == {
+                "coinbase": {},
+                "debank": {},
+            }
     assert told["one"] == told["same"] != told["other"]
 
 
 def test_a_passing_fault_lets_every_fourth_try_of_a_call_through(small):
     what = {"profile": "server_errors", "rate": 1, "vendor": "debank", "count": None}
-    assert requests.post(f"{small}/_control/faults", json=what, timeout=5).json()[0]["name"] == "server_errors"
+    assert (
+        requests.post(f"{small}/_control/faults", json=what, timeout=5).json()[0]["name"]
+        == "server_errors"
+    )
     statuses = [debank(small, "account/units").status_code for _ in range(8)]
     assert statuses == [500, 500, 500, 200] * 2
     small.app.faults.set("server_errors", rate=1.0, count=1)
@@ -355,11 +467,16 @@ def test_a_passing_fault_lets_every_fourth_try_of_a_call_through(small):
     assert debank(small, "account/units").status_code == 200
 
 
-@pytest.mark.parametrize("what, said", [
-    ({"profile": "chaoss"}, "unknown fault profile 'chaoss'; there are none, chaos"),
-    ({"profile": "cut:2"}, "not between 0 and 1"), ({"profile": "cut", "rate": -1}, "not between 0 and 1"),
-    ({"profile": "cut", "vendor": "kraken"}, "write coinbase, debank or null"), ({"profil": "cut"}, "profil"),
-])
+@pytest.mark.parametrize(
+    "what, said",
+    [
+        ({"profile": "chaoss"}, "unknown fault profile 'chaoss'; there are none, chaos"),
+        ({"profile": "cut:2"}, "not between 0 and 1"),
+        ({"profile": "cut", "rate": -1}, "not between 0 and 1"),
+        ({"profile": "cut", "vendor": "kraken"}, "write coinbase, debank or null"),
+        ({"profil": "cut"}, "profil"),
+    ],
+)
 def test_a_profile_that_is_none_is_refused_with_what_there_is(small, what, said):
     refused = requests.post(f"{small}/_control/faults", json=what, timeout=5)
     assert refused.status_code == 400 and said in refused.json()["error"]
@@ -380,16 +497,28 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
         was = {told: getattr(url.world, told)(early) for _, told, _ in tables}
         assert_wire_is_truth(url, early)
         balances, at = url.world.balances(None, early), iso(seconds(early) - 1)
-        gone = {told: [
-            requests.post(f"{url}/_control/vanish", json={"vendor": vendor, "seed": n, "since": "2024-11-03"},
-                          timeout=5).json() for n in range(3)] for vendor, told, _ in tables}
+        gone = {
+            told: [
+                requests.post(
+                    f"{url}/_control/vanish",
+                    json={"vendor": vendor, "seed": n, "since": "2024-11-03"},
+                    timeout=5,
+                ).json()
+                for n in range(3)
+            ]
+            for vendor, told, _ in tables
+        }
         for _, told, key in tables:
             names = [(row["wallet"], row[key]) for row in gone[told]]
             assert len(set(names)) == 3 and all(row["time"] >= "2024-11-03" for row in gone[told])
             left = [(row["wallet"], row[key]) for row in getattr(url.world, told)(early)]
             assert sorted([*left, *names]) == sorted((row["wallet"], row[key]) for row in was[told])
-            assert set(names) <= {(row["wallet"], row[key]) for row in getattr(url.world, told)(at)}, "it was there"
-            assert not set(names) & {(row["wallet"], row[key]) for row in getattr(url.world, told)(later)}
+            assert set(names) <= {
+                (row["wallet"], row[key]) for row in getattr(url.world, told)(at)
+            }, "it was there"
+            assert not set(names) & {
+                (row["wallet"], row[key]) for row in getattr(url.world, told)(later)
+            }
         assert url.world.balances(None, early) != balances, "gas, at least, is back"
         assert_wire_is_truth(url, early)
         requests.post(f"{url}/_control/clock", json={"now": later}, timeout=5)
@@ -398,23 +527,32 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
 
 def assert_wire_is_truth(url, now) -> None:
     """Balances of both vendors, and Coinbase's rows, are those of the truth at `now`; none is negative."""
-    truth = {(b["account"], b["token"]): Decimal(b["amount"]) for b in url.world.balances(None, now)}
+    truth = {
+        (b["account"], b["token"]): Decimal(b["amount"]) for b in url.world.balances(None, now)
+    }
     assert all(amount >= 0 for amount in truth.values())
     for wallet in WALLETS:
         listed = exactly(debank(url, "user/all_token_list", id=wallet, is_all="false"))
-        assert {f"{t['chain']}:{t['id']}": Decimal(int(t["raw_amount_hex_str"], 16)).scaleb(-t["decimals"], WIDE)
-                for t in listed} == {token: a for (w, token), a in truth.items() if w == wallet and a}
+        assert {
+            f"{t['chain']}:{t['id']}": Decimal(int(t["raw_amount_hex_str"], 16)).scaleb(
+                -t["decimals"], WIDE
+            )
+            for t in listed
+        } == {token: a for (w, token), a in truth.items() if w == wallet and a}
     reader = exchange(url.coinbase)
     sums, rows = defaultdict(Decimal), set()
     for one in reader.v2PrivateGetAccounts({"limit": 100})["data"]:
         mine = v2_rows(reader, one["id"], limit=100)
         rows |= {row["id"] for row in mine}
-        settled = sum((Decimal(r["amount"]["amount"]) for r in mine if r["status"] == "completed"), Decimal(0))
+        settled = sum(
+            (Decimal(r["amount"]["amount"]) for r in mine if r["status"] == "completed"), Decimal(0)
+        )
         assert settled == Decimal(one["balance"]["amount"])
         sums[one["currency"]["code"]] += settled
     assert rows == {row["entry_id"] for row in url.world.ledger(now)}
     assert {k: v for k, v in sums.items() if v} == {
-        token: amount for (account, token), amount in truth.items() if account == "main" and amount}
+        token: amount for (account, token), amount in truth.items() if account == "main" and amount
+    }
 
 
 def test_the_profile_vanishing_takes_a_row_away_between_two_calls():
@@ -423,20 +561,37 @@ def test_the_profile_vanishing_takes_a_row_away_between_two_calls():
         for _ in range(3):
             debank(url, "account/units")
         stats = requests.get(f"{url}/_stats", timeout=5).json()["faults"]
-        assert stats["debank"] == {"vanishing": 3} and len(url.world.transactions(NOW)) == before - 3
+        assert (
+            stats["debank"] == {"vanishing": 3} and len(url.world.transactions(NOW)) == before - 3
+        )
 
 
 def test_histories_filter_by_chain_and_token(small):
-    some = exactly(debank(small, "user/all_history_list", id=WALLETS[0], chain_ids="op,arb"))["history_list"]
+    some = exactly(debank(small, "user/all_history_list", id=WALLETS[0], chain_ids="op,arb"))[
+        "history_list"
+    ]
     assert {item["chain"] for item in some} == {"op", "arb"}
-    once = exactly(debank(small, "user/history_list", id=WALLETS[0], chain_id="op", token_id=ONCE.id))["history_list"]
+    once = exactly(
+        debank(small, "user/history_list", id=WALLETS[0], chain_id="op", token_id=ONCE.id)
+    )["history_list"]
     assert [len(item["sends"]) for item in once] == [1, 0, 1, 0]  # in and out, in each cycle
 
 
 def test_the_command_starts_in_time():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "sandbox", "--port", str(port), "--seed", "-4", "--now", NOW, "--tick"]
+    command = [
+        sys.executable,
+        "-m",
+        "sandbox",
+        "--port",
+        str(port),
+        "--seed",
+        "-4",
+        "--now",
+        NOW,
+        "--tick",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert f"http://127.0.0.1:{port}" in process.stdout.readline()
@@ -448,7 +603,11 @@ def test_the_command_starts_in_time():
             except requests.ConnectionError:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-        assert health["seed"] == -4 and health["inclusive"] is False and health["now"] >= iso(seconds(NOW))
+        assert (
+            health["seed"] == -4
+            and health["inclusive"] is False
+            and health["now"] >= iso(seconds(NOW))
+        )
     finally:
         process.terminate()
         process.wait(5)
@@ -456,13 +615,17 @@ def test_the_command_starts_in_time():
 
 def test_the_truth_is_served_as_the_world_tells_it(small):
     for path, told in (
-        ("coinbase/ledger", small.world.ledger(NOW)), ("coinbase/fills", small.world.fills(NOW)),
-        ("debank/transactions", small.world.transactions(NOW)), ("debank/transfers", small.world.transfers(NOW)),
+        ("coinbase/ledger", small.world.ledger(NOW)),
+        ("coinbase/fills", small.world.fills(NOW)),
+        ("debank/transactions", small.world.transactions(NOW)),
+        ("debank/transfers", small.world.transfers(NOW)),
         ("balances", small.world.balances(None, NOW)),
     ):
         assert requests.get(f"{small}/_truth/{path}", timeout=10).json() == told
     early = "2024-11-05T12:00:00Z"
-    asked = requests.get(f"{small}/_truth/balances", params={"at": early, "now": NOW}, timeout=10).json()
+    asked = requests.get(
+        f"{small}/_truth/balances", params={"at": early, "now": NOW}, timeout=10
+    ).json()
     assert asked == small.world.balances(early, NOW) != small.world.balances(early, early)
 
 
@@ -481,7 +644,12 @@ def test_a_later_now_extends_the_same_history(seed, days, more, late):
 
 
 @settings(max_examples=12, deadline=None)
-@given(seed=seeds, late=st.sampled_from([0, 4]), asked=st.integers(0, 40 * DAY), back=st.integers(0, 5 * DAY))
+@given(
+    seed=seeds,
+    late=st.sampled_from([0, 4]),
+    asked=st.integers(0, 40 * DAY),
+    back=st.integers(0, 5 * DAY),
+)
 def test_no_balance_is_ever_negative_and_rows_add_up(seed, late, asked, back):
     world, now, at = World(seed, GENESIS, 0.4, late), START + asked, START + asked - back
     told = {(b["account"], b["token"]): Decimal(b["amount"]) for b in world.balances(at, now)}
@@ -492,7 +660,9 @@ def test_no_balance_is_ever_negative_and_rows_add_up(seed, late, asked, back):
             sums["main", row["token"]] += Decimal(row["amount"]) if row["is_settled"] else 0
     for leg in world.transfers(now):
         if leg["time"] < iso(at) and leg["is_settled"] and not leg["is_scam"]:
-            sums[leg["wallet"], leg["token_key"]] += Decimal(leg["amount"]) * (1 if leg["direction"] == "in" else -1)
+            sums[leg["wallet"], leg["token_key"]] += Decimal(leg["amount"]) * (
+                1 if leg["direction"] == "in" else -1
+            )
     for tx in world.transactions(now):
         if tx["time"] < iso(at) and tx["pays_gas"]:
             sums[tx["wallet"], tx["gas_token"]] -= Decimal(tx["gas"])
@@ -505,13 +675,24 @@ def test_every_seed_shows_every_special_case(seed):
     world, now = World(seed, GENESIS, SMALL), START + 40 * DAY
     ledger, txs, legs = world.ledger(now), world.transactions(now), world.transfers(now)
     types = {row["type"] for row in ledger if row["is_settled"]}
-    assert {"quantum_rebate", "advanced_trade_fill", "fiat_deposit", "fiat_withdrawal", "send", "trade",
-            "staking_transfer", "interest"} <= types
+    assert {
+        "quantum_rebate",
+        "advanced_trade_fill",
+        "fiat_deposit",
+        "fiat_withdrawal",
+        "send",
+        "trade",
+        "staking_transfer",
+        "interest",
+    } <= types
     assert {"canceled", "failed"} <= {row["status"] for row in ledger}
     pairs = Counter(row["trade_id"] for row in ledger if row["trade_id"])
     assert pairs and set(pairs.values()) == {2}
     fills = world.fills(now)
-    assert any(f["size_in_quote"] for f in fills) and max(Counter(f["order_id"] for f in fills).values()) >= 25
+    assert (
+        any(f["size_in_quote"] for f in fills)
+        and max(Counter(f["order_id"] for f in fills).values()) >= 25
+    )
     assert {f["order_id"] for f in fills} == {r["order_id"] for r in ledger if r["order_id"]}
     waiting = {r["entry_id"] for r in world.ledger(START + 4 * DAY) if r["status"] == "pending"}
     assert any(r["entry_id"] in waiting and r["status"] == "completed" for r in ledger)
@@ -529,20 +710,29 @@ def test_every_seed_shows_every_special_case(seed):
             times = [tx.time for tx in world.txs(wallet, now, chain)][::-1]
             cuts += sum(times[n] == times[n - 1] for n in range(20, len(times), 20))
             crowd = Counter(times)
-            assert all(crowd[t] + crowd[t + 1] < 20 for t in crowd), "no walker could leave such a second"
+            assert all(crowd[t] + crowd[t + 1] < 20 for t in crowd), (
+                "no walker could leave such a second"
+            )
     assert cuts
     assert any(t["status"] == 0 and t["pays_gas"] and Decimal(t["gas"]) for t in txs)
     assert any(t["is_scam"] and t["from_addr"] is None for t in txs)
     assert any(not leg["is_settled"] for leg in legs)
     for token in (MEME_9, MEME_0):
-        assert any(leg["token_key"] == token.key and Decimal(leg["amount"]) > 10**20 for leg in legs)
+        assert any(
+            leg["token_key"] == token.key and Decimal(leg["amount"]) > 10**20 for leg in legs
+        )
     assert len({leg["decimals"] for leg in legs if leg["token"] == TWIN_ID}) == 2
-    assert any(leg["wire_amount"] == "16179.999999999998" and leg["amount"] == "16180.000000" for leg in legs)
+    assert any(
+        leg["wire_amount"] == "16179.999999999998" and leg["amount"] == "16180.000000"
+        for leg in legs
+    )
     changed = [t for t in txs if t["changes_at"] and t["changes_at"] <= iso(now)]
 
     def unchanged(later: dict) -> bool:
         then = world.transactions(later["visible_at"])
-        first = next(t for t in then if (t["wallet"], t["tx_id"]) == (later["wallet"], later["tx_id"]))
+        first = next(
+            t for t in then if (t["wallet"], t["tx_id"]) == (later["wallet"], later["tx_id"])
+        )
         return (first["legs"], first["category"]) == (later["legs"], later["category"])
 
     assert changed and not any(map(unchanged, changed[:8]))

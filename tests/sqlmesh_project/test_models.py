@@ -23,8 +23,15 @@ from ledgerhouse.warehouse.schema import create_all
 PROJECT = Path(__file__).parents[2] / "sqlmesh_project"
 EXTERNAL = PROJECT / "external_models.yaml"
 COVERAGE = {
-    "source": "varchar", "account": "varchar", "dataset": "varchar", "start_ts": "timestamp",
-    "end_ts": "timestamp", "read_at": "timestamp", "reason": "varchar", "run_id": "varchar", "batch_id": "varchar",
+    "source": "varchar",
+    "account": "varchar",
+    "dataset": "varchar",
+    "start_ts": "timestamp",
+    "end_ts": "timestamp",
+    "read_at": "timestamp",
+    "reason": "varchar",
+    "run_id": "varchar",
+    "batch_id": "varchar",
     "recorded_at": "timestamp",
 }
 
@@ -34,7 +41,9 @@ def external_models() -> str:
     tables = {
         d.table: {c.name: c.type.lower() for c in (*d.columns, *META)} for d in DATASETS.values()
     }
-    lines = ["# Written from extract/core/datasets.py by `python tests/sqlmesh_project/test_models.py`, and compared."]
+    lines = [
+        "# Written from extract/core/datasets.py by `python tests/sqlmesh_project/test_models.py`, and compared."
+    ]
     for table, columns in {**tables, "ops.coverage": COVERAGE}.items():
         lines += [f"- name: {table}", "  columns:"]
         lines += [f"    {name}: {kind}" for name, kind in columns.items()]
@@ -93,8 +102,12 @@ def test_the_unit_tests_of_the_models_pass(context):
 
 def test_every_model_says_what_it_is(models):
     assert set(models) == {
-        "curated.assets", "curated.staged_exchanges", "curated.staged_onchain",
-        "curated.tx_unified", "curated.daily_flows", "curated.daily_balances",
+        "curated.assets",
+        "curated.staged_exchanges",
+        "curated.staged_onchain",
+        "curated.tx_unified",
+        "curated.daily_flows",
+        "curated.daily_balances",
         "curated.reconciliation",
     }
     for name, model in models.items():
@@ -109,7 +122,14 @@ def test_no_amount_is_a_float(models):
     for name, model in models.items():
         for column, kind in model.columns_to_types.items():
             assert kind.sql("duckdb").split("(")[0] in {
-                "TEXT", "VARCHAR", "TIMESTAMP", "DATE", "BOOLEAN", "INT", "BIGINT", "DECIMAL",
+                "TEXT",
+                "VARCHAR",
+                "TIMESTAMP",
+                "DATE",
+                "BOOLEAN",
+                "INT",
+                "BIGINT",
+                "DECIMAL",
             }, f"{name}.{column} is {kind.sql('duckdb')}; money is DECIMAL, never a float"
 
 
@@ -125,7 +145,13 @@ def test_the_project_imports_nothing_of_ours():
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.split(".")[0] not in {"extract", "ledgerhouse", "dags", "sandbox", "stack"}, path
+                assert name.split(".")[0] not in {
+                    "extract",
+                    "ledgerhouse",
+                    "dags",
+                    "sandbox",
+                    "stack",
+                }, path
 
 
 def test_the_state_uri_is_read_or_refused(context):
@@ -169,14 +195,17 @@ def test_a_filter_on_ts_reaches_every_scan_of_staged_onchain(context, models):
 
     with duckdb.connect() as con:
         create_all(con)
-        common = ("'debank' AS source, 'a' AS account, 'eth' AS chain, 'x' || i AS tx_id, "
-                  "TIMESTAMP '2024-01-01' + to_hours(i) AS ts, 0 AS row_hash")
+        common = (
+            "'debank' AS source, 'a' AS account, 'eth' AS chain, 'x' || i AS tx_id, "
+            "TIMESTAMP '2024-01-01' + to_hours(i) AS ts, 0 AS row_hash"
+        )
         for table, more in {
             "onchain_transactions": "i % 2 = 0 AS pays_gas, 1 AS gas",
             "onchain_transfers": "'eth' AS token, 'in' AS direction, 1 AS leg, 1 AS amount",
         }.items():
-            con.execute(f"INSERT INTO raw.{table} BY NAME "
-                        f"SELECT {common}, {more} FROM range(20000) t(i)")
+            con.execute(
+                f"INSERT INTO raw.{table} BY NAME SELECT {common}, {more} FROM range(20000) t(i)"
+            )
         plan = con.execute(
             f"EXPLAIN (FORMAT json) SELECT * FROM ({view}) WHERE ts >= TIMESTAMP '2025-01-01' "
             "AND ts < TIMESTAMP '2025-01-02'"
@@ -192,26 +221,40 @@ def test_balances_from_any_day_on_are_those_of_the_whole_history(context, models
     """To the last digit, whatever is summed: small, huge, cancelling, overflowing, unknown."""
     import duckdb
 
-    view = models["curated.daily_balances"].render_query().sql("duckdb").replace(
-        '"warehouse".', "")
+    view = models["curated.daily_balances"].render_query().sql("duckdb").replace('"warehouse".', "")
     rng, first = random.Random(3), date(2024, 1, 1)
     flows = []  # day, token, net or None, net_wide, legs that overflow
     for token in range(12):
         for day in rng.sample(range(40), rng.randint(1, 25)):
-            wide = Decimal(rng.randint(-10**16, 10**16)) / 10**rng.choice([6, 6, 2])
-            net = rng.choice([wide, Decimal(rng.randint(-10**20, 10**20)) / 10**18,
-                              rng.choice([-1, 1]) * (Decimal(10**20) - Decimal("0.1")), None])
-            flows.append((first + timedelta(days=day), str(token), net, wide, rng.choice([0, 0, 1])))
+            wide = Decimal(rng.randint(-(10**16), 10**16)) / 10 ** rng.choice([6, 6, 2])
+            net = rng.choice(
+                [
+                    wide,
+                    Decimal(rng.randint(-(10**20), 10**20)) / 10**18,
+                    rng.choice([-1, 1]) * (Decimal(10**20) - Decimal("0.1")),
+                    None,
+                ]
+            )
+            flows.append(
+                (first + timedelta(days=day), str(token), net, wide, rng.choice([0, 0, 1]))
+            )
     with localcontext(prec=80), duckdb.connect() as con:
         create_all(con)
-        con.execute("CREATE SCHEMA curated; CREATE TABLE curated.daily_flows (date DATE, domain "
-                    "VARCHAR, source VARCHAR, account VARCHAR, token VARCHAR, net DECIMAL(38,18), "
-                    "net_wide DECIMAL(38,6), legs BIGINT, overflow_legs BIGINT)")
+        con.execute(
+            "CREATE SCHEMA curated; CREATE TABLE curated.daily_flows (date DATE, domain "
+            "VARCHAR, source VARCHAR, account VARCHAR, token VARCHAR, net DECIMAL(38,18), "
+            "net_wide DECIMAL(38,6), legs BIGINT, overflow_legs BIGINT)"
+        )
         for day, token, net, wide, lost in flows:
             told = "NULL" if net is None else f"{net:f}"
-            con.execute("INSERT INTO curated.daily_flows VALUES "
-                        f"(?, 'd', 's', 'a', ?, {told}, {wide:f}, 1, ?)", [day, token, lost])
-        query = f"SELECT date, token, net, balance, balance_wide, is_exact FROM ({view}) ORDER BY ALL"
+            con.execute(
+                "INSERT INTO curated.daily_flows VALUES "
+                f"(?, 'd', 's', 'a', ?, {told}, {wide:f}, 1, ?)",
+                [day, token, lost],
+            )
+        query = (
+            f"SELECT date, token, net, balance, balance_wide, is_exact FROM ({view}) ORDER BY ALL"
+        )
         whole = con.execute(query).fetchall()
         wanted, last = [], max(day for day, *_ in flows)
         for token in {token for _, token, *_ in flows}:

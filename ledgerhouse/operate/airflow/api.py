@@ -25,8 +25,11 @@ class AirflowHook(BaseHook):
             self.get(f"{path}/{name}")
             return False
         except LookupError:
-            self._ask("POST", path, {"name": name, "slots": 1, "description": description,
-                                     "include_deferred": False})
+            self._ask(
+                "POST",
+                path,
+                {"name": name, "slots": 1, "description": description, "include_deferred": False},
+            )
             return True
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -37,8 +40,10 @@ class AirflowHook(BaseHook):
         if self._session is None:
             self._session = requests.Session()
             token = self._session.post(
-                f"{host}/auth/token", timeout=30,
-                json={"username": connection.login, "password": connection.password})
+                f"{host}/auth/token",
+                timeout=30,
+                json={"username": connection.login, "password": connection.password},
+            )
             token.raise_for_status()
             self._session.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
         answer = self._session.request(method, host + path, json=body, timeout=30)

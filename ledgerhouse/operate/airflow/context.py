@@ -11,13 +11,17 @@ from airflow.sdk import Param
 from extract.core.interval import Interval
 
 WAREHOUSE_POOL = "warehouse"
-INTERVAL = {"interval_start": "{{ data_interval_start }}",
-            "interval_end": "{{ data_interval_end }}"}
+INTERVAL = {
+    "interval_start": "{{ data_interval_start }}",
+    "interval_end": "{{ data_interval_end }}",
+}
 # What the DAGs have in common; the environment is that of .env.
-SINCE = datetime.fromisoformat(
-    os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(tzinfo=UTC)
+SINCE = datetime.fromisoformat(os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(
+    tzinfo=UTC
+)
 DEFAULT_ARGS = {
-    "retries": 2, "retry_exponential_backoff": True,
+    "retries": 2,
+    "retry_exponential_backoff": True,
     "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
 }
 DAG_IDS = ("sync", "history", "replay", "weekly_refresh")
@@ -43,20 +47,26 @@ def resolve_interval(params: dict[str, Any], start: str, end: str) -> Interval:
     if str(start) in ("", "None") or str(end) in ("", "None"):
         raise ValueError(
             "this run has no data interval (a manual run has none). Trigger it with the params "
-            '{"interval_start": "2026-01-01T00:00:00Z", "interval_end": "2026-01-01T06:00:00Z"}')
+            '{"interval_start": "2026-01-01T00:00:00Z", "interval_end": "2026-01-01T06:00:00Z"}'
+        )
     if str(start) == str(end):
         raise ValueError(
             f"this run's data interval is empty ({start} to {end}): its DAG needs "
-            "CronDataIntervalTimetable, or give the params interval_start and interval_end")
+            "CronDataIntervalTimetable, or give the params interval_start and interval_end"
+        )
     return Interval(str(start), str(end))
 
 
 def facts_of(context: Any) -> dict[str, Any]:
     """Who this attempt is: the key of ops.sync_runs."""
     ti = context["ti"]
-    return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id,
-            "map_index": ti.map_index if ti.map_index is not None else -1,
-            "try_number": ti.try_number}
+    return {
+        "dag_id": ti.dag_id,
+        "run_id": ti.run_id,
+        "task_id": ti.task_id,
+        "map_index": ti.map_index if ti.map_index is not None else -1,
+        "try_number": ti.try_number,
+    }
 
 
 def lock_owner(context: Any) -> str:

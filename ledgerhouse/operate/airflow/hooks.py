@@ -49,7 +49,8 @@ class SourceHook(BaseHook):
             raise Fatal(
                 f"Airflow has no Connection {self.connection_id!r}, which accounts.toml names: "
                 f"make it (Admin, Connections; type {title}), or set AIRFLOW_CONN_"
-                f"{self.connection_id.upper()} (see .env.example), or mend the name") from None
+                f"{self.connection_id.upper()} (see .env.example), or mend the name"
+            ) from None
         extra, secrets = _extra(connection), [connection.password or ""]
         secrets += _secrets(extra, form)
         for secret in secrets:
@@ -57,24 +58,41 @@ class SourceHook(BaseHook):
                 if "-----" not in line or line == secret:
                     mask_secret(line)
         if connection.conn_type != source.name and connection.conn_type in names():
-            raise Fatal(f"{self.where} is of the type {connection.conn_type}, and {source.name} is "
-                        "to be opened with it: mend accounts.toml, or the Connection")
+            raise Fatal(
+                f"{self.where} is of the type {connection.conn_type}, and {source.name} is "
+                "to be opened with it: mend accounts.toml, or the Connection"
+            )
         self.host = (connection.host or "").strip()
         needed = {"host": "host", "password": form.password} | (
-            {"login": form.login} if form.login else {})
-        missing = [label if label == name else f"{label} ({name})" for name, label in needed.items()
-                   if not (getattr(connection, name) or "").strip()]
-        missing += [f"{label} ({name} in the extra)" for name, label in form.secrets.items()
-                    if not extra.get(name)]
+            {"login": form.login} if form.login else {}
+        )
+        missing = [
+            label if label == name else f"{label} ({name})"
+            for name, label in needed.items()
+            if not (getattr(connection, name) or "").strip()
+        ]
+        missing += [
+            f"{label} ({name} in the extra)"
+            for name, label in form.secrets.items()
+            if not extra.get(name)
+        ]
         if missing:
-            raise Fatal(f"{self.where} has no {' and no '.join(missing)}; {title} needs it"
-                        + (f" (its host is {form.host})" if "host" in missing else ""))
+            raise Fatal(
+                f"{self.where} has no {' and no '.join(missing)}; {title} needs it"
+                + (f" (its host is {form.host})" if "host" in missing else "")
+            )
         if not self.host.startswith(("https://", "http://")):
-            raise Fatal(f"the host of {self.where} is {self.host!r}; write it with https://, like "
-                        f"{form.host or 'https://api.example.com'}")
+            raise Fatal(
+                f"the host of {self.where} is {self.host!r}; write it with https://, like "
+                f"{form.host or 'https://api.example.com'}"
+            )
         try:
-            api = source.connect(host=self.host, login=connection.login or "",
-                                 password=connection.password, extra=extra)
+            api = source.connect(
+                host=self.host,
+                login=connection.login or "",
+                password=connection.password,
+                extra=extra,
+            )
         except Fatal as error:
             raise Fatal(f"{self.where}: {error}") from None
         return api, {**source.units, **extra.get("units", {})}, tuple(filter(None, secrets))
@@ -89,16 +107,28 @@ class SourceHook(BaseHook):
         self.where = "this Connection"  # Airflow tests a copy, under a name nobody knows
         try:
             api, units, secrets = self.open(source)
-            client = Client(source.name, "of this Connection", rates=source.rates, units=units,
-                            secrets=secrets, tries=TEST_TRIES)
-            seen = source.test_connection(client, api) if source.test_connection else "was not asked: it has no look()"
+            client = Client(
+                source.name,
+                "of this Connection",
+                rates=source.rates,
+                units=units,
+                secrets=secrets,
+                tries=TEST_TRIES,
+            )
+            seen = (
+                source.test_connection(client, api)
+                if source.test_connection
+                else "was not asked: it has no look()"
+            )
         except ExtractError as error:
             return False, redact(self.told(error, source), secrets)
         except Exception as error:  # the form must answer, and its text must hold no secret
             return False, redact(f"{type(error).__name__}: {error}", secrets)
         return True, redact(
             f"OK: {source.form.title or source.name} {seen}. The test made {client.calls} "
-            f"call{'s' * (client.calls != 1)} and spent {client.units_spent} units", secrets)
+            f"call{'s' * (client.calls != 1)} and spent {client.units_spent} units",
+            secrets,
+        )
 
 
 def _extra(connection: Any) -> dict[str, Any]:
@@ -108,16 +138,21 @@ def _extra(connection: Any) -> dict[str, Any]:
     except ValueError:
         extra = None
     if not isinstance(extra, dict) or not isinstance(extra.get("units", {}), dict):
-        raise Fatal('the extra of the Connection must be a JSON object, such as {"units": '
-                    '{"/v1/user/all_history_list": 20}}')
+        raise Fatal(
+            'the extra of the Connection must be a JSON object, such as {"units": '
+            '{"/v1/user/all_history_list": 20}}'
+        )
     return extra
 
 
 def _secrets(extra: dict[str, Any], form: Form) -> list[str]:
     """Texts of the extra that the form, or Airflow by their names, holds for secret."""
     named = {name: value for name, value in extra.items() if isinstance(value, str)}
-    return [value for name, value in named.items()
-            if name in form.secrets or airflow_redact({name: value}) != {name: value}]
+    return [
+        value
+        for name, value in named.items()
+        if name in form.secrets or airflow_redact({name: value}) != {name: value}
+    ]
 
 
 def __getattr__(name: str) -> type[SourceHook]:
@@ -125,8 +160,15 @@ def __getattr__(name: str) -> type[SourceHook]:
     for source in names():
         if name == hook_class(source):
             form = get(source).form
-            globals()[name] = made = type(name, (SourceHook,), {
-                "conn_type": source, "hook_name": form.title or source, "__module__": __name__,
-                "default_conn_name": source})
+            globals()[name] = made = type(
+                name,
+                (SourceHook,),
+                {
+                    "conn_type": source,
+                    "hook_name": form.title or source,
+                    "__module__": __name__,
+                    "default_conn_name": source,
+                },
+            )
             return made
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

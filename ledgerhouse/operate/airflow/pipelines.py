@@ -37,14 +37,18 @@ from ledgerhouse.operate.airflow.operators.refresh import (
 
 def pipeline(*, close_gaps: bool) -> None:
     """The tasks of one run, inside a DAG: plan → fetch (per account) → load … mirror."""
-    load, complete, _ = plan_fetch_load(lambda **task: PlanOperator(
-        history_start="{{ var.value.start_ts }}", close_gaps=close_gaps, **INTERVAL, **task))
+    load, complete, _ = plan_fetch_load(
+        lambda **task: PlanOperator(
+            history_start="{{ var.value.start_ts }}", close_gaps=close_gaps, **INTERVAL, **task
+        )
+    )
     load >> complete
     transform_check_publish(load, complete)
 
 
-def plan_fetch_load(plan: Callable[..., PlanOperator]
-            ) -> tuple[BaseOperator, BaseOperator, list[PlanOperator]]:
+def plan_fetch_load(
+    plan: Callable[..., PlanOperator],
+) -> tuple[BaseOperator, BaseOperator, list[PlanOperator]]:
     """A `plan(task_id=, pool=, connection=)` and its fetches for every connection: the load that
     follows all of them, `complete`, and the plans.
 
@@ -61,10 +65,10 @@ def plan_fetch_load(plan: Callable[..., PlanOperator]
         RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0) >> complete
     plans = []
     for connection, pool in {a.connection: a.pool for a in listed}.items():
-        plans.append(plan(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL,
-                          connection=connection))
+        plans.append(plan(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL, connection=connection))
         fetch = FetchOperator.partial(task_id=f"fetch_{connection}", pool=pool).expand_kwargs(
-            plans[-1].output)
+            plans[-1].output
+        )
         fetch >> [load, complete]
     return load, complete, plans
 
@@ -79,8 +83,13 @@ def replay_pipeline() -> None:
     transform_check_publish(replay, complete)
 
 
-def transform_check_publish(rows: BaseOperator, complete: BaseOperator, *, interval: Mapping[str, str] = INTERVAL,
-            doubt: BaseOperator | None = None) -> MirrorOperator:
+def transform_check_publish(
+    rows: BaseOperator,
+    complete: BaseOperator,
+    *,
+    interval: Mapping[str, str] = INTERVAL,
+    doubt: BaseOperator | None = None,
+) -> MirrorOperator:
     """What follows new raw rows, however they came: transform → check → publish, the mirror, and
     the alerts, which want to know how the run went. The mirror.
 
@@ -89,11 +98,11 @@ def transform_check_publish(rows: BaseOperator, complete: BaseOperator, *, inter
     from ledgerhouse.operate.airflow.operators.alert import AlertOperator
 
     # A file that could not be loaded keeps the others' days from nobody.
-    transform = TransformOperator(task_id="transform", pool=WAREHOUSE_POOL,
-                                  trigger_rule="all_done")
+    transform = TransformOperator(task_id="transform", pool=WAREHOUSE_POOL, trigger_rule="all_done")
     check = CheckOperator(task_id="check", pool=WAREHOUSE_POOL, transform="transform", **interval)
     mirror = MirrorOperator(task_id="mirror", pool=WAREHOUSE_POOL).as_teardown(
-        on_failure_fail_dagrun=False)
+        on_failure_fail_dagrun=False
+    )
     publish = PublishOperator(task_id="publish", pool=WAREHOUSE_POOL, transform="transform")
     rows >> transform >> check >> publish >> complete
     if doubt:
@@ -110,15 +119,31 @@ def refresh_pipeline() -> None:
     rebuild before publishing."""
     load, complete, plans = plan_fetch_load(RefreshPlanOperator)
     report = RefreshReportOperator(
-        task_id="report", pool=WAREHOUSE_POOL, trigger_rule="all_done",
-        plans=[plan.task_id for plan in plans], **INTERVAL)
+        task_id="report",
+        pool=WAREHOUSE_POOL,
+        trigger_rule="all_done",
+        plans=[plan.task_id for plan in plans],
+        **INTERVAL,
+    )
     load >> [report, complete]
     # Where no day was touched the checks look at what was read, not at the week that has passed.
     read = {name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
-    mirror = transform_check_publish(report, complete, interval=read,
-                     doubt=RebuildOperator(task_id="rebuild", transform="transform"))
+    mirror = transform_check_publish(
+        report,
+        complete,
+        interval=read,
+        doubt=RebuildOperator(task_id="rebuild", transform="transform"),
+    )
     load >> mirror
 
 
-__all__ = ["DEFAULT_ARGS", "PARAMS", "SINCE", "pipeline", "plan_fetch_load", "refresh_pipeline",
-           "replay_pipeline", "transform_check_publish"]
+__all__ = [
+    "DEFAULT_ARGS",
+    "PARAMS",
+    "SINCE",
+    "pipeline",
+    "plan_fetch_load",
+    "refresh_pipeline",
+    "replay_pipeline",
+    "transform_check_publish",
+]

@@ -28,24 +28,34 @@ def connection_types() -> list[dict[str, Any]]:
         except Exception as error:
             logging.getLogger(__name__).warning(
                 "no connection type %r: extract/sources/%s.py cannot be imported: %s: %s",
-                name, name, type(error).__name__, error)
+                name,
+                name,
+                type(error).__name__,
+                error,
+            )
             continue
         labels = {"password": form.password} | ({"login": form.login} if form.login else {})
-        found.append({
-            "connection-type": name,
-            "hook-class-name": f"ledgerhouse.operate.airflow.hooks.{hook_class(name)}",
-            "hook-name": form.title or name,
-            "ui-field-behaviour": {
-                "hidden-fields": UNUSED + ([] if form.login else ["login"]),
-                "relabeling": {field: label[:1].upper() + label[1:]
-                               for field, label in labels.items()},
-                "placeholders": {"host": form.host or "https://…", **form.hints},
-            },
-            "conn-fields": {
-                field: {"label": label,
-                        "schema": {"type": ["string", "null"], "format": "password"}}
-                for field, label in form.secrets.items()},
-        })
+        found.append(
+            {
+                "connection-type": name,
+                "hook-class-name": f"ledgerhouse.operate.airflow.hooks.{hook_class(name)}",
+                "hook-name": form.title or name,
+                "ui-field-behaviour": {
+                    "hidden-fields": UNUSED + ([] if form.login else ["login"]),
+                    "relabeling": {
+                        field: label[:1].upper() + label[1:] for field, label in labels.items()
+                    },
+                    "placeholders": {"host": form.host or "https://…", **form.hints},
+                },
+                "conn-fields": {
+                    field: {
+                        "label": label,
+                        "schema": {"type": ["string", "null"], "format": "password"},
+                    }
+                    for field, label in form.secrets.items()
+                },
+            }
+        )
     return found
 
 
@@ -61,7 +71,7 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "ledgerhouse",
         "name": "Ledgerhouse",
         "description": "Crypto books in a warehouse that can prove them: `airflow warehouse …`, "
-                       "`airflow dags backfill`, connection types of exchanges and DeBank",
+        "`airflow dags backfill`, connection types of exchanges and DeBank",
         "versions": ["0.1.0"],
         "cli": ["ledgerhouse.operate.commands.get_cli_commands"],
         "connection-types": types,

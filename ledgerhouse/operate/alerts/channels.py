@@ -37,12 +37,19 @@ def channels(rules: Any, log: logging.Logger) -> dict[str, tuple[Send, tuple[str
             connection = BaseHook.get_connection(connection_id)
         except AirflowNotFoundException:
             if way in rules.named:
-                log.warning("accounts.toml names %s for alerts by %s, and Airflow has no such "
-                            "Connection: make it, or mend the name", connection_id, way)
+                log.warning(
+                    "accounts.toml names %s for alerts by %s, and Airflow has no such "
+                    "Connection: make it, or mend the name",
+                    connection_id,
+                    way,
+                )
             continue
         if way == "smtp" and not rules.email_to:
-            log.warning("nobody is mailed: there is a Connection %s, but no email_to in [alerts] "
-                        "of accounts.toml", connection_id)
+            log.warning(
+                "nobody is mailed: there is a Connection %s, but no email_to in [alerts] "
+                "of accounts.toml",
+                connection_id,
+            )
             continue
         found[connection_id] = makers[way](connection_id, connection, rules), _secrets(connection)
     return found
@@ -53,10 +60,16 @@ def _slack(connection_id: str, connection: Any, rules: Any) -> Send:
         from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
 
         # As Slack asks: else <!channel> in a token's name would wake everybody.
-        text = "\n".join([f"*{escape(message.subject, quote=False)}*",
-                          *(escape(line, quote=False) for line in message.lines)])
-        SlackWebhookNotifier(slack_webhook_conn_id=connection_id, text=text, timeout=TIMEOUT_S,
-                             unfurl_links=False).notify({})
+        text = "\n".join(
+            [
+                f"*{escape(message.subject, quote=False)}*",
+                *(escape(line, quote=False) for line in message.lines),
+            ]
+        )
+        SlackWebhookNotifier(
+            slack_webhook_conn_id=connection_id, text=text, timeout=TIMEOUT_S, unfurl_links=False
+        ).notify({})
+
     return send
 
 
@@ -65,9 +78,14 @@ def _smtp(connection_id: str, connection: Any, rules: Any) -> Send:
         from airflow.providers.smtp.notifications.smtp import SmtpNotifier
 
         body = "".join(f"<p>{escape(line)}</p>\n" for line in message.lines)
-        SmtpNotifier(smtp_conn_id=connection_id, to=list(rules.email_to),
-                     from_email=rules.email_from, subject=message.subject,
-                     html_content=body).notify({})
+        SmtpNotifier(
+            smtp_conn_id=connection_id,
+            to=list(rules.email_to),
+            from_email=rules.email_from,
+            subject=message.subject,
+            html_content=body,
+        ).notify({})
+
     return send
 
 
@@ -85,17 +103,30 @@ def _webhook(connection_id: str, connection: Any, rules: Any) -> Send:
         auth = (connection.login, connection.password or "") if connection.login else None
         if connection.password and not auth:
             headers["Authorization"] = f"Bearer {connection.password}"
-        answer = requests.post(host, json=message.as_dict(), headers=headers, auth=auth,
-                               timeout=TIMEOUT_S, allow_redirects=False)
+        answer = requests.post(
+            host,
+            json=message.as_dict(),
+            headers=headers,
+            auth=auth,
+            timeout=TIMEOUT_S,
+            allow_redirects=False,
+        )
         if not 200 <= answer.status_code < 300:
             raise NotDelivered(f"HTTP {answer.status_code}")
+
     return send
 
 
 def _secrets(connection: Any) -> tuple[str, ...]:
     """What no text may hold: an address that lets anybody post is a secret, too."""
     address = [part for part in re.split(r"[/?&=]", connection.host or "") if len(part) >= 8]
-    extra = [str(value) for one in connection.extra_dejson.values()
-             for value in (one.values() if isinstance(one, dict) else [one])]
-    return tuple(filter(None, (connection.password, *address,
-                               *(value for value in extra if len(value) >= 8))))
+    extra = [
+        str(value)
+        for one in connection.extra_dejson.values()
+        for value in (one.values() if isinstance(one, dict) else [one])
+    ]
+    return tuple(
+        filter(
+            None, (connection.password, *address, *(value for value in extra if len(value) >= 8))
+        )
+    )

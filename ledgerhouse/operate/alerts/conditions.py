@@ -16,33 +16,66 @@ from ledgerhouse.config import Account, Rules
 from ledgerhouse.plan.coverage import REACHED
 
 log = logging.getLogger(__name__)
-TEXT = 400   # characters of somebody else's words that a text quotes
+TEXT = 400  # characters of somebody else's words that a text quotes
 OWN_WORK = ("mirror", "alert", "complete")  # tasks that say nothing about the books
 REBUILD = "rebuild"  # the checkpoint of ledgerhouse.transform.rebuild
 # kind → severity, and what to do
 KINDS = {
-    "failed_source": ("critical", "Look at the log of that task. The interval stays open, and the "
-                      "next run asks for it again; a refused key is mended in its Connection."),
-    "failed_task": ("critical", "Look at the log of that task, mend the cause and clear it; what "
-                    "was published stays until it succeeds."),
-    "stale_coverage": ("warning", "See that the scheduler runs, that the DAG sync is not paused "
-                       "and that its last run is green; `airflow warehouse coverage` shows holes."),
-    "balance_off": ("critical", "`airflow warehouse explain ACCOUNT ASSET DAY` shows the rows "
-                    "behind the number; weekly_refresh with scope=full reads the history again."),
-    "check_failed": ("critical", "Nothing is published until it passes: see the Data Docs of the "
-                     "run, mend the cause and clear its task check."),
-    "budget": ("warning", "At the limit, runs stop before the call: raise it in accounts.toml, or "
-               "let them wait for the next period."),
-    "budget_reached": ("critical", "Runs stop before the call and keep what they have; they go on "
-                       "in the next period, or when the limit in accounts.toml is raised."),
-    "unknown_type": ("warning", "The rows count in the balances, but not as deposit, trade or fee: "
-                     "map the type in the source's file and run `make replay`."),
-    "refresh_difference": ("critical", "Curated is not what its raw rows give: `make replay` "
-                           "builds it again; the log of the task rebuild names the rows."),
-    "late_rows": ("warning", "They came later than any lookback reached and are loaded now; see "
-                  "ops.refreshes and the log of the task report."),
-    "vanished_rows": ("warning", "They are kept, marked, and out of the balances; see the log of "
-                      "the task report, and ask the vendor."),
+    "failed_source": (
+        "critical",
+        "Look at the log of that task. The interval stays open, and the "
+        "next run asks for it again; a refused key is mended in its Connection.",
+    ),
+    "failed_task": (
+        "critical",
+        "Look at the log of that task, mend the cause and clear it; what "
+        "was published stays until it succeeds.",
+    ),
+    "stale_coverage": (
+        "warning",
+        "See that the scheduler runs, that the DAG sync is not paused "
+        "and that its last run is green; `airflow warehouse coverage` shows holes.",
+    ),
+    "balance_off": (
+        "critical",
+        "`airflow warehouse explain ACCOUNT ASSET DAY` shows the rows "
+        "behind the number; weekly_refresh with scope=full reads the history again.",
+    ),
+    "check_failed": (
+        "critical",
+        "Nothing is published until it passes: see the Data Docs of the "
+        "run, mend the cause and clear its task check.",
+    ),
+    "budget": (
+        "warning",
+        "At the limit, runs stop before the call: raise it in accounts.toml, or "
+        "let them wait for the next period.",
+    ),
+    "budget_reached": (
+        "critical",
+        "Runs stop before the call and keep what they have; they go on "
+        "in the next period, or when the limit in accounts.toml is raised.",
+    ),
+    "unknown_type": (
+        "warning",
+        "The rows count in the balances, but not as deposit, trade or fee: "
+        "map the type in the source's file and run `make replay`.",
+    ),
+    "refresh_difference": (
+        "critical",
+        "Curated is not what its raw rows give: `make replay` "
+        "builds it again; the log of the task rebuild names the rows.",
+    ),
+    "late_rows": (
+        "warning",
+        "They came later than any lookback reached and are loaded now; see "
+        "ops.refreshes and the log of the task report.",
+    ),
+    "vanished_rows": (
+        "warning",
+        "They are kept, marked, and out of the balances; see the log of "
+        "the task report, and ask the vendor.",
+    ),
 }
 
 
@@ -65,17 +98,20 @@ class Incident:
         return self.kind, self.source, self.account, self.subject
 
 
-def judge(con, accounts: Sequence[Account], rules: Rules, now: datetime
-          ) -> dict[str, list[Incident]]:
+def judge(
+    con, accounts: Sequence[Account], rules: Rules, now: datetime
+) -> dict[str, list[Incident]]:
     """The present incidents by kind, of the accounts that are listed; kinds that could not be
     judged are missing. Reads only. `now` is aware."""
     import duckdb
 
-    con.execute("CREATE OR REPLACE TEMP TABLE listed "
-                "(source VARCHAR, account VARCHAR, connection VARCHAR)")
+    con.execute(
+        "CREATE OR REPLACE TEMP TABLE listed (source VARCHAR, account VARCHAR, connection VARCHAR)"
+    )
     for one in accounts:
-        con.execute("INSERT INTO listed VALUES (?, ?, ?)",
-                    [one.source, one.account, one.connection])
+        con.execute(
+            "INSERT INTO listed VALUES (?, ?, ?)", [one.source, one.account, one.connection]
+        )
     found: dict[str, list[Incident]] = {}
     for kinds, look in LOOKS.items():
         try:
@@ -98,7 +134,9 @@ WITH tries AS (
 
 def _failed_sources(con, rules: Rules, now: datetime) -> list[Incident]:
     """The newest run that fetched anything of the account, or that could not plan to."""
-    rows = con.execute(_TRIES + """, mine AS (
+    rows = con.execute(
+        _TRIES
+        + """, mine AS (
         SELECT l.source, l.account, t.* EXCLUDE (source, account) FROM tries t JOIN listed l
             ON t.source = l.source AND t.account = l.account AND t.task_id LIKE 'fetch%'
         UNION ALL  -- an attempt that never began has not said whose it is
@@ -115,28 +153,47 @@ def _failed_sources(con, rules: Rules, now: datetime) -> list[Incident]:
     )
     SELECT source, account, dag_id, run_id, began, task, error, failed FROM runs
     WHERE failed OR ended
-    QUALIFY row_number() OVER (PARTITION BY source, account ORDER BY began DESC) = 1""").fetchall()
-    return [Incident("failed_source", source, account, "",
-                     f"the last run failed: {dag_id} {run_id}, task {task}, of {iso(utc(began))}: "
-                     f"{words(error) or 'it left no word'}")
-            for source, account, dag_id, run_id, began, task, error, failed in rows if failed]
+    QUALIFY row_number() OVER (PARTITION BY source, account ORDER BY began DESC) = 1"""
+    ).fetchall()
+    return [
+        Incident(
+            "failed_source",
+            source,
+            account,
+            "",
+            f"the last run failed: {dag_id} {run_id}, task {task}, of {iso(utc(began))}: "
+            f"{words(error) or 'it left no word'}",
+        )
+        for source, account, dag_id, run_id, began, task, error, failed in rows
+        if failed
+    ]
 
 
 def _failed_tasks(con, rules: Rules, now: datetime) -> list[Incident]:
     """The newest end of each task that is no fetch, of whatever DAG; a check that has told what
     failed is check_failed's."""
-    rows = con.execute(_TRIES + f""", newest AS (
+    rows = con.execute(
+        _TRIES
+        + f""", newest AS (
         SELECT * FROM tries WHERE state IN ('success', 'failed') AND task_id NOT IN {OWN_WORK}
             AND task_id NOT LIKE 'fetch%' AND task_id NOT LIKE 'plan%'
         QUALIFY row_number() OVER (PARTITION BY task_id ORDER BY moment DESC) = 1
     )
     SELECT task_id, dag_id, run_id, moment, error FROM newest n WHERE state = 'failed' AND NOT (
         task_id IN ('check', 'rebuild') AND EXISTS (FROM ops.checkpoints c WHERE
-            c.run_id = n.run_id AND NOT c.success AND c.severity = 'critical'))""").fetchall()
-    return [Incident("failed_task", "", "", task,
-                     f"it failed last: {dag_id} {run_id}, of {iso(utc(at))}: "
-                     f"{words(error) or 'it left no word'}")
-            for task, dag_id, run_id, at, error in rows]
+            c.run_id = n.run_id AND NOT c.success AND c.severity = 'critical'))"""
+    ).fetchall()
+    return [
+        Incident(
+            "failed_task",
+            "",
+            "",
+            task,
+            f"it failed last: {dag_id} {run_id}, of {iso(utc(at))}: "
+            f"{words(error) or 'it left no word'}",
+        )
+        for task, dag_id, run_id, at, error in rows
+    ]
 
 
 def _stale(con, rules: Rules, now: datetime) -> list[Incident]:
@@ -151,9 +208,18 @@ def _stale(con, rules: Rules, now: datetime) -> list[Incident]:
             continue
         else:
             said = f"covered through {iso(utc(reached))}" + (
-                ", where a hole begins" if hole else "")
-        told.append(Incident("stale_coverage", source, account, "", said + "; more than "
-                             f"{rules.stale_after.total_seconds() / 3600:g} hours are missing"))
+                ", where a hole begins" if hole else ""
+            )
+        told.append(
+            Incident(
+                "stale_coverage",
+                source,
+                account,
+                "",
+                said + "; more than "
+                f"{rules.stale_after.total_seconds() / 3600:g} hours are missing",
+            )
+        )
     return told
 
 
@@ -165,10 +231,18 @@ def _off(con, rules: Rules, now: datetime) -> list[Incident]:
         LEFT JOIN (SELECT token, any_value(symbol) AS symbol FROM curated.assets GROUP BY ALL) a
             ON a.token = r.token
         WHERE status <> 'reconciled'""").fetchall()
-    return [Incident("balance_off", source, account, token,
-                     f"{words(symbol)}: computed {computed}, reported {reported} at "
-                     f"{iso(utc(at))}; the difference is {difference}", status == "off")
-            for source, account, token, symbol, status, computed, reported, difference, at in rows]
+    return [
+        Incident(
+            "balance_off",
+            source,
+            account,
+            token,
+            f"{words(symbol)}: computed {computed}, reported {reported} at "
+            f"{iso(utc(at))}; the difference is {difference}",
+            status == "off",
+        )
+        for source, account, token, symbol, status, computed, reported, difference, at in rows
+    ]
 
 
 def _checks(con, rules: Rules, now: datetime) -> list[Incident]:
@@ -178,9 +252,16 @@ def _checks(con, rules: Rules, now: datetime) -> list[Incident]:
         WHERE (checkpoint, run_id) IN (
             SELECT checkpoint, arg_max(run_id, checked_at) FROM ops.checkpoints GROUP BY ALL)
         AND NOT success AND severity = 'critical'""").fetchall()
-    return [Incident("refresh_difference" if checkpoint == REBUILD else "check_failed", "", "",
-                     f"{checkpoint}: {expectation}", f"{words(observed)} (run {run_id})")
-            for checkpoint, expectation, observed, run_id in rows]
+    return [
+        Incident(
+            "refresh_difference" if checkpoint == REBUILD else "check_failed",
+            "",
+            "",
+            f"{checkpoint}: {expectation}",
+            f"{words(observed)} (run {run_id})",
+        )
+        for checkpoint, expectation, observed, run_id in rows
+    ]
 
 
 def _budgets(con, rules: Rules, now: datetime) -> list[Incident]:
@@ -189,16 +270,34 @@ def _budgets(con, rules: Rules, now: datetime) -> list[Incident]:
         began = now.date() if period == "day" else now.date().replace(day=1)
         (spent,) = con.execute(
             f"SELECT coalesce({'sum(units)' if measure == 'units' else 'count(*)'}, 0)::BIGINT "
-            "FROM ops.api_calls WHERE source = ? AND called_at >= ?", [source, began]).fetchone()
-        (stopped,) = con.execute(  # a call may cost more than is left; ledgerhouse.plan.budget says so
-            "SELECT count(*) FROM ops.sync_runs WHERE source = ? AND started >= ? AND "
-            "starts_with(error, ?)", [source, began, f"BudgetReached: the budget of {source} "
-                                      f"allows {allowed:,} {measure} a {period}:"]).fetchone()
+            "FROM ops.api_calls WHERE source = ? AND called_at >= ?",
+            [source, began],
+        ).fetchone()
+        (stopped,) = (
+            con.execute(  # a call may cost more than is left; ledgerhouse.plan.budget says so
+                "SELECT count(*) FROM ops.sync_runs WHERE source = ? AND started >= ? AND "
+                "starts_with(error, ?)",
+                [
+                    source,
+                    began,
+                    f"BudgetReached: the budget of {source} "
+                    f"allows {allowed:,} {measure} a {period}:",
+                ],
+            ).fetchone()
+        )
         said = f"{spent:,} of {allowed:,} {measure} spent since {began}T00:00Z"
         reached = spent >= allowed or bool(stopped)
         if allowed and spent >= rules.budget_at * allowed:  # that it is reached says more
-            told.append(Incident("budget", source, "", f"{measure} a {period}",
-                                 f"{said}: {100 * spent // allowed} %", not reached))
+            told.append(
+                Incident(
+                    "budget",
+                    source,
+                    "",
+                    f"{measure} a {period}",
+                    f"{said}: {100 * spent // allowed} %",
+                    not reached,
+                )
+            )
         if reached:
             told.append(Incident("budget_reached", source, "", f"{measure} a {period}", said))
     return told
@@ -209,9 +308,16 @@ def _unknown(con, rules: Rules, now: datetime) -> list[Incident]:
         SELECT source, account, type, count(*), min(ts) FROM raw.exchanges_ledger
         JOIN listed USING (source, account) WHERE kind = 'unknown' AND vanished_at IS NULL
         GROUP BY ALL""").fetchall()
-    return [Incident("unknown_type", source, account, words(kind),
-                     f"{_rows(count)} of a type nobody has mapped, the first of {iso(utc(first))}")
-            for source, account, kind, count, first in rows]
+    return [
+        Incident(
+            "unknown_type",
+            source,
+            account,
+            words(kind),
+            f"{_rows(count)} of a type nobody has mapped, the first of {iso(utc(first))}",
+        )
+        for source, account, kind, count, first in rows
+    ]
 
 
 def _refreshes(con, rules: Rules, now: datetime) -> list[Incident]:
@@ -225,19 +331,37 @@ def _refreshes(con, rules: Rules, now: datetime) -> list[Incident]:
     told = []
     for source, account, run_id, new, vanished in rows:
         if new:
-            told.append(Incident("late_rows", source, account, "",
-                                 f"{_rows(new)} in settled time, new to {run_id}"))
+            told.append(
+                Incident(
+                    "late_rows",
+                    source,
+                    account,
+                    "",
+                    f"{_rows(new)} in settled time, new to {run_id}",
+                )
+            )
         if vanished:
-            told.append(Incident("vanished_rows", source, account, "",
-                                 f"{_rows(vanished)} vanished at the vendor ({run_id})"))
+            told.append(
+                Incident(
+                    "vanished_rows",
+                    source,
+                    account,
+                    "",
+                    f"{_rows(vanished)} vanished at the vendor ({run_id})",
+                )
+            )
     return told
 
 
 LOOKS: dict[tuple[str, ...], Callable] = {
-    ("failed_source",): _failed_sources, ("failed_task",): _failed_tasks,
-    ("stale_coverage",): _stale, ("balance_off",): _off,
-    ("check_failed", "refresh_difference"): _checks, ("budget", "budget_reached"): _budgets,
-    ("unknown_type",): _unknown, ("late_rows", "vanished_rows"): _refreshes,
+    ("failed_source",): _failed_sources,
+    ("failed_task",): _failed_tasks,
+    ("stale_coverage",): _stale,
+    ("balance_off",): _off,
+    ("check_failed", "refresh_difference"): _checks,
+    ("budget", "budget_reached"): _budgets,
+    ("unknown_type",): _unknown,
+    ("late_rows", "vanished_rows"): _refreshes,
 }
 
 

@@ -43,6 +43,7 @@ def command(name: str) -> Callable[[Any], None]:
 
     What the function returns is the exit code; known errors end as their message on stderr.
     """
+
     def run(args: Any) -> None:
         from importlib import import_module
 

@@ -15,8 +15,10 @@ from ledgerhouse.operate.commands import CommandFailed
 CONNECTION = "airflow_api"
 TIMEOUT_S = 60
 PAGE = 100
-HOW = ("Start it (make up), and give this command its settings: make airflow ARGS=\"…\" or, in "
-       "make shell, airflow …")
+HOW = (
+    'Start it (make up), and give this command its settings: make airflow ARGS="…" or, in '
+    "make shell, airflow …"
+)
 
 
 class Refused(Exception):
@@ -40,12 +42,15 @@ class Airflow:
     def call(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
         """Parsed JSON of a path of /api/v2. Raises Refused for an answer that is an error."""
         if "Authorization" not in self._session.headers:
-            answer = self._send("POST", "/auth/token", {"username": self._login,
-                                                        "password": self._password})
+            answer = self._send(
+                "POST", "/auth/token", {"username": self._login, "password": self._password}
+            )
             if answer.status_code != 201:
-                raise CommandFailed(f"{self.host} does not let {self._login!r} in (HTTP "
-                                    f"{answer.status_code}): mend login and password of the "
-                                    f"Airflow Connection {CONNECTION!r}")
+                raise CommandFailed(
+                    f"{self.host} does not let {self._login!r} in (HTTP "
+                    f"{answer.status_code}): mend login and password of the "
+                    f"Airflow Connection {CONNECTION!r}"
+                )
             self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
         answer = self._send(method, f"/api/v2{path}", body, params)
         if answer.status_code >= 400:
@@ -56,11 +61,13 @@ class Airflow:
         import requests
 
         try:
-            return self._session.request(method, self.host + path, json=body, params=params,
-                                         timeout=TIMEOUT_S)
+            return self._session.request(
+                method, self.host + path, json=body, params=params, timeout=TIMEOUT_S
+            )
         except requests.RequestException as error:
-            raise CommandFailed(f"Airflow does not answer at {self.host} "
-                                f"({type(error).__name__}). {HOW}") from None
+            raise CommandFailed(
+                f"Airflow does not answer at {self.host} ({type(error).__name__}). {HOW}"
+            ) from None
 
     def scheduler_is_alive(self) -> bool:
         health = self._send("GET", "/api/v2/monitor/health")
@@ -82,8 +89,9 @@ def _words(answer) -> str:
     except (ValueError, KeyError, TypeError):
         return f"HTTP {answer.status_code}: {answer.text[:300]}"
     if isinstance(said, list):
-        said = "; ".join(str(one.get("msg", one)) if isinstance(one, dict) else str(one)
-                         for one in said)
+        said = "; ".join(
+            str(one.get("msg", one)) if isinstance(one, dict) else str(one) for one in said
+        )
     return str(said)
 
 
@@ -96,7 +104,8 @@ def connect() -> Airflow:
     except Exception:  # not defined, or the metadata database is out of reach too
         raise CommandFailed(
             f"there is no Airflow Connection {CONNECTION!r} here (host: the address of the "
-            f"running Airflow; login and password). {HOW}") from None
+            f"running Airflow; login and password). {HOW}"
+        ) from None
     host = known.host or ""
     if host and "://" not in host:
         host = f"{known.schema or 'http'}://{host}" + (f":{known.port}" if known.port else "")

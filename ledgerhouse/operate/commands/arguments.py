@@ -15,8 +15,12 @@ from airflow.cli.cli_config import (
 
 from ledgerhouse.operate.commands import command
 
-OUTPUT = Arg(("-o", "--output"), choices=("table", "plain", "json"), default="table",
-             help="table (default), plain (columns by tabs, no colours) or json (amounts as text)")
+OUTPUT = Arg(
+    ("-o", "--output"),
+    choices=("table", "plain", "json"),
+    default="table",
+    help="table (default), plain (columns by tabs, no colours) or json (amounts as text)",
+)
 SOURCE = Arg(("--source",), help="only this source, for example debank")
 ACCOUNT = Arg(("--account",), help="only this account; the beginning of its name is enough")
 DATASET = Arg(("--dataset",), help="only this dataset, for example exchanges_ledger")
@@ -28,58 +32,98 @@ BACKFILL = ActionCommand(
         "Run a DAG for every interval of a range of dates: a backfill of Airflow 3, made and "
         "followed as Airflow 2 did. Both ends are logical dates and belong to the range: "
         "-s 2024-01-01 -e 2024-06-30 ends with the run that begins on June 30 at midnight. "
-        "What the warehouse covers already costs no call."),
-    epilog=("Exit code: 0 every run succeeded; 1 one has failed, was cancelled, or Airflow cannot "
-            "be reached; 2 the arguments cannot be right."),
+        "What the warehouse covers already costs no call."
+    ),
+    epilog=(
+        "Exit code: 0 every run succeeded; 1 one has failed, was cancelled, or Airflow cannot "
+        "be reached; 2 the arguments cannot be right."
+    ),
     func=command("backfill.backfill"),
     args=(
         Arg(("dag_id",), help="the DAG; of ours: sync"),
-        ARG_START_DATE, ARG_END_DATE,
-        Arg(("-n", "--dry-run"), action="store_true",
-            help="start nothing: print the intervals, and the calls and units they would take"),
-        Arg(("--history",), action="store_true",
-            help="fetch the range by one run of the DAG history, in months: far fewer calls"),
+        ARG_START_DATE,
+        ARG_END_DATE,
+        Arg(
+            ("-n", "--dry-run"),
+            action="store_true",
+            help="start nothing: print the intervals, and the calls and units they would take",
+        ),
+        Arg(
+            ("--history",),
+            action="store_true",
+            help="fetch the range by one run of the DAG history, in months: far fewer calls",
+        ),
         Arg(("-B", "--run-backwards"), action="store_true", help="newest interval first"),
-        Arg(("--reset-dagruns",), action="store_true",
-            help="run again what has run, succeeded or not (asks first; -y does not)"),
+        Arg(
+            ("--reset-dagruns",),
+            action="store_true",
+            help="run again what has run, succeeded or not (asks first; -y does not)",
+        ),
         Arg(("--rerun-failed-tasks",), action="store_true", help="run again what has failed"),
-        Arg(("--continue-on-failures",), action="store_true",
-            help="go on after a run has failed; without it, no further run is started"),
-        Arg(("--max-active-runs",), type=positive_int(allow_zero=False),
-            help="runs at a time (default: as the DAG says)"),
+        Arg(
+            ("--continue-on-failures",),
+            action="store_true",
+            help="go on after a run has failed; without it, no further run is started",
+        ),
+        Arg(
+            ("--max-active-runs",),
+            type=positive_int(allow_zero=False),
+            help="runs at a time (default: as the DAG says)",
+        ),
         Arg(("-c", "--conf"), help="params of every run, as JSON: '{\"refetch\": true}'"),
         Arg(("--follow",), action="store_true", help="follow the backfill that is under way"),
         Arg(("--cancel",), action="store_true", help="end the backfill that is under way"),
-        ARG_YES, OUTPUT, ARG_VERBOSE,
+        ARG_YES,
+        OUTPUT,
+        ARG_VERBOSE,
     ),
 )
 
 WAREHOUSE = GroupCommand(
     name="warehouse",
     help="What the books hold, what they cost, and why",
-    description=("Read from the published books, so that no command waits for a run; `replay` "
-                 "alone writes, and waits for its turn."),
+    description=(
+        "Read from the published books, so that no command waits for a run; `replay` "
+        "alone writes, and waits for its turn."
+    ),
     subcommands=(
         ActionCommand(
-            name="status", func=command("warehouse.status"), args=(SOURCE, ACCOUNT, OUTPUT),
+            name="status",
+            func=command("warehouse.status"),
+            args=(SOURCE, ACCOUNT, OUTPUT),
             help="Per account: covered through, gaps, last run, pending rows, reconciled",
-            epilog="Exit code 1 when an account has gaps, a balance that is off or a failed run."),
+            epilog="Exit code 1 when an account has gaps, a balance that is off or a failed run.",
+        ),
         ActionCommand(
-            name="units", func=command("spending.units"), args=(SOURCE, OUTPUT),
-            help="Per source: calls and units spent, saved and forecast, and what is left"),
+            name="units",
+            func=command("spending.units"),
+            args=(SOURCE, OUTPUT),
+            help="Per source: calls and units spent, saved and forecast, and what is left",
+        ),
         ActionCommand(
-            name="coverage", func=command("warehouse.coverage"),
+            name="coverage",
+            func=command("warehouse.coverage"),
             args=(SOURCE, ACCOUNT, DATASET, OUTPUT),
-            help="What is known whole, why its paging ended, and the gaps"),
+            help="What is known whole, why its paging ended, and the gaps",
+        ),
         ActionCommand(
-            name="explain", func=command("explain.explain"),
-            args=(Arg(("account",), help="account name or wallet; its beginning is enough"),
-                  Arg(("asset",), help="symbol, or the token as in curated.assets"),
-                  Arg(("day",), help="UTC day, YYYY-MM-DD"), SOURCE, OUTPUT),
+            name="explain",
+            func=command("explain.explain"),
+            args=(
+                Arg(("account",), help="account name or wallet; its beginning is enough"),
+                Arg(("asset",), help="symbol, or the token as in curated.assets"),
+                Arg(("day",), help="UTC day, YYYY-MM-DD"),
+                SOURCE,
+                OUTPUT,
+            ),
             help="The rows behind a balance: before, every leg of the day, after",
-            epilog="Exit code 1 when the rows do not add up to the balance."),
+            epilog="Exit code 1 when the rows do not add up to the balance.",
+        ),
         ActionCommand(
-            name="replay", func=command("replaying.replay"), args=(OUTPUT,),
-            help="Make the warehouse again from its landing, without a call; as `make replay`"),
+            name="replay",
+            func=command("replaying.replay"),
+            args=(OUTPUT,),
+            help="Make the warehouse again from its landing, without a call; as `make replay`",
+        ),
     ),
 )

@@ -22,10 +22,10 @@ from ledgerhouse.operate.commands.tables import Answer
 from ledgerhouse.plan.estimate import Cost, total
 
 POLL_S = 1.0
-CLOSING_S = 90.0     # Airflow closes a backfill up to half a minute after its last run
+CLOSING_S = 90.0  # Airflow closes a backfill up to half a minute after its last run
 LOOK_AFTER_S = 30.0  # without a change, ask whether anything can change at all
-DEAREST = 0.5        # a history that takes less than half the calls is worth saying
-SHOWN = 12           # intervals printed at either end of a long list
+DEAREST = 0.5  # a history that takes less than half the calls is worth saying
+SHOWN = 12  # intervals printed at either end of a long list
 FINAL = ("success", "failed")
 
 
@@ -46,8 +46,10 @@ def backfill(args: Any) -> int:
         return _nothing(airflow, plan)
     _confirm(args, plan)
     made = _create(airflow, plan)
-    print(f"Backfill {made['id']} of {args.dag_id}: {len(plan.runs)} runs over {plan.span}"
-          + (f"; {plan.known} more intervals have their run already" if plan.known else ""))
+    print(
+        f"Backfill {made['id']} of {args.dag_id}: {len(plan.runs)} runs over {plan.span}"
+        + (f"; {plan.known} more intervals have their run already" if plan.known else "")
+    )
     return follow(airflow, args, made, dict(zip(plan.runs, plan.intervals, strict=True)))
 
 
@@ -56,24 +58,38 @@ def backfill(args: Any) -> int:
 
 def show(plan: Plan, args: Any) -> int:
     """The dry run: every interval, the calls and units it would take, and all of them."""
-    answer = Answer(args.output, dag_id=plan.dag["dag_id"], runs=len(plan.runs),
-                    runs_there_already=plan.known, remarks=plan.remarks)
-    rows = [{"start": interval.start, "end": interval.end, **_cells(cost)} for interval, cost in
-            zip(plan.intervals, plan.costs or [None] * len(plan.intervals), strict=True)]
+    answer = Answer(
+        args.output,
+        dag_id=plan.dag["dag_id"],
+        runs=len(plan.runs),
+        runs_there_already=plan.known,
+        remarks=plan.remarks,
+    )
+    rows = [
+        {"start": interval.start, "end": interval.end, **_cells(cost)}
+        for interval, cost in zip(
+            plan.intervals, plan.costs or [None] * len(plan.intervals), strict=True
+        )
+    ]
     shown, left = rows, len(rows) - 2 * SHOWN
     if args.output == "table" and left > 1:
         shown = [*rows[:SHOWN], {"start": f"… {left} more …"}, *rows[-SHOWN:]]
     columns = {"start": "from", "end": "to"}
     if plan.costs is not None:
         columns |= {"calls": "calls", "units": "units", "sources": "of"}
-    answer.table("intervals", f"{len(rows)} runs of {plan.dag['dag_id']} would be made"
-                 + (f"; {plan.known} intervals have their run already" if plan.known else ""),
-                 shown, columns)
+    answer.table(
+        "intervals",
+        f"{len(rows)} runs of {plan.dag['dag_id']} would be made"
+        + (f"; {plan.known} intervals have their run already" if plan.known else ""),
+        shown,
+        columns,
+    )
     if plan.costs is not None:
         whole = total(plan.costs)
         answer.document |= {
             "total": {s: vars(c) for s, c in sorted(whole.items())},
-            "history_total": {s: vars(c) for s, c in sorted(plan.by_history.items())}}
+            "history_total": {s: vars(c) for s, c in sorted(plan.by_history.items())},
+        }
         answer.say(f"In all: {_said(whole)}.")
         if advice := _advice(plan):
             answer.say(advice)
@@ -86,26 +102,34 @@ def show(plan: Plan, args: Any) -> int:
 def _cells(cost: Mapping[str, Cost] | None) -> dict[str, Any]:
     if cost is None:
         return {}
-    return {"calls": sum(c.calls for c in cost.values()), "units": sum(
-        c.units for c in cost.values()), "sources": ", ".join(sorted(cost))}
+    return {
+        "calls": sum(c.calls for c in cost.values()),
+        "units": sum(c.units for c in cost.values()),
+        "sources": ", ".join(sorted(cost)),
+    }
 
 
 def _said(cost: Mapping[str, Cost]) -> str:
     calls, units = (sum(getattr(c, n) for c in cost.values()) for n in ("calls", "units"))
     if not calls:
         return "0 calls and 0 units: all of it is covered"
-    parts = ", ".join(f"{source} {c.calls:,} calls" + (f" and {c.units:,} units" if c.units else "")
-                      for source, c in sorted(cost.items()))
+    parts = ", ".join(
+        f"{source} {c.calls:,} calls" + (f" and {c.units:,} units" if c.units else "")
+        for source, c in sorted(cost.items())
+    )
     return f"about {calls:,} calls and {units:,} units ({parts})"
 
 
 def _advice(plan: Plan) -> str:
     """That history would be cheaper, where it is."""
-    ours, theirs = (sum(c.calls for c in cost.values()) for cost in (
-        total(plan.costs or []), plan.by_history))
+    ours, theirs = (
+        sum(c.calls for c in cost.values()) for cost in (total(plan.costs or []), plan.by_history)
+    )
     if ours and theirs < DEAREST * ours:
-        return (f"One run of the DAG history would fetch the same for {_said(plan.by_history)}: "
-                "add --history.")
+        return (
+            f"One run of the DAG history would fetch the same for {_said(plan.by_history)}: "
+            "add --history."
+        )
     return ""
 
 
@@ -128,9 +152,11 @@ def _nothing(airflow: Airflow, plan: Plan) -> int:
     """Every interval has its run: how they ended."""
     first, last = utc(plan.request["from_date"]), utc(plan.request["to_date"])
     ended = Counter(run["state"] for run in _runs(airflow, plan.dag["dag_id"], first, last))
-    print(f"Nothing to do: all {plan.known} intervals have their run ("
-          + ", ".join(f"{count} {state}" for state, count in sorted(ended.items()))
-          + "). --rerun-failed-tasks runs the failed ones again, --reset-dagruns all.")
+    print(
+        f"Nothing to do: all {plan.known} intervals have their run ("
+        + ", ".join(f"{count} {state}" for state, count in sorted(ended.items()))
+        + "). --rerun-failed-tasks runs the failed ones again, --reset-dagruns all."
+    )
     return 1 if ended["failed"] else 0
 
 
@@ -143,14 +169,16 @@ def _create(airflow: Airflow, plan: Plan) -> dict[str, Any]:
         except Refused as error:
             if error.status != 409:
                 raise CommandFailed(
-                    f"Airflow makes no such backfill of {dag_id}: {error}") from None
+                    f"Airflow makes no such backfill of {dag_id}: {error}"
+                ) from None
         other = active(airflow, dag_id)
         open_runs = [r for r in _runs_of(airflow, other) if r["state"] not in FINAL]
         if open_runs or time.monotonic() > deadline:
             raise CommandFailed(
                 f"backfill {other['id']} of {dag_id} is under way, from {other['from_date']} to "
                 f"{other['to_date']}, and there is one at a time: wait for it (airflow dags "
-                f"backfill --follow {dag_id}), or end it (--cancel)")
+                f"backfill --follow {dag_id}), or end it (--cancel)"
+            )
         if not told:
             print(f"Waiting for Airflow to close backfill {other['id']}, which has ended …")
             told = True
@@ -160,8 +188,9 @@ def _create(airflow: Airflow, plan: Plan) -> dict[str, Any]:
 # --- meanwhile --------------------------------------------------------------------------------
 
 
-def follow(airflow: Airflow, args: Any, made: Mapping[str, Any],
-           wanted: Mapping[datetime, Interval]) -> int:
+def follow(
+    airflow: Airflow, args: Any, made: Mapping[str, Any], wanted: Mapping[datetime, Interval]
+) -> int:
     """Wait until every wanted run has ended; 0 only when all have succeeded.
 
     `wanted`: logical date → interval. The first failure stops what has not started, unless
@@ -172,12 +201,18 @@ def follow(airflow: Airflow, args: Any, made: Mapping[str, Any],
     try:
         with Progress(f"{dag_id} backfill {made['id']}", len(wanted)) as progress:
             while True:
-                runs = {utc(r["logical_date"]): r for r in _runs_of(airflow, made)
-                        if utc(r["logical_date"]) in wanted}
+                runs = {
+                    utc(r["logical_date"]): r
+                    for r in _runs_of(airflow, made)
+                    if utc(r["logical_date"]) in wanted
+                }
                 states = Counter(run["state"] for run in runs.values())
                 running = sorted(wanted[d] for d, r in runs.items() if r["state"] == "running")
-                progress.show(states["success"], states["failed"],
-                              ", ".join(map(str, running[:2])) or "waiting for the scheduler")
+                progress.show(
+                    states["success"],
+                    states["failed"],
+                    ", ".join(map(str, running[:2])) or "waiting for the scheduler",
+                )
                 ended = states["success"] + states["failed"]
                 if ended >= len(wanted) or (stopping and not running):
                     break
@@ -190,8 +225,11 @@ def follow(airflow: Airflow, args: Any, made: Mapping[str, Any],
                     changed = time.monotonic()
                 time.sleep(POLL_S * max(1, len(wanted) // 100))
     except KeyboardInterrupt:
-        print(f"\nThe backfill goes on in Airflow. Follow it again: airflow dags backfill --follow "
-              f"{dag_id}; end it: airflow dags backfill --cancel {dag_id}", file=sys.stderr)
+        print(
+            f"\nThe backfill goes on in Airflow. Follow it again: airflow dags backfill --follow "
+            f"{dag_id}; end it: airflow dags backfill --cancel {dag_id}",
+            file=sys.stderr,
+        )
         return 130
     cancelled = len(wanted) - ended
     if stopping:
@@ -202,21 +240,34 @@ def follow(airflow: Airflow, args: Any, made: Mapping[str, Any],
 def _verdict(airflow: Airflow, dag_id: str, wanted, runs, cancelled: int) -> int:
     failed = sorted((d, r) for d, r in runs.items() if r["state"] == "failed")
     good = sum(r["state"] == "success" for r in runs.values())
-    print(f"{'✓' if good == len(wanted) else '✗'} {good} of {len(wanted)} runs succeeded"
-          + (f", {len(failed)} failed" if failed else "")
-          + (f", {cancelled} were not started (--continue-on-failures starts them)"
-             if cancelled else ""))
+    print(
+        f"{'✓' if good == len(wanted) else '✗'} {good} of {len(wanted)} runs succeeded"
+        + (f", {len(failed)} failed" if failed else "")
+        + (
+            f", {cancelled} were not started (--continue-on-failures starts them)"
+            if cancelled
+            else ""
+        )
+    )
     for date, run in failed[:5]:
-        tasks = airflow.call("GET", f"/dags/{dag_id}/dagRuns/{quote(run['dag_run_id'], safe='')}"
-                             "/taskInstances", state="failed", limit=10)["task_instances"]
+        tasks = airflow.call(
+            "GET",
+            f"/dags/{dag_id}/dagRuns/{quote(run['dag_run_id'], safe='')}/taskInstances",
+            state="failed",
+            limit=10,
+        )["task_instances"]
         names = ", ".join(dict.fromkeys(task["task_id"] for task in tasks)) or "no task"
-        print(f"  {wanted[date]}: {names} failed; {airflow.host}/dags/{dag_id}/runs/"
-              f"{quote(run['dag_run_id'], safe='')}")
+        print(
+            f"  {wanted[date]}: {names} failed; {airflow.host}/dags/{dag_id}/runs/"
+            f"{quote(run['dag_run_id'], safe='')}"
+        )
     if len(failed) > 5:
         print(f"  and {len(failed) - 5} more")
     if failed:
-        print("  What they lack stays uncovered: the next sync fetches it, or run this again with "
-              "--rerun-failed-tasks")
+        print(
+            "  What they lack stays uncovered: the next sync fetches it, or run this again with "
+            "--rerun-failed-tasks"
+        )
     return 0 if good == len(wanted) else 1
 
 
@@ -235,19 +286,27 @@ def _can_go_on(airflow: Airflow, dag_id: str) -> None:
     if airflow.call("GET", f"/dags/{dag_id}")["is_paused"]:
         why = f"{dag_id} was paused meanwhile"
     if why:
-        raise CommandFailed(f"{why}: the backfill waits. Once that is mended: airflow dags "
-                            f"backfill --follow {dag_id}")
+        raise CommandFailed(
+            f"{why}: the backfill waits. Once that is mended: airflow dags "
+            f"backfill --follow {dag_id}"
+        )
 
 
 def _runs(airflow: Airflow, dag_id: str, first: datetime, last: datetime, **only: Any) -> list:
-    return airflow.all(f"/dags/{dag_id}/dagRuns", "dag_runs", logical_date_gte=iso(first),
-                       logical_date_lte=iso(last), **only)
+    return airflow.all(
+        f"/dags/{dag_id}/dagRuns",
+        "dag_runs",
+        logical_date_gte=iso(first),
+        logical_date_lte=iso(last),
+        **only,
+    )
 
 
 def _runs_of(airflow: Airflow, made: Mapping[str, Any]) -> list:
     """Backfill runs in the range of a backfill (older ones of the same dates too)."""
-    return _runs(airflow, made["dag_id"], utc(made["from_date"]), utc(made["to_date"]),
-                 run_type="backfill")
+    return _runs(
+        airflow, made["dag_id"], utc(made["from_date"]), utc(made["to_date"]), run_type="backfill"
+    )
 
 
 # --- one that is there ------------------------------------------------------------------------
@@ -256,8 +315,13 @@ def _runs_of(airflow: Airflow, made: Mapping[str, Any]) -> list:
 def active(airflow: Airflow, dag_id: str) -> dict[str, Any]:
     """The backfill of the DAG that Airflow has not closed; CommandFailed where there is none."""
     try:
-        found = [b for b in airflow.call("GET", "/backfills", dag_id=dag_id, order_by="-id",
-                                         limit=100)["backfills"] if not b["completed_at"]]
+        found = [
+            b
+            for b in airflow.call("GET", "/backfills", dag_id=dag_id, order_by="-id", limit=100)[
+                "backfills"
+            ]
+            if not b["completed_at"]
+        ]
     except Refused as error:
         raise CommandFailed(f"{dag_id}: {error}") from None
     if not found:
@@ -269,16 +333,24 @@ def cancel(airflow: Airflow, made: Mapping[str, Any]) -> int:
     """End a backfill: what runs may end, what waits is marked failed by Airflow."""
     waiting = sum(r["state"] == "queued" for r in _runs_of(airflow, made))
     _quietly(airflow, made, "cancel")
-    print(f"Backfill {made['id']} of {made['dag_id']} is cancelled: {waiting} runs that had not "
-          "started never will; one that is running may end")
+    print(
+        f"Backfill {made['id']} of {made['dag_id']} is cancelled: {waiting} runs that had not "
+        "started never will; one that is running may end"
+    )
     return 0
 
 
 def _resume(airflow: Airflow, args: Any, made: Mapping[str, Any]) -> int:
     runs = {utc(r["logical_date"]): r for r in _runs_of(airflow, made)}
-    return follow(airflow, args, made, {
-        date: Interval(r["data_interval_start"], r["data_interval_end"])
-        for date, r in runs.items()})
+    return follow(
+        airflow,
+        args,
+        made,
+        {
+            date: Interval(r["data_interval_start"], r["data_interval_end"])
+            for date, r in runs.items()
+        },
+    )
 
 
 def _history(airflow: Airflow, args: Any, plan: Plan) -> int:
@@ -287,30 +359,44 @@ def _history(airflow: Airflow, args: Any, plan: Plan) -> int:
         raise CommandFailed("--history fetches what sync would: it goes with sync only", 2)
     history, span = "history", plan.span
     if airflow.call("GET", f"/dags/{history}")["is_paused"]:
-        raise CommandFailed(f"{history} is paused, so its run would never start: airflow dags "
-                            f"unpause {history}")
+        raise CommandFailed(
+            f"{history} is paused, so its run would never start: airflow dags unpause {history}"
+        )
     conf = params(args.conf) | {"interval_start": iso(span.start), "interval_end": iso(span.end)}
-    run = airflow.call("POST", f"/dags/{history}/dagRuns",
-                       {"logical_date": None, "conf": conf})["dag_run_id"]
+    run = airflow.call("POST", f"/dags/{history}/dagRuns", {"logical_date": None, "conf": conf})[
+        "dag_run_id"
+    ]
     print(f"{history} over {span}: {_said(plan.by_history)}; run {run}")
     path = f"/dags/{history}/dagRuns/{quote(run, safe='')}"
     try:
         with Progress(f"{history} {span}", 1) as progress:
             while (state := airflow.call("GET", path)["state"]) not in FINAL:
-                tasks = Counter((t["task_id"], t["state"]) for t in airflow.all(
-                    f"{path}/taskInstances", "task_instances"))
+                tasks = Counter(
+                    (t["task_id"], t["state"])
+                    for t in airflow.all(f"{path}/taskInstances", "task_instances")
+                )
                 done = Counter({"success": 0, "failed": 0})
                 for (_, ended), count in tasks.items():
                     done[ended] += count
                 progress.total = max(sum(tasks.values()), 1)
-                progress.show(done["success"] + done["skipped"], done["failed"], ", ".join(
-                    dict.fromkeys(task for task, s in tasks if s == "running")) or "waiting")
+                progress.show(
+                    done["success"] + done["skipped"],
+                    done["failed"],
+                    ", ".join(dict.fromkeys(task for task, s in tasks if s == "running"))
+                    or "waiting",
+                )
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
-        print(f"\nThe run goes on in Airflow: {airflow.host}/dags/{history}/runs/"
-              f"{quote(run, safe='')}", file=sys.stderr)
+        print(
+            f"\nThe run goes on in Airflow: {airflow.host}/dags/{history}/runs/"
+            f"{quote(run, safe='')}",
+            file=sys.stderr,
+        )
         return 130
-    print(f"✓ {history} over {span} succeeded" if state == "success" else
-          f"✗ {history} over {span} failed: {airflow.host}/dags/{history}/runs/"
-          f"{quote(run, safe='')}")
+    print(
+        f"✓ {history} over {span} succeeded"
+        if state == "success"
+        else f"✗ {history} over {span} failed: {airflow.host}/dags/{history}/runs/"
+        f"{quote(run, safe='')}"
+    )
     return 0 if state == "success" else 1

@@ -22,12 +22,15 @@ def opened(output: str) -> Iterator[tuple[Any, Answer]]:
 
     with open_books() as con:
         at, through, run = con.execute(
-            "SELECT published_at, through, run_id FROM main.published").fetchone()
+            "SELECT published_at, through, run_id FROM main.published"
+        ).fetchone()
         age = datetime.now(UTC) - utc(at)
         answer = Answer(output, published_at=at, through=through, run_id=run)
         yield con, answer
-        answer.say(f"Books published {ago(age)} ago, at {iso(at)}, by run {run}",
-                   style="bold red" if age > OLD else "dim")
+        answer.say(
+            f"Books published {ago(age)} ago, at {iso(at)}, by run {run}",
+            style="bold red" if age > OLD else "dim",
+        )
         answer.end()
 
 
@@ -40,25 +43,32 @@ def ago(age: timedelta) -> str:
     return f"{max(int(age.total_seconds()), 0)} s"
 
 
-def accounts(con, source: str | None = None, account: str | None = None
-             ) -> list[tuple[str, str]]:
+def accounts(con, source: str | None = None, account: str | None = None) -> list[tuple[str, str]]:
     """(source, account) of the books, in order: those of `source` whose name begins with `account`.
 
     Raises CommandFailed (2) with those there are where none is meant.
     """
-    every = [tuple(row.values()) for row in rows(
-        con, "SELECT DISTINCT source, account FROM ops.coverage ORDER BY ALL")]
+    every = [
+        tuple(row.values())
+        for row in rows(con, "SELECT DISTINCT source, account FROM ops.coverage ORDER BY ALL")
+    ]
     if source and source not in {s for s, _ in every}:
-        raise CommandFailed(f"the books hold no source {source!r}; they hold: "
-                            + (", ".join(sorted({s for s, _ in every})) or "none yet"), 2)
+        raise CommandFailed(
+            f"the books hold no source {source!r}; they hold: "
+            + (", ".join(sorted({s for s, _ in every})) or "none yet"),
+            2,
+        )
     mine = [(s, a) for s, a in every if source in (None, s)]
     if account is None:
         return mine
     exact = [one for one in mine if one[1] == account]
     found = exact or [one for one in mine if one[1].lower().startswith(account.lower())]
     if not found:
-        raise CommandFailed(f"the books hold no account {account!r}; they hold: "
-                            + (", ".join(f"{s} {a}" for s, a in mine) or "none yet"), 2)
+        raise CommandFailed(
+            f"the books hold no account {account!r}; they hold: "
+            + (", ".join(f"{s} {a}" for s, a in mine) or "none yet"),
+            2,
+        )
     return found
 
 
@@ -66,13 +76,18 @@ def one_account(con, source: str | None, account: str) -> tuple[str, str]:
     """The one account that is meant; CommandFailed (2) where several are."""
     found = accounts(con, source, account)
     if len(found) > 1:
-        raise CommandFailed(f"{account!r} may be " + " or ".join(f"{s} {a}" for s, a in found)
-                            + ": write more of it, or --source", 2)
+        raise CommandFailed(
+            f"{account!r} may be "
+            + " or ".join(f"{s} {a}" for s, a in found)
+            + ": write more of it, or --source",
+            2,
+        )
     return found[0]
 
 
 def near(word: str, known: Sequence[str], most: int = 5) -> list[str]:
     """Known words like `word`, else the first of all."""
     lower = {name.lower(): name for name in known}
-    return [lower[m] for m in get_close_matches(word.lower(), lower, most, 0.4)] or \
-        list(known)[:most]
+    return [lower[m] for m in get_close_matches(word.lower(), lower, most, 0.4)] or list(known)[
+        :most
+    ]

@@ -54,22 +54,42 @@ def explain(args: Any) -> int:
         token, symbol = _token(con, source, account, args.asset)
         _within(con, source, account, token, symbol, day)
         found = explained(con, source, account, token, day)
-        answer.document |= {"source": source, "account": account, "token": token,
-                            "symbol": symbol, "day": day, **found}
-        _show(answer, found, f"{symbol} ({token})" if symbol != token else token,
-              f"{source} {account}", day)
+        answer.document |= {
+            "source": source,
+            "account": account,
+            "token": token,
+            "symbol": symbol,
+            "day": day,
+            **found,
+        }
+        _show(
+            answer,
+            found,
+            f"{symbol} ({token})" if symbol != token else token,
+            f"{source} {account}",
+            day,
+        )
     return 0 if found["adds_up"] else 1
 
 
 def explained(con, source: str, account: str, token: str, day: date) -> dict[str, Any]:
     """Everything behind one day of one balance; amounts as text, sums by Python's decimals."""
     mine, span = [source, account, token], [day, day + DAY]
-    balances = {row["date"]: row for row in rows(
-        con, "SELECT date, balance, is_exact FROM curated.daily_balances WHERE source = ? AND "
-             "account = ? AND token = ? AND date >= ? AND date <= ?",
-        [*mine, day - DAY, day])}
-    flow = rows(con, "SELECT net FROM curated.daily_flows WHERE source = ? AND account = ? AND "
-                     "token = ? AND date = ?", [*mine, day])
+    balances = {
+        row["date"]: row
+        for row in rows(
+            con,
+            "SELECT date, balance, is_exact FROM curated.daily_balances WHERE source = ? AND "
+            "account = ? AND token = ? AND date >= ? AND date <= ?",
+            [*mine, day - DAY, day],
+        )
+    }
+    flow = rows(
+        con,
+        "SELECT net FROM curated.daily_flows WHERE source = ? AND account = ? AND "
+        "token = ? AND date = ?",
+        [*mine, day],
+    )
     legs = rows(con, LEGS, [*mine, *span])
     raw = _raw(con, [source, account, *span])
     before = balances.get(day - DAY)
@@ -81,27 +101,39 @@ def explained(con, source: str, account: str, token: str, day: date) -> dict[str
         whole = None not in (opening, closing, recorded)
         summed = opening + net if opening is not None else None
         snapshots = [_snapshot(s, opening, legs) for s in rows(con, REPORTED, [*mine, *span])]
-    exact = (before is None or before["is_exact"]) and day in balances \
-        and balances[day]["is_exact"]
+    exact = (before is None or before["is_exact"]) and day in balances and balances[day]["is_exact"]
     return {
-        "opening": digits(opening), "closing": digits(closing), "net": digits(net),
-        "recorded_net": digits(recorded), "sum": digits(summed), "is_exact": bool(exact),
+        "opening": digits(opening),
+        "closing": digits(closing),
+        "net": digits(net),
+        "recorded_net": digits(recorded),
+        "sum": digits(summed),
+        "is_exact": bool(exact),
         "adds_up": bool(whole and summed == closing and net == recorded),
-        "legs": [_told(leg, raw) for leg in legs], "snapshots": snapshots,
-        "gaps": rows(con, "SELECT dataset, start_ts AS start, end_ts AS \"end\" FROM ops.gaps "
-                          "WHERE source = ? AND account = ? AND start_ts < ? AND end_ts > ?",
-                     [source, account, day + DAY, day]),
+        "legs": [_told(leg, raw) for leg in legs],
+        "snapshots": snapshots,
+        "gaps": rows(
+            con,
+            'SELECT dataset, start_ts AS start, end_ts AS "end" FROM ops.gaps '
+            "WHERE source = ? AND account = ? AND start_ts < ? AND end_ts > ?",
+            [source, account, day + DAY, day],
+        ),
     }
 
 
 def _raw(con, where: Sequence[Any]) -> dict[tuple, dict[str, Any]]:
     """The raw row of each leg, with the load that wrote it and the run of that load."""
     found = {(r["chain"], r["txid"], r["leg"]): r for r in rows(con, RAW, where)}
-    batches = {(b["batch_id"], b["dataset"], b["account"]): b for b in rows(
-        con, "SELECT batch_id, dataset, account, any_value(run_id) AS run_id, any_value(file) AS "
-             "file, any_value(loaded_at) AS loaded_at FROM ops.batches WHERE batch_id IN "
-             "(SELECT unnest(?::VARCHAR[])) GROUP BY ALL",
-        [sorted({row["batch_id"] for row in found.values()})])}
+    batches = {
+        (b["batch_id"], b["dataset"], b["account"]): b
+        for b in rows(
+            con,
+            "SELECT batch_id, dataset, account, any_value(run_id) AS run_id, any_value(file) AS "
+            "file, any_value(loaded_at) AS loaded_at FROM ops.batches WHERE batch_id IN "
+            "(SELECT unnest(?::VARCHAR[])) GROUP BY ALL",
+            [sorted({row["batch_id"] for row in found.values()})],
+        )
+    }
     for row in found.values():
         batch = batches.get((row["batch_id"], row["dataset"], where[1]), {})
         row |= {name: batch.get(name) for name in ("run_id", "file", "loaded_at")}
@@ -110,12 +142,37 @@ def _raw(con, where: Sequence[Any]) -> dict[tuple, dict[str, Any]]:
 
 def _told(leg: Mapping[str, Any], raw: Mapping[tuple, Mapping[str, Any]]) -> dict[str, Any]:
     row = raw.get((leg["chain"], leg["txid"], leg["leg"]), {})
-    return {**{name: leg[name] for name in ("ts", "kind", "chain", "txid", "leg", "status",
-                                            "counts", "counterparty", "ref")},
-            "amount": digits(leg["amount"]) if leg["amount"] is not None else None,
-            "wire": leg["amount_text"], "why_not": _why_not(leg),
-            **{name: row.get(name) for name in ("dataset", "batch_id", "run_id", "file",
-                                                "loaded_at", "first_seen_at", "changed_at")}}
+    return {
+        **{
+            name: leg[name]
+            for name in (
+                "ts",
+                "kind",
+                "chain",
+                "txid",
+                "leg",
+                "status",
+                "counts",
+                "counterparty",
+                "ref",
+            )
+        },
+        "amount": digits(leg["amount"]) if leg["amount"] is not None else None,
+        "wire": leg["amount_text"],
+        "why_not": _why_not(leg),
+        **{
+            name: row.get(name)
+            for name in (
+                "dataset",
+                "batch_id",
+                "run_id",
+                "file",
+                "loaded_at",
+                "first_seen_at",
+                "changed_at",
+            )
+        },
+    }
 
 
 def _why_not(leg: Mapping[str, Any]) -> str:
@@ -131,49 +188,91 @@ def _why_not(leg: Mapping[str, Any]) -> str:
 
 def _snapshot(reported: Mapping[str, Any], opening: Decimal | None, legs) -> dict[str, Any]:
     """What the vendor reported that day beside what the rows give for the same instant."""
-    computed = None if opening is None else opening + sum(
-        (leg["amount"] for leg in legs if leg["counts"] and leg["ts"] < reported["ts"]), Decimal(0))
+    computed = (
+        None
+        if opening is None
+        else opening
+        + sum(
+            (leg["amount"] for leg in legs if leg["counts"] and leg["ts"] < reported["ts"]),
+            Decimal(0),
+        )
+    )
     told = reported["reported"] if not reported["lost"] else None
-    return {"ts": reported["ts"], "reported": digits(told), "computed": digits(computed),
-            "difference": digits(told - computed) if None not in (told, computed) else None}
+    return {
+        "ts": reported["ts"],
+        "reported": digits(told),
+        "computed": digits(computed),
+        "difference": digits(told - computed) if None not in (told, computed) else None,
+    }
 
 
 def _show(answer, found: Mapping[str, Any], asset: str, account: str, day: date) -> None:
     answer.say(f"{account}: {asset} on {day}")
     lines = [
         {"what": f"held when {day} began", "amount": found["opening"]},
-        *({"what": leg["kind"], "ts": leg["ts"], "amount": leg["amount"] if leg["counts"] else None,
-           "aside": "" if leg["counts"] else leg["wire"], "status": leg["status"],
-           "why_not": leg["why_not"], "id": f"{leg['txid']} {leg['leg']}".removesuffix(" entry"),
-           "run": leg["run_id"]} for leg in found["legs"]),
+        *(
+            {
+                "what": leg["kind"],
+                "ts": leg["ts"],
+                "amount": leg["amount"] if leg["counts"] else None,
+                "aside": "" if leg["counts"] else leg["wire"],
+                "status": leg["status"],
+                "why_not": leg["why_not"],
+                "id": f"{leg['txid']} {leg['leg']}".removesuffix(" entry"),
+                "run": leg["run_id"],
+            }
+            for leg in found["legs"]
+        ),
         {"what": "net of the day", "amount": found["net"]},
         {"what": "held at its end", "amount": found["closing"]},
     ]
     # Its JSON is `legs`: these lines are for reading.
     if answer.output != "json":
-        answer.table("lines", "", lines, {
-            "what": "", "ts": "at", "amount": "amount", "aside": "does not count",
-            "why_not": "because", "status": "status", "id": "transaction", "run": "brought by"},
-            right=("amount", "aside"))
+        answer.table(
+            "lines",
+            "",
+            lines,
+            {
+                "what": "",
+                "ts": "at",
+                "amount": "amount",
+                "aside": "does not count",
+                "why_not": "because",
+                "status": "status",
+                "id": "transaction",
+                "run": "brought by",
+            },
+            right=("amount", "aside"),
+        )
     for shot in found["snapshots"]:
-        answer.say(f"Reported at {iso(shot['ts'])}: {shot['reported']}; computed for that instant: "
-                   f"{shot['computed']}; difference {shot['difference']}")
+        answer.say(
+            f"Reported at {iso(shot['ts'])}: {shot['reported']}; computed for that instant: "
+            f"{shot['computed']}; difference {shot['difference']}"
+        )
     for gap in found["gaps"]:
-        answer.say(f"Not whole: {gap['dataset']} was not read from {iso(gap['start'])} to "
-                   f"{iso(gap['end'])}", style="bold red")
+        answer.say(
+            f"Not whole: {gap['dataset']} was not read from {iso(gap['start'])} to "
+            f"{iso(gap['end'])}",
+            style="bold red",
+        )
     if not found["is_exact"]:
-        answer.say("Not exact: an amount up to this day does not fit DECIMAL(38,18) and is left "
-                   "out; balance_wide of curated.daily_balances has six digits of it", style="red")
+        answer.say(
+            "Not exact: an amount up to this day does not fit DECIMAL(38,18) and is left "
+            "out; balance_wide of curated.daily_balances has six digits of it",
+            style="red",
+        )
     if None in (found["opening"], found["closing"]):
-        answer.say("✗ a sum does not fit DECIMAL(38,18): there is no balance to explain",
-                   style="bold red")
+        answer.say(
+            "✗ a sum does not fit DECIMAL(38,18): there is no balance to explain", style="bold red"
+        )
     elif found["adds_up"]:
-        answer.say(f"✓ {found['opening']} + {found['net']} = {found['closing']}, to the last "
-                   "digit")
+        answer.say(f"✓ {found['opening']} + {found['net']} = {found['closing']}, to the last digit")
     else:
-        answer.say(f"✗ it does not add up: {found['opening']} + {found['net']} is "
-                   f"{found['sum']}, not {found['closing']} (daily_flows: {found['recorded_net']})",
-                   style="bold red")
+        answer.say(
+            f"✗ it does not add up: {found['opening']} + {found['net']} is "
+            f"{found['sum']}, not {found['closing']} (daily_flows: {found['recorded_net']})",
+            style="bold red",
+        )
 
 
 def _day(text: str) -> date:
@@ -185,21 +284,31 @@ def _day(text: str) -> date:
 
 def _token(con, source: str, account: str, asset: str) -> tuple[str, str]:
     """(token, symbol) of the asset that is meant, by token or symbol, however it is spelled."""
-    held = rows(con, """
+    held = rows(
+        con,
+        """
         SELECT f.token, coalesce(a.symbol, f.token) AS symbol, sum(f.legs)::BIGINT AS legs
         FROM curated.daily_flows f LEFT JOIN curated.assets a ON a.token = f.token
         WHERE f.source = ? AND f.account = ? GROUP BY ALL ORDER BY legs DESC, f.token""",
-        [source, account])
+        [source, account],
+    )
     wanted = asset.lower()
-    found = [r for r in held if r["token"].lower() == wanted] or \
-        [r for r in held if r["symbol"].lower() == wanted]
+    found = [r for r in held if r["token"].lower() == wanted] or [
+        r for r in held if r["symbol"].lower() == wanted
+    ]
     if not found:
         known = near(asset, [r["symbol"] for r in held])
-        raise CommandFailed(f"{source} {account} never held {asset!r}; it holds, or held: "
-                            f"{', '.join(dict.fromkeys(known)) or 'nothing yet'}", 2)
+        raise CommandFailed(
+            f"{source} {account} never held {asset!r}; it holds, or held: "
+            f"{', '.join(dict.fromkeys(known)) or 'nothing yet'}",
+            2,
+        )
     if len(found) > 1:
-        raise CommandFailed(f"{asset} is {len(found)} tokens of {source} {account}: name one: "
-                            + ", ".join(r["token"] for r in found[:8]), 2)
+        raise CommandFailed(
+            f"{asset} is {len(found)} tokens of {source} {account}: name one: "
+            + ", ".join(r["token"] for r in found[:8]),
+            2,
+        )
     return found[0]["token"], found[0]["symbol"]
 
 
@@ -207,11 +316,18 @@ def _within(con, source: str, account: str, token: str, symbol: str, day: date) 
     """CommandFailed (2) for a day the balance does not reach, saying which days it has."""
     first, last = con.execute(
         "SELECT min(date), max(date) FROM curated.daily_balances WHERE source = ? AND account = ? "
-        "AND token = ?", [source, account, token]).fetchone()
+        "AND token = ?",
+        [source, account, token],
+    ).fetchone()
     if first is None:
-        raise CommandFailed(f"no leg of {symbol} of {source} {account} counts, so it has no "
-                            "balance: FROM curated.tx_unified shows them", 2)
+        raise CommandFailed(
+            f"no leg of {symbol} of {source} {account} counts, so it has no "
+            "balance: FROM curated.tx_unified shows them",
+            2,
+        )
     if not first <= day <= last:
         raise CommandFailed(
             f"{symbol} of {source} {account} has balances from {first}, its first movement, to "
-            f"{last}, the last day covered; {day} is not among them", 2)
+            f"{last}, the last day covered; {day} is not among them",
+            2,
+        )

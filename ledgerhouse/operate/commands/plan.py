@@ -16,10 +16,10 @@ from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.estimate import Cost, Known, simulate, total
 from ledgerhouse.warehouse.spending_views import CALLED
 
-BACKFILLED = "sync"     # the DAG of ours whose run fetches its own interval, and no more
-TAG = "ledgerhouse"     # of every DAG of ours
+BACKFILLED = "sync"  # the DAG of ours whose run fetches its own interval, and no more
+TAG = "ledgerhouse"  # of every DAG of ours
 LEFT = {"day": "left_today", "month": "left_month"}
-WAIT_S = 5.0            # for the warehouse, where nothing is published yet
+WAIT_S = 5.0  # for the warehouse, where nothing is published yet
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Plan:
     """What was asked for: the DAG as Airflow has it, and the runs to be made, in order."""
 
     dag: dict[str, Any]
-    request: dict[str, Any]          # the body Airflow's backfill is made with
-    runs: list[datetime]             # their logical dates
-    intervals: list[Interval]        # theirs, likewise
-    known: int                       # runs there are already and that are not made again
-    costs: list[dict[str, Cost]] | None = None   # by run; None: no estimate for this DAG
+    request: dict[str, Any]  # the body Airflow's backfill is made with
+    runs: list[datetime]  # their logical dates
+    intervals: list[Interval]  # theirs, likewise
+    known: int  # runs there are already and that are not made again
+    costs: list[dict[str, Cost]] | None = None  # by run; None: no estimate for this DAG
     by_history: dict[str, Cost] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
@@ -43,15 +43,19 @@ class Plan:
 def dates(args: Any, now: datetime) -> tuple[datetime, datetime]:
     """Both ends of the range; one alone stands for both, as in Airflow 2."""
     if not args.start_date and not args.end_date:
-        raise CommandFailed("give a range: -s 2024-01-01 -e 2024-06-30 (--start-date, --end-date)",
-                            2)
+        raise CommandFailed(
+            "give a range: -s 2024-01-01 -e 2024-06-30 (--start-date, --end-date)", 2
+        )
     start, end = utc(args.start_date or args.end_date), utc(args.end_date or args.start_date)
     if end < start:
         raise CommandFailed(f"the end {iso(end)} is before the start {iso(start)}", 2)
     for name, moment in (("start", start), ("end", end)):
         if moment > now:
-            raise CommandFailed(f"the {name} {iso(moment)} is in the future (it is {iso(now)}): "
-                                "only what has happened can be fetched", 2)
+            raise CommandFailed(
+                f"the {name} {iso(moment)} is in the future (it is {iso(now)}): "
+                "only what has happened can be fetched",
+                2,
+            )
     return start, end
 
 
@@ -60,13 +64,17 @@ def params(text: str | None) -> dict[str, Any]:
     try:
         conf = json.loads(text or "{}")
     except ValueError as error:
-        raise CommandFailed(f"--conf is no JSON ({error}): write it like '{{\"refetch\": true}}'",
-                            2) from None
+        raise CommandFailed(
+            f"--conf is no JSON ({error}): write it like '{{\"refetch\": true}}'", 2
+        ) from None
     if not isinstance(conf, dict):
         raise CommandFailed(f"--conf is {text}; it must be a JSON object of params", 2)
     if {"interval_start", "interval_end"} & set(conf):
-        raise CommandFailed("--conf with interval_start or interval_end would give every run the "
-                            "same interval; leave them out, or use --history", 2)
+        raise CommandFailed(
+            "--conf with interval_start or interval_end would give every run the "
+            "same interval; leave them out, or use --history",
+            2,
+        )
     return conf
 
 
@@ -78,17 +86,25 @@ def dag_of(airflow: Airflow, dag_id: str) -> dict[str, Any]:
         if error.status != 404:
             raise CommandFailed(f"{dag_id}: {error}") from None
         known = ", ".join(sorted(d["dag_id"] for d in airflow.all("/dags", "dags")))
-        raise CommandFailed(f"Airflow knows no DAG {dag_id!r}; it knows: {known or 'none yet'}",
-                            2) from None
+        raise CommandFailed(
+            f"Airflow knows no DAG {dag_id!r}; it knows: {known or 'none yet'}", 2
+        ) from None
     ours = any(tag["name"] == TAG for tag in dag["tags"])
     if (ours and dag_id != BACKFILLED) or not dag["timetable_periodic"]:
-        instead = (f"for a range, airflow dags backfill … {BACKFILLED}; in few calls, with "
-                   "--history") if ours else "trigger it instead"
-        raise CommandFailed(f"{dag_id} cannot be backfilled: its runs are not those of an interval "
-                            f"each ({instead})", 2)
+        instead = (
+            (f"for a range, airflow dags backfill … {BACKFILLED}; in few calls, with --history")
+            if ours
+            else "trigger it instead"
+        )
+        raise CommandFailed(
+            f"{dag_id} cannot be backfilled: its runs are not those of an interval "
+            f"each ({instead})",
+            2,
+        )
     if dag["is_paused"]:
-        raise CommandFailed(f"{dag_id} is paused, so its runs would never start: airflow dags "
-                            f"unpause {dag_id}")
+        raise CommandFailed(
+            f"{dag_id} is paused, so its runs would never start: airflow dags unpause {dag_id}"
+        )
     return dag
 
 
@@ -99,30 +115,46 @@ def make(airflow: Airflow, args: Any, now: datetime) -> Plan:
     begins = dag["start_date"] and utc(dag["start_date"])
     if begins and start < begins:
         where = " (SYNC_START_DATE in .env, which follows START_TS)" * (args.dag_id == BACKFILLED)
-        raise CommandFailed(f"{args.dag_id} begins at {iso(begins)}{where}: Airflow gives runs "
-                            f"before that no task. Set it back, or begin with -s {begins:%Y-%m-%d}",
-                            2)
+        raise CommandFailed(
+            f"{args.dag_id} begins at {iso(begins)}{where}: Airflow gives runs "
+            f"before that no task. Set it back, or begin with -s {begins:%Y-%m-%d}",
+            2,
+        )
     if not airflow.scheduler_is_alive():
         raise CommandFailed(f"no scheduler is alive at {airflow.host}: nothing would run")
-    behaviour = ("completed" if args.reset_dagruns else
-                 "failed" if args.rerun_failed_tasks else "none")
-    request = {"dag_id": args.dag_id, "from_date": iso(start), "to_date": iso(end),
-               "run_backwards": args.run_backwards, "dag_run_conf": conf,
-               "reprocess_behavior": behaviour,
-               "max_active_runs": args.max_active_runs or dag["max_active_runs"] or 1}
+    behaviour = (
+        "completed" if args.reset_dagruns else "failed" if args.rerun_failed_tasks else "none"
+    )
+    request = {
+        "dag_id": args.dag_id,
+        "from_date": iso(start),
+        "to_date": iso(end),
+        "run_backwards": args.run_backwards,
+        "dag_run_conf": conf,
+        "reprocess_behavior": behaviour,
+        "max_active_runs": args.max_active_runs or dag["max_active_runs"] or 1,
+    }
     try:
         told = airflow.call("POST", "/backfills/dry_run", request)["backfills"]
-        every = told if args.reset_dagruns else airflow.call(
-            "POST", "/backfills/dry_run", request | {"reprocess_behavior": "completed"}
-        )["backfills"]
+        every = (
+            told
+            if args.reset_dagruns
+            else airflow.call(
+                "POST", "/backfills/dry_run", request | {"reprocess_behavior": "completed"}
+            )["backfills"]
+        )
     except Refused as error:
-        raise CommandFailed(f"Airflow makes no such backfill of {args.dag_id}: {error}",
-                            2) from None
+        raise CommandFailed(
+            f"Airflow makes no such backfill of {args.dag_id}: {error}", 2
+        ) from None
     runs = [utc(one["logical_date"]) for one in told]
     all_runs = [utc(one["logical_date"]) for one in every]
     if not all_runs:
-        raise CommandFailed(f"no interval of {args.dag_id} ({dag['timetable_summary']}) that is "
-                            f"over begins from {iso(start)} to {iso(end)}", 2)
+        raise CommandFailed(
+            f"no interval of {args.dag_id} ({dag['timetable_summary']}) that is "
+            f"over begins from {iso(start)} to {iso(end)}",
+            2,
+        )
     # What history would have to fetch is the whole range, whatever runs there were.
     wanted = all_runs if args.history else runs
     plan = Plan(dag, request, runs, intervals(dag, wanted), len(all_runs) - len(runs))
@@ -132,9 +164,13 @@ def make(airflow: Airflow, args: Any, now: datetime) -> Plan:
             whole_day = end + timedelta(days=1) - (last - end)
             plan.remarks.append(
                 f"The last run ends at {iso(last)}: -e {end:%Y-%m-%d} is the midnight that day "
-                f"begins with. For all of it: -e {whole_day:%Y-%m-%dT%H:%M}")
-    return _estimated(plan, now, refetch=bool(conf.get("refetch"))) \
-        if args.dag_id == BACKFILLED and plan.intervals else plan
+                f"begins with. For all of it: -e {whole_day:%Y-%m-%dT%H:%M}"
+            )
+    return (
+        _estimated(plan, now, refetch=bool(conf.get("refetch")))
+        if args.dag_id == BACKFILLED and plan.intervals
+        else plan
+    )
 
 
 def intervals(dag: dict[str, Any], starts: Sequence[datetime]) -> list[Interval]:
@@ -145,8 +181,12 @@ def intervals(dag: dict[str, Any], starts: Sequence[datetime]) -> list[Interval]
 
     zone = ZoneInfo(dag["timezone"] or "UTC")
     try:
-        return [Interval(start, croniter(dag["timetable_summary"], start.astimezone(zone))
-                         .get_next(datetime)) for start in starts]
+        return [
+            Interval(
+                start, croniter(dag["timetable_summary"], start.astimezone(zone)).get_next(datetime)
+            )
+            for start in starts
+        ]
     except Exception:  # a schedule of another kind: from one start to the next
         ordered = sorted(starts)
         step = min((b - a for a, b in zip(ordered, ordered[1:])), default=timedelta(days=1))
@@ -165,28 +205,41 @@ def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     costs = simulate(known, sources, mine, plan.intervals, now, **facts)
     whole = simulate(known, sources, mine, [plan.span], now, **facts)[0]
     over = over_budget(limits(accounts_file()), total(costs), spent, now.date())
-    remarks = [*plan.remarks, *over,
-               f"Estimated {since}: what is covered costs nothing, rows elsewhere are assumed as "
-               "dense as where the account is covered."]
-    if guessed := sorted({account for source, account in known.guessed
-                          if any(source in cost for cost in costs)}):
-        remarks.append(f"Never read so far: {', '.join(guessed)}. Their calls are a lower bound, "
-                       "or a guess from the source's other accounts.")
+    remarks = [
+        *plan.remarks,
+        *over,
+        f"Estimated {since}: what is covered costs nothing, rows elsewhere are assumed as "
+        "dense as where the account is covered.",
+    ]
+    if guessed := sorted(
+        {account for source, account in known.guessed if any(source in cost for cost in costs)}
+    ):
+        remarks.append(
+            f"Never read so far: {', '.join(guessed)}. Their calls are a lower bound, "
+            "or a guess from the source's other accounts."
+        )
     return replace(plan, costs=costs, by_history=whole, remarks=remarks)
 
 
-def over_budget(limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, Any]],
-                today: date) -> list[str]:
+def over_budget(
+    limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, Any]], today: date
+) -> list[str]:
     """Which limits (ledgerhouse.plan.budget) the cost would pass, in sentences; `spent` as CALLED has it."""
     found = []
     for one in limits:
         need = getattr(whole.get(one.source, Cost()), one.measure)
-        left = summed([r for r in spent if r["source"] == one.source], one.measure, today,
-                      {one.period: one.allowed})[LEFT[one.period]]
+        left = summed(
+            [r for r in spent if r["source"] == one.source],
+            one.measure,
+            today,
+            {one.period: one.allowed},
+        )[LEFT[one.period]]
         if need > left:
-            found.append(f"Over budget: about {need:,} {one.measure} of {one.source} are needed, "
-                         f"and {max(left, 0):,} of {one.allowed:,} are left this {one.period}. "
-                         "A fetch stops before it passes the limit; what it has read whole stays.")
+            found.append(
+                f"Over budget: about {need:,} {one.measure} of {one.source} are needed, "
+                f"and {max(left, 0):,} of {one.allowed:,} are left this {one.period}. "
+                "A fetch stops before it passes the limit; what it has read whole stays."
+            )
     return found
 
 
@@ -200,16 +253,20 @@ def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any
     try:
         with open_books() as con:
             (at,) = con.execute("SELECT published_at FROM main.published").fetchone()
-            return (Known.read(con, sources, mine, now),
-                    f"from the books published at {iso(at)}", rows(con, CALLED))
+            return (
+                Known.read(con, sources, mine, now),
+                f"from the books published at {iso(at)}",
+                rows(con, CALLED),
+            )
     except FileNotFoundError:
         pass
     nothing = Known.read(None, sources, mine, now)
     if not warehouse_path().exists():
         return nothing, "before anything was read", []
     try:
-        with open_warehouse(owner="airflow dags backfill --dry-run", wait_s=WAIT_S,
-                            read_only=True) as con:
+        with open_warehouse(
+            owner="airflow dags backfill --dry-run", wait_s=WAIT_S, read_only=True
+        ) as con:
             return Known.read(con, sources, mine, now), "from the warehouse", rows(con, CALLED)
     except WarehouseBusy as error:
         return nothing, f"without the warehouse ({error})", []
@@ -223,8 +280,9 @@ def prices(sources, mine) -> dict[str, dict[str, int]]:
     for account in mine:
         own = found.setdefault(account.source, dict(sources[account.source].units))
         try:
-            own |= Connection.get_connection_from_secrets(
-                account.connection).extra_dejson.get("units", {})
+            own |= Connection.get_connection_from_secrets(account.connection).extra_dejson.get(
+                "units", {}
+            )
         except Exception:  # no such Connection here: the run will say so
             continue
     return found

@@ -25,10 +25,13 @@ class Progress:
         console = Console(stderr=True, highlight=False)
         if console.is_terminal:
             self._bar = progress.Progress(
-                progress.TextColumn("{task.description}"), progress.BarColumn(),
-                progress.MofNCompleteColumn(), progress.TimeElapsedColumn(),
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeElapsedColumn(),
                 progress.TextColumn("{task.fields[now]}", style="dim", markup=False),
-                console=console)
+                console=console,
+            )
             self._task = self._bar.add_task(self.title, total=self.total, now="")
             self._bar.start()
         return self
@@ -41,8 +44,9 @@ class Progress:
         """`done` succeeded, `failed` did not; `now` is what it is doing."""
         trouble = f"{failed} failed  " if failed else ""
         if self._bar:
-            self._bar.update(self._task, completed=done + failed, total=self.total,
-                             now=trouble + now)
+            self._bar.update(
+                self._task, completed=done + failed, total=self.total, now=trouble + now
+            )
             return
         said = f"{done + failed} of {self.total}  {trouble}{now}"
         if said != self._said and time.monotonic() - self._said_at > QUIET_S:
@@ -69,5 +73,6 @@ class Steps:
                 sign = "✓"
             finally:
                 status.stop()
-                self.console.print(f"{sign} {title}  {time.monotonic() - began:.1f} s",
-                                   markup=False)
+                self.console.print(
+                    f"{sign} {title}  {time.monotonic() - began:.1f} s", markup=False
+                )

@@ -28,7 +28,9 @@ def anew(output: str, owner: str) -> int:
     `owner` waits for the warehouse, and has it. Raises CommandFailed where there is no landing to
     be replayed.
     """
-    with quiet("sqlmesh", "great_expectations", "extract", "ledgerhouse"):  # the steps tell it shorter
+    with quiet(
+        "sqlmesh", "great_expectations", "extract", "ledgerhouse"
+    ):  # the steps tell it shorter
         return _anew(output, owner)
 
 
@@ -44,15 +46,25 @@ def _anew(output: str, owner: str) -> int:
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
     try:
         with steps.step("replay the landing") as note:
-            done = rebuild(warehouse_path(), var_dir() / "landing", all_sources(), owner=owner,
-                           tell=note)
+            done = rebuild(
+                warehouse_path(), var_dir() / "landing", all_sources(), owner=owner, tell=note
+            )
     except ReplayFailed as error:
         raise CommandFailed(str(error)) from None
-    answer = Answer(output, run_id=run_id, loads=done.loads, rows=done.loaded.rows,
-                    differences=done.differences, published=False, critical=[])
+    answer = Answer(
+        output,
+        run_id=run_id,
+        loads=done.loads,
+        rows=done.loaded.rows,
+        differences=done.differences,
+        published=False,
+        critical=[],
+    )
     differing = ", ".join(f"{t} {count:,} rows" for t, count in done.differences.items())
-    answer.say(f"{done.loads} loads, {done.loaded.rows:,} rows: "
-               + (f"not as it was: {differing}" if differing else "row for row as it was"))
+    answer.say(
+        f"{done.loads} loads, {done.loaded.rows:,} rows: "
+        + (f"not as it was: {differing}" if differing else "row for row as it was")
+    )
     with steps.step("transform every day"):
         built = transform(owner=owner)
     answer.document["days"] = len({day for _, day, _ in built.marks})
@@ -60,15 +72,21 @@ def _anew(output: str, owner: str) -> int:
     if built.marks:
         with steps.step("check and publish"):
             spans = built.spans
-            critical = failed_critical(check(Interval(spans[0].start, spans[-1].end),
-                                             run_id=run_id, owner=owner, spans=spans))
+            critical = failed_critical(
+                check(
+                    Interval(spans[0].start, spans[-1].end), run_id=run_id, owner=owner, spans=spans
+                )
+            )
             if not critical:
                 publish_checked(built.batches, run_id=run_id, owner=owner)
         answer.document |= {"published": not critical, "critical": list(map(str, critical))}
         for one in critical:
             answer.say(f"✗ {one}", style="bold red")
-        answer.say("✗ nothing is published: the books are as they were" if critical else
-                   "✓ the books are published again")
+        answer.say(
+            "✗ nothing is published: the books are as they were"
+            if critical
+            else "✓ the books are published again"
+        )
     else:
         answer.say("✓ the landing holds no rows: nothing to check")
     answer.end()
@@ -85,13 +103,15 @@ def state_in_reach() -> None:
             raise CommandFailed(
                 "the state of this warehouse's models is in its stack's PostgreSQL, and "
                 'LEDGERHOUSE_STATE_URI does not say where: make airflow ARGS="warehouse replay" '
-                "beside a running stack, make replay without one")
+                "beside a running stack, make replay without one"
+            )
         return
     import psycopg2
 
     try:
         psycopg2.connect(uri, connect_timeout=5).close()
     except psycopg2.OperationalError:
-        raise CommandFailed("the PostgreSQL of LEDGERHOUSE_STATE_URI does not answer: start the "
-                            "stack (make up), or use make replay, which starts what it needs"
-                            ) from None
+        raise CommandFailed(
+            "the PostgreSQL of LEDGERHOUSE_STATE_URI does not answer: start the "
+            "stack (make up), or use make replay, which starts what it needs"
+        ) from None

@@ -85,8 +85,15 @@ class Answer:
                 self._console = Console(highlight=False, width=WIDTH)
         return self._console
 
-    def table(self, name: str, title: str, found: Sequence[Row], columns: Mapping[str, str],
-              marked=lambda row: False, right: Sequence[str] = ()) -> None:
+    def table(
+        self,
+        name: str,
+        title: str,
+        found: Sequence[Row],
+        columns: Mapping[str, str],
+        marked=lambda row: False,
+        right: Sequence[str] = (),
+    ) -> None:
         """Rows under `title`; `columns`: field → heading; `marked` rows are red, `right` aligned.
 
         JSON has every field of the rows, by their names.
@@ -95,8 +102,9 @@ class Answer:
         if self.output == "plain":
             print("\t".join(columns))
             for row in found:
-                print("\t".join("" if (v := plain(row.get(c))) is None else str(v)
-                                for c in columns))
+                print(
+                    "\t".join("" if (v := plain(row.get(c))) is None else str(v) for c in columns)
+                )
         elif self.output == "table":
             self.say(title, style="bold")
             self.console.print(_table(found, columns, marked, right) if found else "none")
@@ -133,8 +141,12 @@ def _table(found, columns, marked, right, whole=False):
 
     table = Table(box=box.SIMPLE_HEAD)
     for name, heading in columns.items():
-        table.add_column(heading, overflow="fold", no_wrap=whole or name in UNBROKEN,
-                         justify="right" if name in right or _numbers(found, name) else "left")
+        table.add_column(
+            heading,
+            overflow="fold",
+            no_wrap=whole or name in UNBROKEN,
+            justify="right" if name in right or _numbers(found, name) else "left",
+        )
     for row in found:
         # As text, not markup: what a token is called was chosen by a stranger.
         texts = {name: cell(row.get(name)) for name in columns}
@@ -145,5 +157,7 @@ def _table(found, columns, marked, right, whole=False):
 
 
 def _numbers(found, name: str) -> bool:
-    return any(isinstance(row.get(name), (int, Decimal)) and not isinstance(row.get(name), bool)
-               for row in found)
+    return any(
+        isinstance(row.get(name), (int, Decimal)) and not isinstance(row.get(name), bool)
+        for row in found
+    )

@@ -76,22 +76,44 @@ def status(args: Any) -> int:
         found = [row for row in rows(con, STATUS) if (row["source"], row["account"]) in mine]
         for row in found:
             row["agree"] = f"{row['reconciled']}/{row['assets']}" + (
-                " once covered" if row["awaiting"] else "")
+                " once covered" if row["awaiting"] else ""
+            )
             row["run"] = " ".join(filter(None, (row["dag_id"], row["state"]))) or "never seen"
-        answer.table("accounts", "Accounts", found, {
-            "source": "source", "account": "account", "covered_through": "covered through",
-            "gaps": "gaps", "last_run": "last fetch", "run": "by", "pending": "pending",
-            "agree": "reconciled"}, marked=_is_wrong, right=("agree",))
+        answer.table(
+            "accounts",
+            "Accounts",
+            found,
+            {
+                "source": "source",
+                "account": "account",
+                "covered_through": "covered through",
+                "gaps": "gaps",
+                "last_run": "last fetch",
+                "run": "by",
+                "pending": "pending",
+                "agree": "reconciled",
+            },
+            marked=_is_wrong,
+            right=("agree",),
+        )
         for row in found:
             if row["gaps"]:
-                answer.say(f"{row['source']} {row['account']}: {row['gaps']} gaps; airflow "
-                           "warehouse coverage shows them", style="bold red")
+                answer.say(
+                    f"{row['source']} {row['account']}: {row['gaps']} gaps; airflow "
+                    "warehouse coverage shows them",
+                    style="bold red",
+                )
             if row["off"]:
-                answer.say(f"{row['source']} {row['account']}: {row['off']} balances are off by "
-                           "what the vendor reports; FROM curated.reconciliation", style="bold red")
+                answer.say(
+                    f"{row['source']} {row['account']}: {row['off']} balances are off by "
+                    "what the vendor reports; FROM curated.reconciliation",
+                    style="bold red",
+                )
             if row["state"] == "failed":
-                answer.say(f"{row['source']} {row['account']}: {row['error'] or 'failed'}",
-                           style="bold red")
+                answer.say(
+                    f"{row['source']} {row['account']}: {row['error'] or 'failed'}",
+                    style="bold red",
+                )
     return int(any(map(_is_wrong, found)))
 
 
@@ -103,15 +125,33 @@ def coverage(args: Any) -> int:
     """Every stretch that is whole, with the run that ended it, and the gaps between."""
     with opened(args.output) as (con, answer):
         mine = accounts(con, args.source, args.account)
-        known = [d["dataset"] for d in rows(con, "SELECT DISTINCT dataset FROM ops.coverage "
-                                                 "ORDER BY 1")]
+        known = [
+            d["dataset"] for d in rows(con, "SELECT DISTINCT dataset FROM ops.coverage ORDER BY 1")
+        ]
         if args.dataset and args.dataset not in known:
-            raise CommandFailed(f"the books hold no dataset {args.dataset!r}; they hold: "
-                                f"{', '.join(known)}", 2)
-        found = [row for row in rows(con, COVERAGE) if (row["source"], row["account"]) in mine
-                 and args.dataset in (None, row["dataset"])]
-        answer.table("coverage", "Coverage, [from, to)", found, {
-            "source": "source", "account": "account", "dataset": "dataset", "what": "",
-            "start": "from", "end": "to", "readings": "readings", "reason": "why it ended",
-            "run_id": "newest run"}, marked=lambda row: row["what"] == "gap")
+            raise CommandFailed(
+                f"the books hold no dataset {args.dataset!r}; they hold: {', '.join(known)}", 2
+            )
+        found = [
+            row
+            for row in rows(con, COVERAGE)
+            if (row["source"], row["account"]) in mine and args.dataset in (None, row["dataset"])
+        ]
+        answer.table(
+            "coverage",
+            "Coverage, [from, to)",
+            found,
+            {
+                "source": "source",
+                "account": "account",
+                "dataset": "dataset",
+                "what": "",
+                "start": "from",
+                "end": "to",
+                "readings": "readings",
+                "reason": "why it ended",
+                "run_id": "newest run",
+            },
+            marked=lambda row: row["what"] == "gap",
+        )
     return 0

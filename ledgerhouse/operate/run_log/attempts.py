@@ -56,6 +56,11 @@ def read(root: Path) -> tuple[list[Path], dict[tuple, dict[str, Any]]]:
         merged = known.setdefault(key, {})
         ended = merged.get("ended") or record.get("ended")
         # The end record knows the state; the two may be read in either order.
-        merged.update({k: v for k, v in record.items()
-                       if v is not None and (k != "state" or "ended" in record or not ended)})
+        merged.update(
+            {
+                k: v
+                for k, v in record.items()
+                if v is not None and (k != "state" or "ended" in record or not ended)
+            }
+        )
     return files, known

@@ -28,13 +28,28 @@ FINAL = ("success", "failed", "skipped", "upstream_failed", "removed")
 
 Get = Callable[[str], dict[str, Any]]
 
-COLUMNS = ("dag_id", "run_id", "run_type", "task_id", "map_index", "try_number", "source",
-           "account", "interval_start", "interval_end", "state", "rows", "calls", "units",
-           "started", "ended", "error")
+COLUMNS = (
+    "dag_id",
+    "run_id",
+    "run_type",
+    "task_id",
+    "map_index",
+    "try_number",
+    "source",
+    "account",
+    "interval_start",
+    "interval_end",
+    "state",
+    "rows",
+    "calls",
+    "units",
+    "started",
+    "ended",
+    "error",
+)
 
 
-def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
-           own: tuple | None = None) -> int:
+def mirror(con, get: Get, records: Path, dag_ids: Iterable[str], own: tuple | None = None) -> int:
     """Bring ops.sync_runs up to date; the number of attempts written.
 
     `get(path)` returns the parsed JSON of an Airflow REST path. `own` is the attempt (KEY) that
@@ -48,9 +63,13 @@ def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
     for key, facts in known.items():
         # Airflow's word on how it ended wins; a record knows what was done.
         row = rows.setdefault(key, dict(zip(attempts.KEY, key)))
-        row |= {k: v for k, v in facts.items()
-                if k not in ("state", "started", "ended") or row.get(k) is None
-                or (k == "state" and row[k] not in FINAL)}
+        row |= {
+            k: v
+            for k, v in facts.items()
+            if k not in ("state", "started", "ended")
+            or row.get(k) is None
+            or (k == "state" and row[k] not in FINAL)
+        }
     if own in rows:
         rows[own]["state"] = "success"
     with transaction(con):
@@ -64,8 +83,10 @@ def mirror(con, get: Get, records: Path, dag_ids: Iterable[str],
 def note(con, own: dict[str, Any], at: datetime) -> None:
     """The attempt that calls this, and comes after its run's mirror, has succeeded by the end; the
     next mirror sees whether it has. `own` holds the fields of KEY."""
-    (run_type,) = con.execute("SELECT any_value(run_type) FROM ops.sync_runs WHERE dag_id = ? AND "
-                              "run_id = ?", [own["dag_id"], own["run_id"]]).fetchone()
+    (run_type,) = con.execute(
+        "SELECT any_value(run_type) FROM ops.sync_runs WHERE dag_id = ? AND run_id = ?",
+        [own["dag_id"], own["run_id"]],
+    ).fetchone()
     _upsert(con, {**own, "run_type": run_type, "state": "success"}, at)
 
 
@@ -74,11 +95,18 @@ def _runs_to_read(con, get: Get, dag_ids: Iterable[str], known) -> list[tuple[st
     they ended: a task that never started, or does nothing, leaves no record.
     """
     wanted = {(key[0], key[1]) for key in known}
-    wanted |= set(con.execute(
-        "SELECT DISTINCT dag_id, run_id FROM ops.sync_runs WHERE state IS NULL OR "
-        f"state NOT IN {FINAL}").fetchall())
-    looked = {(dag_id, run_id): utc(at) for dag_id, run_id, at in con.execute(
-        "SELECT dag_id, run_id, max(mirrored_at) FROM ops.sync_runs GROUP BY ALL").fetchall()}
+    wanted |= set(
+        con.execute(
+            "SELECT DISTINCT dag_id, run_id FROM ops.sync_runs WHERE state IS NULL OR "
+            f"state NOT IN {FINAL}"
+        ).fetchall()
+    )
+    looked = {
+        (dag_id, run_id): utc(at)
+        for dag_id, run_id, at in con.execute(
+            "SELECT dag_id, run_id, max(mirrored_at) FROM ops.sync_runs GROUP BY ALL"
+        ).fetchall()
+    }
     for dag_id in dag_ids:
         recent = get(f"/api/v2/dags/{dag_id}/dagRuns?order_by=-id&limit={RECENT_RUNS}")
         for run in recent["dag_runs"]:
@@ -93,8 +121,9 @@ def _run(get: Get, dag_id: str, run_id: str) -> dict[tuple, dict[str, Any]]:
     try:
         run = get(path)
     except LookupError:
-        log.warning("run %s of %s is gone from Airflow; its records are kept as they are",
-                    run_id, dag_id)
+        log.warning(
+            "run %s of %s is gone from Airflow; its records are kept as they are", run_id, dag_id
+        )
         return {}
     found: dict[tuple, dict[str, Any]] = {}
     offset = 0
@@ -110,12 +139,17 @@ def _run(get: Get, dag_id: str, run_id: str) -> dict[tuple, dict[str, Any]]:
                 if not one["try_number"] and one["state"] not in FINAL:
                     continue  # it has not begun, so it is no attempt yet
                 row = {
-                    "dag_id": dag_id, "run_id": run_id, "run_type": run.get("run_type"),
-                    "task_id": task["task_id"], "map_index": task["map_index"],
-                    "try_number": one["try_number"], "state": one["state"],
+                    "dag_id": dag_id,
+                    "run_id": run_id,
+                    "run_type": run.get("run_type"),
+                    "task_id": task["task_id"],
+                    "map_index": task["map_index"],
+                    "try_number": one["try_number"],
+                    "state": one["state"],
                     "interval_start": run.get("data_interval_start"),
                     "interval_end": run.get("data_interval_end"),
-                    "started": one.get("start_date"), "ended": one.get("end_date"),
+                    "started": one.get("start_date"),
+                    "ended": one.get("end_date"),
                 }
                 found[tuple(row[k] for k in attempts.KEY)] = row
         offset += 100
@@ -127,14 +161,18 @@ def _upsert(con, row: dict[str, Any], looked_at: datetime) -> None:
     """Write one attempt; what an earlier mirror knew and this one does not is kept."""
     key = [row[k] for k in attempts.KEY]
     where = " AND ".join(f"{k} = ?" for k in attempts.KEY)
-    old = con.execute(f"SELECT {', '.join(COLUMNS)} FROM ops.sync_runs WHERE {where}",
-                      key).fetchone()
+    old = con.execute(
+        f"SELECT {', '.join(COLUMNS)} FROM ops.sync_runs WHERE {where}", key
+    ).fetchone()
     if old:
         row = {k: row.get(k) if row.get(k) is not None else v for k, v in zip(COLUMNS, old)}
         con.execute(f"DELETE FROM ops.sync_runs WHERE {where}", key)
     times = ("interval_start", "interval_end", "started", "ended")
-    marks = ", ".join("?::TIMESTAMPTZ::TIMESTAMP" if c in times and isinstance(row.get(c), str)
-                      else "?" for c in COLUMNS)
+    marks = ", ".join(
+        "?::TIMESTAMPTZ::TIMESTAMP" if c in times and isinstance(row.get(c), str) else "?"
+        for c in COLUMNS
+    )
     con.execute(
-        f"INSERT INTO ops.sync_runs ({', '.join(COLUMNS)}, mirrored_at) "
-        f"VALUES ({marks}, ?)", [*(row.get(c) for c in COLUMNS), looked_at.replace(tzinfo=None)])
+        f"INSERT INTO ops.sync_runs ({', '.join(COLUMNS)}, mirrored_at) VALUES ({marks}, ?)",
+        [*(row.get(c) for c in COLUMNS), looked_at.replace(tzinfo=None)],
+    )

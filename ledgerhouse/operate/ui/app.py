@@ -30,17 +30,25 @@ STATIC = Path(__file__).parent / "static"
 CHART = "Chart.bundle.js"
 MEMORY = "1GB"  # what one question may take of the API server
 # Nothing from elsewhere, no inline script. Charts and Data Docs set styles on elements.
-POLICY = ("default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-          "img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'self'; "
-          "base-uri 'none'; form-action 'none'")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src 'self'; connect-src 'self'; frame-ancestors 'self'; "
+    "base-uri 'none'; form-action 'none'"
+)
 # Great Expectations' pages bring their scripts inline; ours escape what they quote, and whatever
 # runs there may ask nobody anything.
 DOCS_POLICY = POLICY.replace("script-src 'self'", "script-src 'self' 'unsafe-inline'").replace(
-    "connect-src 'self'", "connect-src 'none'")
-HEADERS = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff",
-           "Referrer-Policy": "same-origin"}
-OLDER = ("These books were published by an older version and lack a table that is shown here. The "
-         "next run of the DAG sync publishes them anew.")
+    "connect-src 'self'", "connect-src 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+OLDER = (
+    "These books were published by an older version and lack a table that is shown here. The "
+    "next run of the DAG sync publishes them anew."
+)
 LONGEST = 100  # characters of a search or a name in a query
 
 Text = Annotated[str, Query(max_length=LONGEST)]
@@ -56,8 +64,11 @@ def books() -> Iterator:
         raise HTTPException(404, str(error)) from None
     except duckdb.Error:
         log.exception("the published books cannot be opened")
-        raise HTTPException(503, "The published books cannot be opened; the API server's log "
-                                 "says why. The next sync publishes them again.") from None
+        raise HTTPException(
+            503,
+            "The published books cannot be opened; the API server's log "
+            "says why. The next sync publishes them again.",
+        ) from None
     try:
         con.execute(f"SET memory_limit = '{MEMORY}'; SET threads = 2")
         yield con
@@ -73,15 +84,25 @@ def make_app() -> FastAPI:
     import duckdb
 
     # Its own documentation pages would be public, and load from a CDN.
-    app = FastAPI(title="Ledgerhouse", docs_url=None, redoc_url=None, openapi_url=None,
-                  dependencies=[Depends(requires_access_view(AccessView.PLUGINS))])
+    app = FastAPI(
+        title="Ledgerhouse",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(requires_access_view(AccessView.PLUGINS))],
+    )
 
     @app.exception_handler(duckdb.Error)
     def damaged(request: Request, error: duckdb.Error) -> JSONResponse:
         log.error("%s: the published books could not answer: %s", request.url.path, error)
-        return JSONResponse({"detail": OLDER if isinstance(error, duckdb.CatalogException) else
-                             "The published books could not answer; the API server's log says "
-                             "why."}, 503)
+        return JSONResponse(
+            {
+                "detail": OLDER
+                if isinstance(error, duckdb.CatalogException)
+                else "The published books could not answer; the API server's log says why."
+            },
+            503,
+        )
 
     @app.middleware("http")
     async def headers(request: Request, call_next) -> Response:
@@ -119,7 +140,10 @@ def _figures(app: FastAPI) -> None:
 
     @app.get("/api/reconciliation")
     def reconciliation(
-        con: Books, search: Text = "", status: Text = "", account: Text = "",
+        con: Books,
+        search: Text = "",
+        status: Text = "",
+        account: Text = "",
         limit: Annotated[int, Query(ge=1, le=figures.MOST_ROWS)] = 25,
         offset: Annotated[int, Query(ge=0, le=10**6)] = 0,
     ) -> dict:
@@ -130,8 +154,9 @@ def _figures(app: FastAPI) -> None:
         return figures.assets(con)
 
     @app.get("/api/balances")
-    def balances(con: Books, source: Text, account: Text, token: Text,
-                 since: date | None = None) -> dict:
+    def balances(
+        con: Books, source: Text, account: Text, token: Text, since: date | None = None
+    ) -> dict:
         return figures.balances(con, source, account, token, since)
 
 

@@ -96,30 +96,48 @@ def coverage(con, year: int | None = None) -> dict:
     spans = con.execute(f"{REACHED} ORDER BY source, account").fetchall()
     oldest, newest = con.execute(
         "SELECT min(start_ts)::DATE, (max(end_ts) - INTERVAL 1 MICROSECOND)::DATE "
-        "FROM ops.coverage WHERE dataset <> 'balances'").fetchone()
+        "FROM ops.coverage WHERE dataset <> 'balances'"
+    ).fetchone()
     first, last = _span(newest, year)
     days: dict[tuple, list] = {}
     notes: dict[str, int] = {}  # by their JSON: most days share theirs
     for source, account, day, *facts in con.execute(
-            DAYS, {"first": str(first), "last": str(last)}).fetchall():
+        DAYS, {"first": str(first), "last": str(last)}
+    ).fetchall():
         state, share, note = _day(*facts)
         told = json.dumps({name: value for name, value in note.items() if value})
         days.setdefault((source, account), []).append(
-            [str(day), state, share, notes.setdefault(told, len(notes))])
+            [str(day), state, share, notes.setdefault(told, len(notes))]
+        )
     bounds = {(s, a): (since, until) for s, a, since, _, until, _ in spans}
     keys = list(dict.fromkeys([*bounds, *days]))
     gaps = con.execute(GAPS).fetchall()
     return {
-        "first": str(first), "last": str(last),
+        "first": str(first),
+        "last": str(last),
         "years": [*range(oldest.year, newest.year + 1)] if newest else [],
-        "accounts": [{
-            "source": s, "account": a, "days": days.get((s, a), []),
-            "since": when(bounds.get((s, a), (None, None))[0]),
-            "until": when(bounds.get((s, a), (None, None))[1]),
-        } for s, a in keys],
+        "accounts": [
+            {
+                "source": s,
+                "account": a,
+                "days": days.get((s, a), []),
+                "since": when(bounds.get((s, a), (None, None))[0]),
+                "until": when(bounds.get((s, a), (None, None))[1]),
+            }
+            for s, a in keys
+        ],
         "notes": [json.loads(note) for note in notes],
-        "gaps": [{"source": s, "account": a, "datasets": d, "start": when(b), "end": when(e),
-                  "failed_run": run} for s, a, d, b, e, _, run in gaps],
+        "gaps": [
+            {
+                "source": s,
+                "account": a,
+                "datasets": d,
+                "start": when(b),
+                "end": when(e),
+                "failed_run": run,
+            }
+            for s, a, d, b, e, _, run in gaps
+        ],
         "gaps_total": gaps[0][5] if gaps else 0,
     }
 

@@ -18,10 +18,10 @@ from ledgerhouse.plan.coverage import PENDING, REACHED
 from ledgerhouse.publish.books import has
 from ledgerhouse.warehouse.spending_views import CALLED
 
-MOST_ROWS = 200       # of a table, a page
-MOST_POINTS = 1_500   # of a line
+MOST_ROWS = 200  # of a table, a page
+MOST_POINTS = 1_500  # of a line
 MOST_ASSETS = 5_000
-MOST_FAILED = 20      # failed expectations named, a checkpoint
+MOST_FAILED = 20  # failed expectations named, a checkpoint
 MOST_INCIDENTS = 50
 
 
@@ -29,21 +29,28 @@ def overview(con, docs: Path, now: datetime | None = None) -> dict:
     """What the head of the page says. `now` is naive UTC."""
     now = now or datetime.now(UTC).replace(tzinfo=None)
     generation, at, run_id = con.execute(
-        "SELECT generation, published_at, run_id FROM main.published").fetchone()
+        "SELECT generation, published_at, run_id FROM main.published"
+    ).fetchone()
     spans = con.execute(f"{REACHED} ORDER BY source, account").fetchall()
-    statuses = dict(con.execute(
-        "SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall())
-    (pending,) = con.execute("SELECT count(*) FROM raw.exchanges_ledger WHERE vanished_at IS NULL "
-                             f"AND status IN {PENDING}").fetchone()
+    statuses = dict(
+        con.execute("SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall()
+    )
+    (pending,) = con.execute(
+        "SELECT count(*) FROM raw.exchanges_ledger WHERE vanished_at IS NULL "
+        f"AND status IN {PENDING}"
+    ).fetchone()
     return {
         "published": {"generation": generation, "at": when(at), "run": run_id},
         "now": when(now),
         "through": when(min((whole_to for _, _, _, whole_to, _, _ in spans), default=None)),
         "newest": when(max((until for *_, until, _ in spans), default=None)),
         "accounts": [{"source": s, "account": a} for s, a, *_ in spans],
-        "reconciled": statuses.get("reconciled", 0), "balances": sum(statuses.values()),
-        "off": statuses.get("off", 0), "awaiting": statuses.get("awaiting_coverage", 0),
-        "gaps": sum(gaps for *_, gaps in spans), "pending": pending,
+        "reconciled": statuses.get("reconciled", 0),
+        "balances": sum(statuses.values()),
+        "off": statuses.get("off", 0),
+        "awaiting": statuses.get("awaiting_coverage", 0),
+        "gaps": sum(gaps for *_, gaps in spans),
+        "pending": pending,
         "month": _month(con, now.date()),
         "incidents": _incidents(con),
         "checkpoints": _checkpoints(con, docs),
@@ -58,27 +65,39 @@ def _month(con, today: date) -> list[dict]:
     """
     table = "ops.spending" if has(con, "ops.spending") else f"({CALLED})"
     allowed = _budgets(con)
-    return [{
-        "source": source, "calls": calls, "units": units,
-        "allowed": {measure: allowed.get((source, measure, "month"))
-                    for measure in ("calls", "units")},
-        "full": {"calls": full_calls, "units": full_units},
-        "ours": {"calls": our_calls, "units": our_units},
-    } for source, calls, units, full_calls, full_units, our_calls, our_units in con.execute(f"""
+    return [
+        {
+            "source": source,
+            "calls": calls,
+            "units": units,
+            "allowed": {
+                measure: allowed.get((source, measure, "month")) for measure in ("calls", "units")
+            },
+            "full": {"calls": full_calls, "units": full_units},
+            "ours": {"calls": our_calls, "units": our_units},
+        }
+        for source, calls, units, full_calls, full_units, our_calls, our_units in con.execute(
+            f"""
         SELECT source, sum(calls)::BIGINT, sum(units)::BIGINT, sum(full_refresh_calls)::BIGINT,
                sum(full_refresh_units)::BIGINT,
                sum(calls) FILTER (full_refresh_calls IS NOT NULL)::BIGINT,
                sum(units) FILTER (full_refresh_units IS NOT NULL)::BIGINT
         FROM {table} WHERE day >= ? AND day <= ? GROUP BY 1 ORDER BY 1""",
-        [today.replace(day=1), today]).fetchall()]
+            [today.replace(day=1), today],
+        ).fetchall()
+    ]
 
 
 def _budgets(con) -> dict[tuple[str, str, str], int]:
     """(source, measure, period) → allowed."""
     if not has(con, "ops.budgets"):
         return {}
-    return {(s, m, p): n for s, m, p, n in con.execute(
-        "SELECT source, measure, period, allowed FROM ops.budgets").fetchall()}
+    return {
+        (s, m, p): n
+        for s, m, p, n in con.execute(
+            "SELECT source, measure, period, allowed FROM ops.budgets"
+        ).fetchall()
+    }
 
 
 def spending(con, days: int, today: date | None = None) -> dict:
@@ -87,24 +106,42 @@ def spending(con, days: int, today: date | None = None) -> dict:
     today = today or datetime.now(UTC).date()
     first = today - timedelta(days=days - 1)
     table = "ops.spending" if has(con, "ops.spending") else f"({CALLED})"
-    sources: dict[str, list] = {s: [] for (s,) in con.execute(
-        "SELECT DISTINCT source FROM ops.coverage ORDER BY 1").fetchall()}
+    sources: dict[str, list] = {
+        s: []
+        for (s,) in con.execute("SELECT DISTINCT source FROM ops.coverage ORDER BY 1").fetchall()
+    }
     for source, day, calls, units in con.execute(
-            f"SELECT source, day, sum(calls)::BIGINT, sum(units)::BIGINT FROM {table} "
-            "WHERE day >= ? AND day <= ? GROUP BY ALL ORDER BY ALL", [first, today]).fetchall():
+        f"SELECT source, day, sum(calls)::BIGINT, sum(units)::BIGINT FROM {table} "
+        "WHERE day >= ? AND day <= ? GROUP BY ALL ORDER BY ALL",
+        [first, today],
+    ).fetchall():
         sources.setdefault(source, []).append([str(day), calls, units])
     allowed = _budgets(con)
-    return {"first": str(first), "last": str(today), "sources": [{
-        "source": source, "days": rows,
-        "budget": {measure: {period: allowed.get((source, measure, period))
-                             for period in ("day", "month")} for measure in ("calls", "units")},
-    } for source, rows in sources.items()]}
+    return {
+        "first": str(first),
+        "last": str(today),
+        "sources": [
+            {
+                "source": source,
+                "days": rows,
+                "budget": {
+                    measure: {
+                        period: allowed.get((source, measure, period))
+                        for period in ("day", "month")
+                    }
+                    for measure in ("calls", "units")
+                },
+            }
+            for source, rows in sources.items()
+        ],
+    }
 
 
 def reconciliation(con, search: str, status: str, account: str, limit: int, offset: int) -> dict:
     """{rows, total, offset, statuses}: what is off first. `search` looks in symbol, token, name
     and account; `total` counts the rows found, `statuses` all of them by status."""
-    found = con.execute(f"""
+    found = con.execute(
+        f"""
         SELECT r.source, r.account, r.token, coalesce(a.symbol, r.token), coalesce(a.chain, ''),
                coalesce(a.is_verified, true), r.reported_text, r.computed_text,
                r.difference_text, r.status, r.is_exact, r.snapshot_ts, count(*) OVER () AS total
@@ -115,14 +152,29 @@ def reconciliation(con, search: str, status: str, account: str, limit: int, offs
         ORDER BY CASE r.status WHEN 'off' THEN 0 WHEN 'reconciled' THEN 2 ELSE 1 END,
                  r.source, r.account, lower(coalesce(a.symbol, r.token)), r.token
         LIMIT {min(limit, MOST_ROWS)} OFFSET {offset}
-        """, {"search": search, "status": status, "account": account}).fetchall()
-    names = ("source", "account", "token", "symbol", "chain", "verified", "reported", "computed",
-             "difference", "status", "exact")
+        """,
+        {"search": search, "status": status, "account": account},
+    ).fetchall()
+    names = (
+        "source",
+        "account",
+        "token",
+        "symbol",
+        "chain",
+        "verified",
+        "reported",
+        "computed",
+        "difference",
+        "status",
+        "exact",
+    )
     return {
         "rows": [dict(zip(names, row)) | {"snapshot": when(row[11])} for row in found],
-        "total": found[0][-1] if found else 0, "offset": offset,
-        "statuses": dict(con.execute(
-            "SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall()),
+        "total": found[0][-1] if found else 0,
+        "offset": offset,
+        "statuses": dict(
+            con.execute("SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall()
+        ),
     }
 
 
@@ -135,8 +187,10 @@ def assets(con) -> dict:
         LEFT JOIN curated.assets a ON a.token = f.token
         ORDER BY f.source, f.account, f.legs DESC, f.token LIMIT {MOST_ASSETS + 1}""").fetchall()
     names = ("source", "account", "token", "symbol", "chain")
-    return {"assets": [dict(zip(names, row)) for row in rows[:MOST_ASSETS]],
-            "more": len(rows) > MOST_ASSETS}
+    return {
+        "assets": [dict(zip(names, row)) for row in rows[:MOST_ASSETS]],
+        "more": len(rows) > MOST_ASSETS,
+    }
 
 
 def balances(con, source: str, account: str, token: str, since: date | None = None) -> dict:
@@ -145,7 +199,8 @@ def balances(con, source: str, account: str, token: str, since: date | None = No
     `every` days. The balance is exact text; to six digits where the books say it is not exact.
     """
     key = {"source": source, "account": account, "token": token, "since": since}
-    points = con.execute(f"""
+    points = con.execute(
+        f"""
         WITH held AS (
             SELECT date, CASE WHEN is_exact THEN balance::VARCHAR ELSE balance_wide::VARCHAR END
                    AS balance FROM curated.daily_balances
@@ -162,15 +217,20 @@ def balances(con, source: str, account: str, token: str, since: date | None = No
         SELECT date, balance, every FROM sized
         QUALIFY every = 1 OR row_number() OVER (
             PARTITION BY (last - date) // every ORDER BY date DESC) = 1
-        ORDER BY date""", key).fetchall()
+        ORDER BY date""",
+        key,
+    ).fetchall()
     reported = con.execute(
         "SELECT reported_text, snapshot_ts, status FROM curated.reconciliation "
-        "WHERE source = ? AND account = ? AND token = ?", [source, account, token]).fetchone()
+        "WHERE source = ? AND account = ? AND token = ?",
+        [source, account, token],
+    ).fetchone()
     return {
         "points": [[str(day), text and digits(Decimal(text))] for day, text, _ in points],
         "every": points[0][2] if points else 1,
         "reported": {"balance": reported[0], "at": when(reported[1]), "status": reported[2]}
-        if reported else None,
+        if reported
+        else None,
     }
 
 
@@ -178,21 +238,38 @@ def _checkpoints(con, docs: Path) -> list[dict]:
     """The last run of each table's checkpoint, worst first; `docs` is its page, if it is kept."""
     found: dict[str, dict] = {}
     # Bounded by time, which is how the files are sorted: years of checks are millions of rows.
-    last = [at for (at,) in con.execute(
-        "SELECT max(checked_at) FROM ops.checkpoints GROUP BY checkpoint").fetchall()]
+    last = [
+        at
+        for (at,) in con.execute(
+            "SELECT max(checked_at) FROM ops.checkpoints GROUP BY checkpoint"
+        ).fetchall()
+    ]
     if not last:
         return []
-    for checkpoint, run_id, at, expectation, severity, success, observed in con.execute("""
+    for checkpoint, run_id, at, expectation, severity, success, observed in con.execute(
+        """
             SELECT checkpoint, run_id, max(checked_at) OVER (PARTITION BY checkpoint),
                    expectation, severity, success, observed
             FROM ops.checkpoints WHERE checked_at >= ?::TIMESTAMP - INTERVAL 1 DAY
             QUALIFY run_id = arg_max(run_id, checked_at) OVER (PARTITION BY checkpoint)
-            ORDER BY checkpoint, expectation""", [min(last)]).fetchall():
+            ORDER BY checkpoint, expectation""",
+        [min(last)],
+    ).fetchall():
         page = f"runs/{folder_of(run_id)}/{checkpoint}.html"
-        one = found.setdefault(checkpoint, {
-            "checkpoint": checkpoint, "at": when(at), "run": run_id, "passed": 0, "warning": 0,
-            "critical": 0, "info": 0, "failed": [],
-            "docs": page if (docs / page).is_file() else None})
+        one = found.setdefault(
+            checkpoint,
+            {
+                "checkpoint": checkpoint,
+                "at": when(at),
+                "run": run_id,
+                "passed": 0,
+                "warning": 0,
+                "critical": 0,
+                "info": 0,
+                "failed": [],
+                "docs": page if (docs / page).is_file() else None,
+            },
+        )
         one["passed" if success else severity] += 1
         if not success and len(one["failed"]) < MOST_FAILED:
             one["failed"].append(f"{expectation}: {observed or 'failed'}"[:300])
@@ -217,8 +294,12 @@ def refused(docs: Path, published_at: datetime | None) -> dict | None:
     if published_at and at <= published_at:
         return None
     worst = max(newest["tables"], key=lambda table: newest["tables"][table]["critical"])
-    return {"run": newest["run_id"], "at": when(at), "failed": newest["failed"][:MOST_FAILED],
-            "docs": f"runs/{folder}/{worst}.html"}
+    return {
+        "run": newest["run_id"],
+        "at": when(at),
+        "failed": newest["failed"][:MOST_FAILED],
+        "docs": f"runs/{folder}/{worst}.html",
+    }
 
 
 def _incidents(con) -> dict:
@@ -227,7 +308,9 @@ def _incidents(con) -> dict:
         return {"open": [], "total": 0}
     names = ("incident_id", "kind", "source", "account", "subject", "severity", "text")
     rows = con.execute(f"""
-        SELECT {', '.join(names)}, opened_at, count(*) OVER () FROM ops.incidents
+        SELECT {", ".join(names)}, opened_at, count(*) OVER () FROM ops.incidents
         WHERE resolved_at IS NULL ORDER BY opened_at DESC LIMIT {MOST_INCIDENTS}""").fetchall()
-    return {"open": [dict(zip(names, row)) | {"opened_at": when(row[7])} for row in rows],
-            "total": rows[0][8] if rows else 0}
+    return {
+        "open": [dict(zip(names, row)) | {"opened_at": when(row[7])} for row in rows],
+        "total": rows[0][8] if rows else 0,
+    }

@@ -29,14 +29,17 @@ class LedgerhousePlugin(AirflowPlugin):
 
     name = "ledgerhouse"
     fastapi_apps = [{"name": "Ledgerhouse", "app": OnFirstRequest(), "url_prefix": PREFIX}]
-    fastapi_root_middlewares = [{"name": "Test of a Connection without a port",
-                                 "middleware": Portless}]
-    react_apps = [{
-        "name": "Books",  # below its icon; there is room for nine letters
-        "url_route": "ledgerhouse",
-        "bundle_url": "ledgerhouse/static/plugin.js",
-        "icon": "ledgerhouse/static/icon.svg",
-        "icon_dark_mode": "ledgerhouse/static/icon-dark.svg",
-        "destination": "nav",
-        "nav_top_level": True,
-    }]
+    fastapi_root_middlewares = [
+        {"name": "Test of a Connection without a port", "middleware": Portless}
+    ]
+    react_apps = [
+        {
+            "name": "Books",  # below its icon; there is room for nine letters
+            "url_route": "ledgerhouse",
+            "bundle_url": "ledgerhouse/static/plugin.js",
+            "icon": "ledgerhouse/static/icon.svg",
+            "icon_dark_mode": "ledgerhouse/static/icon-dark.svg",
+            "destination": "nav",
+            "nav_top_level": True,
+        }
+    ]

@@ -20,8 +20,11 @@ class Portless:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(
-                "/api/v2/connections/test"):
+        if (
+            scope["type"] != "http"
+            or scope["method"] != "POST"
+            or not scope["path"].endswith("/api/v2/connections/test")
+        ):
             return await self.app(scope, receive, send)
         heard, body = [], b""
         while len(body) < LONGEST:
@@ -31,9 +34,12 @@ class Portless:
                 if (mended := _mended(body)) is not None:
                     heard = [{"type": "http.request", "body": mended, "more_body": False}]
                     length = (b"content-length", str(len(mended)).encode())
-                    scope = scope | {"headers": [
-                        length if name == b"content-length" else (name, value)
-                        for name, value in scope["headers"]]}
+                    scope = scope | {
+                        "headers": [
+                            length if name == b"content-length" else (name, value)
+                            for name, value in scope["headers"]
+                        ]
+                    }
                 break
 
         async def again() -> Any:

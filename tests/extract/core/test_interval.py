@@ -15,8 +15,9 @@ hours = st.integers(0, 400)
 @st.composite
 def intervals(draw):
     start = draw(hours)
-    return Interval(ZERO + timedelta(hours=start),
-                    ZERO + timedelta(hours=start + draw(st.integers(1, 90))))
+    return Interval(
+        ZERO + timedelta(hours=start), ZERO + timedelta(hours=start + draw(st.integers(1, 90)))
+    )
 
 
 def instants(spans):

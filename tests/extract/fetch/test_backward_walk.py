@@ -47,14 +47,17 @@ class Vendor:
         if number in self.lies:
             return self._answer({"history_list": []})
         bound = params["start_time"] + self.inclusive
-        found = [{"time_at": float(second), "chain": chain, "id": name}
-                 for second, chain, name in self.rows
-                 if second < bound and params.get("chain_id") in (None, chain)]
-        return self._answer({"history_list": found[:params["page_count"]]})
+        found = [
+            {"time_at": float(second), "chain": chain, "id": name}
+            for second, chain, name in self.rows
+            if second < bound and params.get("chain_id") in (None, chain)
+        ]
+        return self._answer({"history_list": found[: params["page_count"]]})
 
     def _answer(self, data, status=200):
-        return SimpleNamespace(status_code=status, headers={"Date": NOW},
-                               content=json.dumps(data).encode())
+        return SimpleNamespace(
+            status_code=status, headers={"Date": NOW}, content=json.dumps(data).encode()
+        )
 
 
 def wallet(rng, number, span, bursts):
@@ -62,7 +65,9 @@ def wallet(rng, number, span, bursts):
     rows = []
     while len(rows) < number:
         at = rng.random()
-        at = at if rng.random() < 0.2 or not bursts else (at * 0.02 + rng.randrange(bursts) / bursts)
+        at = (
+            at if rng.random() < 0.2 or not bursts else (at * 0.02 + rng.randrange(bursts) / bursts)
+        )
         second = START + int(at % 1 * span)
         for _ in range(rng.choice([1] * 9 + [3])):
             rows.append((second, rng.choice(CHAINS), f"0x{len(rows):x}"))
@@ -71,8 +76,9 @@ def wallet(rng, number, span, bursts):
 
 def fetch(vendor, start, end, workers, tries=1):
     job = Job("debank", "0xabc", "debank", Interval(start, end), start)
-    client = Client("debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={},
-                    tries=tries)
+    client = Client(
+        "debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={}, tries=tries
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(debank, "Walk", partial(Walk, workers=workers))
         return debank.fetch(client, vendor, job)
@@ -80,8 +86,12 @@ def fetch(vendor, start, end, workers, tries=1):
 
 def rows(fetched, start, end):
     """What a load keeps of a fetch: each row of the interval once."""
-    found = {(int(row["time_at"]), row["chain"], row["id"]) for page in fetched.pages
-             if page.endpoint != debank.CHAINS for row in json.loads(page.body)["history_list"]}
+    found = {
+        (int(row["time_at"]), row["chain"], row["id"])
+        for page in fetched.pages
+        if page.endpoint != debank.CHAINS
+        for row in json.loads(page.body)["history_list"]
+    }
     return {row for row in found if start.timestamp() <= row[0] < end.timestamp()}
 
 
@@ -90,12 +100,17 @@ def moment(second):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(), number=st.sampled_from([0, 5, 19, 20, 60, 300, 1500, 3000]),
-       bursts=st.sampled_from([0, 0, 1, 2, 7]), inclusive=st.booleans(),
-       span=st.sampled_from([2000, 5_000_000]),
-       cut=st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)))
+@given(
+    seed=st.integers(),
+    number=st.sampled_from([0, 5, 19, 20, 60, 300, 1500, 3000]),
+    bursts=st.sampled_from([0, 0, 1, 2, 7]),
+    inclusive=st.booleans(),
+    span=st.sampled_from([2000, 5_000_000]),
+    cut=st.tuples(st.floats(0, 0.5), st.floats(0.5, 1)),
+)
 def test_pieces_bring_the_rows_of_one_walker_for_hardly_more_calls(
-        seed, number, bursts, inclusive, span, cut):
+    seed, number, bursts, inclusive, span, cut
+):
     rng = random.Random(seed)
     history = wallet(rng, number, span, 0 if span < number * 10 else bursts)
     start, end = (moment(START + int(part * span) + n) for n, part in enumerate(cut))
@@ -128,8 +143,10 @@ def test_seconds_fuller_than_a_page_lose_nothing(seed, inclusive, workers):
     history = wallet(rng, 400, 50_000, 0)
     for full in (20_000, 20_001, 20_002, rng.randrange(50_000)):  # neighbours, too
         share = rng.randrange(8, 17)  # of one chain: 20 of one in a second cannot be read
-        history += [(START + full, CHAINS[0 if n < share else 1 + n % 2], f"0x{full:x}{n}")
-                    for n in range(27)]
+        history += [
+            (START + full, CHAINS[0 if n < share else 1 + n % 2], f"0x{full:x}{n}")
+            for n in range(27)
+        ]
     start, end = moment(START), moment(START + rng.choice([20_002, 20_003, 50_000]))
     vendor = Vendor(history, inclusive)
     fetched = fetch(vendor, start, end, workers)
@@ -159,7 +176,7 @@ def rounds(seconds, end, workers):
     while queue:
         now, _, piece = queue[0]
         newest = bisect_left(seconds, piece.cursor)
-        page = seconds[max(0, newest - 20):newest]
+        page = seconds[max(0, newest - 20) : newest]
         piece.pages.append(page)
         if len(page) < 20 or page[0] < piece.floor:
             piece.reason = "ended"
@@ -173,8 +190,10 @@ def rounds(seconds, end, workers):
     return now, sum(len(piece.pages) for piece in walk.pieces)
 
 
-@pytest.mark.parametrize("number, bursts, times", [
-    (60, 0, 1), (2500, 0, 3.5), (6000, 0, 6), (6000, 1, 3.5), (6000, 7, 4), (20_000, 2, 6)])
+@pytest.mark.parametrize(
+    "number, bursts, times",
+    [(60, 0, 1), (2500, 0, 3.5), (6000, 0, 6), (6000, 1, 3.5), (6000, 7, 4), (20_000, 2, 6)],
+)
 def test_the_longer_a_wallet_the_more_its_pieces_are_faster(number, bursts, times):
     end = START + 50_000_000
     seconds = sorted({row[0] for row in wallet(random.Random(5), number, 50_000_000, bursts)})

@@ -28,8 +28,15 @@ class Clock:
 
 
 def client(clock, calls, **kwargs):
-    return Client("debank", "0xabc", **({"rates": {}, "units": {"/x": 7}} | kwargs),
-                  record=calls.append, secrets=("hunter2",), sleep=clock.sleep, timer=clock)
+    return Client(
+        "debank",
+        "0xabc",
+        **({"rates": {}, "units": {"/x": 7}} | kwargs),
+        record=calls.append,
+        secrets=("hunter2",),
+        sleep=clock.sleep,
+        timer=clock,
+    )
 
 
 def sender(*outcomes):
@@ -40,6 +47,7 @@ def sender(*outcomes):
         if isinstance(one, Exception):
             raise one
         return one
+
     return send
 
 
@@ -69,8 +77,13 @@ def test_a_wrong_key_is_asked_once():
 
 def test_a_date_in_retry_after_is_read_by_the_vendors_clock():
     headers = {"Date": "Fri, 31 Jan 2020 06:00:00 GMT"}
-    for asked, wait in (("Fri, 31 Jan 2020 06:00:17 GMT", 17), ("Fri, 31 Jan 2020 05:00:00 GMT", 0),
-                        ("soon", None), ("", None), ("4", 4)):
+    for asked, wait in (
+        ("Fri, 31 Jan 2020 06:00:17 GMT", 17),
+        ("Fri, 31 Jan 2020 05:00:00 GMT", 0),
+        ("soon", None),
+        ("", None),
+        ("4", 4),
+    ):
         assert failed(429, "", headers | {"Retry-After": asked}).wait_s == wait
     assert failed(429, "", headers).wait_s is None
 
@@ -81,7 +94,7 @@ def test_retry_after_is_honoured_and_absent_it_the_wait_grows():
     assert clock.slept == [17]
     clock, calls = Clock(), []
     client(clock, calls).call("/x", sender(*[RateLimited("slow")] * 4, OK))
-    assert all(0.25 * 2 ** n <= wait <= 0.5 * 2 ** n for n, wait in enumerate(clock.slept))
+    assert all(0.25 * 2**n <= wait <= 0.5 * 2**n for n, wait in enumerate(clock.slept))
 
 
 def test_the_longest_prefix_paces():
@@ -161,10 +174,12 @@ def test_counts_and_the_log_are_whole_when_threads_call_together():
         calls.append(call["call_id"])
         inside.pop()
 
-    caller = Client("debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={"/x": 1},
-                    record=record)
-    threads = [Thread(target=lambda: [caller.call("/x", lambda: OK) for _ in range(200)])
-               for _ in range(8)]
+    caller = Client(
+        "debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={"/x": 1}, record=record
+    )
+    threads = [
+        Thread(target=lambda: [caller.call("/x", lambda: OK) for _ in range(200)]) for _ in range(8)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -38,31 +38,45 @@ def simulate(limiter, latency, *, callers, calls):
 seconds = st.floats(0, 3)
 
 
-@given(rate=st.integers(1, 12), window=st.floats(0.2, 5), callers=st.integers(1, 20),
-       spread=st.tuples(seconds, seconds, seconds, seconds), seed=st.integers())
+@given(
+    rate=st.integers(1, 12),
+    window=st.floats(0.2, 5),
+    callers=st.integers(1, 20),
+    spread=st.tuples(seconds, seconds, seconds, seconds),
+    seed=st.integers(),
+)
 def test_no_window_ever_holds_more_calls_than_are_allowed(rate, window, callers, spread, seed):
     draw, (a, b, c, d) = random.Random(seed), spread
-    counted = simulate(Window(rate, window), callers=callers, calls=6 * rate, latency=lambda: (
-        draw.uniform(min(a, b), max(a, b)), draw.uniform(min(c, d), max(c, d))))
+    counted = simulate(
+        Window(rate, window),
+        callers=callers,
+        calls=6 * rate,
+        latency=lambda: (draw.uniform(min(a, b), max(a, b)), draw.uniform(min(c, d), max(c, d))),
+    )
     assert len(counted) == 6 * rate
     # The vendor forgets a call W after it counted it.
-    assert all(later - first >= window - 1e-9
-               for first, later in zip(counted, counted[rate:]))
+    assert all(later - first >= window - 1e-9 for first, later in zip(counted, counted[rate:]))
 
 
 @pytest.mark.parametrize("rate", [10, 100])
 @given(there=st.floats(0, 0.08))
 def test_a_window_uses_all_but_the_time_its_answers_are_under_way(rate, there):
-    counted = simulate(Window(rate, 1.0), lambda: (there, 0.08 - there), callers=rate,
-                       calls=5 * rate + 1)
+    counted = simulate(
+        Window(rate, 1.0), lambda: (there, 0.08 - there), callers=rate, calls=5 * rate + 1
+    )
     share = (len(counted) - 1) / (counted[-1] - counted[0]) / rate
     assert share >= 1 / 1.08 - 1e-9 > 0.92
 
 
-@given(rate=st.floats(0.5, 200), burst=st.integers(1, 50), calls=st.integers(2, 120),
-       pauses=st.lists(st.floats(0, 2), max_size=20))
+@given(
+    rate=st.floats(0.5, 200),
+    burst=st.integers(1, 50),
+    calls=st.integers(2, 120),
+    pauses=st.lists(st.floats(0, 2), max_size=20),
+)
 def test_a_bucket_never_passes_its_rate_and_is_no_slower_than_it_must_be(
-        rate, burst, calls, pauses):
+    rate, burst, calls, pauses
+):
     bucket, now, sent = Bucket(rate, burst), 0.0, []
     for number in range(calls):
         now += pauses[number] if number < len(pauses) else 0.0

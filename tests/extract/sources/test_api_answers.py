@@ -38,10 +38,15 @@ def test_coinbase_fills_read_as_ccxt_reads_them(con, lander):
         (row,) = rows(con, f"FROM raw.exchanges_trades WHERE trade_id = '{expected['id']}'")
         assert row["symbol"] == expected["symbol"] and row["side"] == expected["side"]
         assert row["order_id"] == expected["order"] and row["liquidity"] == expected["takerOrMaker"]
-        assert int(row["ts"].replace(tzinfo=__import__("datetime").timezone.utc).timestamp()
-                   * 1000) == expected["timestamp"]
-        for ours, theirs in (("price", expected["price"]), ("amount", expected["amount"]),
-                             ("fee", expected["fee"]["cost"])):
+        assert (
+            int(row["ts"].replace(tzinfo=__import__("datetime").timezone.utc).timestamp() * 1000)
+            == expected["timestamp"]
+        )
+        for ours, theirs in (
+            ("price", expected["price"]),
+            ("amount", expected["amount"]),
+            ("fee", expected["fee"]["cost"]),
+        ):
             assert row[ours] == Decimal(str(theirs))
         assert row["price"] * row["amount"] == Decimal(str(expected["cost"]))
         assert row["fee_asset"] == expected["fee"]["currency"]
@@ -51,8 +56,9 @@ def test_coinbase_wallets_of_one_currency_add_up_to_its_balance(con, lander):
     case, body = capture("coinbase/fetchBalance-1.json")
     at = "2024-05-01T00:00:00Z"
     lander(con, "coinbase", "main", [page(ACCOUNTS, body, at=at, as_of=at)])
-    totals = dict(con.execute(
-        "SELECT token, sum(amount) FROM raw.balances GROUP BY token").fetchall())
+    totals = dict(
+        con.execute("SELECT token, sum(amount) FROM raw.balances GROUP BY token").fetchall()
+    )
     assert totals == {k: Decimal(str(v)) for k, v in case["parsedResponse"]["total"].items()}
 
 
@@ -69,7 +75,8 @@ def test_debank_documentation_sample_maps_to_transactions_and_legs(con, lander):
     assert (leg["direction"], leg["leg"], leg["amount"]) == ("out", 1, Decimal("0.01"))
     assert leg["token"] == "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48", "not in token_dict"
     assert rows(con, "SELECT chain, token, decimals FROM raw.onchain_tokens") == [
-        {"chain": "eth", "token": "eth", "decimals": 18}]
+        {"chain": "eth", "token": "eth", "decimals": 18}
+    ]
 
 
 def test_debank_balances_are_the_hex_digits_not_the_rounded_number(con, lander):
@@ -89,7 +96,9 @@ def test_debank_tokens_without_hex_keep_the_number_they_have(con, lander):
     _, body = capture("debank/token_list-1.json")
     at = "2024-05-01T00:00:00Z"
     lander(con, "debank", "0xabc", [page(TOKENS, body, at=at, as_of=at)])
-    assert dict(con.execute("SELECT split_part(token, ':', 2), amount_text FROM raw.balances")
-                .fetchall()) == {
+    assert dict(
+        con.execute("SELECT split_part(token, ':', 2), amount_text FROM raw.balances").fetchall()
+    ) == {
         "0x0000000000004946c0e9f43f4dee607b0ef1fa1c": "3",
-        "0x0000000000085d4780b73119b644ae5ecd22b376": "21.709487132565773"}
+        "0x0000000000085d4780b73119b644ae5ecd22b376": "21.709487132565773",
+    }

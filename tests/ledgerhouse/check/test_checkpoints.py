@@ -142,194 +142,596 @@ LEG = f"txid = '{SWAP}' AND leg = 'out:2'"
 DAY = "date = '2026-01-02' AND token = 'BTC'"
 WEI = "0.000000000000000001"  # a literal with an exponent would be a DOUBLE
 BROKEN = [
-    ("raw.exchanges_ledger", "keys_unique", "critical",
-     f"INSERT INTO raw.exchanges_ledger FROM raw.exchanges_ledger WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "batch_known", "warning",
-     f"UPDATE raw.exchanges_ledger SET batch_id = NULL WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "amounts_fit", "warning",
-     f"UPDATE raw.exchanges_ledger SET amount_text = '1e40', amount = NULL WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "amounts_fit", "warning",
-     f"UPDATE raw.exchanges_ledger SET fee_text = '1e40' WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "entry_id_present", "critical",
-     "ALTER TABLE raw.exchanges_ledger ALTER entry_id DROP NOT NULL; "
-     f"UPDATE raw.exchanges_ledger SET entry_id = NULL WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "asset_present", "critical",
-     f"UPDATE raw.exchanges_ledger SET asset = NULL WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "kind_present", "critical",
-     f"UPDATE raw.exchanges_ledger SET kind = NULL WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "is_settled_present", "critical",
-     f"UPDATE raw.exchanges_ledger SET is_settled = NULL WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "kind_known", "critical",
-     f"UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "kind_understood", "warning",
-     f"UPDATE raw.exchanges_ledger SET kind = 'unknown' WHERE {IN}", ()),
-    ("raw.exchanges_ledger", "settled_entries_have_amounts", "critical",
-     f"UPDATE raw.exchanges_ledger SET amount_text = NULL, amount = NULL WHERE {IN}", ()),
-    ("raw.exchanges_trades", "keys_unique", "critical",
-     "INSERT INTO raw.exchanges_trades FROM raw.exchanges_trades", ()),
-    ("raw.exchanges_trades", "side_present", "critical",
-     "UPDATE raw.exchanges_trades SET side = NULL", ()),
-    ("raw.exchanges_trades", "side_known", "critical",
-     "UPDATE raw.exchanges_trades SET side = 'BUY'", ()),
-    ("raw.exchanges_trades", "price_text_present", "critical",
-     "UPDATE raw.exchanges_trades SET price_text = NULL", ()),
-    ("raw.exchanges_trades", "price_in_range", "critical",
-     "UPDATE raw.exchanges_trades SET price = 0", ()),
-    ("raw.exchanges_trades", "amount_in_range", "critical",
-     "UPDATE raw.exchanges_trades SET amount = -0.000000000000000001", ()),
-    ("raw.exchanges_trades", "amounts_fit", "warning",
-     "UPDATE raw.exchanges_trades SET cost_text = '1e40'", ()),
-    ("raw.onchain_transactions", "keys_unique", "critical",
-     "INSERT INTO raw.onchain_transactions FROM raw.onchain_transactions", ()),
-    ("raw.onchain_transactions", "tx_id_well_formed", "critical",
-     f"UPDATE raw.onchain_transactions SET tx_id = tx_id || '0' WHERE tx_id = '{SWAP}'", ()),
-    ("raw.onchain_transactions", "status_known", "critical",
-     f"UPDATE raw.onchain_transactions SET status = 2 WHERE tx_id = '{SWAP}'", ()),
-    ("raw.onchain_transactions", "gas_in_range", "critical",
-     f"UPDATE raw.onchain_transactions SET gas = -1 WHERE tx_id = '{SWAP}'", ()),
-    ("raw.onchain_transactions", "gas_told", "info",
-     f"UPDATE raw.onchain_transactions SET gas_text = NULL WHERE tx_id = '{SWAP}'", ()),
-    ("raw.onchain_transactions", "amounts_fit", "warning",
-     f"UPDATE raw.onchain_transactions SET gas = NULL WHERE tx_id = '{SWAP}'", ()),
-    ("raw.onchain_transfers", "keys_unique", "critical",
-     "INSERT INTO raw.onchain_transfers FROM raw.onchain_transfers "
-     f"WHERE tx_id = '{SWAP}' AND direction = 'in'", ("legs_without_gaps",)),
-    ("raw.onchain_transfers", "tx_id_well_formed", "critical",
-     f"UPDATE raw.onchain_transfers SET tx_id = 'abc' WHERE tx_id = '{SCAM}'",
-     ("transaction_there",)),
-    ("raw.onchain_transfers", "token_present", "critical",
-     f"UPDATE raw.onchain_transfers SET token = NULL WHERE tx_id = '{SCAM}'", ()),
-    ("raw.onchain_transfers", "amount_text_present", "critical",
-     f"UPDATE raw.onchain_transfers SET amount_text = NULL WHERE tx_id = '{SCAM}'", ()),
-    ("raw.onchain_transfers", "direction_known", "critical",
-     f"UPDATE raw.onchain_transfers SET direction = 'up' WHERE tx_id = '{SCAM}'", ()),
-    ("raw.onchain_transfers", "direction_present", "critical",
-     "ALTER TABLE raw.onchain_transfers ALTER direction DROP NOT NULL; "
-     f"UPDATE raw.onchain_transfers SET direction = NULL WHERE tx_id = '{SCAM}'", ()),
-    ("raw.onchain_transfers", "leg_in_range", "critical",
-     f"UPDATE raw.onchain_transfers SET leg = 0 WHERE tx_id = '{SCAM}'", ("legs_without_gaps",)),
-    ("raw.onchain_transfers", "amount_in_range", "critical",
-     f"UPDATE raw.onchain_transfers SET amount = -1 WHERE tx_id = '{SCAM}'", ()),
-    ("raw.onchain_transfers", "legs_without_gaps", "critical",
-     f"DELETE FROM raw.onchain_transfers WHERE tx_id = '{SWAP}' AND leg = 1", ()),
-    ("raw.onchain_transfers", "transaction_there", "critical",
-     f"DELETE FROM raw.onchain_transactions WHERE tx_id = '{SCAM}'", ()),
-    ("raw.onchain_transfers", "transaction_there", "critical",
-     f"UPDATE raw.onchain_transactions SET ts = ts + INTERVAL 1 SECOND WHERE tx_id = '{SCAM}'",
-     ()),
-    ("raw.onchain_transfers", "amounts_fit", "warning",
-     f"UPDATE raw.onchain_transfers SET amount = NULL WHERE tx_id = '{SCAM}'", ()),
-    ("raw.balances", "keys_unique", "critical",
-     "INSERT INTO raw.balances FROM raw.balances", ()),
-    ("raw.balances", "amount_text_present", "critical",
-     "UPDATE raw.balances SET amount_text = NULL", ()),
-    ("raw.balances", "amount_in_range", "critical",
-     "UPDATE raw.balances SET amount = -0.000000000000000001", ()),
+    (
+        "raw.exchanges_ledger",
+        "keys_unique",
+        "critical",
+        f"INSERT INTO raw.exchanges_ledger FROM raw.exchanges_ledger WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "batch_known",
+        "warning",
+        f"UPDATE raw.exchanges_ledger SET batch_id = NULL WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "amounts_fit",
+        "warning",
+        f"UPDATE raw.exchanges_ledger SET amount_text = '1e40', amount = NULL WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "amounts_fit",
+        "warning",
+        f"UPDATE raw.exchanges_ledger SET fee_text = '1e40' WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "entry_id_present",
+        "critical",
+        "ALTER TABLE raw.exchanges_ledger ALTER entry_id DROP NOT NULL; "
+        f"UPDATE raw.exchanges_ledger SET entry_id = NULL WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "asset_present",
+        "critical",
+        f"UPDATE raw.exchanges_ledger SET asset = NULL WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "kind_present",
+        "critical",
+        f"UPDATE raw.exchanges_ledger SET kind = NULL WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "is_settled_present",
+        "critical",
+        f"UPDATE raw.exchanges_ledger SET is_settled = NULL WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "kind_known",
+        "critical",
+        f"UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "kind_understood",
+        "warning",
+        f"UPDATE raw.exchanges_ledger SET kind = 'unknown' WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "settled_entries_have_amounts",
+        "critical",
+        f"UPDATE raw.exchanges_ledger SET amount_text = NULL, amount = NULL WHERE {IN}",
+        (),
+    ),
+    (
+        "raw.exchanges_trades",
+        "keys_unique",
+        "critical",
+        "INSERT INTO raw.exchanges_trades FROM raw.exchanges_trades",
+        (),
+    ),
+    (
+        "raw.exchanges_trades",
+        "side_present",
+        "critical",
+        "UPDATE raw.exchanges_trades SET side = NULL",
+        (),
+    ),
+    (
+        "raw.exchanges_trades",
+        "side_known",
+        "critical",
+        "UPDATE raw.exchanges_trades SET side = 'BUY'",
+        (),
+    ),
+    (
+        "raw.exchanges_trades",
+        "price_text_present",
+        "critical",
+        "UPDATE raw.exchanges_trades SET price_text = NULL",
+        (),
+    ),
+    (
+        "raw.exchanges_trades",
+        "price_in_range",
+        "critical",
+        "UPDATE raw.exchanges_trades SET price = 0",
+        (),
+    ),
+    (
+        "raw.exchanges_trades",
+        "amount_in_range",
+        "critical",
+        "UPDATE raw.exchanges_trades SET amount = -0.000000000000000001",
+        (),
+    ),
+    (
+        "raw.exchanges_trades",
+        "amounts_fit",
+        "warning",
+        "UPDATE raw.exchanges_trades SET cost_text = '1e40'",
+        (),
+    ),
+    (
+        "raw.onchain_transactions",
+        "keys_unique",
+        "critical",
+        "INSERT INTO raw.onchain_transactions FROM raw.onchain_transactions",
+        (),
+    ),
+    (
+        "raw.onchain_transactions",
+        "tx_id_well_formed",
+        "critical",
+        f"UPDATE raw.onchain_transactions SET tx_id = tx_id || '0' WHERE tx_id = '{SWAP}'",
+        (),
+    ),
+    (
+        "raw.onchain_transactions",
+        "status_known",
+        "critical",
+        f"UPDATE raw.onchain_transactions SET status = 2 WHERE tx_id = '{SWAP}'",
+        (),
+    ),
+    (
+        "raw.onchain_transactions",
+        "gas_in_range",
+        "critical",
+        f"UPDATE raw.onchain_transactions SET gas = -1 WHERE tx_id = '{SWAP}'",
+        (),
+    ),
+    (
+        "raw.onchain_transactions",
+        "gas_told",
+        "info",
+        f"UPDATE raw.onchain_transactions SET gas_text = NULL WHERE tx_id = '{SWAP}'",
+        (),
+    ),
+    (
+        "raw.onchain_transactions",
+        "amounts_fit",
+        "warning",
+        f"UPDATE raw.onchain_transactions SET gas = NULL WHERE tx_id = '{SWAP}'",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "keys_unique",
+        "critical",
+        "INSERT INTO raw.onchain_transfers FROM raw.onchain_transfers "
+        f"WHERE tx_id = '{SWAP}' AND direction = 'in'",
+        ("legs_without_gaps",),
+    ),
+    (
+        "raw.onchain_transfers",
+        "tx_id_well_formed",
+        "critical",
+        f"UPDATE raw.onchain_transfers SET tx_id = 'abc' WHERE tx_id = '{SCAM}'",
+        ("transaction_there",),
+    ),
+    (
+        "raw.onchain_transfers",
+        "token_present",
+        "critical",
+        f"UPDATE raw.onchain_transfers SET token = NULL WHERE tx_id = '{SCAM}'",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "amount_text_present",
+        "critical",
+        f"UPDATE raw.onchain_transfers SET amount_text = NULL WHERE tx_id = '{SCAM}'",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "direction_known",
+        "critical",
+        f"UPDATE raw.onchain_transfers SET direction = 'up' WHERE tx_id = '{SCAM}'",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "direction_present",
+        "critical",
+        "ALTER TABLE raw.onchain_transfers ALTER direction DROP NOT NULL; "
+        f"UPDATE raw.onchain_transfers SET direction = NULL WHERE tx_id = '{SCAM}'",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "leg_in_range",
+        "critical",
+        f"UPDATE raw.onchain_transfers SET leg = 0 WHERE tx_id = '{SCAM}'",
+        ("legs_without_gaps",),
+    ),
+    (
+        "raw.onchain_transfers",
+        "amount_in_range",
+        "critical",
+        f"UPDATE raw.onchain_transfers SET amount = -1 WHERE tx_id = '{SCAM}'",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "legs_without_gaps",
+        "critical",
+        f"DELETE FROM raw.onchain_transfers WHERE tx_id = '{SWAP}' AND leg = 1",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "transaction_there",
+        "critical",
+        f"DELETE FROM raw.onchain_transactions WHERE tx_id = '{SCAM}'",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "transaction_there",
+        "critical",
+        f"UPDATE raw.onchain_transactions SET ts = ts + INTERVAL 1 SECOND WHERE tx_id = '{SCAM}'",
+        (),
+    ),
+    (
+        "raw.onchain_transfers",
+        "amounts_fit",
+        "warning",
+        f"UPDATE raw.onchain_transfers SET amount = NULL WHERE tx_id = '{SCAM}'",
+        (),
+    ),
+    ("raw.balances", "keys_unique", "critical", "INSERT INTO raw.balances FROM raw.balances", ()),
+    (
+        "raw.balances",
+        "amount_text_present",
+        "critical",
+        "UPDATE raw.balances SET amount_text = NULL",
+        (),
+    ),
+    (
+        "raw.balances",
+        "amount_in_range",
+        "critical",
+        "UPDATE raw.balances SET amount = -0.000000000000000001",
+        (),
+    ),
     ("raw.balances", "amounts_fit", "warning", "UPDATE raw.balances SET amount = NULL", ()),
-
-    ("curated.tx_unified", "keys_unique", "critical",
-     f"INSERT INTO curated.tx_unified FROM curated.tx_unified WHERE {ROW}",
-     ("exchange_sums_kept",)),
-    ("curated.tx_unified", "domain_known", "critical",
-     f"UPDATE curated.tx_unified SET domain = 'bank' WHERE {LEG}",
-     ("legs_complete",)),
-    ("curated.tx_unified", "kind_present", "critical",
-     f"UPDATE curated.tx_unified SET kind = NULL WHERE {ROW}", ()),
-    ("curated.tx_unified", "kind_known", "critical",
-     f"UPDATE curated.tx_unified SET kind = 'gift' WHERE {ROW}", ()),
-    ("curated.tx_unified", "token_present", "critical",
-     f"UPDATE curated.tx_unified SET token = NULL WHERE {LEG}", ()),
-    ("curated.tx_unified", "counts_present", "critical",
-     f"UPDATE curated.tx_unified SET counts = NULL WHERE {LEG}",
-     ("only_final_known_amounts_count",)),
-    ("curated.tx_unified", "entries_complete", "critical",
-     "DELETE FROM curated.tx_unified WHERE txid = 'e6'", ()),
-    ("curated.tx_unified", "entries_complete", "critical",
-     "UPDATE curated.tx_unified SET ts = NULL WHERE txid = 'e6'", ()),
-    ("curated.tx_unified", "legs_complete", "critical",
-     f"DELETE FROM curated.tx_unified WHERE {LEG}", ()),
-    ("curated.tx_unified", "legs_complete", "critical",
-     f"DELETE FROM curated.tx_unified WHERE txid = '{FAILED}' AND leg = 'gas'", ()),
-    ("curated.tx_unified", "nothing_invented", "critical",
-     f"INSERT INTO curated.tx_unified SELECT * REPLACE ('e9' AS txid, '0' AS amount_text, "
-     f"0 AS amount) FROM curated.tx_unified WHERE {ROW}", ()),
-    ("curated.tx_unified", "nothing_invented", "critical",
-     f"INSERT INTO curated.tx_unified SELECT * REPLACE ('out:3' AS leg) "
-     f"FROM curated.tx_unified WHERE {LEG}", ()),
-    ("curated.tx_unified", "exchange_sums_kept", "critical",
-     f"UPDATE curated.tx_unified SET amount = amount + 0.000000000000000001 WHERE {ROW}", ()),
-    ("curated.tx_unified", "transfer_amounts_kept", "critical",
-     f"UPDATE curated.tx_unified SET amount = -amount WHERE {LEG}", ()),
-    ("curated.tx_unified", "transfer_amounts_kept", "critical",
-     "UPDATE curated.tx_unified SET amount = 3999.999998 WHERE token = 'eth:0xusdc'", ()),
-    ("curated.tx_unified", "only_final_known_amounts_count", "critical",
-     f"UPDATE curated.tx_unified SET counts = true WHERE txid = '{SCAM}'", ()),
-    ("curated.tx_unified", "only_final_known_amounts_count", "critical",
-     f"UPDATE curated.tx_unified SET counts = false WHERE {LEG}", ()),
-    ("curated.tx_unified", "amounts_fit", "warning",
-     "UPDATE curated.tx_unified SET is_overflow = true WHERE txid = 'e6'", ()),
-    ("curated.tx_unified", "conversions_paired", "warning",
-     "DELETE FROM curated.tx_unified WHERE txid = 'e5'", ()),
-    ("curated.tx_unified", "conversions_paired", "warning",
-     "UPDATE curated.tx_unified SET ref = NULL WHERE txid = 'e5'", ()),
-    ("curated.daily_flows", "keys_unique", "critical",
-     f"INSERT INTO curated.daily_flows FROM curated.daily_flows WHERE {DAY}", ()),
-    ("curated.daily_flows", "inflow_in_range", "critical",
-     f"UPDATE curated.daily_flows SET inflow = -1 WHERE {DAY}",
-     ("net_adds_up", "equal_transactions")),
-    ("curated.daily_flows", "outflow_in_range", "critical",
-     f"UPDATE curated.daily_flows SET outflow = -1 WHERE {DAY}",
-     ("net_adds_up", "equal_transactions")),
-    ("curated.daily_flows", "net_adds_up", "critical",
-     f"UPDATE curated.daily_flows SET net = net + 0.000000000000000001 WHERE {DAY}", ()),
-    ("curated.daily_flows", "equal_transactions", "critical",
-     f"DELETE FROM curated.daily_flows WHERE {DAY}", ()),
-    ("curated.daily_flows", "equal_transactions", "critical",
-     f"UPDATE curated.daily_flows SET inflow = inflow + {WEI}, net = net + {WEI}, "
-     f"turnover = turnover + {WEI} WHERE {DAY}", ()),
-    ("curated.daily_flows", "equal_transactions", "critical",
-     f"DELETE FROM curated.tx_unified WHERE {ROW}", ()),
-    ("curated.daily_balances", "keys_unique", "critical",
-     f"INSERT INTO curated.daily_balances FROM curated.daily_balances WHERE {DAY}",
-     ("balance_moves_by_net",)),
-    ("curated.daily_balances", "no_negative_balance", "warning",
-     f"UPDATE curated.daily_balances SET balance = -0.000000000000000001 WHERE {DAY}", ()),
-    ("curated.daily_balances", "no_negative_balance", "warning",
-     f"UPDATE curated.daily_balances SET balance = NULL, balance_wide = -1 WHERE {DAY}", ()),
-    ("curated.daily_balances", "flows_carried", "critical",
-     f"DELETE FROM curated.daily_balances WHERE {DAY}", ()),
-    ("curated.daily_balances", "flows_carried", "critical",
-     f"UPDATE curated.daily_balances SET net = 0 WHERE {DAY}", ()),
-    ("curated.reconciliation", "keys_unique", "critical",
-     "INSERT INTO curated.reconciliation FROM curated.reconciliation", ()),
-    ("curated.reconciliation", "status_present", "critical",
-     "UPDATE curated.reconciliation SET status = NULL", ()),
-    ("curated.reconciliation", "status_known", "critical",
-     "UPDATE curated.reconciliation SET status = 'fine'", ()),
-    ("curated.reconciliation", "balances_reconcile", "critical",
-     "UPDATE curated.reconciliation SET status = 'off'", ()),
-    ("curated.reconciliation", "coverage_awaited_briefly", "info",
-     "UPDATE curated.reconciliation SET status = 'awaiting_coverage', "
-     "snapshot_ts = '2025-12-20'", ()),
-    ("curated.assets", "keys_unique", "critical",
-     "INSERT INTO curated.assets FROM curated.assets WHERE token = 'BTC'", ()),
-    ("curated.assets", "token_present", "critical",
-     "UPDATE curated.assets SET token = NULL WHERE token = 'ETH'", ("tokens_described",)),
-    ("curated.assets", "tokens_described", "info",
-     "DELETE FROM curated.assets WHERE token = 'BTC'", ()),
+    (
+        "curated.tx_unified",
+        "keys_unique",
+        "critical",
+        f"INSERT INTO curated.tx_unified FROM curated.tx_unified WHERE {ROW}",
+        ("exchange_sums_kept",),
+    ),
+    (
+        "curated.tx_unified",
+        "domain_known",
+        "critical",
+        f"UPDATE curated.tx_unified SET domain = 'bank' WHERE {LEG}",
+        ("legs_complete",),
+    ),
+    (
+        "curated.tx_unified",
+        "kind_present",
+        "critical",
+        f"UPDATE curated.tx_unified SET kind = NULL WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "kind_known",
+        "critical",
+        f"UPDATE curated.tx_unified SET kind = 'gift' WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "token_present",
+        "critical",
+        f"UPDATE curated.tx_unified SET token = NULL WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "counts_present",
+        "critical",
+        f"UPDATE curated.tx_unified SET counts = NULL WHERE {LEG}",
+        ("only_final_known_amounts_count",),
+    ),
+    (
+        "curated.tx_unified",
+        "entries_complete",
+        "critical",
+        "DELETE FROM curated.tx_unified WHERE txid = 'e6'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "entries_complete",
+        "critical",
+        "UPDATE curated.tx_unified SET ts = NULL WHERE txid = 'e6'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "legs_complete",
+        "critical",
+        f"DELETE FROM curated.tx_unified WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "legs_complete",
+        "critical",
+        f"DELETE FROM curated.tx_unified WHERE txid = '{FAILED}' AND leg = 'gas'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "nothing_invented",
+        "critical",
+        f"INSERT INTO curated.tx_unified SELECT * REPLACE ('e9' AS txid, '0' AS amount_text, "
+        f"0 AS amount) FROM curated.tx_unified WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "nothing_invented",
+        "critical",
+        f"INSERT INTO curated.tx_unified SELECT * REPLACE ('out:3' AS leg) "
+        f"FROM curated.tx_unified WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "exchange_sums_kept",
+        "critical",
+        f"UPDATE curated.tx_unified SET amount = amount + 0.000000000000000001 WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "transfer_amounts_kept",
+        "critical",
+        f"UPDATE curated.tx_unified SET amount = -amount WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "transfer_amounts_kept",
+        "critical",
+        "UPDATE curated.tx_unified SET amount = 3999.999998 WHERE token = 'eth:0xusdc'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "only_final_known_amounts_count",
+        "critical",
+        f"UPDATE curated.tx_unified SET counts = true WHERE txid = '{SCAM}'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "only_final_known_amounts_count",
+        "critical",
+        f"UPDATE curated.tx_unified SET counts = false WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "amounts_fit",
+        "warning",
+        "UPDATE curated.tx_unified SET is_overflow = true WHERE txid = 'e6'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "conversions_paired",
+        "warning",
+        "DELETE FROM curated.tx_unified WHERE txid = 'e5'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "conversions_paired",
+        "warning",
+        "UPDATE curated.tx_unified SET ref = NULL WHERE txid = 'e5'",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "keys_unique",
+        "critical",
+        f"INSERT INTO curated.daily_flows FROM curated.daily_flows WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "inflow_in_range",
+        "critical",
+        f"UPDATE curated.daily_flows SET inflow = -1 WHERE {DAY}",
+        ("net_adds_up", "equal_transactions"),
+    ),
+    (
+        "curated.daily_flows",
+        "outflow_in_range",
+        "critical",
+        f"UPDATE curated.daily_flows SET outflow = -1 WHERE {DAY}",
+        ("net_adds_up", "equal_transactions"),
+    ),
+    (
+        "curated.daily_flows",
+        "net_adds_up",
+        "critical",
+        f"UPDATE curated.daily_flows SET net = net + 0.000000000000000001 WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "equal_transactions",
+        "critical",
+        f"DELETE FROM curated.daily_flows WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "equal_transactions",
+        "critical",
+        f"UPDATE curated.daily_flows SET inflow = inflow + {WEI}, net = net + {WEI}, "
+        f"turnover = turnover + {WEI} WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "equal_transactions",
+        "critical",
+        f"DELETE FROM curated.tx_unified WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.daily_balances",
+        "keys_unique",
+        "critical",
+        f"INSERT INTO curated.daily_balances FROM curated.daily_balances WHERE {DAY}",
+        ("balance_moves_by_net",),
+    ),
+    (
+        "curated.daily_balances",
+        "no_negative_balance",
+        "warning",
+        f"UPDATE curated.daily_balances SET balance = -0.000000000000000001 WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_balances",
+        "no_negative_balance",
+        "warning",
+        f"UPDATE curated.daily_balances SET balance = NULL, balance_wide = -1 WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_balances",
+        "flows_carried",
+        "critical",
+        f"DELETE FROM curated.daily_balances WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_balances",
+        "flows_carried",
+        "critical",
+        f"UPDATE curated.daily_balances SET net = 0 WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "keys_unique",
+        "critical",
+        "INSERT INTO curated.reconciliation FROM curated.reconciliation",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "status_present",
+        "critical",
+        "UPDATE curated.reconciliation SET status = NULL",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "status_known",
+        "critical",
+        "UPDATE curated.reconciliation SET status = 'fine'",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "balances_reconcile",
+        "critical",
+        "UPDATE curated.reconciliation SET status = 'off'",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "coverage_awaited_briefly",
+        "info",
+        "UPDATE curated.reconciliation SET status = 'awaiting_coverage', "
+        "snapshot_ts = '2025-12-20'",
+        (),
+    ),
+    (
+        "curated.assets",
+        "keys_unique",
+        "critical",
+        "INSERT INTO curated.assets FROM curated.assets WHERE token = 'BTC'",
+        (),
+    ),
+    (
+        "curated.assets",
+        "token_present",
+        "critical",
+        "UPDATE curated.assets SET token = NULL WHERE token = 'ETH'",
+        ("tokens_described",),
+    ),
+    (
+        "curated.assets",
+        "tokens_described",
+        "info",
+        "DELETE FROM curated.assets WHERE token = 'BTC'",
+        (),
+    ),
 ]
-for name in ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "onchain_transfers",
-             "balances"):
+for name in (
+    "exchanges_ledger",
+    "exchanges_trades",
+    "onchain_transactions",
+    "onchain_transfers",
+    "balances",
+):
     BROKEN += [
         (f"raw.{name}", "batch_known", "warning", f"UPDATE raw.{name} SET batch_id = 'who'", ()),
-        (f"raw.{name}", "versions_in_order", "critical",
-         f"UPDATE raw.{name} SET first_seen_at = '2026-02-01'", ()),
-        (f"raw.{name}", "no_future", "warning",
-         f"UPDATE raw.{name} SET first_seen_at = '2026-01-01', changed_at = '2026-01-01'", ()),
+        (
+            f"raw.{name}",
+            "versions_in_order",
+            "critical",
+            f"UPDATE raw.{name} SET first_seen_at = '2026-02-01'",
+            (),
+        ),
+        (
+            f"raw.{name}",
+            "no_future",
+            "warning",
+            f"UPDATE raw.{name} SET first_seen_at = '2026-01-01', changed_at = '2026-01-01'",
+            (),
+        ),
     ]
     if name != "balances":
-        BROKEN.append((f"raw.{name}", "nothing_vanished", "warning",
-                       f"UPDATE raw.{name} SET vanished_at = '2026-02-01'", ()))
+        BROKEN.append(
+            (
+                f"raw.{name}",
+                "nothing_vanished",
+                "warning",
+                f"UPDATE raw.{name} SET vanished_at = '2026-02-01'",
+                (),
+            )
+        )
 
 
 @pytest.fixture(scope="module")
@@ -346,12 +748,14 @@ def clean(tmp_path_factory):
 @pytest.fixture
 def warehouse(clean, tmp_path):
     """warehouse(sql) → the path of a copy of the clean warehouse after `sql`."""
+
     def make(sql: str = ""):
         path = tmp_path / "warehouse.duckdb"
         shutil.copyfile(clean, path)
         with duckdb.connect(str(path)) as con:
             con.execute(sql)
         return path
+
     return make
 
 
@@ -361,8 +765,10 @@ def only(monkeypatch):
     real = suites_module.suites
 
     def choose(*tables):
-        monkeypatch.setattr(suites_module, "suites", lambda *bounds: [
-            s for s in real(*bounds) if s.table in tables])
+        monkeypatch.setattr(
+            suites_module, "suites", lambda *bounds: [s for s in real(*bounds) if s.table in tables]
+        )
+
     return choose
 
 
@@ -383,8 +789,10 @@ def test_a_clean_warehouse_passes_every_expectation(warehouse):
 
 
 @pytest.mark.parametrize(
-    "table, expectation, severity, sql, also", BROKEN,
-    ids=[f"{table}-{name}-{n}" for n, (table, name, *_) in enumerate(BROKEN)])
+    "table, expectation, severity, sql, also",
+    BROKEN,
+    ids=[f"{table}-{name}-{n}" for n, (table, name, *_) in enumerate(BROKEN)],
+)
 def test_a_broken_law_is_caught(warehouse, only, table, expectation, severity, sql, also):
     only(table)
     results = run(warehouse(sql))
@@ -410,7 +818,8 @@ def test_balances_that_do_not_move_by_their_net_are_caught(warehouse, only):
     path = warehouse(f"UPDATE curated.daily_balances SET balance = 7 WHERE {DAY}")
     two_days = Interval("2026-01-01T00:00:00Z", "2026-01-03T00:00:00Z")
     assert failures(run(path, two_days)) == {
-        ("curated.daily_balances", "balance_moves_by_net", "critical")}
+        ("curated.daily_balances", "balance_moves_by_net", "critical")
+    }
 
 
 def test_rows_outside_the_interval_are_not_looked_at(warehouse):
@@ -430,23 +839,30 @@ def test_rows_outside_the_interval_are_not_looked_at(warehouse):
 def test_of_scattered_days_only_those_are_looked_at(warehouse):
     """Late rows touch single days of years: what lies between is not read, what they touch is."""
     wide = Interval("2025-12-20T00:00:00Z", "2026-01-25T00:00:00Z")
-    spans = (Interval("2025-12-20T00:00:00Z", "2025-12-21T00:00:00Z"), INTERVAL,
-             Interval("2026-01-20T00:00:00Z", "2026-01-25T00:00:00Z"))
+    spans = (
+        Interval("2025-12-20T00:00:00Z", "2025-12-21T00:00:00Z"),
+        INTERVAL,
+        Interval("2026-01-20T00:00:00Z", "2026-01-25T00:00:00Z"),
+    )
     between = "UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id IN ('e0', 'e5', 'e7');"
     assert failures(run(warehouse(between), wide, spans=spans)) == set()
     assert ("raw.exchanges_ledger", "kind_known", "critical") in failures(
-        run(warehouse(between), wide))
+        run(warehouse(between), wide)
+    )
     inside = "UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id = 'e1'"
     assert failures(run(warehouse(inside), wide, spans=spans)) == {
-        ("raw.exchanges_ledger", "kind_known", "critical")}
+        ("raw.exchanges_ledger", "kind_known", "critical")
+    }
 
 
 def test_each_of_the_scattered_days_is_looked_at(warehouse, only):
     only("raw.exchanges_ledger")
-    spans = [Interval(f"2026-01-0{day}T00:00:00Z", f"2026-01-0{day + 1}T00:00:00Z")
-             for day in (1, 3)]
-    path = warehouse("UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id IN "
-                     "('e0', 'e5', 'e7')")  # on the first, the second and the third
+    spans = [
+        Interval(f"2026-01-0{day}T00:00:00Z", f"2026-01-0{day + 1}T00:00:00Z") for day in (1, 3)
+    ]
+    path = warehouse(
+        "UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id IN ('e0', 'e5', 'e7')"
+    )  # on the first, the second and the third
     for found, looked in ((1, spans[:1]), (2, spans), (1, spans[1:])):
         whole = Interval(looked[0].start.isoformat(), looked[-1].end.isoformat())
         (bad,) = [r for r in run(path, whole, spans=looked) if not r.success]
@@ -473,24 +889,32 @@ def test_an_empty_warehouse_is_legal(warehouse):
 
 
 def test_an_expectation_that_raises_is_a_critical_failure(warehouse):
-    path = warehouse("ALTER TABLE ops.batches RENAME batch_id TO gone; "
-                     "ALTER TABLE curated.assets RENAME TO elsewhere;")
+    path = warehouse(
+        "ALTER TABLE ops.batches RENAME batch_id TO gone; "
+        "ALTER TABLE curated.assets RENAME TO elsewhere;"
+    )
     results = run(path)
     raised = [r for r in results if r.error]
     assert {r.severity for r in raised} == {"critical"} and not any(r.success for r in raised)
     assert {r.checkpoint for r in raised if r.expectation == "batch_known"} == {
-        t for t in (s.table for s in suites_module.suites(INTERVAL)) if t.startswith("raw.")}
+        t for t in (s.table for s in suites_module.suites(INTERVAL)) if t.startswith("raw.")
+    }
     assert {r.expectation for r in raised if r.checkpoint == "curated.assets"} == {
-        "keys_unique", "token_present", "tokens_described"}
+        "keys_unique",
+        "token_present",
+        "tokens_described",
+    }
     assert failed_critical(results) == raised
     assert "batch_id" in raised[0].error
 
 
 def test_counts_are_whole_where_samples_are_cut(warehouse, only):
     only("raw.exchanges_ledger")
-    path = warehouse("INSERT INTO raw.exchanges_ledger SELECT l.* REPLACE ('x' || i AS entry_id, "
-                     "NULL AS asset, NULL AS amount) FROM raw.exchanges_ledger l, range(5000) t(i) "
-                     f"WHERE {IN}")
+    path = warehouse(
+        "INSERT INTO raw.exchanges_ledger SELECT l.* REPLACE ('x' || i AS entry_id, "
+        "NULL AS asset, NULL AS amount) FROM raw.exchanges_ledger l, range(5000) t(i) "
+        f"WHERE {IN}"
+    )
     found = {r.expectation: r for r in run(path) if not r.success}
     assert found["asset_present"].observed == "5000 of 5005 rows"
     assert found["amounts_fit"].observed == "5000 rows"
@@ -513,23 +937,28 @@ def test_a_missing_warehouse_is_said_so(tmp_path):
 
 
 def test_recording_a_run_twice_replaces_it(warehouse):
-    results = [CheckResult("raw.t", "a", "warning", False, "3 rows"),
-               CheckResult("raw.t", "b", "critical", False, error="boom"),
-               CheckResult("raw.t", "c", "info", True)]
+    results = [
+        CheckResult("raw.t", "a", "warning", False, "3 rows"),
+        CheckResult("raw.t", "b", "critical", False, error="boom"),
+        CheckResult("raw.t", "c", "info", True),
+    ]
     with duckdb.connect(str(warehouse())) as con:
         record(con, results[:1], "other", INTERVAL)
         record(con, results, "r1", INTERVAL)
         record(con, results, "r1", INTERVAL)
         rows = con.execute(
             "SELECT checkpoint, expectation, severity, success, observed, start_ts::VARCHAR, "
-            "end_ts::VARCHAR FROM ops.checkpoints WHERE run_id = 'r1' ORDER BY 2").fetchall()
+            "end_ts::VARCHAR FROM ops.checkpoints WHERE run_id = 'r1' ORDER BY 2"
+        ).fetchall()
         assert con.execute("SELECT count(*) FROM ops.checkpoints").fetchone() == (4,)
         record(con, [], "r1", INTERVAL)
         assert con.execute("SELECT count(*) FROM ops.checkpoints").fetchone() == (1,)
     span = ("2026-01-02 06:00:00", "2026-01-02 12:00:00")
-    assert rows == [("raw.t", "a", "warning", False, "3 rows", *span),
-                    ("raw.t", "b", "critical", False, "boom", *span),
-                    ("raw.t", "c", "info", True, None, *span)]
+    assert rows == [
+        ("raw.t", "a", "warning", False, "3 rows", *span),
+        ("raw.t", "b", "critical", False, "boom", *span),
+        ("raw.t", "c", "info", True, None, *span),
+    ]
 
 
 OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//""")
@@ -538,10 +967,15 @@ LOADED = re.compile(r"""<(?:link|script|img|a)\b[^>]*?\b(?:src|href)="([^"#]+)\"
 
 def test_data_docs_load_nothing_from_outside(warehouse, tmp_path):
     docs = tmp_path / "docs"
-    run(warehouse("DROP TABLE curated.assets; "
-                  f"UPDATE raw.exchanges_ledger SET asset = NULL WHERE {IN}; "
-                  "DELETE FROM curated.tx_unified WHERE txid = 'e6'"),
-        docs_dir=docs, run_id="manual__2026-01-02T06:00:00+00:00/<b>")
+    run(
+        warehouse(
+            "DROP TABLE curated.assets; "
+            f"UPDATE raw.exchanges_ledger SET asset = NULL WHERE {IN}; "
+            "DELETE FROM curated.tx_unified WHERE txid = 'e6'"
+        ),
+        docs_dir=docs,
+        run_id="manual__2026-01-02T06:00:00+00:00/<b>",
+    )
     pages = [docs / "index.html", *docs.glob("runs/*/*.html")]
     assert len(pages) == 1 + 10
     for page in pages:
@@ -559,11 +993,15 @@ def test_data_docs_load_nothing_from_outside(warehouse, tmp_path):
 def test_data_docs_quote_what_a_stranger_may_name(warehouse, tmp_path):
     evil = "<script>alert(1)</script>"
     docs = tmp_path / "docs"
-    results = run(warehouse(
-        f"UPDATE raw.exchanges_ledger SET kind = '{evil}' WHERE {IN}; "
-        f"INSERT INTO curated.assets SELECT '{evil}', 's', 'n', 1 FROM range(2); "
-        f"INSERT INTO curated.reconciliation SELECT * REPLACE ('{evil}' AS token, 'off' AS status)"
-        " FROM curated.reconciliation"), docs_dir=docs)
+    results = run(
+        warehouse(
+            f"UPDATE raw.exchanges_ledger SET kind = '{evil}' WHERE {IN}; "
+            f"INSERT INTO curated.assets SELECT '{evil}', 's', 'n', 1 FROM range(2); "
+            f"INSERT INTO curated.reconciliation SELECT * REPLACE ('{evil}' AS token, 'off' AS status)"
+            " FROM curated.reconciliation"
+        ),
+        docs_dir=docs,
+    )
     assert sum(evil in str(r) for r in results) >= 3
     for page in docs.rglob("*.html"):
         assert evil not in page.read_text(), f"{page.name} would run what a token is called"
@@ -578,6 +1016,7 @@ def test_data_docs_keep_the_newest_runs(warehouse, tmp_path, only):
     assert {p.name for p in (docs / "runs").iterdir()} == kept
     index = (docs / "index.html").read_text()
     assert [index.index(data_docs.folder_of(r)) for r in "dac"] == sorted(
-        index.index(data_docs.folder_of(r)) for r in "dac")
+        index.index(data_docs.folder_of(r)) for r in "dac"
+    )
     with pytest.raises(ValueError, match="keep=0"):
         run(path, docs_dir=docs, keep=0)

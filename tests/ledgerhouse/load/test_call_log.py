@@ -22,8 +22,7 @@ from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.warehouse import schema
 
 ROOT = Path(__file__).parents[3]
-RUN = {"dag_id": "sync", "run_id": "R", "task_id": "fetch_debank", "map_index": 2,
-       "try_number": 1}
+RUN = {"dag_id": "sync", "run_id": "R", "task_id": "fetch_debank", "map_index": 2, "try_number": 1}
 SECRET = "a-very-secret-key"
 
 # Logs calls until it is killed, the last line cut in the middle as a kill would.
@@ -46,9 +45,16 @@ with call_log(sys.argv[1], {"dag_id": "sync", "run_id": "R", "task_id": "fetch_d
 
 
 def call(number: int, **fields) -> dict:
-    return {"call_id": f"c{number}", "called_at": f"2026-01-31T06:00:{number:02}+00:00",
-            "source": "debank", "account": "0x1", "endpoint": "/v1", "status": 200,
-            "duration_ms": 5, "units": 4} | fields
+    return {
+        "call_id": f"c{number}",
+        "called_at": f"2026-01-31T06:00:{number:02}+00:00",
+        "source": "debank",
+        "account": "0x1",
+        "endpoint": "/v1",
+        "status": 200,
+        "duration_ms": 5,
+        "units": 4,
+    } | fields
 
 
 def known(con) -> list[str]:
@@ -57,8 +63,13 @@ def known(con) -> list[str]:
 
 @pytest.mark.parametrize("rest", ["", '{"dag_id": "sync", "call_id": "half', "{"])
 def test_the_log_of_a_killed_fetch_is_taken_up_to_its_last_whole_line(con, tmp_path, rest):
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), "3", rest], cwd=ROOT,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path), "3", rest],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as writer:
         assert writer.stdout.readline() == "ready\n"
         waiting = list((tmp_path / "inbox").iterdir())
         assert load_calls(con, tmp_path) == 0, "its writer lives"
@@ -66,8 +77,9 @@ def test_the_log_of_a_killed_fetch_is_taken_up_to_its_last_whole_line(con, tmp_p
         os.kill(writer.pid, signal.SIGKILL)
     assert load_calls(con, tmp_path) == 3
     assert known(con) == ["c0", "c1", "c2"]
-    assert con.execute("SELECT DISTINCT run_id, map_index, try_number FROM ops.api_calls"
-                       ).fetchall() == [("R", 2, 1)]
+    assert con.execute(
+        "SELECT DISTINCT run_id, map_index, try_number FROM ops.api_calls"
+    ).fetchall() == [("R", 2, 1)]
     assert list((tmp_path / "inbox").iterdir()) == []
 
 
@@ -79,8 +91,12 @@ def test_a_log_without_a_whole_line_is_put_away_too(con, tmp_path):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True), min_size=1,
-                max_size=6), st.randoms())
+@given(
+    st.lists(
+        st.lists(st.integers(0, 30), min_size=1, max_size=5, unique=True), min_size=1, max_size=6
+    ),
+    st.randoms(),
+)
 def test_every_call_is_loaded_once_whatever_is_loaded_when(tmp_path_factory, logs, rng):
     """Also where a load died between its commit and putting the files away."""
     import duckdb
@@ -107,8 +123,9 @@ def test_times_are_utc_and_an_unanswered_call_is_kept(con, tmp_path):
     with call_log(tmp_path, RUN) as record:
         record(call(1, called_at="2026-01-31T08:00:00.5+02:00", status=None, error="timed out"))
     load_calls(con, tmp_path)
-    assert con.execute("SELECT called_at::VARCHAR, status, error FROM ops.api_calls").fetchall() \
-        == [("2026-01-31 06:00:00.5", None, "timed out")]
+    assert con.execute(
+        "SELECT called_at::VARCHAR, status, error FROM ops.api_calls"
+    ).fetchall() == [("2026-01-31 06:00:00.5", None, "timed out")]
 
 
 @pytest.mark.parametrize("error", [Fatal, Retriable])
@@ -116,10 +133,21 @@ def test_no_secret_gets_into_the_log_or_the_error(tmp_path, error):
     def send() -> Answer:
         raise error(f"GET https://api/?key={SECRET}: refused {SECRET}")
 
-    with call_log(tmp_path, RUN) as record, pytest.raises(error) as raised, \
-            attempt(tmp_path / "attempts", RUN):
-        Client("debank", "0x1", rates={}, units={}, record=record, secrets=(SECRET,), tries=2,
-               sleep=lambda s: None).call("/v1", send)
+    with (
+        call_log(tmp_path, RUN) as record,
+        pytest.raises(error) as raised,
+        attempt(tmp_path / "attempts", RUN),
+    ):
+        Client(
+            "debank",
+            "0x1",
+            rates={},
+            units={},
+            record=record,
+            secrets=(SECRET,),
+            tries=2,
+            sleep=lambda s: None,
+        ).call("/v1", send)
     texts = [f.read_text() for f in tmp_path.rglob("*.json*")]
     assert len(texts) == 3 and all("***" in t for t in texts if "refused" in t)
     assert SECRET not in str(raised.value) + "".join(texts)
@@ -161,4 +189,6 @@ def test_records_may_be_read_in_any_order(tmp_path_factory, order):
         file.rename(root / f"{position}.json")
     found = attempts.read(root)[1]
     assert {key[-1]: (f["state"], f["rows"]) for key, f in found.items()} == {
-        1: ("success", 1), 2: ("success", 2)}
+        1: ("success", 1),
+        2: ("success", 2),
+    }

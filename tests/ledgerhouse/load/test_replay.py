@@ -52,23 +52,35 @@ def test_replay_is_row_for_row_the_warehouse_and_asks_nobody(lived, tmp_path):
     assert done.differences == {} and done.loads >= 6
     assert content(var / "warehouse.duckdb") == before
     with duckdb.connect(str(var / "warehouse.duckdb")) as con:
-        marked = con.execute("SELECT count(DISTINCT day) FROM ops.touched_days WHERE dataset = "
-                             "'onchain_transactions'").fetchone()
-        assert marked == con.execute("SELECT count(DISTINCT ts::DATE) FROM raw.onchain_transactions"
-                                     ).fetchone(), "every day is marked, so curated is rebuilt"
+        marked = con.execute(
+            "SELECT count(DISTINCT day) FROM ops.touched_days WHERE dataset = "
+            "'onchain_transactions'"
+        ).fetchone()
+        assert (
+            marked
+            == con.execute(
+                "SELECT count(DISTINCT ts::DATE) FROM raw.onchain_transactions"
+            ).fetchone()
+        ), "every day is marked, so curated is rebuilt"
     # Without the warehouse as well, and with another mapping: what it maps differently is told.
     (var / "warehouse.duckdb").unlink()
     replay(var / "warehouse.duckdb", var / "landing", sources)
     assert content(var / "warehouse.duckdb") == before
-    louder = dataclasses.replace(sources["coinbase"], mappings={
-        **sources["coinbase"].mappings,
-        "exchanges_ledger": sources["coinbase"].mappings["exchanges_ledger"].replace(
-            "row.type AS type", "upper(row.type) AS type")})
+    louder = dataclasses.replace(
+        sources["coinbase"],
+        mappings={
+            **sources["coinbase"].mappings,
+            "exchanges_ledger": sources["coinbase"]
+            .mappings["exchanges_ledger"]
+            .replace("row.type AS type", "upper(row.type) AS type"),
+        },
+    )
     changed = replay(var / "warehouse.duckdb", var / "landing", {**sources, "coinbase": louder})
     assert set(changed.differences) <= {"raw.exchanges_ledger", "raw.history"}
     with duckdb.connect(str(var / "warehouse.duckdb")) as con:
-        assert con.execute("SELECT bool_and(type = upper(type)) FROM raw.exchanges_ledger"
-                           ).fetchone() == (True,)
+        assert con.execute(
+            "SELECT bool_and(type = upper(type)) FROM raw.exchanges_ledger"
+        ).fetchone() == (True,)
 
 
 def test_a_landing_with_a_hole_is_refused_and_the_warehouse_kept(lived, tmp_path):
@@ -87,7 +99,9 @@ def test_a_kill_between_commit_and_archive_loads_nothing_twice(tmp_path, monkeyp
         books = Books(url, tmp_path / "landing", path=str(tmp_path / "warehouse.duckdb"))
         for job in books.plan(START, "2024-12-01"):
             books.fetch(job)
-        monkeypatch.setattr(landing, "note_load", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(
+            landing, "note_load", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             load(books.con, books.root, books.sources)
         monkeypatch.undo()

@@ -92,10 +92,12 @@ def test_no_day_and_no_month_passes_its_limit_whatever_fails(seed, small, tmp_pa
         faulty = rng.sample([f for f in TRANSIENT if f != "timeouts"], 3)
         lifted(url).app.faults.set(",".join(faulty), rate=0.15)
         books = Books(url, tmp_path, clock=Hurried())
-        allowed = [Limit("debank", "units", "day", rng.randrange(180, 300)),
-                   Limit("debank", "calls", "day", rng.randrange(18, 26)),
-                   Limit("debank", "units", "month", rng.randrange(250, 400)),
-                   Limit("coinbase", "calls", "day", 0)]
+        allowed = [
+            Limit("debank", "units", "day", rng.randrange(180, 300)),
+            Limit("debank", "calls", "day", rng.randrange(18, 26)),
+            Limit("debank", "units", "month", rng.randrange(250, 400)),
+            Limit("coinbase", "calls", "day", 0),
+        ]
         runs = run_under(books, url, Days(), allowed)
         assert_onchain(books, url)
         assert sum(run[1] for run in runs) == len(books.calls), "every call is logged"
@@ -111,11 +113,13 @@ def test_no_day_and_no_month_passes_its_limit_whatever_fails(seed, small, tmp_pa
 def assert_onchain(books, url):
     """Every transaction and leg that the world has, and none else."""
     truth = {r["tx_id"] for r in url.world.transactions(NOW) if START <= r["time"] < NOW}
-    found = books.column("SELECT tx_id FROM raw.onchain_transactions WHERE vanished_at IS NULL "
-                         f"AND ts >= '{START}'")
+    found = books.column(
+        f"SELECT tx_id FROM raw.onchain_transactions WHERE vanished_at IS NULL AND ts >= '{START}'"
+    )
     assert len(found) >= len(truth) and set(found) == truth
     assert len([r for r in url.world.transfers(NOW) if START <= r["time"] < NOW]) == len(
-        books.column("SELECT 1 FROM raw.onchain_transfers WHERE vanished_at IS NULL"))
+        books.column("SELECT 1 FROM raw.onchain_transfers WHERE vanished_at IS NULL")
+    )
 
 
 def test_what_was_kept_is_not_paid_for_again(small, tmp_path):
@@ -142,25 +146,39 @@ def test_a_long_walk_of_several_pieces_keeps_each(tmp_path):
     start = "2024-02-01T00:00:00Z"
     with serve(World(5, start, 1.0, 0), now=NOW) as url:
         lifted(url)
-        wallet = max(WALLETS, key=lambda a: sum(
-            r["wallet"] == a.account for r in url.world.transactions(NOW)))
-        truth = {(r["tx_id"], utc(r["time"])) for r in url.world.transactions(NOW)
-                 if r["wallet"] == wallet.account}
+        wallet = max(
+            WALLETS,
+            key=lambda a: sum(r["wallet"] == a.account for r in url.world.transactions(NOW)),
+        )
+        truth = {
+            (r["tx_id"], utc(r["time"]))
+            for r in url.world.transactions(NOW)
+            if r["wallet"] == wallet.account
+        }
         job = Job("debank", wallet.account, "debank", Interval(start, NOW), utc(start))
         api = get("debank").connect(host=url.debank, password=keys.DEBANK_KEY)
         kept = 0
         for calls in range(1, 50, 7):
-            ledger = Ledger(tmp_path / str(calls), "debank",
-                            [Limit("debank", "calls", "month", calls)], now=Days())
+            ledger = Ledger(
+                tmp_path / str(calls),
+                "debank",
+                [Limit("debank", "calls", "month", calls)],
+                now=Days(),
+            )
             client = Client("debank", wallet.account, rates={}, units={}, budget=ledger)
             try:
                 get("debank").fetch(client, api, job)
                 break
             except FetchStopped as stop:
-                rows = {row["id"] for page in stop.partial.pages if "history_list" in page.endpoint
-                        for row in json.loads(page.body)["history_list"]}
-                spans = [c.interval for c in stop.partial.covered
-                         if c.dataset == "onchain_transactions"]
+                rows = {
+                    row["id"]
+                    for page in stop.partial.pages
+                    if "history_list" in page.endpoint
+                    for row in json.loads(page.body)["history_list"]
+                }
+                spans = [
+                    c.interval for c in stop.partial.covered if c.dataset == "onchain_transactions"
+                ]
                 assert len(stop.partial.pages) == calls == client.calls
                 assert {tx for tx, at in truth if any(at in span for span in spans)} <= rows
                 kept = max(kept, len(spans))
@@ -176,6 +194,7 @@ def killed(where: str, nth: int):
             counts["n"] += 1
             if counts["n"] == nth:
                 os.kill(os.getpid(), signal.SIGKILL)
+
     return step
 
 
@@ -194,31 +213,44 @@ def fetch_all(url: str, root: str, allowed: list[Limit], at: str, where: str, nt
     api.get = get_
     ledger = Ledger(root, "debank", allowed, now=Days(at))
     with call_log(f"{root}/calls", {"run_id": "r"}) as record:
+
         def write(call):
             record(call)
             step("logged")
 
         while True:
             for wallet in WALLETS:
-                client = Client("debank", wallet.account, rates={}, units=source.units,
-                                record=write, budget=ledger)
+                client = Client(
+                    "debank",
+                    wallet.account,
+                    rates={},
+                    units=source.units,
+                    record=write,
+                    budget=ledger,
+                )
                 try:
-                    source.fetch(client, api, Job("debank", wallet.account, "debank",
-                                                  Interval(START, NOW), utc(START)))
+                    source.fetch(
+                        client,
+                        api,
+                        Job("debank", wallet.account, "debank", Interval(START, NOW), utc(START)),
+                    )
                 except BudgetReached:
                     return
 
 
 def test_processes_share_a_budget_and_three_of_four_are_killed(small, tmp_path):
     at, rng = "2026-01-30T22:00:00Z", random.Random(5)
-    allowed = [Limit("debank", "units", "day", rng.randrange(2000, 3000)),
-               Limit("debank", "calls", "month", rng.randrange(110, 130))]
+    allowed = [
+        Limit("debank", "units", "day", rng.randrange(2000, 3000)),
+        Limit("debank", "calls", "month", rng.randrange(110, 130)),
+    ]
     with serve(small, now=NOW) as url:
         lifted(url)
         spawn = multiprocessing.get_context("spawn")
-        workers = [spawn.Process(target=fetch_all, args=(
-            url.debank, str(tmp_path), allowed, at, where, 3))
-            for where in ("reserved", "sent", "logged", "never")]
+        workers = [
+            spawn.Process(target=fetch_all, args=(url.debank, str(tmp_path), allowed, at, where, 3))
+            for where in ("reserved", "sent", "logged", "never")
+        ]
         # The one that lives on uses up the rest: beside it, the others might not come to their third.
         for together in (workers[:3], workers[3:]):
             for worker in together:
@@ -244,7 +276,8 @@ def test_processes_share_a_budget_and_three_of_four_are_killed(small, tmp_path):
         assert ledger.is_counted
         assert ledger.remaining() == {
             ("units", "day"): allowed[0].allowed - sum(c["units"] for c in in_log.values()),
-            ("calls", "month"): allowed[1].allowed - len(in_log)}
+            ("calls", "month"): allowed[1].allowed - len(in_log),
+        }
 
 
 def test_the_ledger_is_counted_from_the_warehouse_while_others_call(tmp_path, small):
@@ -253,12 +286,17 @@ def test_the_ledger_is_counted_from_the_warehouse_while_others_call(tmp_path, sm
     import duckdb
 
     from ledgerhouse.warehouse.schema import create_all
+
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     create_all(con)
     clock = Days("2026-01-31T22:00:00Z")
-    ledger = Ledger(tmp_path, "debank", [Limit("debank", "units", "day", 10**6),
-                                         Limit("debank", "calls", "month", 10**6)], now=clock)
+    ledger = Ledger(
+        tmp_path,
+        "debank",
+        [Limit("debank", "units", "day", 10**6), Limit("debank", "calls", "month", 10**6)],
+        now=clock,
+    )
     expected = {"day": [0, 0], "month": [0, 0]}
     for _ in range(60):
         with call_log(tmp_path / "calls", {}) as record:
@@ -268,9 +306,18 @@ def test_the_ledger_is_counted_from_the_warehouse_while_others_call(tmp_path, sm
                 fate = rng.choice(["lost", "logged", "settled", "cheaper"])
                 cost = price // 2 if fate == "cheaper" else price
                 if fate != "lost":
-                    record({"call_id": call_id, "called_at": at.isoformat(), "source": "debank",
-                            "account": "a", "endpoint": "/", "status": 200, "duration_ms": 1,
-                            "units": cost})
+                    record(
+                        {
+                            "call_id": call_id,
+                            "called_at": at.isoformat(),
+                            "source": "debank",
+                            "account": "a",
+                            "endpoint": "/",
+                            "status": 200,
+                            "duration_ms": 1,
+                            "units": cost,
+                        }
+                    )
                 if fate in ("settled", "cheaper"):
                     ledger.settle(call_id, cost)
                 for sums in expected.values():
@@ -282,8 +329,10 @@ def test_the_ledger_is_counted_from_the_warehouse_while_others_call(tmp_path, sm
                     shutil.copy(file, tmp_path / "calls" / "inbox" / file.name)
             if rng.random() < 0.5:
                 ledger.recount(from_warehouse(con, lambda: logged(tmp_path / "calls")))
-        assert ledger.remaining() == {("units", "day"): 10**6 - expected["day"][1],
-                                 ("calls", "month"): 10**6 - expected["month"][0]}
+        assert ledger.remaining() == {
+            ("units", "day"): 10**6 - expected["day"][1],
+            ("calls", "month"): 10**6 - expected["month"][0],
+        }
         if rng.random() < 0.2:
             clock.now += timedelta(hours=1)
             if clock.now.hour == 0:
@@ -295,11 +344,18 @@ def test_the_ledger_is_counted_from_the_warehouse_while_others_call(tmp_path, sm
 
 def test_a_budget_that_opens_again_is_named(tmp_path):
     for period, opens in (("day", "2026-02-01T00:00:00Z"), ("month", "2026-02-01T00:00:00Z")):
-        ledger = Ledger(tmp_path / period, "debank", [Limit("debank", "units", period, 50)],
-                        now=Days("2026-01-31T23:59:59.9Z"))
+        ledger = Ledger(
+            tmp_path / period,
+            "debank",
+            [Limit("debank", "units", period, 50)],
+            now=Days("2026-01-31T23:59:59.9Z"),
+        )
         ledger.reserve(40)
-        with pytest.raises(BudgetReached, match="allows 50 units a .*40 are spent and the next "
-                           f"call costs 20.*opens again at {opens}.*units_per_{period}") as error:
+        with pytest.raises(
+            BudgetReached,
+            match="allows 50 units a .*40 are spent and the next "
+            f"call costs 20.*opens again at {opens}.*units_per_{period}",
+        ) as error:
             ledger.reserve(20)
         assert (error.value.spent, error.value.opens_at) == (40, utc(opens))
         ledger.reserve(10)
@@ -307,17 +363,23 @@ def test_a_budget_that_opens_again_is_named(tmp_path):
         ledger.reserve(50)
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("[budget.bank]\nunits_per_day = 1", r"\[budget.bank\]: unknown source 'bank'; known: coin"),
-    ("[budget.debank]\nunits_a_day = 1", r"unknown 'units_a_day'; there are units_per_day, "),
-    ("[budget.debank]\ncalls_per_day = -1", r"calls_per_day is -1; write a whole number"),
-    ("[budget.debank]\ncalls_per_month = 1.5", r"calls_per_month is 1.5; write a whole"),
-    ("[budget.debank]\ncalls_per_month = true", r"calls_per_month is True; write a whole"),
-    ('[budget.debank]\ncalls_per_month = "9"', r"calls_per_month is '9'; write a whole"),
-    ("[budget]\ndebank = 7", r"give it lines like units_per_day = 20000"),
-    ("budget = 7", r"write the budget of a source as \[budget.debank\]"),
-    ("budget = ", r"cannot read the budget in"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[budget.bank]\nunits_per_day = 1",
+            r"\[budget.bank\]: unknown source 'bank'; known: coin",
+        ),
+        ("[budget.debank]\nunits_a_day = 1", r"unknown 'units_a_day'; there are units_per_day, "),
+        ("[budget.debank]\ncalls_per_day = -1", r"calls_per_day is -1; write a whole number"),
+        ("[budget.debank]\ncalls_per_month = 1.5", r"calls_per_month is 1.5; write a whole"),
+        ("[budget.debank]\ncalls_per_month = true", r"calls_per_month is True; write a whole"),
+        ('[budget.debank]\ncalls_per_month = "9"', r"calls_per_month is '9'; write a whole"),
+        ("[budget]\ndebank = 7", r"give it lines like units_per_day = 20000"),
+        ("budget = 7", r"write the budget of a source as \[budget.debank\]"),
+        ("budget = ", r"cannot read the budget in"),
+    ],
+)
 def test_a_wrong_budget_is_told(text, said, tmp_path):
     (tmp_path / "accounts.toml").write_text(text)
     with pytest.raises(ValueError, match=said):
@@ -326,10 +388,14 @@ def test_a_wrong_budget_is_told(text, said, tmp_path):
 
 def test_the_limits_of_a_file(tmp_path):
     file = tmp_path / "accounts.toml"
-    file.write_text('[[account]]\nsource = "debank"\naccount = "a"\nconnection = "c"\n'
-                    "[budget.debank]\nunits_per_day = 20\ncalls_per_month = 0\n")
+    file.write_text(
+        '[[account]]\nsource = "debank"\naccount = "a"\nconnection = "c"\n'
+        "[budget.debank]\nunits_per_day = 20\ncalls_per_month = 0\n"
+    )
     assert limits(file) == [
-        Limit("debank", "units", "day", 20), Limit("debank", "calls", "month", 0)]
+        Limit("debank", "units", "day", 20),
+        Limit("debank", "calls", "month", 0),
+    ]
     assert len(accounts(file)) == 1
 
 
@@ -356,40 +422,61 @@ def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
     with serve(small, now=START) as url:
         lifted(url)
         books = Books(url, tmp_path / "books", clock=Hurried())
-        spending.record(books.con, all_sources().values(),
-                        [("debank", "units", "day", 500)])
+        spending.record(books.con, all_sources().values(), [("debank", "units", "day", 500)])
         synced(books, url, "2024-12-10T00:00:00Z", "h", dag="history")
         synced(books, url, "2024-12-12T00:00:00Z", "backfill__1")
         clocks = ["2024-12-17T06:00:00Z", NOW]
         for number, clock in enumerate(clocks):
             synced(books, url, clock, f"s{number}")
         total = url.app.stats()["total"]
-        rows = {row[0]: row[1:] for row in books.con.execute(
-            "SELECT source, sum(calls), sum(units), sum(full_refresh_calls), "
-            "sum(full_refresh_units) FROM ops.spending GROUP BY 1").fetchall()}
+        rows = {
+            row[0]: row[1:]
+            for row in books.con.execute(
+                "SELECT source, sum(calls), sum(units), sum(full_refresh_calls), "
+                "sum(full_refresh_units) FROM ops.spending GROUP BY 1"
+            ).fetchall()
+        }
         assert rows["debank"][:2] == (total["debank"], url.app.debank.units_spent)
         assert rows["coinbase"][:2] == (total["coinbase"], 0)
         price = get("debank").units
         full = {}
         for number, clock in enumerate(clocks):
-            pages = sum(ceil((sum(r["wallet"] == a.account and START <= r["time"] for r in
-                                  url.world.transactions(clock)) + 1) / 20) for a in WALLETS)
-            full["debank", f"s{number}"] = (
-                pages + 3, pages * price[HISTORY] + 3 * price[TOKENS])
+            pages = sum(
+                ceil(
+                    (
+                        sum(
+                            r["wallet"] == a.account and START <= r["time"]
+                            for r in url.world.transactions(clock)
+                        )
+                        + 1
+                    )
+                    / 20
+                )
+                for a in WALLETS
+            )
+            full["debank", f"s{number}"] = (pages + 3, pages * price[HISTORY] + 3 * price[TOKENS])
             wallets = {}
             for row in url.world.ledger(clock):
                 wallets[row["wallet"]] = wallets.get(row["wallet"], 0) + (START <= row["time"])
-            known = books.column("SELECT count(DISTINCT wallet) FROM raw.balances "
-                                 "WHERE source = 'coinbase'")[0]
+            known = books.column(
+                "SELECT count(DISTINCT wallet) FROM raw.balances WHERE source = 'coinbase'"
+            )[0]
             fills = sum(START <= r["time"] for r in url.world.fills(clock))
             lists = sum(max(1, ceil(n / 100)) for n in wallets.values())
             full["coinbase", f"s{number}"] = (
-                ceil(known / 100) + lists + known - len(wallets) + ceil((fills + 1) / 100), 0)
-        assert {(s, r): (c, u) for s, r, c, u in books.con.execute(
-            "SELECT source, run_id, calls, units FROM ops.full_refreshes").fetchall()} == full
+                ceil(known / 100) + lists + known - len(wallets) + ceil((fills + 1) / 100),
+                0,
+            )
+        assert {
+            (s, r): (c, u)
+            for s, r, c, u in books.con.execute(
+                "SELECT source, run_id, calls, units FROM ops.full_refreshes"
+            ).fetchall()
+        } == full
         for source in rows:
             assert rows[source][2:] == tuple(
-                sum(v[n] for (s, _), v in full.items() if s == source) for n in (0, 1))
+                sum(v[n] for (s, _), v in full.items() if s == source) for n in (0, 1)
+            )
         fresh, before = Books(url, tmp_path / "fresh", clock=Hurried()), dict(total)
         for job in fresh.plan(START, NOW, ACCOUNTS[:1], snapshot=True):
             fresh.fetch(job)
@@ -408,14 +495,21 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
 
         def read(run, moment):
             client = Client("debank", WALLETS[0].account, rates={}, units={})
-            unit_balances.note(folder, source="debank", connection="c", run_id=run, moment=moment,
-                               balance=source.remaining_units(client, books.apis["debank"]),
-                               accounts=[a.account for a in WALLETS])
+            unit_balances.note(
+                folder,
+                source="debank",
+                connection="c",
+                run_id=run,
+                moment=moment,
+                balance=source.remaining_units(client, books.apis["debank"]),
+                accounts=[a.account for a in WALLETS],
+            )
 
         for run, prices in (("r1", {}), ("r2", {HISTORY: 30}), ("r3", {})):
             read(run, "before")
-            books.sources["debank"] = type(source)(**{
-                **vars(source), "units": {**source.units, **prices}})
+            books.sources["debank"] = type(source)(
+                **{**vars(source), "units": {**source.units, **prices}}
+            )
             made = len(books.calls)
             for job in books.plan(START, NOW, WALLETS, refetch=True)[:2]:
                 books.fetch(job)
@@ -428,10 +522,12 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
             load_calls(books.con, tmp_path / "calls")
             for _ in range(2):
                 unit_balances.load_readings(books.con, folder, run)
-        found = books.con.execute("SELECT run_id, moment, used, counted FROM ops.account_units "
-                                  "ORDER BY reading_at").fetchall()
-        assert [row[:2] for row in found] == [(r, m) for r in ("r1", "r2", "r3")
-                                              for m in ("before", "after")]
+        found = books.con.execute(
+            "SELECT run_id, moment, used, counted FROM ops.account_units ORDER BY reading_at"
+        ).fetchall()
+        assert [row[:2] for row in found] == [
+            (r, m) for r in ("r1", "r2", "r3") for m in ("before", "after")
+        ]
         used, counted = found[1][2:]
         assert used > counted > 0 and found[3][2] == found[3][3] == used
         assert found[5][2] == used - 10_000
@@ -452,25 +548,46 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
     from ledgerhouse.warehouse.connection import open_warehouse
 
     file, jobs, told = tmp_path / "accounts.toml", {}, []
-    listed = "".join(f'[[account]]\nsource = "debank"\naccount = "{a.account}"\n'
-                     'connection = "debank_x"\n' for a in WALLETS)
+    listed = "".join(
+        f'[[account]]\nsource = "debank"\naccount = "{a.account}"\nconnection = "debank_x"\n'
+        for a in WALLETS
+    )
     monkeypatch.setenv("LEDGERHOUSE_ACCOUNTS", str(file))
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
-    monkeypatch.setattr(PlanOperator, "log", SimpleNamespace(
-        info=lambda *_: None, warning=lambda text, *values: told.append(text % values)))
+    monkeypatch.setattr(
+        PlanOperator,
+        "log",
+        SimpleNamespace(
+            info=lambda *_: None, warning=lambda text, *values: told.append(text % values)
+        ),
+    )
 
     def run(name: str, budget: str) -> list[str]:
         """The errors of a run's fetches."""
+
         def context(task):
-            return {"params": {}, "dag_run": SimpleNamespace(run_type="scheduled"),
-                    "ti": SimpleNamespace(dag_id="sync", run_id=name, task_id=task, map_index=-1,
-                                          xcom_push=lambda **_: None,
-                                          try_number=1)}
+            return {
+                "params": {},
+                "dag_run": SimpleNamespace(run_type="scheduled"),
+                "ti": SimpleNamespace(
+                    dag_id="sync",
+                    run_id=name,
+                    task_id=task,
+                    map_index=-1,
+                    xcom_push=lambda **_: None,
+                    try_number=1,
+                ),
+            }
 
         file.write_text(listed + budget)
         jobs[name] = PlanOperator(
-            task_id="plan", connection="debank_x", interval_start=START, interval_end=NOW,
-            history_start=START, close_gaps=True).execute(context("plan"))
+            task_id="plan",
+            connection="debank_x",
+            interval_start=START,
+            interval_end=NOW,
+            history_start=START,
+            close_gaps=True,
+        ).execute(context("plan"))
         errors = []
         for job in jobs[name]:
             try:
@@ -482,11 +599,15 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
 
     with serve(small, now=NOW) as url:
         lifted(url)
-        monkeypatch.setenv("AIRFLOW_CONN_DEBANK_X", json.dumps({
-            "conn_type": "debank", "host": url.debank, "password": keys.DEBANK_KEY}))
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_DEBANK_X",
+            json.dumps({"conn_type": "debank", "host": url.debank, "password": keys.DEBANK_KEY}),
+        )
         errors = run("one", "[budget.debank]\nunits_per_month = 300\ncalls_per_day = 9999\n")
-        assert errors and all(e.startswith("BudgetReached: the budget of debank allows 300 units a "
-                                           "month") for e in errors)
+        assert errors and all(
+            e.startswith("BudgetReached: the budget of debank allows 300 units a month")
+            for e in errors
+        )
         assert 250 < url.app.debank.units_spent <= 300
         assert run("two", "[budget.debank]\nunits_per_month = 320\n"), "spent before, so not again"
         assert url.app.debank.units_spent <= 320
@@ -496,18 +617,23 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
         assert run("four", "") == [] and run("five", "") == [] == jobs["five"]
         with open_warehouse(owner="test") as con:
             assert con.execute("SELECT sum(units) FROM ops.api_calls").fetchall() == [
-                (url.app.debank.units_spent,)]
+                (url.app.debank.units_spent,)
+            ]
             assert con.execute("FROM ops.budgets").fetchall() == []
-            assert con.execute("SELECT run_id, used = counted FROM ops.account_units "
-                               "WHERE moment = 'after' ORDER BY ALL").fetchall() == [
-                (name, True) for name in sorted(("one", "two", "three", "four"))]
-            assert_onchain(SimpleNamespace(
-                column=lambda sql: [row[0] for row in con.execute(sql).fetchall()]), url)
+            assert con.execute(
+                "SELECT run_id, used = counted FROM ops.account_units "
+                "WHERE moment = 'after' ORDER BY ALL"
+            ).fetchall() == [(name, True) for name in sorted(("one", "two", "three", "four"))]
+            assert_onchain(
+                SimpleNamespace(column=lambda sql: [row[0] for row in con.execute(sql).fetchall()]),
+                url,
+            )
         with pytest.raises(AirflowFailException, match="unknown 'units_per_year'"):
             run("six", "[budget.debank]\nunits_per_year = 1\n")
     assert [re.sub(r"\d+(,\d+)*", "N", line) for line in told if "budget has" in line] == 2 * [
         "debank: about N units are needed, and the budget has N left of this month: the run will "
-        "stop there, keep what it has, and fail; the next goes on"]
+        "stop there, keep what it has, and fail; the next goes on"
+    ]
 
 
 def test_coinbase_keeps_its_pages_and_claims_no_time_before_every_wallet_is_read(small, tmp_path):
@@ -516,13 +642,21 @@ def test_coinbase_keeps_its_pages_and_claims_no_time_before_every_wallet_is_read
         lifted(url)
         whole = Books(url, tmp_path / "whole", clock=Hurried())
         whole.sync(START, NOW, accounts=account)
-        needed, truth = len(whole.calls), {
-            r["entry_id"] for r in url.world.ledger(NOW) if START <= r["time"] < NOW}
+        needed, truth = (
+            len(whole.calls),
+            {r["entry_id"] for r in url.world.ledger(NOW) if START <= r["time"] < NOW},
+        )
         claimed = []
         books = Books(url, tmp_path / "parts", clock=Hurried())
         for calls in (1, needed // 2, needed - 1):
-            books.budgets = {"coinbase": Ledger(tmp_path / str(calls), "coinbase", [
-                Limit("coinbase", "calls", "day", calls)], now=Days())}
+            books.budgets = {
+                "coinbase": Ledger(
+                    tmp_path / str(calls),
+                    "coinbase",
+                    [Limit("coinbase", "calls", "day", calls)],
+                    now=Days(),
+                )
+            }
             (job,) = books.plan(START, NOW, account)
             with pytest.raises(BudgetReached) as stop:
                 books.fetch(job)

@@ -59,8 +59,9 @@ class Weeks:
         rows = [(dataset, *span) for dataset in coverage.events(self.source) for span in spans]
         self.con.execute(
             "INSERT INTO ops.coverage SELECT ?, ?, unnest(?), unnest(?), unnest(?), unnest(?), "
-            "'', '', '', '2000-01-01'", [self.account.source, self.account.account,
-                                         *(list(column) for column in zip(*rows))])
+            "'', '', '', '2000-01-01'",
+            [self.account.source, self.account.account, *(list(column) for column in zip(*rows))],
+        )
         jobs = refresh.jobs(self.con, SOURCES, [self.account], "quarter")
         assert all(job.read_from == job.interval.start and not job.snapshot for job in jobs)
         return [job.interval for job in jobs]
@@ -82,8 +83,12 @@ class Weeks:
 def test_within_weeks_every_settled_month_has_been_read_again_oldest_first(con, account):
     for seed in range(8):
         rng = random.Random(f"{seed}/{account.source}")
-        weeks = Weeks(con, account, utc("2022-01-01") + rng.randrange(400) * DAY,
-                      rng.choice([3, 45, 200, 500, 1000]) + rng.randrange(60))
+        weeks = Weeks(
+            con,
+            account,
+            utc("2022-01-01") + rng.randrange(400) * DAY,
+            rng.choice([3, 45, 200, 500, 1000]) + rng.randrange(60),
+        )
         settled, wholly = dict.fromkeys(weeks.months(), -1), 0
         # An API that cannot seek is due when the fourth week is about over.
         limit = refresh.PARTS + (0 if SOURCES[account.source].monthly else 1)
@@ -97,7 +102,8 @@ def test_within_weeks_every_settled_month_has_been_read_again_oldest_first(con, 
                 assert len(chosen) == -(-len(months) // refresh.PARTS)
                 left = [at for m, at in months.items() if m not in chosen]
                 assert max((months[m] for m in chosen), default=weeks.now) <= min(
-                    left, default=weeks.now), "longest ago first"
+                    left, default=weeks.now
+                ), "longest ago first"
             else:
                 assert chosen in ([], list(months)) and len(read) <= 1, "whole, or not at all"
                 wholly += bool(chosen)
@@ -106,19 +112,27 @@ def test_within_weeks_every_settled_month_has_been_read_again_oldest_first(con, 
                     if day in span:
                         weeks.read[day] = weeks.now
             settled = dict.fromkeys(months, week) | settled
-            assert [m for m, at in weeks.months().items() if week - settled[m] >= limit
-                    and at <= weeks.now - limit * WEEK] == []
+            assert [
+                m
+                for m, at in weeks.months().items()
+                if week - settled[m] >= limit and at <= weeks.now - limit * WEEK
+            ] == []
         assert wholly <= 12 // refresh.PARTS, "no oftener than a quarter a week costs"
 
 
 def test_only_what_every_dataset_covers_is_read_whatever_is_asked(con):
     def cover(dataset, start, end):
-        con.execute("INSERT INTO ops.coverage VALUES ('debank', '0xme', ?, ?, ?, '2025-01-01', '', "
-                    "'', '', '2025-01-01')", [dataset, start, end])
+        con.execute(
+            "INSERT INTO ops.coverage VALUES ('debank', '0xme', ?, ?, ?, '2025-01-01', '', "
+            "'', '', '2025-01-01')",
+            [dataset, start, end],
+        )
 
     def asked(scope):
-        return [f"{iso(j.interval.start)[:10]} {iso(j.interval.end)[:10]}" for j in
-                refresh.jobs(con, SOURCES, [WALLET], scope)]
+        return [
+            f"{iso(j.interval.start)[:10]} {iso(j.interval.end)[:10]}"
+            for j in refresh.jobs(con, SOURCES, [WALLET], scope)
+        ]
 
     assert asked("full") == asked("quarter") == [], "nothing was ever read"
     cover("onchain_transactions", "2024-01-10", "2024-06-20")
@@ -127,14 +141,22 @@ def test_only_what_every_dataset_covers_is_read_whatever_is_asked(con):
     cover("onchain_transfers", "2024-03-12", "2024-07-01")
     assert asked("full") == ["2024-01-20 2024-03-05", "2024-03-12 2024-06-20"]
     assert asked(Interval("2024-02-10", "2024-03-20")) == [
-        "2024-02-10 2024-03-05", "2024-03-12 2024-03-20"]
+        "2024-02-10 2024-03-05",
+        "2024-03-12 2024-03-20",
+    ]
     assert asked("quarter") == ["2024-01-20 2024-03-01"], "two of six pieces"
     # Months of many rows are fetches of their own: a fetch is loaded at once.
-    con.execute(f"INSERT INTO raw.onchain_transactions (source, account, chain, tx_id, ts) SELECT "
-                f"'debank', '0xme', 'eth', n, '2024-04-03' FROM range({refresh.ROWS_A_JOB + 1}) "
-                "r(n)")
-    assert asked("full") == ["2024-01-20 2024-03-05", "2024-03-12 2024-04-01",
-                             "2024-04-01 2024-05-01", "2024-05-01 2024-06-20"]
+    con.execute(
+        f"INSERT INTO raw.onchain_transactions (source, account, chain, tx_id, ts) SELECT "
+        f"'debank', '0xme', 'eth', n, '2024-04-03' FROM range({refresh.ROWS_A_JOB + 1}) "
+        "r(n)"
+    )
+    assert asked("full") == [
+        "2024-01-20 2024-03-05",
+        "2024-03-12 2024-04-01",
+        "2024-04-01 2024-05-01",
+        "2024-05-01 2024-06-20",
+    ]
 
 
 # --- what it finds: the sandbox's own truth ---------------------------------------------------
@@ -143,10 +165,12 @@ def test_only_what_every_dataset_covers_is_read_whatever_is_asked(con):
 class Vendor:
     """The sandbox at `url`: its clock, its truth at a moment, and what it has counted."""
 
-    LISTS = {"exchanges_ledger": ("coinbase/ledger", ("entry_id",)),
-             "exchanges_trades": ("coinbase/fills", ("trade_id",)),
-             "onchain_transactions": ("debank/transactions", ("chain", "tx_id")),
-             "onchain_transfers": ("debank/transfers", ("chain", "tx_id", "direction"))}
+    LISTS = {
+        "exchanges_ledger": ("coinbase/ledger", ("entry_id",)),
+        "exchanges_trades": ("coinbase/fills", ("trade_id",)),
+        "onchain_transactions": ("debank/transactions", ("chain", "tx_id")),
+        "onchain_transfers": ("debank/transfers", ("chain", "tx_id", "direction")),
+    }
 
     def __init__(self, url: str):
         self.url = url
@@ -164,11 +188,21 @@ class Vendor:
         waits = []
         for place in ("coinbase/ledger", "debank/transactions"):
             rows = requests.get(f"{self.url}/_truth/{place}", {"now": iso(NOW)}, timeout=30).json()
-            waits.append([(r["visible_at"], r.get("changes_at") or r["updated"]) for r in rows
-                          if (r.get("changes_at") or r.get("updated") or "") > r["visible_at"]])
-        return utc(max(one for mine, other in (waits, waits[::-1]) for shown, one in mine
-                       if one < iso(NOW) and any(a < one < b for a, b in other))
-                   ) - timedelta(seconds=1)
+            waits.append(
+                [
+                    (r["visible_at"], r.get("changes_at") or r["updated"])
+                    for r in rows
+                    if (r.get("changes_at") or r.get("updated") or "") > r["visible_at"]
+                ]
+            )
+        return utc(
+            max(
+                one
+                for mine, other in (waits, waits[::-1])
+                for shown, one in mine
+                if one < iso(NOW) and any(a < one < b for a, b in other)
+            )
+        ) - timedelta(seconds=1)
 
     def truth(self, dataset: str, now: datetime) -> dict[tuple, list[dict]]:
         """(account, *key) → its rows as the vendor has them at `now`, but when they are known."""
@@ -178,7 +212,8 @@ class Vendor:
             if row["time"] < iso(now):
                 account = row.get("wallet", "main") if place.startswith("debank") else "main"
                 rows.setdefault((account, *(row[k] for k in key)), []).append(
-                    {k: v for k, v in row.items() if k not in ("visible_at", "changes_at")})
+                    {k: v for k, v in row.items() if k not in ("visible_at", "changes_at")}
+                )
         return rows
 
 
@@ -195,12 +230,21 @@ def refreshed(tmp_path_factory):
         vendor.tell("clock", now=iso(read))
         books.sync(START, read, lookback=timedelta(0))
         vendor.tell("clock", now=iso(NOW))
-        gone = [vendor.tell("vanish", vendor=name, seed=seed) for seed in range(2)
-                for name in ("coinbase", "debank")]
+        gone = [
+            vendor.tell("vanish", vendor=name, seed=seed)
+            for seed in range(2)
+            for name in ("coinbase", "debank")
+        ]
         vendor.tell("clock", now=iso(NOW + timedelta(hours=1)))
-        before = {d: {(a, *k) for a, *k in books.con.execute(
-            f"SELECT account, {', '.join(key)} FROM raw.{d}").fetchall()}
-            for d, (_, key) in Vendor.LISTS.items()}
+        before = {
+            d: {
+                (a, *k)
+                for a, *k in books.con.execute(
+                    f"SELECT account, {', '.join(key)} FROM raw.{d}"
+                ).fetchall()
+            }
+            for d, (_, key) in Vendor.LISTS.items()
+        }
         vendor.tell("reset_stats")
         found = again(books, "full", "weekly", root)
         yield vendor, books, found, before, gone, vendor.stats(), root, read
@@ -211,8 +255,10 @@ def again(books: Books, scope, run_id: str, root: Path) -> refresh_report.Found:
     jobs = refresh.jobs(books.con, SOURCES, ACCOUNTS, scope)
     now = refresh.newest(books.con, ACCOUNTS)
     known = Known.read(books.con, SOURCES, ACCOUNTS, now)
-    estimate = {account: (cost.calls, cost.units)
-                for account, cost in priced(known, SOURCES, jobs, now).items()}
+    estimate = {
+        account: (cost.calls, cost.units)
+        for account, cost in priced(known, SOURCES, jobs, now).items()
+    }
     books.run_id, books.calls[:] = run_id, []
     for job in jobs:
         books.fetch(job)
@@ -230,11 +276,16 @@ def test_a_refresh_finds_exactly_what_the_vendor_tells_differently(refreshed, da
     vendor, _, found, before, *_, read = refreshed
     known = vendor.truth(dataset, read)
     assert known.keys() == before[dataset]
-    now = {key: rows for key, rows in vendor.truth(dataset, NOW + timedelta(hours=1)).items()
-           if rows[0]["time"] < iso(read)}
+    now = {
+        key: rows
+        for key, rows in vendor.truth(dataset, NOW + timedelta(hours=1)).items()
+        if rows[0]["time"] < iso(read)
+    }
     more = {key: len(rows) - len(known.get(key, ())) for key, rows in now.items()}
-    wanted = {"rows_new": Counter(), "rows_vanished": Counter(
-        k[0] for k in known if k not in now for _ in known[k])}
+    wanted = {
+        "rows_new": Counter(),
+        "rows_vanished": Counter(k[0] for k in known if k not in now for _ in known[k]),
+    }
     for key, rows in more.items():
         wanted["rows_new"][key[0]] += max(0, rows)
     if dataset != "onchain_transfers":  # where a leg comes in between, others get its number
@@ -246,23 +297,32 @@ def test_a_refresh_finds_exactly_what_the_vendor_tells_differently(refreshed, da
     if dataset in ("exchanges_ledger", "onchain_transactions"):
         assert sum(wanted["rows_vanished"].values()) and sum(wanted["rows_changed"].values())
     if dataset.startswith("onchain"):
-        assert sum(wanted["rows_new"].values()) and sum(wanted["rows_same"].values()
-                                                        if "rows_same" in wanted else [1])
+        assert sum(wanted["rows_new"].values()) and sum(
+            wanted["rows_same"].values() if "rows_same" in wanted else [1]
+        )
     fields = Vendor.LISTS[dataset][1]
-    listed = {(account, *(json.loads(key)[f] for f in fields))
-              for name, account, key, *_ in found.late if name == dataset}
+    listed = {
+        (account, *(json.loads(key)[f] for f in fields))
+        for name, account, key, *_ in found.late
+        if name == dataset
+    }
     assert listed == {k for k, rows in more.items() if rows > 0}, "all of it is older than a week"
-    assert {(account, *(json.loads(key)[f] for f in fields))
-            for name, account, key, *_ in found.vanished if name == dataset} == {
-        k for k in known if k not in now}
+    assert {
+        (account, *(json.loads(key)[f] for f in fields))
+        for name, account, key, *_ in found.vanished
+        if name == dataset
+    } == {k for k in known if k not in now}
 
 
 def test_what_was_told_to_vanish_is_listed_with_its_instant(refreshed):
     _, _, found, _, gone, *_ = refreshed
     for row in gone:
-        (met,) = [met for name, _, key, _, met in found.vanished
-                  if name in ("exchanges_ledger", "onchain_transactions")
-                  and (row.get("entry_id") or row["tx_id"]) in key]
+        (met,) = [
+            met
+            for name, _, key, _, met in found.vanished
+            if name in ("exchanges_ledger", "onchain_transactions")
+            and (row.get("entry_id") or row["tx_id"]) in key
+        ]
         assert met == (NOW + timedelta(hours=1)).replace(tzinfo=None)
 
 
@@ -273,20 +333,37 @@ def test_the_cost_is_estimated_before_and_counted_after(refreshed):
     # A page repeats the row it was asked from, and a second beside a full one is asked by chain.
     for what in ("calls", "units"):
         assert 1 <= found.total(what) / found.total(f"estimated_{what}") < 1.5
-    told = books.con.execute("SELECT sum(calls), sum(units), count(*), count(DISTINCT run_id) FROM "
-                             "ops.refreshes WHERE run_id = 'weekly'").fetchone()
+    told = books.con.execute(
+        "SELECT sum(calls), sum(units), count(*), count(DISTINCT run_id) FROM "
+        "ops.refreshes WHERE run_id = 'weekly'"
+    ).fetchone()
     assert told == (found.total("calls"), found.total("units"), len(found.rows), 1), "once"
 
 
 def test_a_fetch_that_failed_is_told_with_its_cost(refreshed, tmp_path):
     _, books, *_ = refreshed
     with call_log(tmp_path / "calls", {"run_id": "failed"}) as record:
-        record({**books.calls[0], "call_id": "one more", "source": "debank", "account": "0xelse",
-                "units": 20})
+        record(
+            {
+                **books.calls[0],
+                "call_id": "one more",
+                "source": "debank",
+                "account": "0xelse",
+                "units": 20,
+            }
+        )
     load_calls(books.con, tmp_path / "calls")
-    (row,) = refresh_report.record(books.con, "failed", "full", {("debank", "0xelse"): (7, 140)}).rows
-    assert (row["account"], row["dataset"], row["rows_same"], row["calls"], row["units"],
-            row["estimated_units"]) == ("0xelse", "", 0, 1, 20, 140)
+    (row,) = refresh_report.record(
+        books.con, "failed", "full", {("debank", "0xelse"): (7, 140)}
+    ).rows
+    assert (
+        row["account"],
+        row["dataset"],
+        row["rows_same"],
+        row["calls"],
+        row["units"],
+        row["estimated_units"],
+    ) == ("0xelse", "", 0, 1, 20, 140)
 
 
 def test_what_the_weekly_refresh_leaves_of_the_savings_is_counted(refreshed):
@@ -295,8 +372,10 @@ def test_what_the_weekly_refresh_leaves_of_the_savings_is_counted(refreshed):
     in so short a history both are much."""
     vendor, books, found, *_, root, first = refreshed
     wallets = Counter(wallet for wallet, *_ in vendor.truth("onchain_transactions", first))
-    daily = sum(UNIT_PRICES[HISTORY] * -(-(rows + 1) // PAGE) + UNIT_PRICES[TOKENS]
-                for rows in wallets.values())
+    daily = sum(
+        UNIT_PRICES[HISTORY] * -(-(rows + 1) // PAGE) + UNIT_PRICES[TOKENS]
+        for rows in wallets.values()
+    )
     assert 0.81 < 1 - found.total("units") / (7 * daily) < 1 - 1 / 7
     spent, read, clock = [], [], NOW
     for week in range(refresh.PARTS):
@@ -306,11 +385,15 @@ def test_what_the_weekly_refresh_leaves_of_the_savings_is_counted(refreshed):
         quarter = again(books, "quarter", f"week {week}", root)
         spent.append(vendor.stats()["units_spent"])
         assert quarter.total("units") == spent[-1]
-        read += [Interval(r["start_ts"], r["end_ts"]) for r in quarter.rows
-                 if r["dataset"] == "onchain_transactions"]
+        read += [
+            Interval(r["start_ts"], r["end_ts"])
+            for r in quarter.rows
+            if r["dataset"] == "onchain_transactions"
+        ]
     over = (first - 7 * DAY).replace(day=1, hour=0, minute=0, second=0)
     assert union(read) == [Interval(START, over)], "all of the settled months"
     # A week reads a fourth of the rows, and at most a month more than that.
-    assert max(spent) < (1 / refresh.PARTS + 1 / len(Interval(START, over).by_month())
-                         ) * found.total("units")
+    assert max(spent) < (
+        1 / refresh.PARTS + 1 / len(Interval(START, over).by_month())
+    ) * found.total("units")
     assert 0.94 < 1 - sum(spent) / (7 * refresh.PARTS * daily) < 1 - 1 / 28

@@ -72,9 +72,13 @@ def test_every_table_is_a_frame_of_the_same_values_and_none_is_a_float(here):
             for place, (name, kind, *_) in enumerate(con.description):
                 column, kind = found[name], str(kind)
                 assert [None if pandas.isna(v) else v for v in column] == [
-                    pandas.Timestamp(row[place], tz="UTC") if kind == "TIMESTAMP" and row[place]
-                    else pandas.Timestamp(row[place]) if kind == "DATE" and row[place]
-                    else row[place] for row in told], (table, name)
+                    pandas.Timestamp(row[place], tz="UTC")
+                    if kind == "TIMESTAMP" and row[place]
+                    else pandas.Timestamp(row[place])
+                    if kind == "DATE" and row[place]
+                    else row[place]
+                    for row in told
+                ], (table, name)
                 if kind.startswith("DECIMAL"):
                     assert {type(v) for v in column} <= {Decimal, type(None)}, (table, name)
                 elif kind == "TIMESTAMP":
@@ -84,14 +88,17 @@ def test_every_table_is_a_frame_of_the_same_values_and_none_is_a_float(here):
 @pytest.mark.parametrize("seed", range(5))
 def test_pandas_sums_equal_sql_to_the_last_digit(here, seed):
     rng = random.Random(seed)
-    amounts = [f"{rng.randint(-10**17, 10**17)}.{rng.randint(0, 10**18 - 1):018d}"
-               for _ in range(200)]
+    amounts = [
+        f"{rng.randint(-(10**17), 10**17)}.{rng.randint(0, 10**18 - 1):018d}" for _ in range(200)
+    ]
     given = {"amounts": amounts, "groups": [rng.choice("ABC") for _ in amounts]}
-    rows = ("SELECT unnest($amounts::DECIMAL(38,18)[]) AS amount, "
-            "unnest($groups::VARCHAR[]) AS token")
+    rows = (
+        "SELECT unnest($amounts::DECIMAL(38,18)[]) AS amount, unnest($groups::VARCHAR[]) AS token"
+    )
     found = frame(rows, given).groupby("token")["amount"].sum()
-    by_sql = frame(f"SELECT token, sum(amount) AS amount FROM ({rows}) GROUP BY 1 ORDER BY 1",
-                   given)
+    by_sql = frame(
+        f"SELECT token, sum(amount) AS amount FROM ({rows}) GROUP BY 1 ORDER BY 1", given
+    )
     assert list(found) == list(by_sql["amount"])
     assert found.sum() == sum(map(int, (a.replace(".", "") for a in amounts))) * Decimal("1e-18")
 
@@ -104,19 +111,28 @@ def test_a_sum_that_no_decimal_of_38_digits_holds_is_exact(here):
 
 
 def test_where_and_parameters(here):
-    btc = frame("curated.daily_balances", where="token = ? AND date >= ?",
-                parameters=["BTC", date(2026, 2, 1)])
+    btc = frame(
+        "curated.daily_balances",
+        where="token = ? AND date >= ?",
+        parameters=["BTC", date(2026, 2, 1)],
+    )
     with open_books() as con:
-        told = con.execute("SELECT balance FROM curated.daily_balances WHERE token = 'BTC' "
-                           "AND date >= '2026-02-01' ORDER BY date").fetchall()
+        told = con.execute(
+            "SELECT balance FROM curated.daily_balances WHERE token = 'BTC' "
+            "AND date >= '2026-02-01' ORDER BY date"
+        ).fetchall()
     assert told and list(btc.sort_values("date")["balance"]) == [b for (b,) in told]
     assert frame("curated.daily_balances", where="false").dtypes.to_dict() | {
-        "date": None} == btc.dtypes.to_dict() | {"date": None}, "empty ones have the same types"
+        "date": None
+    } == btc.dtypes.to_dict() | {"date": None}, "empty ones have the same types"
 
 
 def test_what_cannot_be_read_is_told(here, tmp_path):
-    for ask in (lambda: frame("curated.balances"), lambda: frame("FROM curated.balances"),
-                lambda: files("curated.balances")):
+    for ask in (
+        lambda: frame("curated.balances"),
+        lambda: frame("FROM curated.balances"),
+        lambda: files("curated.balances"),
+    ):
         with pytest.raises(ValueError, match="balances.*curated.daily_balances.*ops.coverage"):
             ask()
     with pytest.raises(ValueError, match="a query has its own WHERE"):
@@ -144,6 +160,7 @@ def test_other_parquet_readers_see_the_same_decimals(here, library):
     found, told = files("curated.daily_flows"), frame("curated.daily_flows")
     if library == "polars":
         import polars
+
         net = polars.read_parquet(found, hive_partitioning=False)["net"].to_list()
     else:
         net = list(pandas.read_parquet(found, partitioning=None, dtype_backend="pyarrow")["net"])
@@ -153,8 +170,18 @@ def test_other_parquet_readers_see_the_same_decimals(here, library):
 def test_the_duckdb_shell_reads_the_books(here):
     shell = Path(sys.executable).with_name("duckdb")
     out = subprocess.run(
-        [shell, "-readonly", "-csv", "-noheader", here / "books.duckdb",
-         "SELECT sum(net) FROM curated.daily_flows"], capture_output=True, text=True, check=True)
+        [
+            shell,
+            "-readonly",
+            "-csv",
+            "-noheader",
+            here / "books.duckdb",
+            "SELECT sum(net) FROM curated.daily_flows",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert Decimal(out.stdout.strip()) == frame("curated.daily_flows")["net"].sum()
 
 
@@ -164,16 +191,21 @@ def test_the_example_draws_what_sql_tells(here, tmp_path, monkeypatch, capsys):
     with open_books() as con:
         flows = con.execute(
             "SELECT strftime(date, '%Y-%m'), sum(inflow), sum(outflow) FROM curated.daily_flows "
-            "WHERE domain = 'exchange' AND token = 'USD' GROUP BY 1 ORDER BY 1").fetchall()
-        held = con.execute("SELECT sum(balance) FROM curated.daily_balances "
-                           "WHERE domain = 'exchange'").fetchone()
+            "WHERE domain = 'exchange' AND token = 'USD' GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        held = con.execute(
+            "SELECT sum(balance) FROM curated.daily_balances WHERE domain = 'exchange'"
+        ).fetchone()
         moved = con.execute("SELECT count(*) FROM curated.tx_unified WHERE counts").fetchone()
     assert len(flows) >= 3
     assert [(str(m), row.inflow, row.outflow) for m, row in made["monthly"].iterrows()] == flows
     assert made["held"].stack().sum() == held[0]
     assert made["per_month"].to_numpy().sum() == moved[0]
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == {
-        "balances.png", "flows.png", "movements.png"}
+        "balances.png",
+        "flows.png",
+        "movements.png",
+    }
     assert f"{moved[0]:,} movements" in capsys.readouterr().out
     bars = made["draw_flows"](made["monthly"], "USD").axes[0].containers[0]
     assert [bar.get_height() for bar in bars] == [float(inflow) for _, inflow, _ in flows]

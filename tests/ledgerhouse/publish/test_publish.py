@@ -69,13 +69,17 @@ def sync(con, run: int, changes: dict[date, int], horizon: date, rng=random) -> 
             con.execute(f"DELETE FROM {table} WHERE ts >= '{day}' AND ts < '{day + DAY}'")
         for number in range(count):
             ts = datetime(day.year, day.month, day.day) + timedelta(hours=number)
-            amount = f"{rng.randint(-10**9, 10**9)}.{rng.randint(0, 10**18 - 1):018d}"
-            con.execute(f"INSERT INTO curated.tx_unified VALUES "
-                        f"('{ts}', '{ts}', '{rng.choice('AB')}', {amount})")
+            amount = f"{rng.randint(-(10**9), 10**9)}.{rng.randint(0, 10**18 - 1):018d}"
+            con.execute(
+                f"INSERT INTO curated.tx_unified VALUES "
+                f"('{ts}', '{ts}', '{rng.choice('AB')}', {amount})"
+            )
             put(con, "raw.exchanges_ledger", entry_id=ts, ts=ts, amount=amount)
         con.execute(f"DELETE FROM curated.daily_flows WHERE date = '{day}'")
-        con.execute("INSERT INTO curated.daily_flows SELECT ts::DATE, token, sum(amount), count(*) "
-                    f"FROM curated.tx_unified WHERE ts::DATE = '{day}' GROUP BY ALL")
+        con.execute(
+            "INSERT INTO curated.daily_flows SELECT ts::DATE, token, sum(amount), count(*) "
+            f"FROM curated.tx_unified WHERE ts::DATE = '{day}' GROUP BY ALL"
+        )
     put(con, "raw.balances", ts=horizon, row_hash=run)
     put(con, "ops.api_calls", call_id=run, called_at=horizon)
     put(con, "ops.coverage", end_ts=horizon, run_id=f"{run:06d}")
@@ -86,11 +90,17 @@ def put(con, table: str, **values) -> None:
     """One row; what must not be NULL and is not told is something."""
     schema, name = table.split(".")
     something = {"VARCHAR": "x", "TIMESTAMP": "2030-01-01"}
-    row = {column: something.get(kind, 1) for column, kind in con.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE NOT is_nullable AND "
-        f"schema_name = '{schema}' AND table_name = '{name}'").fetchall()} | values
-    con.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES "
-                f"({', '.join(repr(str(value)) for value in row.values())})")
+    row = {
+        column: something.get(kind, 1)
+        for column, kind in con.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE NOT is_nullable AND "
+            f"schema_name = '{schema}' AND table_name = '{name}'"
+        ).fetchall()
+    } | values
+    con.execute(
+        f"INSERT INTO {table} ({', '.join(row)}) VALUES "
+        f"({', '.join(repr(str(value)) for value in row.values())})"
+    )
 
 
 def fill(con) -> set[date]:
@@ -125,8 +135,10 @@ def published(root: Path) -> dict[str, list]:
 
 def stamps(root: Path) -> dict[str, tuple]:
     """Every Parquet file there is, and what would differ had it been written again."""
-    return {str(p.relative_to(root)): (p.stat().st_ino, p.stat().st_mtime_ns)
-            for p in root.rglob("*.parquet")}
+    return {
+        str(p.relative_to(root)): (p.stat().st_ino, p.stat().st_mtime_ns)
+        for p in root.rglob("*.parquet")
+    }
 
 
 def months(done, table: str) -> list[str]:
@@ -136,10 +148,12 @@ def months(done, table: str) -> list[str]:
 @pytest.fixture
 def only(monkeypatch):
     """Publish these tables only: what is repeated often is the switch, not the tables."""
+
     def choose(*names: str) -> None:
         tables = [t for t in TABLES if t.name in names]
         monkeypatch.setattr(publishing, "TABLES", tables)
         monkeypatch.setattr(sys.modules[__name__], "TABLES", tables)
+
     return choose
 
 
@@ -170,15 +184,32 @@ print(json.dumps({"reads": reads, "last": last, "seen": len(seen)}))
 
 
 def test_a_reader_meets_no_error_no_lock_and_no_half_state_during_50_publishes(con, only, tmp_path):
-    only("curated.tx_unified", "curated.daily_flows", "curated.daily_balances",
-         "raw.exchanges_ledger", "ops.coverage")
+    only(
+        "curated.tx_unified",
+        "curated.daily_flows",
+        "curated.daily_balances",
+        "raw.exchanges_ledger",
+        "ops.coverage",
+    )
     root, rng = tmp_path / "published", random.Random(3)
     publish(con, root, [], run_id="000000")
     stop, ready = tmp_path / "stop", tmp_path / "ready"
     reader = subprocess.Popen(
-        [sys.executable, "-c", READER, str(root), str(stop), str(ready), json.dumps(INVARIANTS),
-         json.dumps([t.name for t in TABLES])],
-        cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [
+            sys.executable,
+            "-c",
+            READER,
+            str(root),
+            str(stop),
+            str(ready),
+            json.dumps(INVARIANTS),
+            json.dumps([t.name for t in TABLES]),
+        ],
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         while not ready.exists() and reader.poll() is None:
             pass
@@ -226,9 +257,11 @@ def test_the_books_work_anywhere_also_after_the_folder_was_moved(con, tmp_path, 
 
 def test_comments_and_types_are_carried_over_and_no_amount_is_a_float(con, tmp_path):
     publish(con, tmp_path, [])
-    query = ("SELECT schema_name, table_name, column_index, column_name, data_type, comment FROM "
-             "duckdb_columns() WHERE schema_name IN ('curated', 'raw', 'ops') AND table_name <> "
-             "'touched_days' ORDER BY ALL")
+    query = (
+        "SELECT schema_name, table_name, column_index, column_name, data_type, comment FROM "
+        "duckdb_columns() WHERE schema_name IN ('curated', 'raw', 'ops') AND table_name <> "
+        "'touched_days' ORDER BY ALL"
+    )
     views = "SELECT comment FROM duckdb_views() WHERE view_name = 'daily_balances'"
     with open_books(tmp_path) as books:
         here, there = con.execute(query).fetchall(), books.execute(query).fetchall()
@@ -236,12 +269,15 @@ def test_comments_and_types_are_carried_over_and_no_amount_is_a_float(con, tmp_p
         assert [c for c in here if f"{c[0]}.{c[1]}" in names] == there
         assert any(c[3:] == ("amount", "DECIMAL(38,18)", "signed; it's exact") for c in there)
         assert books.execute(views).fetchall() == [("what was held",)]
-        schema = con.execute("SELECT name, type, converted_type, precision, scale FROM "
-                             f"parquet_schema('{tmp_path}/*/**/*.parquet')").fetchall()
+        schema = con.execute(
+            "SELECT name, type, converted_type, precision, scale FROM "
+            f"parquet_schema('{tmp_path}/*/**/*.parquet')"
+        ).fetchall()
     assert {kind for _, kind, *_ in schema} & {"FLOAT", "DOUBLE"} == set()
     assert {tuple(c[2:]) for c in schema if c[0] == "amount"} == {("DECIMAL", 38, 18)}
-    codecs = con.execute(f"SELECT DISTINCT compression FROM "
-                         f"parquet_metadata('{tmp_path}/*/**/*.parquet')").fetchall()
+    codecs = con.execute(
+        f"SELECT DISTINCT compression FROM parquet_metadata('{tmp_path}/*/**/*.parquet')"
+    ).fetchall()
     assert codecs == [("ZSTD",)]
 
 
@@ -278,10 +314,13 @@ def test_how_a_run_went_is_published_after_it_and_nothing_else(con, tmp_path):
     assert files.items() <= stamps(tmp_path).items()
     with open_books(tmp_path) as books:
         assert books.execute("SELECT published_at, through, run_id FROM published").fetchall() == [
-            (NOW, datetime(2031, 4, 28), "first")]
+            (NOW, datetime(2031, 4, 28), "first")
+        ]
     publish(con, tmp_path, {date(2031, 4, 28), date(2031, 1, 1)}, now=NOW)
     assert published(tmp_path) == contents(con), "the next publish finds what it left"
-    con.execute("COMMENT ON TABLE curated.assets IS 'x'; ALTER TABLE curated.assets ADD COLUMN n INT")
+    con.execute(
+        "COMMENT ON TABLE curated.assets IS 'x'; ALTER TABLE curated.assets ADD COLUMN n INT"
+    )
     assert publish_news(con, tmp_path) is None, "the books are of another model"
 
 
@@ -320,13 +359,17 @@ def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only,
     rng, seen = random.Random(seed), set()
     publish(con, tmp_path, [])
     for turn in range(1, 12):
-        days = {date(2031, rng.randint(1, 3), rng.randint(1, 28)): rng.randint(0, 6)
-                for _ in range(rng.randint(1, 5))}
+        days = {
+            date(2031, rng.randint(1, 3), rng.randint(1, 28)): rng.randint(0, 6)
+            for _ in range(rng.randint(1, 5))
+        }
         publish(con, tmp_path, sync(con, turn, days, date(2031, 4, 28)))
         assert published(tmp_path) == contents(con)
         with open_books(tmp_path) as books:
-            files = books.execute('SELECT "start", "end", month FROM published_files WHERE '
-                                  "table_name = 'curated.tx_unified' ORDER BY 1").fetchall()
+            files = books.execute(
+                'SELECT "start", "end", month FROM published_files WHERE '
+                "table_name = 'curated.tx_unified' ORDER BY 1"
+            ).fetchall()
         assert all(one[1] <= after[0] for one, after in zip(files, files[1:])), "a day twice"
         for start, end, month in files:
             whole = parquet_files.whole_month(start)
@@ -340,10 +383,12 @@ def test_a_late_day_of_a_busy_month_rewrites_its_days_and_not_the_month(con, tmp
     publish(con, tmp_path, sync(con, 1, {date(2031, 1, 9): 5}, date(2031, 4, 28)))
     done = publish(con, tmp_path, sync(con, 2, {date(2031, 1, 16): 1}, date(2031, 4, 28)))
     assert [(f.path, f.rows) for f in done.files if f.table_name == "curated.tx_unified"] == [
-        ("tx_unified/month=2031-01/g2-09.parquet", 5 + 3 + 1)]
+        ("tx_unified/month=2031-01/g2-09.parquet", 5 + 3 + 1)
+    ]
     done = publish(con, tmp_path, sync(con, 3, {date(2031, 1, 31): 1}, date(2031, 4, 28)))
     assert [(f.path, f.rows) for f in done.files if f.table_name == "curated.tx_unified"] == [
-        ("tx_unified/month=2031-01/g3-25.parquet", 3 + 1)]
+        ("tx_unified/month=2031-01/g3-25.parquet", 3 + 1)
+    ]
     assert published(tmp_path) == contents(con)
 
 
@@ -352,8 +397,9 @@ def test_a_month_that_lost_all_its_rows_disappears(con, tmp_path):
     days = sync(con, 1, {date(2031, 1, day): 0 for day in (1, 15, 28)}, date(2031, 4, 28))
     publish(con, tmp_path, days)
     with open_books(tmp_path) as books:
-        left = books.execute("SELECT DISTINCT table_name FROM published_files "
-                             "WHERE month = '2031-01-01'").fetchall()
+        left = books.execute(
+            "SELECT DISTINCT table_name FROM published_files WHERE month = '2031-01-01'"
+        ).fetchall()
     assert left == [] and published(tmp_path) == contents(con)
 
 
@@ -366,32 +412,53 @@ def test_a_table_without_a_row_is_an_empty_view(con, tmp_path):
     assert published(tmp_path) == contents(con)
 
 
-@pytest.mark.parametrize("damage", ["books gone", "books garbage", "books empty", "file gone",
-                                    "file cut", "all gone", "full", "rebuilt"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "books gone",
+        "books garbage",
+        "books empty",
+        "file gone",
+        "file cut",
+        "all gone",
+        "full",
+        "rebuilt",
+    ],
+)
 def test_books_that_cannot_be_relied_on_are_published_whole(con, tmp_path, damage):
     first = publish(con, tmp_path, [])
     con.execute("UPDATE curated.tx_unified SET txid = 'unmarked'")  # a whole publish shows it
     file = tmp_path / next(f.path for f in first.files if f.month)
     match damage:
-        case "books gone": (tmp_path / BOOKS).unlink()
-        case "books garbage": (tmp_path / BOOKS).write_bytes(b"garbage" * 9999)
-        case "books empty": (tmp_path / BOOKS).write_bytes(b"")
-        case "file gone": file.unlink()
-        case "file cut": os.truncate(file, file.stat().st_size - 1)
-        case "rebuilt": put(con, "ops.batches", batch_id="another first load")
-        case "all gone": shutil.rmtree(tmp_path)
+        case "books gone":
+            (tmp_path / BOOKS).unlink()
+        case "books garbage":
+            (tmp_path / BOOKS).write_bytes(b"garbage" * 9999)
+        case "books empty":
+            (tmp_path / BOOKS).write_bytes(b"")
+        case "file gone":
+            file.unlink()
+        case "file cut":
+            os.truncate(file, file.stat().st_size - 1)
+        case "rebuilt":
+            put(con, "ops.batches", batch_id="another first load")
+        case "all gone":
+            shutil.rmtree(tmp_path)
     done = publish(con, tmp_path, [], full=damage == "full")
     assert published(tmp_path) == contents(con)
     assert {f.table_name for f in done.files if f.month} == {
-        f.table_name for f in first.files if f.month}
+        f.table_name for f in first.files if f.month
+    }
     assert done.generation > first.generation or damage == "all gone", "no name is used twice"
 
 
 def test_a_model_that_changed_is_published_whole_and_the_others_are_not(con, tmp_path):
     publish(con, tmp_path, [])
-    con.execute("CREATE TABLE other AS SELECT *, 7 AS added FROM curated.daily_flows; "
-                "DROP TABLE curated.daily_flows; "
-                "CREATE VIEW curated.daily_flows AS FROM other")
+    con.execute(
+        "CREATE TABLE other AS SELECT *, 7 AS added FROM curated.daily_flows; "
+        "DROP TABLE curated.daily_flows; "
+        "CREATE VIEW curated.daily_flows AS FROM other"
+    )
     done = publish(con, tmp_path, [])
     assert months(done, "curated.daily_flows") == ["01", "02", "03", "04"]
     assert months(done, "curated.tx_unified") == []
@@ -439,6 +506,7 @@ def test_what_gets_its_name_is_on_the_disk_before(con, tmp_path, monkeypatch):
         def rename(source, target):
             named.append(str(source) in synced)
             real(source, target)
+
         monkeypatch.setattr(os, name, rename)
 
     for owner in (parquet_files, publishing, books):
@@ -456,9 +524,17 @@ class Killed(BaseException):
 def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_path, monkeypatch):
     """Step k of the k-th publish raises, until one has fewer steps than that."""
     only("curated.tx_unified", "curated.daily_balances", "ops.coverage")
-    steps = [(os, "rename"), (os, "replace"), (Path, "unlink"), (Path, "rmdir"),
-             (publishing, "durable"), (publishing, "build"), (parquet_files, "durable"),
-             (parquet_files, "_write"), (parquet_files, "_write_all")]
+    steps = [
+        (os, "rename"),
+        (os, "replace"),
+        (Path, "unlink"),
+        (Path, "rmdir"),
+        (publishing, "durable"),
+        (publishing, "build"),
+        (parquet_files, "durable"),
+        (parquet_files, "_write"),
+        (parquet_files, "_write_all"),
+    ]
     real = {(owner, name): getattr(owner, name) for owner, name in steps}
     left = {"steps": 0}
 
@@ -470,6 +546,7 @@ def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_pat
                     call(*args, **kwargs)
                 raise Killed
             return call(*args, **kwargs)
+
         return step
 
     kinds, now, rng = set(), NOW, random.Random(5)
@@ -477,8 +554,13 @@ def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_pat
     for run in range(1, 500):
         before, now = contents(con), now + GRACE
         (tmp_path / f".{BOOKS}.part").write_bytes(b"half")
-        days = sync(con, run, {date(2031, rng.choice((3, 4)), 15): rng.randint(0, 2)},
-                    date(2031, 4, 28), rng)
+        days = sync(
+            con,
+            run,
+            {date(2031, rng.choice((3, 4)), 15): rng.randint(0, 2)},
+            date(2031, 4, 28),
+            rng,
+        )
         left["steps"] = run
         with monkeypatch.context() as patched:
             for owner, name in steps:
@@ -499,8 +581,12 @@ def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_pat
     for later in (1, 2):
         publish(con, tmp_path, [], now=now + later * GRACE)
     with open_books(tmp_path) as books:
-        listed = {p for (p,) in books.execute("SELECT path FROM published_files UNION ALL "
-                                              "SELECT path FROM retired_files").fetchall()}
+        listed = {
+            p
+            for (p,) in books.execute(
+                "SELECT path FROM published_files UNION ALL SELECT path FROM retired_files"
+            ).fetchall()
+        }
         live = {p for (p,) in books.execute("SELECT path FROM published_files").fetchall()}
     assert stamps(tmp_path).keys() == listed and len(listed) <= len(live) + 2
     assert list(tmp_path.rglob(".*")) == [], "nothing half-written is left"
@@ -587,13 +673,29 @@ def test_the_days_of_the_marks_are_all_that_the_real_transform_changed(tmp_path)
     from tests.helpers.recomputed import put as put_rows
 
     path, root = tmp_path / FILE, tmp_path / "published"
-    entry = {"source": "kraken", "account": "main", "entry_id": "e99", "asset": "BTC",
-             "ts": datetime(2077, 3, 1, 10), "kind": "trade", "is_settled": True, "order_id": "o9",
-             **money("amount", "1")}
-    fill = {"source": "kraken", "account": "main", "symbol": "BTC/USD", "trade_id": "t99",
-            "ts": datetime(2077, 2, 28, 20), "order_id": "o9", **money("price", "7")}
+    entry = {
+        "source": "kraken",
+        "account": "main",
+        "entry_id": "e99",
+        "asset": "BTC",
+        "ts": datetime(2077, 3, 1, 10),
+        "kind": "trade",
+        "is_settled": True,
+        "order_id": "o9",
+        **money("amount", "1"),
+    }
+    fill = {
+        "source": "kraken",
+        "account": "main",
+        "symbol": "BTC/USD",
+        "trade_id": "t99",
+        "ts": datetime(2077, 2, 28, 20),
+        "order_id": "o9",
+        **money("price", "7"),
+    }
     for number, (table, row) in enumerate(
-            [("exchanges_ledger", entry), ("exchanges_trades", fill)]):
+        [("exchanges_ledger", entry), ("exchanges_trades", fill)]
+    ):
         with open_warehouse(path, owner="test") as con:
             if number == 0:
                 load_batch(con, random.Random(11), datetime(2077, 2, 24), number)
@@ -606,5 +708,6 @@ def test_the_days_of_the_marks_are_all_that_the_real_transform_changed(tmp_path)
             assert published(root) == contents(con), f"after batch {number}"
             con.execute("DELETE FROM ops.touched_days")
     with open_books(root) as books:
-        assert books.execute("SELECT price, fills FROM curated.tx_unified WHERE txid = 'e99'"
-                             ).fetchall() == [(7, 1)]
+        assert books.execute(
+            "SELECT price, fills FROM curated.tx_unified WHERE txid = 'e99'"
+        ).fetchall() == [(7, 1)]

@@ -20,10 +20,14 @@ from tests.ledgerhouse.transform.test_touched_days import lived_in, planned, set
 
 ROOT = Path(__file__).parents[3]
 CURATED = ("tx_unified", "daily_flows", "daily_balances", "assets")
-ADDED = ("  CAST(fills AS INT) AS fills\n", "  CAST(fills AS INT) AS fills,\n"
-         "  CAST(amount > 0 AS BOOLEAN) AS is_in\n")
-DESCRIBED = ("    fills = 'fills of the order'\n",
-             "    fills = 'fills of the order',\n    is_in = 'comes in'\n")
+ADDED = (
+    "  CAST(fills AS INT) AS fills\n",
+    "  CAST(fills AS INT) AS fills,\n  CAST(amount > 0 AS BOOLEAN) AS is_in\n",
+)
+DESCRIBED = (
+    "    fills = 'fills of the order'\n",
+    "    fills = 'fills of the order',\n    is_in = 'comes in'\n",
+)
 REMOVED = ("  CAST(fills AS INT) AS fills\n", "")
 LAST = ("  CAST(ref AS VARCHAR) AS ref,\n", "  CAST(ref AS VARCHAR) AS ref\n")
 RETYPED = ("CAST(price AS DECIMAL(38, 18)) AS price", "CAST(price AS VARCHAR) AS price")
@@ -49,7 +53,9 @@ def edit(*changes: tuple[str, str]) -> None:
 
 
 def restore() -> None:
-    shutil.copytree(ROOT / "sqlmesh_project" / "models", sqlmesh_context.PROJECT / "models", dirs_exist_ok=True)
+    shutil.copytree(
+        ROOT / "sqlmesh_project" / "models", sqlmesh_context.PROJECT / "models", dirs_exist_ok=True
+    )
 
 
 def plan(warehouse: Path, *args: str) -> list[str]:
@@ -58,9 +64,16 @@ def plan(warehouse: Path, *args: str) -> list[str]:
         newest = sqlmesh_context.newest_day(con)
     with sqlmesh_context.context(warehouse) as (ctx, story):
         ctx.load()
-        ctx.plan(args[0] if args else "prod", execution_time=str(newest + tf.DAY), auto_apply=True,
-                 no_prompts=True, skip_tests=True, no_diff=True, skip_linter=True,
-                 include_unmodified="--include-unmodified" in args)
+        ctx.plan(
+            args[0] if args else "prod",
+            execution_time=str(newest + tf.DAY),
+            auto_apply=True,
+            no_prompts=True,
+            skip_tests=True,
+            no_diff=True,
+            skip_linter=True,
+            include_unmodified="--include-unmodified" in args,
+        )
     return list(story.evaluated)
 
 
@@ -70,22 +83,28 @@ def content(warehouse: Path, schema: str = "curated") -> dict[str, tuple]:
         found = {}
         for name in CURATED:
             cursor = con.execute(f"FROM {schema}.{name}")
-            found[name] = ([d[:2] for d in cursor.description],
-                           sorted(cursor.fetchall(), key=repr))
+            found[name] = ([d[:2] for d in cursor.description], sorted(cursor.fetchall(), key=repr))
         return found
 
 
 def physical(warehouse: Path) -> dict[str, str]:
     """What the views of production read."""
     with opened(warehouse) as con:
-        return dict(con.execute("SELECT view_name, sql FROM duckdb_views() "
-                                "WHERE schema_name = 'curated'").fetchall())
+        return dict(
+            con.execute(
+                "SELECT view_name, sql FROM duckdb_views() WHERE schema_name = 'curated'"
+            ).fetchall()
+        )
 
 
-@pytest.mark.parametrize("name, changes", {
-    "additive": (ADDED, DESCRIBED),
-    "destructive": (REMOVED, LAST, DESCRIBED_NO_MORE, RETYPED),
-}.items(), ids=("additive", "destructive"))
+@pytest.mark.parametrize(
+    "name, changes",
+    {
+        "additive": (ADDED, DESCRIBED),
+        "destructive": (REMOVED, LAST, DESCRIBED_NO_MORE, RETYPED),
+    }.items(),
+    ids=("additive", "destructive"),
+)
 def test_a_change_goes_through_dev_to_prod_and_back(home, tmp_path, name, changes):
     books = tmp_path / "published"
     with opened(home) as con:
@@ -139,10 +158,8 @@ def test_going_back_at_once_is_row_for_row_and_builds_nothing(home):
 
 
 KILLS = {
-    "before the new table is filled":
-        "sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter._insert_append_query",
-    "before the environment is recorded":
-        "sqlmesh.core.state_sync.db.facade.EngineAdapterStateSync.finalize",
+    "before the new table is filled": "sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter._insert_append_query",
+    "before the environment is recorded": "sqlmesh.core.state_sync.db.facade.EngineAdapterStateSync.finalize",
 }
 KILLER = """
 import importlib, os, signal, sys
@@ -166,11 +183,16 @@ def test_killed_in_a_plan_production_is_whole_and_the_next_plan_heals(home, poin
     edit(ADDED, DESCRIBED)
     done = subprocess.run(
         [sys.executable, "-c", KILLER, KILLS[point], str(sqlmesh_context.PROJECT), str(home)],
-        cwd=ROOT, capture_output=True, text=True, check=False)
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == -9, done.stderr[-2000:]
     there = content(home)
     assert {n: rows for n, (_, rows) in there.items() if n != "tx_unified"} == {
-        n: rows for n, (_, rows) in old.items() if n != "tx_unified"}
+        n: rows for n, (_, rows) in old.items() if n != "tx_unified"
+    }
     assert len(there["tx_unified"][1]) == len(old["tx_unified"][1])
     plan(home)
     assert "is_in" in [c for c, _ in content(home)["tx_unified"][0]]
@@ -187,10 +209,20 @@ def test_a_forward_only_removal_is_refused_and_production_kept(home):
 
     old = content(home)
     edit(REMOVED, LAST, DESCRIBED_NO_MORE)
-    with sqlmesh_context.context(home) as (ctx, _), pytest.raises(PlanError, match="destructive change"):
+    with (
+        sqlmesh_context.context(home) as (ctx, _),
+        pytest.raises(PlanError, match="destructive change"),
+    ):
         ctx.load()
-        ctx.plan("prod", forward_only=True, auto_apply=True, no_prompts=True, skip_tests=True,
-                 no_diff=True, skip_linter=True)
+        ctx.plan(
+            "prod",
+            forward_only=True,
+            auto_apply=True,
+            no_prompts=True,
+            skip_tests=True,
+            no_diff=True,
+            skip_linter=True,
+        )
     assert content(home) == old
 
 

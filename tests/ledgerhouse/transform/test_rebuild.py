@@ -51,8 +51,9 @@ def opened(var):
 
 def marked(var) -> list[str]:
     with opened(var) as con:
-        return [b for (b,) in con.execute(
-            "SELECT DISTINCT batch_id FROM ops.touched_days").fetchall()]
+        return [
+            b for (b,) in con.execute("SELECT DISTINCT batch_id FROM ops.touched_days").fetchall()
+        ]
 
 
 def content(var) -> str:
@@ -89,7 +90,9 @@ def test_killed_anywhere_production_is_as_it_was_and_the_next_rebuild_cleans(var
         killed_in(var, place, nth)
         assert (var / rb.FOLDER).is_dir(), f"{place}: there was something to lose"
         assert content(var) == before
-        with open_warehouse(var / sqlmesh_context.FILE, owner="a reader", wait_s=0, read_only=True) as con:
+        with open_warehouse(
+            var / sqlmesh_context.FILE, owner="a reader", wait_s=0, read_only=True
+        ) as con:
             assert con.execute("SELECT count(*) > 0 FROM curated.daily_balances").fetchone()[0]
     # The state of production's models is elsewhere, and must not even be looked for.
     monkeypatch.setenv("LEDGERHOUSE_STATE_URI", "postgresql://nobody@/none?host=/nowhere")
@@ -98,8 +101,9 @@ def test_killed_anywhere_production_is_as_it_was_and_the_next_rebuild_cleans(var
     assert done.differences == () and done.left_out == () and done.stale == ()
     assert content(var) == before and not (var / rb.FOLDER).exists()
     with opened(var) as con:
-        assert done.rows == {t.name: con.execute(f"SELECT count(*) FROM {t.name}").fetchone()[0]
-                             for t in rb.TABLES}
+        assert done.rows == {
+            t.name: con.execute(f"SELECT count(*) FROM {t.name}").fetchone()[0] for t in rb.TABLES
+        }
         assert min(done.rows.values()) > 20
 
 
@@ -111,24 +115,38 @@ def tamper(con, table: str, sql: str, *values) -> None:
 def test_what_was_changed_behind_the_models_is_named_row_by_row(var, monkeypatch):
     batches = marked(var)
     with opened(var) as con:
-        rows = con.execute("SELECT txid, leg, ts::DATE, amount FROM curated.tx_unified WHERE "
-                           "domain = 'exchange' AND amount IS NOT NULL ORDER BY ts").fetchall()
+        rows = con.execute(
+            "SELECT txid, leg, ts::DATE, amount FROM curated.tx_unified WHERE "
+            "domain = 'exchange' AND amount IS NOT NULL ORDER BY ts"
+        ).fetchall()
         # Another has loaded a day since: it may lag, and every balance from there on.
         late = rows[-1][2]
-        con.execute("INSERT INTO ops.touched_days VALUES ('exchanges_ledger', ?, 'of a sync')",
-                    [late])
+        con.execute(
+            "INSERT INTO ops.touched_days VALUES ('exchanges_ledger', ?, 'of a sync')", [late]
+        )
         tamper(con, "curated.tx_unified", "DELETE FROM {} WHERE txid = ?", rows[-1][0])
         known = [row for row in rows if row[2] < late]
         (txid, leg, day, amount), gone = known[3], known[-1]
         assert day < gone[2]
-        tamper(con, "curated.tx_unified", "UPDATE {} SET amount = amount + 0.000000000000000001 "
-               "WHERE txid = ? AND leg = ?", txid, leg)
+        tamper(
+            con,
+            "curated.tx_unified",
+            "UPDATE {} SET amount = amount + 0.000000000000000001 WHERE txid = ? AND leg = ?",
+            txid,
+            leg,
+        )
         tamper(con, "curated.tx_unified", "DELETE FROM {} WHERE txid = ?", gone[0])
         tamper(con, "curated.staged_exchanges", "DELETE FROM {} WHERE txid = ?", gone[0])
-        tamper(con, "curated.daily_flows", "INSERT INTO {} BY NAME SELECT * REPLACE ('FAKE' AS "
-               "token) FROM curated.daily_flows WHERE date = ? LIMIT 1", day)
-        held = con.execute("SELECT count(*) FROM curated.daily_balances WHERE date < ?",
-                           [late]).fetchone()[0]
+        tamper(
+            con,
+            "curated.daily_flows",
+            "INSERT INTO {} BY NAME SELECT * REPLACE ('FAKE' AS "
+            "token) FROM curated.daily_flows WHERE date = ? LIMIT 1",
+            day,
+        )
+        held = con.execute(
+            "SELECT count(*) FROM curated.daily_balances WHERE date < ?", [late]
+        ).fetchone()[0]
     before = content(var)
     with pytest.raises(rb.RebuildMismatch) as raised:
         rb.rebuild(var, batches=batches)
@@ -136,11 +154,15 @@ def test_what_was_changed_behind_the_models_is_named_row_by_row(var, monkeypatch
     rebuilt = raised.value.rebuilt
     found = {one.table: one for one in rebuilt.differences}
     assert set(found) == {t.name for t in rb.TABLES} - {"curated.staged_onchain"}, (
-        "balances are sums of the flows")
+        "balances are sums of the flows"
+    )
     one = found["curated.tx_unified"]
     assert one.days == (day, gone[2])
     assert (one.column, one.production, one.rebuilt) == (
-        "amount", str(amount + Decimal("1e-18")), str(amount))
+        "amount",
+        str(amount + Decimal("1e-18")),
+        str(amount),
+    )
     assert f"txid = {txid}, leg = {leg}" in one.key
     one = found["curated.staged_exchanges"]
     assert (one.days, one.column, one.production) == ((gone[2],), "", None)
@@ -155,8 +177,10 @@ def test_what_was_changed_behind_the_models_is_named_row_by_row(var, monkeypatch
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(var))
     with open_warehouse(owner="test") as con:
         rb.record(con, "weekly", rebuilt)
-        told = con.execute("SELECT success, observed FROM ops.checkpoints WHERE checkpoint = "
-                           "'rebuild' AND run_id = 'weekly' ORDER BY expectation").fetchall()
+        told = con.execute(
+            "SELECT success, observed FROM ops.checkpoints WHERE checkpoint = "
+            "'rebuild' AND run_id = 'weekly' ORDER BY expectation"
+        ).fetchall()
     assert [success for success, _ in told] == [False, False, False, True, False]
     assert str(found["curated.tx_unified"]) == told[-1][1]
     with pytest.raises(NotChecked, match="4 critical"):
@@ -165,8 +189,13 @@ def test_what_was_changed_behind_the_models_is_named_row_by_row(var, monkeypatch
 
 def test_without_room_on_the_disk_nothing_is_begun(var, monkeypatch):
     usage = shutil.disk_usage(var)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(
-        free=int(rb.ROOM * (var / sqlmesh_context.FILE).stat().st_size) - 1))
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda path: usage._replace(
+            free=int(rb.ROOM * (var / sqlmesh_context.FILE).stat().st_size) - 1
+        ),
+    )
     before = content(var)
     with pytest.raises(rb.DiskFull, match="production was not touched"):
         rb.rebuild(var)

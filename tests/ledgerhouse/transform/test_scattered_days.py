@@ -72,11 +72,23 @@ def tables():
 def fill(con, rng) -> None:
     for name in ("legs", "fills"):
         con.execute(f"CREATE OR REPLACE TABLE {name} (id INT, ts TIMESTAMP)")
-        instants = [datetime(2025, 12, 30) + timedelta(microseconds=rng.choice([
-            rng.randrange(45 * 86_400_000_000), rng.randrange(45) * 86_400_000_000,
-            rng.randrange(1, 45) * 86_400_000_000 - 1])) for _ in range(120)]
-        con.execute(f"INSERT INTO {name} VALUES "
-                    + ", ".join(f"({rng.randrange(40)}, '{ts}')" for ts in instants))
+        instants = [
+            datetime(2025, 12, 30)
+            + timedelta(
+                microseconds=rng.choice(
+                    [
+                        rng.randrange(45 * 86_400_000_000),
+                        rng.randrange(45) * 86_400_000_000,
+                        rng.randrange(1, 45) * 86_400_000_000 - 1,
+                    ]
+                )
+            )
+            for _ in range(120)
+        ]
+        con.execute(
+            f"INSERT INTO {name} VALUES "
+            + ", ".join(f"({rng.randrange(40)}, '{ts}')" for ts in instants)
+        )
 
 
 def told(sql: str, first: date, after: date):
@@ -89,8 +101,11 @@ def test_together_is_one_by_one(tables, query):
     for _ in range(15):
         fill(tables, rng)
         spans = spans_of(rng)
-        apart = [row for span in spans
-                 for row in tables.execute(told(QUERIES[query], *span).sql("duckdb")).fetchall()]
+        apart = [
+            row
+            for span in spans
+            for row in tables.execute(told(QUERIES[query], *span).sql("duckdb")).fetchall()
+        ]
         whole = told(QUERIES[query], spans[0][0], spans[-1][1])
         before = whole.sql("duckdb")
         for by_range in ({"legs", "fills"}, {"fills"}, ()):
@@ -108,8 +123,9 @@ def test_a_delete_takes_the_days_and_leaves_what_lies_between(tables):
         spans = spans_of(rng)
         inside = " OR ".join(f"(ts >= '{start}' AND ts < '{end}')" for start, end in spans)
         left = tables.execute(f"SELECT * FROM legs WHERE NOT ({inside}) ORDER BY ALL").fetchall()
-        made = bounded(told(f"DELETE FROM legs WHERE ts BETWEEN {MOMENT}", spans[0][0],
-                            spans[-1][1]), spans)
+        made = bounded(
+            told(f"DELETE FROM legs WHERE ts BETWEEN {MOMENT}", spans[0][0], spans[-1][1]), spans
+        )
         assert len(made) == len(spans)
         for each in made:
             tables.execute(each.sql("duckdb"))
@@ -120,7 +136,8 @@ def test_what_names_no_day_stays_as_it_is():
     spans = [(START, START + DAY), (START + 9 * DAY, START + 10 * DAY)]
     for sql in ("DESCRIBE legs", "DELETE FROM legs WHERE id = 1", "SELECT '2026-01-05' AS day"):
         assert [e.sql("duckdb") for e in bounded(parse_one(sql, dialect="duckdb"), spans)] == [
-            parse_one(sql, dialect="duckdb").sql("duckdb")]
+            parse_one(sql, dialect="duckdb").sql("duckdb")
+        ]
 
 
 def test_a_day_outside_of_a_condition_is_refused():

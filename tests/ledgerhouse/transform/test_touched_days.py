@@ -41,7 +41,9 @@ DAYS_THERE = "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified ORDER BY 
 def planned(tmp_path_factory):
     """A warehouse with an empty prod environment, made once and copied for each test."""
     var = tmp_path_factory.mktemp("planned")
-    assert tf.transform(var / sqlmesh_context.FILE, owner="test").planned  # at first use, even without marks
+    assert tf.transform(
+        var / sqlmesh_context.FILE, owner="test"
+    ).planned  # at first use, even without marks
     assert sqlmesh_context.plan_production(var / sqlmesh_context.FILE) is False
     return var
 
@@ -94,21 +96,33 @@ def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
         exact.prec = 100
         legs = [r for r in expected_legs(con) if r[10] is None or abs(r[10]) < 10**12]
         con.execute(  # sums that overflow are the unit tests' matter
-            f"DELETE FROM {physical(con, 'tx_unified')} WHERE abs(amount) >= 1e12::DECIMAL(38,18)")
+            f"DELETE FROM {physical(con, 'tx_unified')} WHERE abs(amount) >= 1e12::DECIMAL(38,18)"
+        )
         con.execute(f"DELETE FROM {physical(con, 'daily_flows')} WHERE true")
-        columns = "date, domain, source, account, token, inflow, outflow, net, net_wide, legs, " \
-                  "overflow_legs, unsettled_legs, scam_legs, turnover, turnover_wide"
+        columns = (
+            "date, domain, source, account, token, inflow, outflow, net, net_wide, legs, "
+            "overflow_legs, unsettled_legs, scam_legs, turnover, turnover_wide"
+        )
         for key, flow in expected_flows(legs).items():
             turnover = flow[0] + flow[1]
-            con.execute(f"INSERT INTO {physical(con, 'daily_flows')} ({columns}) VALUES "
-                        f"({', '.join('?' * 15)})", [*key, *map(str, flow), str(turnover), "0"])
+            con.execute(
+                f"INSERT INTO {physical(con, 'daily_flows')} ({columns}) VALUES "
+                f"({', '.join('?' * 15)})",
+                [*key, *map(str, flow), str(turnover), "0"],
+            )
         accounts = [("kraken", "main"), ("kraken", "cold"), ("debank", "0xme")]
         for source, account in accounts:
             dataset = "exchanges_ledger" if source == "kraken" else "onchain_transactions"
             for _ in range(rng.randint(0, 4)):
                 start = base + timedelta(hours=rng.randrange(200))
-                covered(con, source, account, dataset, start,
-                        start + timedelta(hours=rng.choice([24, 100])))
+                covered(
+                    con,
+                    source,
+                    account,
+                    dataset,
+                    start,
+                    start + timedelta(hours=rng.choice([24, 100])),
+                )
             for _ in range(rng.randint(0, 2)):
                 ts = base + timedelta(hours=rng.randrange(300))
                 covered(con, source, account, "balances", ts, ts + timedelta(seconds=1))
@@ -122,10 +136,13 @@ def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
                         con.execute(
                             "INSERT INTO raw.balances (source, account, wallet, token, ts, "
                             "amount_text, amount) VALUES (?, ?, 'w', ?, ?, ?, ?)",
-                            [source, account, token, ts, format(amount, "f"), str(amount)])
+                            [source, account, token, ts, format(amount, "f"), str(amount)],
+                        )
         expected = expected_reconciliation(con, legs)
-        found = con.execute("SELECT source, account, token, snapshot_ts, reported, computed, status "
-                            "FROM curated.reconciliation").fetchall()
+        found = con.execute(
+            "SELECT source, account, token, snapshot_ts, reported, computed, status "
+            "FROM curated.reconciliation"
+        ).fetchall()
         assert {r[:3] for r in found} == set(expected)
         for *key, ts, reported, computed, status in found:
             wanted = expected[tuple(key)]
@@ -134,15 +151,31 @@ def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
 
 
 def test_without_marks_nothing_is_loaded(warehouse):
-    script = ("import sys; from ledgerhouse.transform.touched_days import transform; done = transform(who='t'); "
-              "assert done.marks == () and 'sqlmesh' not in sys.modules")
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT,
-                   env={**os.environ, "LEDGERHOUSE_VAR": str(warehouse.parent)})
+    script = (
+        "import sys; from ledgerhouse.transform.touched_days import transform; done = transform(who='t'); "
+        "assert done.marks == () and 'sqlmesh' not in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "LEDGERHOUSE_VAR": str(warehouse.parent)},
+    )
 
 
 def entry(ident: str, ts: str, amount: str = "1", **more) -> dict:
-    return {"source": "kraken", "account": "main", "entry_id": ident, "ts": ts, "kind": "deposit",
-            "is_settled": True, "asset": "BTC", **money("amount", amount), "order_id": None, **more}
+    return {
+        "source": "kraken",
+        "account": "main",
+        "entry_id": ident,
+        "ts": ts,
+        "kind": "deposit",
+        "is_settled": True,
+        "asset": "BTC",
+        **money("amount", amount),
+        "order_id": None,
+        **more,
+    }
 
 
 def days_with(path, sql: str) -> list[date]:
@@ -151,26 +184,45 @@ def days_with(path, sql: str) -> list[date]:
 
 
 def physical(con, model: str) -> str:
-    return con.execute("SELECT 'sqlmesh__curated.' || table_name FROM duckdb_tables() "
-                       "WHERE table_name LIKE ?", [f"curated__{model}__%"]).fetchone()[0]
+    return con.execute(
+        "SELECT 'sqlmesh__curated.' || table_name FROM duckdb_tables() WHERE table_name LIKE ?",
+        [f"curated__{model}__%"],
+    ).fetchone()[0]
 
 
 def test_a_late_row_reprocesses_exactly_its_day(warehouse):
     with opened(warehouse) as con:
-        put(con, "exchanges_ledger",
-            [entry(f"e{d}", f"2026-03-{d:02}") for d in range(1, 11)], "b1")
+        put(
+            con, "exchanges_ledger", [entry(f"e{d}", f"2026-03-{d:02}") for d in range(1, 11)], "b1"
+        )
     settle(warehouse)
     with opened(warehouse) as con:  # a stain shows which days were written again
         con.execute(f"UPDATE {physical(con, 'tx_unified')} SET status = 'stain'")
         put(con, "exchanges_ledger", [entry("late", "2026-03-04 23:59:59.999999")], "b2")
-        put(con, "exchanges_trades", [{
-            "source": "kraken", "account": "main", "symbol": "BTC/USD", "trade_id": "t",
-            "ts": "2026-03-08 12:00:00", "order_id": "o"}], "b2")
+        put(
+            con,
+            "exchanges_trades",
+            [
+                {
+                    "source": "kraken",
+                    "account": "main",
+                    "symbol": "BTC/USD",
+                    "trade_id": "t",
+                    "ts": "2026-03-08 12:00:00",
+                    "order_id": "o",
+                }
+            ],
+            "b2",
+        )
     done = settle(warehouse)
-    assert done.days == ((date(2026, 3, 4), date(2026, 3, 5)),
-                         (date(2026, 3, 7), date(2026, 3, 10)))
-    fresh = days_with(warehouse, "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified "
-                                 "WHERE status IS NULL ORDER BY 1")
+    assert done.days == (
+        (date(2026, 3, 4), date(2026, 3, 5)),
+        (date(2026, 3, 7), date(2026, 3, 10)),
+    )
+    fresh = days_with(
+        warehouse,
+        "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified WHERE status IS NULL ORDER BY 1",
+    )
     assert fresh == [date(2026, 3, d) for d in (4, 7, 8, 9)]
     assert len(days_with(warehouse, "SELECT CAST(ts AS DATE) FROM curated.tx_unified")) == 11
 
@@ -178,20 +230,50 @@ def test_a_late_row_reprocesses_exactly_its_day(warehouse):
 def test_decimals_learned_later_rescale_old_legs(warehouse):
     who = {"source": "debank", "account": "0xme", "chain": "eth", "tx_id": "0x1"}
     with opened(warehouse) as con:
-        put(con, "onchain_transactions",
-            [{**who, "ts": "2026-03-01 05:00:00", "pays_gas": False}], "b1")
-        put(con, "onchain_transfers", [{
-            **who, "direction": "in", "leg": 1, "ts": "2026-03-01 05:00:00", "token": "usdc",
-            "is_settled": True, **money("amount", "16179.999999999998")}], "b1")
+        put(
+            con,
+            "onchain_transactions",
+            [{**who, "ts": "2026-03-01 05:00:00", "pays_gas": False}],
+            "b1",
+        )
+        put(
+            con,
+            "onchain_transfers",
+            [
+                {
+                    **who,
+                    "direction": "in",
+                    "leg": 1,
+                    "ts": "2026-03-01 05:00:00",
+                    "token": "usdc",
+                    "is_settled": True,
+                    **money("amount", "16179.999999999998"),
+                }
+            ],
+            "b1",
+        )
     settle(warehouse)
     with opened(warehouse) as con:
-        put(con, "onchain_tokens", [{"source": "debank", "chain": "eth", "token": "usdc",
-                                     "symbol": "USDC", "decimals": 6,
-                                     "changed_at": "2026-06-01 00:00:00"}], "b2")
+        put(
+            con,
+            "onchain_tokens",
+            [
+                {
+                    "source": "debank",
+                    "chain": "eth",
+                    "token": "usdc",
+                    "symbol": "USDC",
+                    "decimals": 6,
+                    "changed_at": "2026-06-01 00:00:00",
+                }
+            ],
+            "b2",
+        )
     assert settle(warehouse).days == ((date(2026, 3, 1), date(2026, 3, 2)),)
     with opened(warehouse) as con:
         assert con.execute("SELECT amount, symbol FROM curated.tx_unified").fetchall() == [
-            (Decimal("16180.000000000000000000"), "USDC")]
+            (Decimal("16180.000000000000000000"), "USDC")
+        ]
 
 
 def test_consume_deletes_only_the_marks_that_were_read(con):
@@ -199,15 +281,19 @@ def test_consume_deletes_only_the_marks_that_were_read(con):
     read = tf.marks_of(con)
     put(con, "exchanges_ledger", [entry("b", "2026-03-01"), entry("c", "2026-03-02")], "b2")
     assert tf.clear_touched_days(con, read) == 1
-    assert tf.marks_of(con) == (("exchanges_ledger", date(2026, 3, 1), "b2"),
-                              ("exchanges_ledger", date(2026, 3, 2), "b2"))
+    assert tf.marks_of(con) == (
+        ("exchanges_ledger", date(2026, 3, 1), "b2"),
+        ("exchanges_ledger", date(2026, 3, 2), "b2"),
+    )
     assert tf.clear_touched_days(con, []) == 0
 
 
 def test_no_column_of_curated_is_a_float(planned):
     with opened(planned / sqlmesh_context.FILE) as con:
-        kinds = con.execute("SELECT schema_name, table_name, column_name, data_type "
-                            "FROM duckdb_columns() WHERE schema_name LIKE '%curated%'").fetchall()
+        kinds = con.execute(
+            "SELECT schema_name, table_name, column_name, data_type "
+            "FROM duckdb_columns() WHERE schema_name LIKE '%curated%'"
+        ).fetchall()
     assert len(kinds) > 100
     assert [k for k in kinds if k[3] in ("DOUBLE", "FLOAT", "REAL", "HUGEINT")] == []
     assert {k[3] for k in kinds if k[3].startswith("DEC")} == {"DECIMAL(38,18)", "DECIMAL(38,6)"}
@@ -225,8 +311,9 @@ def test_a_failed_audit_names_itself_and_the_next_transform_repairs(warehouse):
         put(con, "exchanges_ledger", [entry("a", "2026-03-01"), entry("b", "2026-03-02")], "b1")
     settle(warehouse)
     with opened(warehouse) as con:  # a key twice: what a broken loader might do
-        con.execute("INSERT INTO raw.exchanges_ledger "
-                    "FROM raw.exchanges_ledger WHERE entry_id = 'b'")
+        con.execute(
+            "INSERT INTO raw.exchanges_ledger FROM raw.exchanges_ledger WHERE entry_id = 'b'"
+        )
         con.execute("INSERT INTO ops.touched_days VALUES ('exchanges_ledger', '2026-03-02', 'b2')")
     with pytest.raises(tf.TransformFailed) as failed:
         tf.transform(warehouse, owner="test")
@@ -235,8 +322,10 @@ def test_a_failed_audit_names_itself_and_the_next_transform_repairs(warehouse):
     with opened(warehouse) as con:
         assert con.execute("SELECT count(*) FROM curated.tx_unified").fetchone() == (2,)
         assert con.execute("SELECT count(*) FROM ops.touched_days").fetchone() == (1,)
-        con.execute("DELETE FROM raw.exchanges_ledger WHERE rowid = "
-                    "(SELECT max(rowid) FROM raw.exchanges_ledger)")
+        con.execute(
+            "DELETE FROM raw.exchanges_ledger WHERE rowid = "
+            "(SELECT max(rowid) FROM raw.exchanges_ledger)"
+        )
     settle(warehouse)
     assert_curated_is_the_truth(warehouse)
 
@@ -245,8 +334,9 @@ def scattered(warehouse) -> list[date]:
     """A settled history of a month, and a late row on each of these days of it."""
     late = [date(2026, 3, d) for d in (2, 9, 17, 30)]
     with opened(warehouse) as con:
-        put(con, "exchanges_ledger",
-            [entry(f"e{d}", f"2026-03-{d:02}") for d in range(1, 32)], "b1")
+        put(
+            con, "exchanges_ledger", [entry(f"e{d}", f"2026-03-{d:02}") for d in range(1, 32)], "b1"
+        )
     settle(warehouse)
     with opened(warehouse) as con:
         put(con, "exchanges_ledger", [entry(f"late{d}", str(d), "5") for d in late], "b2")
@@ -258,28 +348,36 @@ def test_days_apart_are_evaluated_at_once_and_only_they(warehouse, monkeypatch, 
     """Also where a statement cannot be made for several spans: then day by day."""
     late = scattered(warehouse)
 
-    stained = [("staged_exchanges", "status", "'stain'"), ("tx_unified", "status", "'stain'"),
-               ("daily_flows", "scam_legs", "99")]
+    stained = [
+        ("staged_exchanges", "status", "'stain'"),
+        ("tx_unified", "status", "'stain'"),
+        ("daily_flows", "scam_legs", "99"),
+    ]
     with opened(warehouse) as con:  # a stain shows which days were written again
         for name, column, stain in stained:
             con.execute(f"UPDATE {physical(con, name)} SET {column} = {stain}")
     statements = []
     if not together:
         monkeypatch.setattr(scattered_days, "_part", lambda literal: 1 / 0)
-    monkeypatch.setattr("sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter._execute",
-                        recorded(statements))
+    monkeypatch.setattr(
+        "sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter._execute", recorded(statements)
+    )
     done = settle(warehouse)
     assert done.days == tuple((day, day + DAY) for day in late)
-    inserts = [s for s in statements
-               if 'INSERT INTO "warehouse"."sqlmesh__curated"."curated__tx_unified' in s]
+    inserts = [
+        s
+        for s in statements
+        if 'INSERT INTO "warehouse"."sqlmesh__curated"."curated__tx_unified' in s
+    ]
     assert len(inserts) == (1 if together else len(late))
     assert ("evaluated by itself: division by zero" in caplog.text) is not together
     with opened(warehouse) as con:
         for name, column, stain in stained:
             day = "date" if name == "daily_flows" else "ts::DATE"
-            assert con.execute(f"SELECT DISTINCT {day} FROM {physical(con, name)} WHERE {column} "
-                               f"IS DISTINCT FROM {stain} ORDER BY 1").fetchall() == [
-                                   (day,) for day in late]
+            assert con.execute(
+                f"SELECT DISTINCT {day} FROM {physical(con, name)} WHERE {column} "
+                f"IS DISTINCT FROM {stain} ORDER BY 1"
+            ).fetchall() == [(day,) for day in late]
     with sqlmesh_context.context(warehouse) as (ctx, _):
         for name, _, _ in stained:
             assert missing(ctx, name, "2026-04-01") == [], "each is recorded as done"
@@ -298,17 +396,26 @@ def recorded(statements: list[str]):
 def test_of_days_apart_the_one_that_fails_is_named_and_those_before_are_done(warehouse):
     late = scattered(warehouse)
     with opened(warehouse) as con:
-        con.execute("INSERT INTO raw.exchanges_ledger "
-                    f"FROM raw.exchanges_ledger WHERE entry_id = 'late{late[2]}'")
-    with pytest.raises(tf.TransformFailed, match=r"staged_exchanges failed over "
-                       r"\[2026-03-17, 2026-03-18\): .*unique_combination"):
+        con.execute(
+            "INSERT INTO raw.exchanges_ledger "
+            f"FROM raw.exchanges_ledger WHERE entry_id = 'late{late[2]}'"
+        )
+    with pytest.raises(
+        tf.TransformFailed,
+        match=r"staged_exchanges failed over "
+        r"\[2026-03-17, 2026-03-18\): .*unique_combination",
+    ):
         tf.transform(warehouse, owner="test")
     with opened(warehouse) as con:
-        assert con.execute("SELECT count(*) FROM curated.staged_exchanges WHERE "
-                           "txid LIKE 'late%' AND ts < '2026-03-10'").fetchone() == (2,)
+        assert con.execute(
+            "SELECT count(*) FROM curated.staged_exchanges WHERE "
+            "txid LIKE 'late%' AND ts < '2026-03-10'"
+        ).fetchone() == (2,)
         assert con.execute("SELECT count(*) FROM curated.tx_unified").fetchone() == (31,)
-        con.execute("DELETE FROM raw.exchanges_ledger WHERE rowid = "
-                    "(SELECT max(rowid) FROM raw.exchanges_ledger)")
+        con.execute(
+            "DELETE FROM raw.exchanges_ledger WHERE rowid = "
+            "(SELECT max(rowid) FROM raw.exchanges_ledger)"
+        )
     settle(warehouse)
     assert_curated_is_the_truth(warehouse)
 
@@ -333,8 +440,9 @@ def test_a_failing_model_never_removes_published_days(warehouse, monkeypatch, at
     with monkeypatch.context() as patch:
         patch.setattr(DuckDBEngineAdapter, "_insert_append_query", broken)
         if not atomic:
-            patch.setattr(DuckDBEngineAdapter, "transaction",
-                          lambda self, condition=None: nullcontext())
+            patch.setattr(
+                DuckDBEngineAdapter, "transaction", lambda self, condition=None: nullcontext()
+            )
         with pytest.raises(tf.TransformFailed, match="curated.tx_unified .*disk on fire"):
             tf.transform(warehouse, owner="test")
     kept = [date(2026, 3, d) for d in ((1, 2, 3) if atomic else (1, 3))]
@@ -377,8 +485,12 @@ tf.transform(__import__("pathlib").Path(path), owner="killed")
 def killed_at(path, point: tuple) -> None:
     dotted, after, about = point
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, dotted, str(after), about, str(path)], cwd=ROOT,
-        capture_output=True, text=True, check=False)
+        [sys.executable, "-c", KILLER, dotted, str(after), about, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 
 
@@ -389,8 +501,12 @@ def test_killed_anywhere_the_next_transform_equals_the_truth(lived_in, tmp_path,
     with opened(warehouse) as con:
         before = set(con.execute(DAYS_THERE).fetchall())
         load_batch(con, rng, datetime(2077, 2, 20), 1)
-        still = set(con.execute("SELECT CAST(ts AS DATE) FROM raw.exchanges_ledger UNION "
-                                "SELECT CAST(ts AS DATE) FROM raw.onchain_transfers").fetchall())
+        still = set(
+            con.execute(
+                "SELECT CAST(ts AS DATE) FROM raw.exchanges_ledger UNION "
+                "SELECT CAST(ts AS DATE) FROM raw.onchain_transfers"
+            ).fetchall()
+        )
     killed_at(warehouse, KILLS[point])
     with opened(warehouse) as con:
         after = set(con.execute(DAYS_THERE).fetchall())
@@ -431,8 +547,9 @@ def test_the_state_may_live_in_postgresql(tmp_path, monkeypatch):
         settle(path)
         assert_curated_is_the_truth(path)
         with opened(path) as con:
-            assert con.execute("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'sqlmesh'"
-                               ).fetchone() == (0,)
+            assert con.execute(
+                "SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'sqlmesh'"
+            ).fetchone() == (0,)
         path.unlink()  # the warehouse is lost and loaded again from landing; the state is not
         with opened(path) as con:
             create_all(con)
@@ -452,8 +569,12 @@ def missing(ctx, model: str, end: str) -> list[tuple[date, date]]:
     production = ctx.state_sync.get_environment("prod").snapshots
     for snapshot in ctx.state_sync.get_snapshots(production).values():
         if model in snapshot.name:
-            return tf.coalesce(to_datetime(a).date() for a, _ in snapshot.missing_intervals(
-                "2026-01-01", end, execution_time=end, ignore_cron=True))
+            return tf.coalesce(
+                to_datetime(a).date()
+                for a, _ in snapshot.missing_intervals(
+                    "2026-01-01", end, execution_time=end, ignore_cron=True
+                )
+            )
     raise AssertionError(model)
 
 
@@ -469,7 +590,9 @@ def test_remove_intervals_takes_one_interval_per_model_per_call(warehouse):
         both = [(model, tuple(map(sqlmesh_context._milliseconds, span))) for span in spans[:2]]
         ctx.state_sync.remove_intervals(both, remove_shared_versions=True)
         assert missing(ctx, "tx_unified", "2026-02-02") == spans[1:2]  # the first is lost, silently
-        sqlmesh_context.invalidate_intervals(ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]})
+        sqlmesh_context.invalidate_intervals(
+            ctx, {"curated.tx_unified": spans, "curated.daily_flows": spans[:1]}
+        )
     with sqlmesh_context.context(warehouse) as (ctx, _):
         assert missing(ctx, "tx_unified", "2026-02-02") == spans
         assert missing(ctx, "daily_flows", "2026-02-02") == spans[:1]
@@ -481,10 +604,17 @@ def test_coalesce_joins_neighbours_and_bounds_the_number_of_spans():
     at = [day + n * DAY for n in (0, 1, 2, 10, 12, 30)]
     assert tf.coalesce([]) == []
     assert tf.coalesce([at[2], at[0], at[1], at[0]]) == [(day, day + 3 * DAY)]
-    assert tf.coalesce(at) == [(day, day + 3 * DAY), (at[3], at[3] + DAY), (at[4], at[4] + DAY),
-                               (at[5], at[5] + DAY)]
-    assert tf.coalesce(at, limit=3) == [(day, day + 3 * DAY), (at[3], at[4] + DAY),
-                                        (at[5], at[5] + DAY)]
+    assert tf.coalesce(at) == [
+        (day, day + 3 * DAY),
+        (at[3], at[3] + DAY),
+        (at[4], at[4] + DAY),
+        (at[5], at[5] + DAY),
+    ]
+    assert tf.coalesce(at, limit=3) == [
+        (day, day + 3 * DAY),
+        (at[3], at[4] + DAY),
+        (at[5], at[5] + DAY),
+    ]
     assert tf.coalesce(at, limit=1) == [(day, at[5] + DAY)]
     assert tf.coalesce(at, limit=1, apart=8) == [(day, at[4] + DAY), (at[5], at[5] + DAY)]
     assert tf.coalesce(at, apart=8) == tf.coalesce(at), "few spans stay exact"
@@ -511,11 +641,15 @@ def test_a_changed_model_is_planned_over_all_the_days_there_are(lived_in, tmp_pa
     model = project / "models" / "curated" / "tx_unified.sql"
     model.write_text(model.read_text().replace("CAST(status AS VARCHAR)", "UPPER(status)"))
     monkeypatch.setattr(sqlmesh_context, "PROJECT", project)
-    assert sqlmesh_context.sqlmesh_plan(["--auto-apply", "--no-prompts", "--no-diff"], warehouse) == 0
+    assert (
+        sqlmesh_context.sqlmesh_plan(["--auto-apply", "--no-prompts", "--no-diff"], warehouse) == 0
+    )
     assert_curated_is_the_truth(warehouse)
     with opened(warehouse) as con:
-        assert con.execute("SELECT count(*) > 0, bool_and(status = upper(status)) FROM "
-                           "curated.tx_unified WHERE status IS NOT NULL").fetchone() == (True, True)
+        assert con.execute(
+            "SELECT count(*) > 0, bool_and(status = upper(status)) FROM "
+            "curated.tx_unified WHERE status IS NOT NULL"
+        ).fetchone() == (True, True)
         load_batch(con, random.Random(4), datetime(2077, 2, 21), 1)
     settle(warehouse)
     assert_curated_is_the_truth(warehouse)

@@ -45,8 +45,13 @@ for turn in range(10):
 @contextmanager
 def a_holder(path: Path):
     """Another process that holds the warehouse until its input ends."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(path), WHO], cwd=ROOT,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path), WHO],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -61,18 +66,27 @@ def path(tmp_path):
 
 @pytest.mark.parametrize("read_only", [False, True])
 def test_whoever_waits_too_long_is_told_who_holds_it(path, read_only):
-    with a_holder(path) as other, pytest.raises(WarehouseBusy) as error, \
-            open_warehouse(path, owner="make plan", wait_s=0.2, read_only=read_only):
+    with (
+        a_holder(path) as other,
+        pytest.raises(WarehouseBusy) as error,
+        open_warehouse(path, owner="make plan", wait_s=0.2, read_only=read_only),
+    ):
         pass
-    assert str(error.value).startswith("make plan waited 0 s for warehouse.duckdb; it is held "
-                                       f"by {WHO} (process {other.pid}, since ")
+    assert str(error.value).startswith(
+        "make plan waited 0 s for warehouse.duckdb; it is held "
+        f"by {WHO} (process {other.pid}, since "
+    )
     assert "run again" in str(error.value)
 
 
 def test_whoever_waits_gets_it_when_the_holder_is_done(path):
     with a_holder(path) as other:
-        waiting = subprocess.Popen([sys.executable, "-c", MANY, str(path), "2"], cwd=ROOT,
-                                   stdout=subprocess.PIPE, text=True)
+        waiting = subprocess.Popen(
+            [sys.executable, "-c", MANY, str(path), "2"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         time.sleep(0.3)
         other.communicate("\n")
     out, _ = waiting.communicate()
@@ -101,9 +115,16 @@ def test_an_error_inside_gives_the_warehouse_back(path):
 def test_readers_and_writers_in_many_processes_never_meet_a_lock_error(path):
     with open_warehouse(path, owner="tests") as con:
         con.execute("CREATE TABLE proof (n INTEGER)")
-    many = [subprocess.Popen([sys.executable, "-c", MANY, str(path), str(number)], cwd=ROOT,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            for number in range(4)]
+    many = [
+        subprocess.Popen(
+            [sys.executable, "-c", MANY, str(path), str(number)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
     for process in many:
         out, error = process.communicate()
         assert process.returncode == 0, error
@@ -121,8 +142,10 @@ def test_a_reader_of_a_warehouse_that_is_not_there_yet_meets_an_empty_one(path):
 def test_an_unreadable_name_is_no_error(path):
     with hold(path, "one"):
         path.with_name(path.name + ".lock").write_text("{")
-        with pytest.raises(WarehouseBusy, match="held by an unnamed process"), \
-                hold(path, "two", wait_s=0):
+        with (
+            pytest.raises(WarehouseBusy, match="held by an unnamed process"),
+            hold(path, "two", wait_s=0),
+        ):
             pass
 
 
@@ -140,8 +163,13 @@ with hold(Path(sys.argv[1]), "the parent"):
 
 
 def test_what_a_killed_holder_has_forked_does_not_keep_the_lock(path):
-    process = subprocess.Popen([sys.executable, "-c", FORKING, str(path)], cwd=ROOT, text=True,
-                               stdout=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKING, str(path)],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         assert process.stdout.readline() == "forked\n"
         with pytest.raises(WarehouseBusy, match="the parent"), hold(path, "me", wait_s=0.2):
@@ -166,9 +194,11 @@ def test_payloads_are_compressed_also_in_a_file_of_an_older_duckdb(tmp_path, mad
             SELECT 's', 'a', i, TIMESTAMP '2026-01-01', i || repeat(', "status": "completed"', 20)
             FROM range(10_000) r(i)""")
         con.execute("CHECKPOINT")
-        found = con.execute("SELECT DISTINCT compression FROM pragma_storage_info("
-                            "'raw.exchanges_ledger') WHERE column_name = 'payload' "
-                            "AND segment_type = 'VARCHAR'").fetchall()
+        found = con.execute(
+            "SELECT DISTINCT compression FROM pragma_storage_info("
+            "'raw.exchanges_ledger') WHERE column_name = 'payload' "
+            "AND segment_type = 'VARCHAR'"
+        ).fetchall()
     assert found == [(compression,)]
 
 
@@ -178,8 +208,9 @@ def test_small_row_groups_stay_until_somebody_asks_to_compact(tmp_path):
 
     def groups() -> int:
         with open_warehouse(path, owner="test", read_only=True) as con:
-            return con.execute("SELECT count(DISTINCT row_group_id) "
-                               "FROM pragma_storage_info('ops.spans')").fetchone()[0]
+            return con.execute(
+                "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('ops.spans')"
+            ).fetchone()[0]
 
     def write(n: int, **how) -> None:
         with open_warehouse(path, owner="test", **how) as con:
@@ -193,5 +224,6 @@ def test_small_row_groups_stay_until_somebody_asks_to_compact(tmp_path):
     write(6, compact=True)
     assert groups() == 1
     with open_warehouse(path, owner="test", read_only=True) as con:
-        assert con.execute("SELECT count(*), count(DISTINCT n), max(n) FROM ops.spans"
-                           ).fetchone() == (7 * 4999, 7 * 4999, 34_999)
+        assert con.execute(
+            "SELECT count(*), count(DISTINCT n), max(n) FROM ops.spans"
+        ).fetchone() == (7 * 4999, 7 * 4999, 34_999)

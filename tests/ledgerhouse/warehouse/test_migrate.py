@@ -55,10 +55,17 @@ def fill_ops(con, rng) -> None:
     """A row of its own in each ops table that the loader does not write."""
     for table, columns in migrate.columns(con).items():
         if table.startswith("ops.") and not con.execute(f"SELECT 1 FROM {table}").fetchone():
-            con.execute(f"INSERT INTO {table} ({', '.join(columns)}) SELECT " + ", ".join(
-                f"'{rng.randint(1, 9)}'" if c.type in ("VARCHAR", "INTEGER", "BIGINT") else
-                "true" if c.type == "BOOLEAN" else f"DATE '2024-11-0{rng.randint(1, 9)}'"
-                for c in columns.values()))
+            con.execute(
+                f"INSERT INTO {table} ({', '.join(columns)}) SELECT "
+                + ", ".join(
+                    f"'{rng.randint(1, 9)}'"
+                    if c.type in ("VARCHAR", "INTEGER", "BIGINT")
+                    else "true"
+                    if c.type == "BOOLEAN"
+                    else f"DATE '2024-11-0{rng.randint(1, 9)}'"
+                    for c in columns.values()
+                )
+            )
 
 
 @pytest.fixture
@@ -86,12 +93,16 @@ def age(con, rng) -> dict[str, list[str]]:
     """Make every table of raw and ops one of before: without some of its nullable columns, the
     others in any order. The columns that went, by table."""
     gone = {}
-    for (view,) in con.execute("SELECT schema_name || '.' || view_name FROM duckdb_views() "
-                               "WHERE schema_name = 'ops'").fetchall():
+    for (view,) in con.execute(
+        "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE schema_name = 'ops'"
+    ).fetchall():
         con.execute(f"DROP VIEW {view}")
     for table, columns in migrate.columns(con).items():
-        spare = [name for name, column in columns.items() if not column.required
-                 and name not in migrate.FILLED]
+        spare = [
+            name
+            for name, column in columns.items()
+            if not column.required and name not in migrate.FILLED
+        ]
         gone[table] = rng.sample(spare, rng.randint(0, min(3, len(spare))))
         left = [name for name in columns if name not in gone[table]]
         rng.shuffle(left)
@@ -106,14 +117,16 @@ def content(con, tables=None, leave_out=()) -> dict[str, list]:
     for table, columns in migrate.columns(con).items():
         names = sorted(n for n in columns if (table, n) not in leave_out)
         if tables is None or table in tables:
-            found[table] = sorted(con.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall(),
-                                  key=repr)
+            found[table] = sorted(
+                con.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall(), key=repr
+            )
     return found
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(var, seed, caplog,
-                                                                          monkeypatch):
+def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(
+    var, seed, caplog, monkeypatch
+):
     monkeypatch.setattr(publish, "TABLES", [t for t in publish.TABLES if "curated" not in t.name])
     rng = random.Random(seed)
     with opened(var) as con:
@@ -128,8 +141,9 @@ def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(var, s
         for table, name in lost:
             assert f"{table}.{name} " in told
             assert con.execute(f"SELECT count({name}) FROM {table}").fetchone() == (0,)
-            assert table not in shapes or shapes[table].digest != publish._shapes(con)[
-                table].digest, f"{table} would not be published anew"
+            assert (
+                table not in shapes or shapes[table].digest != publish._shapes(con)[table].digest
+            ), f"{table} would not be published anew"
         caplog.clear()
         schema.create_all(con)  # and that is all there is to do
         assert not caplog.text
@@ -137,8 +151,11 @@ def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(var, s
         shutil.rmtree(var / "landing")
         (var / "later").rename(var / "landing")
         assert load(con, var / "landing", all_sources()).files
-        live = {t: con.execute(f"SELECT count(*) FROM {t}").fetchone() for t in FROM_LANDING
-                if t != "raw.history"}
+        live = {
+            t: con.execute(f"SELECT count(*) FROM {t}").fetchone()
+            for t in FROM_LANDING
+            if t != "raw.history"
+        }
     replay(var / FILE, var / "landing", all_sources())
     with opened(var) as con, duckdb.connect() as new:
         again = content(con)
@@ -147,10 +164,11 @@ def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(var, s
         assert migrate.columns(con) == migrate.columns(new)
         for table in again.keys() - {*FROM_LANDING, "ops.touched_days"}:
             names = sorted(n for n in migrate.columns(con)[table])
-            assert [[v for n, v in zip(names, row) if (table, n) not in lost]
-                    for row in again[table]] == [
-                   [v for n, v in zip(names, row) if (table, n) not in lost]
-                   for row in fresh[table]], f"{table} was not carried over"
+            assert [
+                [v for n, v in zip(names, row) if (table, n) not in lost] for row in again[table]
+            ] == [
+                [v for n, v in zip(names, row) if (table, n) not in lost] for row in fresh[table]
+            ], f"{table} was not carried over"
     (var / FILE).unlink()
     replay(var / FILE, var / "landing", all_sources())
     with opened(var) as con:
@@ -158,8 +176,7 @@ def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(var, s
 
 
 def retyped(con):
-    remake(con, "raw.balances", migrate.columns(con)["raw.balances"]
-           | {"amount": "VARCHAR"})
+    remake(con, "raw.balances", migrate.columns(con)["raw.balances"] | {"amount": "VARCHAR"})
     con.execute("UPDATE raw.balances SET row_hash = row_hash // 2")  # as of other columns
 
 
@@ -178,18 +195,31 @@ def unfilled(con):
 
 def rekeyed(con):
     macro = schema.as_of(schema.DATASETS["balances"])
-    con.execute(macro.replace("PARTITION BY source, account, wallet, token, ts",
-                              "PARTITION BY source, account, token, ts"))
+    con.execute(
+        macro.replace(
+            "PARTITION BY source, account, wallet, token, ts",
+            "PARTITION BY source, account, token, ts",
+        )
+    )
 
 
-@pytest.mark.parametrize("change, told", [
-    (retyped, r"raw\.balances\.amount is VARCHAR in the warehouse, DECIMAL\(38,18\) in this"),
-    (removed, r"raw\.exchanges_ledger\.memo \(VARCHAR\) is no column of this version"),
-    (unfilled, r"raw\.balances\.changed_at \(TIMESTAMP\) is new, and the rows there are have no"),
-    (required, r"ops\.coverage\.read_at \(TIMESTAMP NOT NULL\) is new, and the rows there are"),
-    (rekeyed, r"key of raw\.balances is \(account, source, token, ts\) in the warehouse, "
-              r"\(account, source, token, ts, wallet\)"),
-])
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (retyped, r"raw\.balances\.amount is VARCHAR in the warehouse, DECIMAL\(38,18\) in this"),
+        (removed, r"raw\.exchanges_ledger\.memo \(VARCHAR\) is no column of this version"),
+        (
+            unfilled,
+            r"raw\.balances\.changed_at \(TIMESTAMP\) is new, and the rows there are have no",
+        ),
+        (required, r"ops\.coverage\.read_at \(TIMESTAMP NOT NULL\) is new, and the rows there are"),
+        (
+            rekeyed,
+            r"key of raw\.balances is \(account, source, token, ts\) in the warehouse, "
+            r"\(account, source, token, ts, wallet\)",
+        ),
+    ],
+)
 def test_what_would_lose_or_invent_is_refused_and_replay_heals(var, change, told):
     with opened(var) as con:
         fresh = content(con)
@@ -231,8 +261,9 @@ def test_a_warehouse_of_the_first_version_is_told_what_to_do_and_replayed(var):
         con.execute(FIRST.read_text())
         con.execute(f"ATTACH '{var / 'newer.duckdb'}' AS newer (READ_ONLY)")
         for table, columns in migrate.columns(con).items():
-            con.execute(f"INSERT INTO {table} BY NAME SELECT {', '.join(columns)} "
-                        f"FROM newer.{table}")
+            con.execute(
+                f"INSERT INTO {table} BY NAME SELECT {', '.join(columns)} FROM newer.{table}"
+            )
         with pytest.raises(SchemaChanged, match=r"ops\.batches\.vanished .*ops\.coverage\.read_at"):
             schema.create_all(con)
         assert "vanished_at" not in migrate.columns(con)["raw.balances"]
@@ -263,8 +294,12 @@ def test_no_statement_goes_by_the_order_of_columns():
     found = 0
     for path in (*(ROOT / "extract").rglob("*.py"), *(ROOT / "ledgerhouse").rglob("*.py")):
         text = re.sub(r'"\s*\n\s*f?"', "", path.read_text())  # strings written in pieces
-        for match in re.finditer(r"INSERT INTO ((?:raw|ops)\.\w+|\{dataset\.table\}|\{table\})"
-                                 r"\s*(.{0,12})", text, re.DOTALL):
+        for match in re.finditer(
+            r"INSERT INTO ((?:raw|ops)\.\w+|\{dataset\.table\}|\{table\})"
+            r"\s*(.{0,12})",
+            text,
+            re.DOTALL,
+        ):
             if path.name in ("books.py",):  # its tables are made anew with each books.duckdb
                 continue
             found += 1

@@ -25,8 +25,9 @@ def test_after_an_error_nothing_is_there_and_the_connection_goes_on():
         assert con.execute("FROM t").fetchall() == [(2,)]
 
 
-SPANS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 5)).map(
-    lambda one: (one[0], one[0] + one[1])))
+SPANS = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(1, 5)).map(lambda one: (one[0], one[0] + one[1]))
+)
 
 
 def points(spans) -> set[int]:
@@ -43,4 +44,4 @@ def test_spans_hold_what_they_were_made_of_and_the_smallest_gaps_are_closed(span
     assert points(fewer) >= points(whole) and fewer == joined(fewer)
     sizes = sorted(after[0] - before[1] for before, after in zip(whole, whole[1:]))
     added = len(points(fewer)) - len(points(whole))
-    assert added == sum(sizes[:max(0, gaps)])
+    assert added == sum(sizes[: max(0, gaps)])

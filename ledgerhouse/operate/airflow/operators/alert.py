@@ -61,20 +61,25 @@ class AlertOperator(BaseOperator):
         with open_warehouse(owner=lock_owner(context)) as con:
             now = datetime.now(UTC)
             opened, resolved = incidents.reconcile(
-                con, judge(con, listed, rules, now), ways, run_id=context["ti"].run_id, now=now)
-            tried = {name: notices for name in ways
-                     if (notices := incidents.waiting(con, name))}
+                con, judge(con, listed, rules, now), ways, run_id=context["ti"].run_id, now=now
+            )
+            tried = {name: notices for name in ways if (notices := incidents.waiting(con, name))}
             note(con, facts_of(context), now)
-        sent = [name for name, notices in tried.items()
-                if self._send(ways, name, self._message(context, notices))]
+        sent = [
+            name
+            for name, notices in tried.items()
+            if self._send(ways, name, self._message(context, notices))
+        ]
         with open_warehouse(owner=lock_owner(context)) as con:
             if tried:
                 incidents.note(con, tried, sent, datetime.now(UTC))
             self._publish(con)
         self._mended(context, ways)
         if late := sorted(set(tried) - set(sent)):
-            raise NotDelivered(f"{', '.join(late)} did not take the alerts: the log above says "
-                               "why. They wait, and the next try sends them")
+            raise NotDelivered(
+                f"{', '.join(late)} did not take the alerts: the log above says "
+                "why. They wait, and the next try sends them"
+            )
         return {"opened": opened, "resolved": resolved, "sent": sum(map(len, tried.values()))}
 
     def _publish(self, con: Any) -> None:
@@ -85,23 +90,33 @@ class AlertOperator(BaseOperator):
         try:
             publish_news(con, published_dir())
         except Exception as error:
-            self.log.warning("how this run went is published by the next one only: %s: %s",
-                             type(error).__name__, str(error)[:300])
+            self.log.warning(
+                "how this run went is published by the next one only: %s: %s",
+                type(error).__name__,
+                str(error)[:300],
+            )
 
     def _message(self, context: Any, notices: tuple) -> Any:
         from ledgerhouse.operate.alerts.incidents import Message
 
         ti, base = context["ti"], (conf.get("api", "base_url", fallback="") or "").rstrip("/")
-        return Message(notices, f"{ti.dag_id} {ti.run_id}", base and (
-            f"{base}/dags/{quote(ti.dag_id)}/runs/{quote(ti.run_id, safe='')}"))
+        return Message(
+            notices,
+            f"{ti.dag_id} {ti.run_id}",
+            base and (f"{base}/dags/{quote(ti.dag_id)}/runs/{quote(ti.run_id, safe='')}"),
+        )
 
     def _send(self, ways: dict, name: str, message: Any) -> bool:
         send, secrets = ways[name]
         try:
             send(message)
         except Exception as error:
-            self.log.error("%s did not take %d alert(s): %s", name, len(message.notices), redact(
-                f"{type(error).__name__}: {error}", secrets)[:300])
+            self.log.error(
+                "%s did not take %d alert(s): %s",
+                name,
+                len(message.notices),
+                redact(f"{type(error).__name__}: {error}", secrets)[:300],
+            )
             return False
         if name != LOG:
             self.log.info("%s took %d alert(s)", name, len(message.notices))
@@ -114,13 +129,21 @@ class AlertOperator(BaseOperator):
     def _broken(self, context: Any, ways: dict, error: Exception) -> None:
         """Nobody can look, perhaps for the warehouse cannot be opened: told once, without it."""
         file, now = var_dir() / BROKEN, datetime.now(UTC)
-        known = json.loads(file.read_text()) if file.exists() else {
-            "id": uuid4().hex, "since": now.isoformat(), "told": [],
-            "text": f"incidents cannot be looked up: {type(error).__name__}: "
-                    f"{' '.join(str(error).split())[:300]}"}
+        known = (
+            json.loads(file.read_text())
+            if file.exists()
+            else {
+                "id": uuid4().hex,
+                "since": now.isoformat(),
+                "told": [],
+                "text": f"incidents cannot be looked up: {type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}",
+            }
+        )
         message = self._message(context, (_of_broken(known, "opened", now),))
-        known["told"] += [name for name in ways if name not in known["told"]
-                          and self._send(ways, name, message)]
+        known["told"] += [
+            name for name in ways if name not in known["told"] and self._send(ways, name, message)
+        ]
         file.write_text(json.dumps(known))
 
     def _mended(self, context: Any, ways: dict) -> None:
@@ -129,8 +152,9 @@ class AlertOperator(BaseOperator):
             return
         known = json.loads(file.read_text())
         message = self._message(context, (_of_broken(known, "resolved", datetime.now(UTC)),))
-        known["told"] = [name for name in known["told"] if name in ways
-                         and not self._send(ways, name, message)]
+        known["told"] = [
+            name for name in known["told"] if name in ways and not self._send(ways, name, message)
+        ]
         file.write_text(json.dumps(known))
         if not known["told"]:
             file.unlink()
@@ -139,8 +163,18 @@ class AlertOperator(BaseOperator):
 def _of_broken(known: dict[str, Any], event: str, now: datetime) -> Any:
     from ledgerhouse.operate.alerts.incidents import Notice
 
-    return Notice(known["id"], event, "alerts_broken", "", "", "", "critical", known["text"],
-                  datetime.fromisoformat(known["since"]), now if event == "resolved" else None)
+    return Notice(
+        known["id"],
+        event,
+        "alerts_broken",
+        "",
+        "",
+        "",
+        "critical",
+        known["text"],
+        datetime.fromisoformat(known["since"]),
+        now if event == "resolved" else None,
+    )
 
 
 __all__ = ["AlertOperator", "NotDelivered", "channels"]

@@ -31,8 +31,18 @@ class FetchOperator(BaseOperator):
     template_fields: Sequence[str] = ("interval_start", "interval_end")
     map_index_template = "{{ task.source }} {{ task.account }} {{ task.interval_start }}"
 
-    def __init__(self, *, source: str, account: str, connection: str, interval_start: str,
-                 interval_end: str, read_from: str, snapshot: bool, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        source: str,
+        account: str,
+        connection: str,
+        interval_start: str,
+        interval_end: str,
+        read_from: str,
+        snapshot: bool,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.source, self.account, self.connection = source, account, connection
         self.interval_start, self.interval_end = interval_start, interval_end
@@ -44,35 +54,71 @@ class FetchOperator(BaseOperator):
         from ledgerhouse.operate.airflow.hooks import SourceHook
 
         facts, source = facts_of(context), get(self.source)
-        job = Job.from_dict({k: getattr(self, k) for k in (
-            "source", "account", "connection", "interval_start", "interval_end", "read_from",
-            "snapshot")})
-        about = {"source": job.source, "account": job.account,
-                 "interval_start": self.interval_start, "interval_end": self.interval_end}
-        with attempt(var_dir() / "attempts", facts, **about) as outcome, \
-                call_log(var_dir() / "calls", facts) as record:
+        job = Job.from_dict(
+            {
+                k: getattr(self, k)
+                for k in (
+                    "source",
+                    "account",
+                    "connection",
+                    "interval_start",
+                    "interval_end",
+                    "read_from",
+                    "snapshot",
+                )
+            }
+        )
+        about = {
+            "source": job.source,
+            "account": job.account,
+            "interval_start": self.interval_start,
+            "interval_end": self.interval_end,
+        }
+        with (
+            attempt(var_dir() / "attempts", facts, **about) as outcome,
+            call_log(var_dir() / "calls", facts) as record,
+        ):
             client, secrets, hook = None, (), SourceHook(self.connection)
             try:
                 api, units, secrets = hook.open(source)
-                client = Client(job.source, job.account, rates=source.rates, units=units,
-                                record=record, secrets=secrets, budget=ledger(job.source))
+                client = Client(
+                    job.source,
+                    job.account,
+                    rates=source.rates,
+                    units=units,
+                    record=record,
+                    secrets=secrets,
+                    budget=ledger(job.source),
+                )
                 fetched = source.fetch(client, api, job)
             except ExtractError as error:
                 if isinstance(error, FetchStopped) and error.partial and error.partial.pages:
                     landing.write(var_dir() / "landing", job, error.partial, facts, secrets)
                     outcome["rows"] = len(error.partial.pages)
-                    self.log.info("stopped; %d pages are kept, and whole are: %s", len(
-                        error.partial.pages), ", ".join(
-                            f"{c.dataset} {c.interval}" for c in error.partial.covered) or "none")
+                    self.log.info(
+                        "stopped; %d pages are kept, and whole are: %s",
+                        len(error.partial.pages),
+                        ", ".join(f"{c.dataset} {c.interval}" for c in error.partial.covered)
+                        or "none",
+                    )
                 words = f"{type(error).__name__}: {hook.told(error, source)}"
                 if isinstance(error, Fatal):  # asking again would meet the same
                     raise AirflowFailException(words) from None
                 raise type(error)(words) from None
             finally:
-                outcome |= {"calls": client.calls if client else 0,
-                            "units": client.units_spent if client else 0}
+                outcome |= {
+                    "calls": client.calls if client else 0,
+                    "units": client.units_spent if client else 0,
+                }
             file = landing.write(var_dir() / "landing", job, fetched, facts, secrets)
             outcome["rows"] = len(fetched.pages)
-        self.log.info("%s %s %s: %d pages in %d calls, %d units", job.source, job.account,
-                      job.interval, len(fetched.pages), client.calls, client.units_spent)
+        self.log.info(
+            "%s %s %s: %d pages in %d calls, %d units",
+            job.source,
+            job.account,
+            job.interval,
+            len(fetched.pages),
+            client.calls,
+            client.units_spent,
+        )
         return file.name

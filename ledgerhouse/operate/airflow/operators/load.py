@@ -35,12 +35,16 @@ class LoadOperator(BaseOperator):
         facts, units = facts_of(context), var_dir() / "account_units"
         with attempt(var_dir() / "attempts", facts) as outcome:
             # Oldest first: what an attempt that was killed has read since is not read again.
-            read = {told["connection"]: told for _, told in waiting(units)
-                    if told["run_id"] == facts["run_id"]}
+            read = {
+                told["connection"]: told
+                for _, told in waiting(units)
+                if told["run_id"] == facts["run_id"]
+            }
             for connection, told in read.items():
                 if told["moment"] == "before":
-                    outcome |= read_units(self.log, facts, connection, get(told["source"]),
-                                           told["accounts"], "after")
+                    outcome |= read_units(
+                        self.log, facts, connection, get(told["source"]), told["accounts"], "after"
+                    )
             with open_warehouse(owner=lock_owner(context)) as con:
                 load_calls(con, var_dir() / "calls")
                 load_readings(con, units, facts["run_id"])
@@ -58,8 +62,13 @@ class ReplayOperator(BaseOperator):
         from ledgerhouse.load.replay import replay
 
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-            done = replay(warehouse_path(), var_dir() / "landing", all_sources(),
-                          owner=lock_owner(context), tell=self.log.info)
+            done = replay(
+                warehouse_path(),
+                var_dir() / "landing",
+                all_sources(),
+                owner=lock_owner(context),
+                tell=self.log.info,
+            )
             outcome["rows"] = done.loaded.rows
         for table, rows in done.differences.items():
             self.log.warning("%s: %d rows are not as they were", table, rows)
@@ -76,8 +85,10 @@ class TransformOperator(BaseOperator):
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             done = transform(owner=lock_owner(context))
             outcome["rows"] = len(done.marks)
-        return {"batches": done.batches,
-                "spans": [[iso(span.start), iso(span.end)] for span in done.spans]}
+        return {
+            "batches": done.batches,
+            "spans": [[iso(span.start), iso(span.end)] for span in done.spans],
+        }
 
 
 class CheckOperator(BaseOperator):
@@ -102,11 +113,11 @@ class CheckOperator(BaseOperator):
         if spans:
             interval = Interval(spans[0].start, spans[-1].end)
         else:
-            interval = resolve_interval(context["params"], self.interval_start,
-                                        self.interval_end)
+            interval = resolve_interval(context["params"], self.interval_start, self.interval_end)
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-            results = check(interval, run_id=context["ti"].run_id, owner=lock_owner(context),
-                            spans=spans)
+            results = check(
+                interval, run_id=context["ti"].run_id, owner=lock_owner(context), spans=spans
+            )
             outcome["rows"] = len(results)
             failed = [r for r in results if not r.success]
             for result in failed:
@@ -117,7 +128,8 @@ class CheckOperator(BaseOperator):
                     f"{len(critical)} critical expectation(s) failed over {interval}: "
                     + "; ".join(f"{r.checkpoint} {r.expectation}" for r in critical[:5])
                     + ". Nothing is published; see the Data Docs, mend the cause and clear "
-                    "this task")
+                    "this task"
+                )
         return {"passed": len(results) - len(failed), "warnings": len(failed)}
 
 
@@ -137,16 +149,22 @@ class PublishOperator(BaseOperator):
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
         try:
             with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
-                published = publish_checked(done.get("batches", []), owner=lock_owner(context),
-                                            run_id=context["ti"].run_id)
+                published = publish_checked(
+                    done.get("batches", []), owner=lock_owner(context), run_id=context["ti"].run_id
+                )
                 outcome["rows"] = published.rows
         except NotChecked as error:
             raise AirflowFailException(str(error)) from None
         except Superseded as error:
             raise AirflowSkipException(str(error)) from None
-        return {"generation": published.generation, "files": len(published.files),
-                "months": len(published.months), "rows": published.rows,
-                "bytes": published.bytes, "removed": published.removed}
+        return {
+            "generation": published.generation,
+            "files": len(published.files),
+            "months": len(published.months),
+            "rows": published.rows,
+            "bytes": published.bytes,
+            "removed": published.removed,
+        }
 
 
 class MirrorOperator(BaseOperator):
@@ -158,5 +176,6 @@ class MirrorOperator(BaseOperator):
 
         facts = facts_of(context)
         with open_warehouse(owner=lock_owner(context)) as con:
-            return mirror(con, AirflowHook().get, var_dir() / "attempts", DAG_IDS,
-                          own=tuple(facts.values()))
+            return mirror(
+                con, AirflowHook().get, var_dir() / "attempts", DAG_IDS, own=tuple(facts.values())
+            )

@@ -42,8 +42,9 @@ def ledger(source: str) -> Any:
     return None
 
 
-def read_units(log: Any, facts: dict[str, Any], connection: str, source: Any,
-                accounts: list[str], moment: str) -> dict[str, int]:
+def read_units(
+    log: Any, facts: dict[str, Any], connection: str, source: Any, accounts: list[str], moment: str
+) -> dict[str, int]:
     """Note the units left by the vendor's count; what that took. A failure is told, no more."""
     from extract.fetch.call_log import call_log
     from ledgerhouse.load.unit_balances import note
@@ -53,11 +54,26 @@ def read_units(log: Any, facts: dict[str, Any], connection: str, source: Any,
     try:
         with call_log(var_dir() / "calls", facts) as record:
             api, units, secrets = SourceHook(connection).open(source)
-            client = Client(source.name, accounts[0], rates=source.rates, units=units,
-                            record=record, secrets=secrets, tries=1, budget=ledger(source.name))
+            client = Client(
+                source.name,
+                accounts[0],
+                rates=source.rates,
+                units=units,
+                record=record,
+                secrets=secrets,
+                tries=1,
+                budget=ledger(source.name),
+            )
             balance = source.remaining_units(client, api)
-        note(var_dir() / "account_units", source=source.name, connection=connection,
-             run_id=facts["run_id"], moment=moment, balance=balance, accounts=accounts)
+        note(
+            var_dir() / "account_units",
+            source=source.name,
+            connection=connection,
+            run_id=facts["run_id"],
+            moment=moment,
+            balance=balance,
+            accounts=accounts,
+        )
         log.info("%s, connection %s: %s units are left", source.name, connection, f"{balance:,}")
     except Exception as error:
         why = str(error) if isinstance(error, ExtractError) else type(error).__name__
@@ -79,8 +95,16 @@ class PlanOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("interval_start", "interval_end", "history_start")
 
-    def __init__(self, *, connection: str, interval_start: str, interval_end: str,
-                 history_start: str, close_gaps: bool, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        connection: str,
+        interval_start: str,
+        interval_end: str,
+        history_start: str,
+        close_gaps: bool,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.connection, self.close_gaps = connection, close_gaps
         self.interval_start, self.interval_end = interval_start, interval_end
@@ -98,17 +122,26 @@ class PlanOperator(BaseOperator):
             for source in {job.source for job in jobs if sources[job.source].remaining_units}:
                 planned = [job.account for job in jobs if job.source == source]
                 others = [a.account for a in mine if a.source == source]
-                outcome |= read_units(self.log, facts_of(context), self.connection,
-                                      sources[source], [planned[0], *others], "before")
+                outcome |= read_units(
+                    self.log,
+                    facts_of(context),
+                    self.connection,
+                    sources[source],
+                    [planned[0], *others],
+                    "before",
+                )
         for job in jobs:
-            self.log.info("%s %s: %s, read from %s", job.source, job.account, job.interval,
-                          job.read_from)
+            self.log.info(
+                "%s %s: %s, read from %s", job.source, job.account, job.interval, job.read_from
+            )
         if not jobs:
             self.log.info("nothing to fetch by connection %s: %s", self.connection, self.at_rest)
         elif mine:
             self._ensure_pool(mine[0].pool)
-        context["ti"].xcom_push(key="estimate", value=[
-            [*account, cost.calls, cost.units] for account, cost in sorted(costs.items())])
+        context["ti"].xcom_push(
+            key="estimate",
+            value=[[*account, cost.calls, cost.units] for account, cost in sorted(costs.items())],
+        )
         return [job.as_dict() for job in jobs]
 
     at_rest = "all of the interval is covered"
@@ -135,8 +168,9 @@ class PlanOperator(BaseOperator):
         from ledgerhouse.plan import coverage
 
         interval, close_gaps, refetch = asked
-        return coverage.jobs(con, sources, mine, interval, snapshot=close_gaps,
-                             refetch=refetch), interval.end
+        return coverage.jobs(
+            con, sources, mine, interval, snapshot=close_gaps, refetch=refetch
+        ), interval.end
 
     def _budget(self, con: Any, sources: Any, mine: list, jobs: list[Job], now: datetime) -> dict:
         """Count the ledger anew, note what is allowed, and say what the jobs will cost: that, by
@@ -152,26 +186,41 @@ class PlanOperator(BaseOperator):
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
         spending.record(con, sources.values(), [limit.as_row() for limit in allowed])
-        ledgers = {one.source: one for one in open_ledgers(
-            var_dir(), allowed, {a.source for a in mine})}
+        ledgers = {
+            one.source: one for one in open_ledgers(var_dir(), allowed, {a.source for a in mine})
+        }
         for ledger in ledgers.values():
             ledger.recount(from_warehouse(con, lambda: logged(var_dir() / "calls")))
         if not jobs:
             return {}
-        costs = priced(Known.read(con, sources, mine, now), sources, jobs, now,
-                       prices=self._prices(sources, {job.source for job in jobs}))
+        costs = priced(
+            Known.read(con, sources, mine, now),
+            sources,
+            jobs,
+            now,
+            prices=self._prices(sources, {job.source for job in jobs}),
+        )
         for source in sorted({source for source, _ in costs}):
             cost = sum((one for (name, _), one in costs.items() if name == source), Cost())
-            self.log.info("%s: %d fetches, about %s calls and %s units", source, len(
-                [job for job in jobs if job.source == source]), f"{cost.calls:,}",
-                f"{cost.units:,}")
+            self.log.info(
+                "%s: %d fetches, about %s calls and %s units",
+                source,
+                len([job for job in jobs if job.source == source]),
+                f"{cost.calls:,}",
+                f"{cost.units:,}",
+            )
             left = ledgers[source].remaining() if source in ledgers else {}
             for (measure, period), rest in left.items():
                 if getattr(cost, measure) > rest:
                     self.log.warning(
                         "%s: about %s %s are needed, and the budget has %s left of this %s: the "
                         "run will stop there, keep what it has, and fail; the next goes on",
-                        source, f"{getattr(cost, measure):,}", measure, f"{max(rest, 0):,}", period)
+                        source,
+                        f"{getattr(cost, measure):,}",
+                        measure,
+                        f"{max(rest, 0):,}",
+                        period,
+                    )
         return costs
 
     def _prices(self, sources: Any, wanted: set[str]) -> dict[str, dict[str, int]]:
@@ -193,13 +242,17 @@ class PlanOperator(BaseOperator):
         from ledgerhouse.operate.airflow.api import AirflowHook
 
         try:
-            if AirflowHook().ensure_pool(pool, f"accounts of connection {self.connection} share "
-                                               "its rate limit"):
+            if AirflowHook().ensure_pool(
+                pool, f"accounts of connection {self.connection} share its rate limit"
+            ):
                 self.log.info("made the pool %s, with one slot", pool)
         except Exception as error:
-            self.log.warning("could not look for the pool %s (%s): where it is missing, the "
-                             "fetches wait for it; make it with one slot", pool,
-                             type(error).__name__)
+            self.log.warning(
+                "could not look for the pool %s (%s): where it is missing, the "
+                "fetches wait for it; make it with one slot",
+                pool,
+                type(error).__name__,
+            )
 
 
 class RefuseOperator(BaseOperator):

@@ -12,20 +12,21 @@ from airflow.sdk.exceptions import AirflowFailException
 from extract.core.interval import Interval, iso
 from extract.core.source import Job
 from ledgerhouse.config import var_dir
-from ledgerhouse.operate.airflow.context import (
-    facts_of,
-    lock_owner,
-    resolve_interval,
-)
+from ledgerhouse.operate.airflow.context import facts_of, lock_owner, resolve_interval
 from ledgerhouse.operate.airflow.operators.plan import PlanOperator
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.warehouse.connection import open_warehouse
 
 PARAMS = {
-    "scope": Param("quarter", enum=["quarter", "full"], description="quarter: the fourth part of "
-                   "the history that was read longest ago; full: all of it"),
-    "interval_start": Param(None, type=["null", "string"],
-                            description="read this instead: start, UTC, included"),
+    "scope": Param(
+        "quarter",
+        enum=["quarter", "full"],
+        description="quarter: the fourth part of "
+        "the history that was read longest ago; full: all of it",
+    ),
+    "interval_start": Param(
+        None, type=["null", "string"], description="read this instead: start, UTC, included"
+    ),
     "interval_end": Param(None, type=["null", "string"], description="end, UTC, excluded"),
 }
 
@@ -50,14 +51,21 @@ class RefreshPlanOperator(PlanOperator):
     at_rest = "nothing is due; the DAG's page says when it is"
 
     def __init__(self, *, connection: str, **kwargs: Any):
-        super().__init__(connection=connection, interval_start="", interval_end="",
-                         history_start="", close_gaps=False, **kwargs)
+        super().__init__(
+            connection=connection,
+            interval_start="",
+            interval_end="",
+            history_start="",
+            close_gaps=False,
+            **kwargs,
+        )
 
     def asked(self, context: Any) -> str | Interval:
         return scope_of(context["params"])
 
-    def jobs(self, con: Any, sources: Any, mine: list, asked: str | Interval
-             ) -> tuple[list[Job], datetime]:
+    def jobs(
+        self, con: Any, sources: Any, mine: list, asked: str | Interval
+    ) -> tuple[list[Job], datetime]:
         from ledgerhouse.plan import refresh
 
         return refresh.jobs(con, sources, mine, asked), refresh.newest(con, mine)
@@ -71,8 +79,9 @@ class RefreshReportOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("interval_start", "interval_end")
 
-    def __init__(self, *, plans: Sequence[str], interval_start: str, interval_end: str,
-                 **kwargs: Any):
+    def __init__(
+        self, *, plans: Sequence[str], interval_start: str, interval_end: str, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.plans = list(plans)
         self.interval_start, self.interval_end = interval_start, interval_end
@@ -82,28 +91,40 @@ class RefreshReportOperator(BaseOperator):
         from ledgerhouse.plan import refresh
 
         ti, scope = context["ti"], scope_of(context["params"])
-        estimate = {(source, account): (calls, units) for plan in self.plans
-                    for source, account, calls, units in
-                    ti.xcom_pull(task_ids=plan, key="estimate") or []}
-        with attempt(var_dir() / "attempts", facts_of(context)) as outcome, \
-                open_warehouse(owner=lock_owner(context)) as con:
+        estimate = {
+            (source, account): (calls, units)
+            for plan in self.plans
+            for source, account, calls, units in ti.xcom_pull(task_ids=plan, key="estimate") or []
+        }
+        with (
+            attempt(var_dir() / "attempts", facts_of(context)) as outcome,
+            open_warehouse(owner=lock_owner(context)) as con,
+        ):
             found = refresh_report.record(con, ti.run_id, scope, estimate)
             outcome["rows"] = len(found.rows)
             read = found.read
             if read is None:
                 (end,) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchone()
-                read = Interval(end - refresh.WEEK, end) if end else resolve_interval(
-                    {}, self.interval_start, self.interval_end)
+                read = (
+                    Interval(end - refresh.WEEK, end)
+                    if end
+                    else resolve_interval({}, self.interval_start, self.interval_end)
+                )
         self.log.info("read again (%s):\n%s", scope, table(found.rows))
         if found.late:
             self.log.warning(
                 "%d rows are new in settled time: they came later than any lookback reached (first "
-                "seen is when they were met). The first:\n%s", found.total("rows_new"),
-                _listed(found.late, "first seen"))
+                "seen is when they were met). The first:\n%s",
+                found.total("rows_new"),
+                _listed(found.late, "first seen"),
+            )
         if found.vanished:
-            self.log.warning("%d rows have vanished at the vendor; they are kept, marked, and out "
-                             "of the balances. The first:\n%s", found.total("rows_vanished"),
-                             _listed(found.vanished, "gone"))
+            self.log.warning(
+                "%d rows have vanished at the vendor; they are kept, marked, and out "
+                "of the balances. The first:\n%s",
+                found.total("rows_vanished"),
+                _listed(found.vanished, "gone"),
+            )
         return {"interval_start": iso(read.start), "interval_end": iso(read.end)}
 
 
@@ -125,8 +146,9 @@ class RebuildOperator(BaseOperator):
         failure = ""
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             try:
-                rebuilt = rebuild.rebuild(var_dir(), batches=done.get("batches", []),
-                                          owner=lock_owner(context))
+                rebuilt = rebuild.rebuild(
+                    var_dir(), batches=done.get("batches", []), owner=lock_owner(context)
+                )
             except rebuild.DiskFull as error:
                 raise AirflowFailException(str(error)) from None
             except rebuild.RebuildMismatch as error:
@@ -137,18 +159,39 @@ class RebuildOperator(BaseOperator):
             if failure:
                 raise AirflowFailException(
                     f"curated is not what its raw rows give: {failure} Nothing of this run is "
-                    "published. `make replay` builds everything again; see ledgerhouse/transform/rebuild.py")
+                    "published. `make replay` builds everything again; see ledgerhouse/transform/rebuild.py"
+                )
         if rebuilt.left_out:
-            self.log.info("%d days were loaded by others meanwhile and left out, from %s to %s",
-                          len(rebuilt.left_out), rebuilt.left_out[0], rebuilt.left_out[-1])
-        return {"rows": rebuilt.rows, "seconds": round(rebuilt.seconds, 1),
-                "held_s": round(rebuilt.held_s, 2), "bytes": rebuilt.bytes}
+            self.log.info(
+                "%d days were loaded by others meanwhile and left out, from %s to %s",
+                len(rebuilt.left_out),
+                rebuilt.left_out[0],
+                rebuilt.left_out[-1],
+            )
+        return {
+            "rows": rebuilt.rows,
+            "seconds": round(rebuilt.seconds, 1),
+            "held_s": round(rebuilt.held_s, 2),
+            "bytes": rebuilt.bytes,
+        }
 
 
-HEADS = {"source": "source", "account": "account", "dataset": "dataset", "start": "from",
-         "end": "to", "rows_new": "new", "rows_changed": "changed", "rows_vanished": "vanished",
-         "rows_removed": "removed", "rows_same": "same", "calls": "calls",
-         "estimated_calls": "of about", "units": "units", "estimated_units": "of about"}
+HEADS = {
+    "source": "source",
+    "account": "account",
+    "dataset": "dataset",
+    "start": "from",
+    "end": "to",
+    "rows_new": "new",
+    "rows_changed": "changed",
+    "rows_vanished": "vanished",
+    "rows_removed": "removed",
+    "rows_same": "same",
+    "calls": "calls",
+    "estimated_calls": "of about",
+    "units": "units",
+    "estimated_units": "of about",
+}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -156,8 +199,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     from ledgerhouse.operate.commands.tables import as_text
 
     counts = [*HEADS][5:]
-    lines = [{**row, "start": row["start_ts"] and row["start_ts"].date(),
-              "end": row["end_ts"] and row["end_ts"].date()} for row in rows]
+    lines = [
+        {
+            **row,
+            "start": row["start_ts"] and row["start_ts"].date(),
+            "end": row["end_ts"] and row["end_ts"].date(),
+        }
+        for row in rows
+    ]
     lines.append({name: sum(row[name] for row in rows) for name in counts})
     return as_text(lines, HEADS)
 
@@ -165,8 +214,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _listed(rows: Sequence[tuple], met: str) -> str:
     from ledgerhouse.operate.commands.tables import as_text
 
-    heads = {"dataset": "dataset", "account": "account", "key": "key", "ts": "happened",
-             "met": met}
+    heads = {"dataset": "dataset", "account": "account", "key": "key", "ts": "happened", "met": met}
     return as_text([dict(zip(heads, row)) for row in rows], heads)
 
 

@@ -20,8 +20,10 @@ from ledgerhouse.operate.airflow.context import resolve_interval
 ROOT = Path(__file__).parents[4]
 CONNECTIONS = {a.connection: a.pool for a in accounts(ROOT / "accounts.toml")}
 HEAVY = ("ccxt", "pandas", "sqlmesh", "great_expectations", "duckdb", "sqlalchemy.dialects.duckdb")
-INTERVAL = {"interval_start": "{{ data_interval_start }}",
-            "interval_end": "{{ data_interval_end }}"}
+INTERVAL = {
+    "interval_start": "{{ data_interval_start }}",
+    "interval_end": "{{ data_interval_end }}",
+}
 
 # Parses the DAG folder in a process of its own, as the DAG processor does.
 FACTS = """
@@ -62,10 +64,18 @@ print(json.dumps(sorted(set(sys.modules) & set(sys.argv[1].split()))))
 
 def run(script: str, home: Path, *arguments: str, **variables: str):
     env = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {
-        "AIRFLOW_HOME": str(home), "PYTHONPATH": str(ROOT),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db", **variables}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", script, *arguments], env=env,
-                          cwd=home, capture_output=True, text=True)
+        "AIRFLOW_HOME": str(home),
+        "PYTHONPATH": str(ROOT),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        **variables,
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *arguments],
+        env=env,
+        cwd=home,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -73,8 +83,14 @@ def run(script: str, home: Path, *arguments: str, **variables: str):
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory):
     home = tmp_path_factory.mktemp("airflow")
-    return run(FACTS, home, str(ROOT / "dags"), " ".join(HEAVY),
-               SYNC_START_DATE="2026-01-31T06:00:00Z", RETRY_DELAY_S="3")
+    return run(
+        FACTS,
+        home,
+        str(ROOT / "dags"),
+        " ".join(HEAVY),
+        SYNC_START_DATE="2026-01-31T06:00:00Z",
+        RETRY_DELAY_S="3",
+    )
 
 
 @pytest.fixture(scope="module", params=["sync", "history", "weekly_refresh"])
@@ -93,19 +109,31 @@ def test_the_folder_parses_into_the_dags_that_are_mirrored(parsed):
     from ledgerhouse.operate.airflow.context import DAG_IDS
 
     assert parsed["errors"] == {} and parsed["heavy"] == []
-    assert set(parsed["dags"]) == set(DAG_IDS), "ledgerhouse.operate.airflow.context.DAG_IDS names every DAG"
+    assert set(parsed["dags"]) == set(DAG_IDS), (
+        "ledgerhouse.operate.airflow.context.DAG_IDS names every DAG"
+    )
     for name, dag in parsed["dags"].items():
         assert dag["doc"] and dag["doc"].startswith(f"### {name}"), "its docstring is its page"
         assert not dag["catchup"] and dag["active"] == 1
-        assert dag["params"] == sorted({"replay": []}.get(name, [
-            "interval_end", "interval_start", "scope" if name == "weekly_refresh" else "refetch"]))
+        assert dag["params"] == sorted(
+            {"replay": []}.get(
+                name,
+                [
+                    "interval_end",
+                    "interval_start",
+                    "scope" if name == "weekly_refresh" else "refetch",
+                ],
+            )
+        )
 
 
 def test_sync_has_explicit_six_hour_intervals(parsed):
     sync = parsed["dags"]["sync"]
     assert (sync["timetable"], sync["cron"], sync["zone"]) == (
-        "CronDataIntervalTimetable", "0 */6 * * *", "UTC"), (
-        "a plain cron string gives empty intervals in Airflow 3")
+        "CronDataIntervalTimetable",
+        "0 */6 * * *",
+        "UTC",
+    ), "a plain cron string gives empty intervals in Airflow 3"
     assert sync["start"] == "2026-01-31T06:00:00+00:00", "SYNC_START_DATE decides"
     assert parsed["dags"]["history"]["timetable"] == "NullTimetable"
 
@@ -113,7 +141,10 @@ def test_sync_has_explicit_six_hour_intervals(parsed):
 def test_weekly_refresh_runs_on_sundays_at_two(parsed):
     weekly = parsed["dags"]["weekly_refresh"]
     assert (weekly["timetable"], weekly["cron"], weekly["zone"]) == (
-        "CronDataIntervalTimetable", "0 2 * * 0", "UTC")
+        "CronDataIntervalTimetable",
+        "0 2 * * 0",
+        "UTC",
+    )
     assert weekly["start"] == "2026-01-31T06:00:00+00:00"
 
 
@@ -123,7 +154,8 @@ def test_weekly_refresh_tells_what_it_found_and_compares_before_it_publishes(par
     assert tasks["transform"]["upstream"] == ["report"], "what was found is written with the rows"
     assert tasks["rebuild"]["upstream"] == ["check"] and tasks["rebuild"]["rule"] == "all_success"
     assert tasks["check"]["interval"] == {
-        name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
+        name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL
+    }
 
 
 def test_whoever_opens_the_warehouse_takes_its_slot_and_a_fetch_its_connections(tasks):
@@ -133,9 +165,19 @@ def test_whoever_opens_the_warehouse_takes_its_slot_and_a_fetch_its_connections(
     fetches |= {name: "default_pool" for name in pools if name in ("rebuild", "alert")}
     assert pools == fetches | dict.fromkeys(set(pools) - set(fetches), "warehouse")
     assert {t["kind"] for t in tasks.values()} <= {
-        "PlanOperator", "FetchOperator", "LoadOperator", "TransformOperator", "CheckOperator",
-        "PublishOperator", "MirrorOperator", "EmptyOperator", "RefreshPlanOperator",
-        "RefreshReportOperator", "RebuildOperator", "AlertOperator"}, "which pool takes this kind of task?"
+        "PlanOperator",
+        "FetchOperator",
+        "LoadOperator",
+        "TransformOperator",
+        "CheckOperator",
+        "PublishOperator",
+        "MirrorOperator",
+        "EmptyOperator",
+        "RefreshPlanOperator",
+        "RefreshReportOperator",
+        "RebuildOperator",
+        "AlertOperator",
+    }, "which pool takes this kind of task?"
 
 
 def test_every_task_is_tried_again(tasks):
@@ -143,8 +185,11 @@ def test_every_task_is_tried_again(tasks):
 
 
 def test_every_task_that_needs_an_interval_gets_the_runs_own(tasks):
-    needing = {name: task for name, task in tasks.items()
-               if task["kind"] in ("PlanOperator", "CheckOperator", "RefreshReportOperator")}
+    needing = {
+        name: task
+        for name, task in tasks.items()
+        if task["kind"] in ("PlanOperator", "CheckOperator", "RefreshReportOperator")
+    }
     plans = sum(task["kind"] == "PlanOperator" for task in tasks.values())
     assert plans == (0 if "report" in tasks else len(CONNECTIONS))
     assert len(needing) == plans + 1 + ("report" in tasks)
@@ -160,13 +205,22 @@ def test_a_failure_cannot_look_like_success(tasks):
     for last in (mirror, alert):
         assert last["teardown"] and last["fails_run"] is False
     assert (complete["downstream"], mirror["downstream"], alert["downstream"]) == (
-        ["mirror"], ["alert"], []), "alerts are told when it is known how the run went"
+        ["mirror"],
+        ["alert"],
+        [],
+    ), "alerts are told when it is known how the run went"
     assert set(mirror["upstream"]) == {
-        name for name, task in tasks.items() if task["pool"] == "warehouse"
-        and name != "mirror" and not task["kind"].endswith("PlanOperator")} | {"complete"} | (
-            {"rebuild"} & set(tasks))
-    leaves = [name for name, task in tasks.items() if set(task["downstream"]) <= {"mirror"}
-              and not task["teardown"]]
+        name
+        for name, task in tasks.items()
+        if task["pool"] == "warehouse"
+        and name != "mirror"
+        and not task["kind"].endswith("PlanOperator")
+    } | {"complete"} | ({"rebuild"} & set(tasks))
+    leaves = [
+        name
+        for name, task in tasks.items()
+        if set(task["downstream"]) <= {"mirror"} and not task["teardown"]
+    ]
     assert leaves == ["complete"]
     assert complete["rule"] == "none_failed"
     assert {"publish", *(f"fetch_{c}" for c in CONNECTIONS)} <= set(complete["upstream"])
@@ -189,7 +243,8 @@ def test_nothing_is_published_before_the_check_has_passed(tasks):
 
 MOMENTS = st.datetimes(datetime(2009, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 SPANS = st.tuples(MOMENTS, st.timedeltas(timedelta(microseconds=1), timedelta(days=900))).map(
-    lambda span: Interval(span[0], span[0] + span[1]))
+    lambda span: Interval(span[0], span[0] + span[1])
+)
 WRITTEN = st.sampled_from([iso, str, datetime.isoformat])  # jinja renders str(datetime)
 NOTHING = st.sampled_from(["", "None", None])
 
@@ -205,8 +260,17 @@ def test_params_win_over_the_data_interval(asked, own, write):
         assert resolve_interval(params, str(start), str(end)) == asked
 
 
-@given(SPANS, WRITTEN, st.sampled_from([{}, {"interval_start": None, "interval_end": None},
-                                        {"interval_start": "", "refetch": True}]))
+@given(
+    SPANS,
+    WRITTEN,
+    st.sampled_from(
+        [
+            {},
+            {"interval_start": None, "interval_end": None},
+            {"interval_start": "", "refetch": True},
+        ]
+    ),
+)
 def test_without_params_it_is_the_data_interval(own, write, params):
     assert resolve_interval(params, write(own.start), write(own.end)) == own
 

@@ -43,8 +43,13 @@ OTHER = {"coinbase": "debank", "debank": "coinbase"}
 @pytest.fixture(scope="module")
 def sandbox():
     """A sandbox whose clock is the machine's."""
-    with serve(seed=3, now=datetime.now(UTC), scale=0.02, tick=True,
-               start=datetime.now(UTC) - timedelta(days=30)) as url:
+    with serve(
+        seed=3,
+        now=datetime.now(UTC),
+        scale=0.02,
+        tick=True,
+        start=datetime.now(UTC) - timedelta(days=30),
+    ) as url:
         yield url
 
 
@@ -56,19 +61,27 @@ def impatient(monkeypatch):
 @pytest.fixture
 def connect(monkeypatch, sandbox):
     """connect(source, field=value, …) makes the Connection `mine` and returns its hook."""
+
     def made(source: str, **fields) -> SourceHook:
-        good = {"conn_type": source, "host": getattr(sandbox, source), "password": KEY[source],
-                "login": keys.KEY_NAME if source == "coinbase" else ""}
+        good = {
+            "conn_type": source,
+            "host": getattr(sandbox, source),
+            "password": KEY[source],
+            "login": keys.KEY_NAME if source == "coinbase" else "",
+        }
         monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps(good | fields))
         return getattr(hooks, f"{source.capitalize()}Hook")(connection_id="mine")
+
     return made
 
 
 @pytest.fixture
 def fail(sandbox):
     """fail(vendor=…, status=…): as the sandbox's control has it; all is well again afterwards."""
+
     def control(path: str = "fail", **body):
         requests.post(f"{sandbox}/_control/{path}", json=body, timeout=30).raise_for_status()
+
     yield control
     for vendor in KEY:
         control(vendor=vendor, status=None)
@@ -85,15 +98,19 @@ def closed_port() -> str:
 # --- the Test button --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source, seen", [
-    ("coinbase", r"sees \d+ wallets \(USD, .*…\)"), ("debank", r"has 1,000,000 units left")])
-def test_a_good_key_is_told_with_what_it_sees_and_what_the_test_cost(connect, fail, sandbox, source,
-                                                                     seen):
+@pytest.mark.parametrize(
+    "source, seen",
+    [("coinbase", r"sees \d+ wallets \(USD, .*…\)"), ("debank", r"has 1,000,000 units left")],
+)
+def test_a_good_key_is_told_with_what_it_sees_and_what_the_test_cost(
+    connect, fail, sandbox, source, seen
+):
     fail("reset_stats")
     ok, words = connect(source).test_connection()
     assert ok, words
-    assert re.fullmatch(rf"OK: {TITLE[source]} {seen}\. The test made 1 call and spent 0 units",
-                        words)
+    assert re.fullmatch(
+        rf"OK: {TITLE[source]} {seen}\. The test made 1 call and spent 0 units", words
+    )
     stats = requests.get(f"{sandbox}/_stats", timeout=30).json()
     assert (sum(stats["total"].values()), stats["units_spent"]) == (1, 0)
 
@@ -101,8 +118,11 @@ def test_a_good_key_is_told_with_what_it_sees_and_what_the_test_cost(connect, fa
 REFUSED = "refuses the key: it is wrong, or was revoked or has expired. Check the "
 OUTCOMES = {
     "revoked": (dict(status=401), {}, REFUSED),
-    "not permitted": (dict(vendor="coinbase", status=403), {}, "does not permit this call: the key "
-                      "lacks the permission to read"),
+    "not permitted": (
+        dict(vendor="coinbase", status=403),
+        {},
+        "does not permit this call: the key lacks the permission to read",
+    ),
     "units": (dict(vendor="debank", status=403), {}, "accepts the key, and its prepaid units are"),
     "trouble": (dict(status=500), {}, "has trouble of its own; try again later"),
     "too many": (dict(status=429, retry_after=0), {}, "is called too often with this key"),
@@ -119,9 +139,15 @@ OUTCOMES = {
 }
 
 
-@pytest.mark.parametrize("name, source", [
-    (name, source) for name, (fault, *_) in OUTCOMES.items() for source in KEY
-    if fault.get("vendor", source) == source])
+@pytest.mark.parametrize(
+    "name, source",
+    [
+        (name, source)
+        for name, (fault, *_) in OUTCOMES.items()
+        for source in KEY
+        if fault.get("vendor", source) == source
+    ],
+)
 def test_what_is_wrong_is_told_in_words(connect, fail, sandbox, caplog, source, name):
     fault, fields, said = OUTCOMES[name]
     if fields.get("host") == "https":
@@ -135,8 +161,10 @@ def test_what_is_wrong_is_told_in_words(connect, fail, sandbox, caplog, source, 
         assert secret not in words + caplog.text
 
 
-@pytest.mark.parametrize("source, fields", [
-    ("debank", {"password": "another-key"}), ("coinbase", {"login": "organizations/x/apiKeys/y"})])
+@pytest.mark.parametrize(
+    "source, fields",
+    [("debank", {"password": "another-key"}), ("coinbase", {"login": "organizations/x/apiKeys/y"})],
+)
 def test_a_wrong_key_and_a_host_of_another_api_are_told_apart(connect, sandbox, source, fields):
     ok, words = connect(source, **fields).test_connection()
     assert not ok and REFUSED in words and "HTTP 401" in words, words
@@ -191,11 +219,22 @@ def test_a_key_that_cannot_be_one_costs_no_call(connect, fail, sandbox):
 
 # --- no secret in any text --------------------------------------------------------------------
 
-SPELLINGS = [str, repr, json.dumps, lambda s: json.dumps(s, ensure_ascii=False),
-             lambda s: quote(s, safe=""), quote, lambda s: s.replace("\n", "\\n"),
-             lambda s: " ".join(s.split()), lambda s: s.splitlines()[0]]
-LINES = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F,
-                              exclude_characters="\x7f\x85\xa0\xad"), min_size=16, max_size=40)
+SPELLINGS = [
+    str,
+    repr,
+    json.dumps,
+    lambda s: json.dumps(s, ensure_ascii=False),
+    lambda s: quote(s, safe=""),
+    quote,
+    lambda s: s.replace("\n", "\\n"),
+    lambda s: " ".join(s.split()),
+    lambda s: s.splitlines()[0],
+]
+LINES = st.text(
+    st.characters(min_codepoint=33, max_codepoint=0x24F, exclude_characters="\x7f\x85\xa0\xad"),
+    min_size=16,
+    max_size=40,
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -209,6 +248,7 @@ def test_no_spelling_of_a_secret_leaves_the_client_or_lands(lines, before, spell
 
     def send():
         raise Fatal(echo)
+
     with pytest.raises(Fatal) as error:
         Client("s", "a", rates={}, units={}, secrets=(secret,), record=calls.append).call("/", send)
     landed = _line({"body": echo}, (secret,)).decode()
@@ -218,31 +258,46 @@ def test_no_spelling_of_a_secret_leaves_the_client_or_lands(lines, before, spell
             assert not [part for part in parts if len(part) == 10 and part in text], text[-200:]
 
 
-@settings(max_examples=15, deadline=None, phases=[Phase.generate],
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=60))
 def test_an_echoed_key_is_neither_told_nor_logged(connect, fail, caplog, secret):
     caplog.set_level(logging.DEBUG)
     caplog.clear()
     for status in (401, 500):
         fail(vendor="debank", status=status, body=f"your key {json.dumps(secret)} {secret}")
-        ok, words = connect("debank", password=secret, extra=json.dumps(
-            {"api_token": secret[::-1]})).test_connection()
+        ok, words = connect(
+            "debank", password=secret, extra=json.dumps({"api_token": secret[::-1]})
+        ).test_connection()
         assert not ok and "***" in words
-        ours = "\n".join(r.getMessage() for r in caplog.records if r.name.startswith(("extract", "ledgerhouse")))
+        ours = "\n".join(
+            r.getMessage() for r in caplog.records if r.name.startswith(("extract", "ledgerhouse"))
+        )
         assert secret not in words + ours and json.dumps(secret)[1:-1] not in words + ours
         assert status == 401 or ours, "retries are logged"
-        open_with = connect("debank", password=secret, extra=json.dumps(
-            {"api_token": secret[::-1], "region": "somewhere"})).open(get("debank"))
+        open_with = connect(
+            "debank",
+            password=secret,
+            extra=json.dumps({"api_token": secret[::-1], "region": "somewhere"}),
+        ).open(get("debank"))
         assert open_with[2] == (secret, secret[::-1]), "a secret of the extra is one, too"
 
 
 # --- the page's port 0 -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path, mended", [("/api/v2/connections/test", True),
-                                          ("/base/api/v2/connections/test", True),
-                                          ("/api/v2/connections", False)])
+@pytest.mark.parametrize(
+    "path, mended",
+    [
+        ("/api/v2/connections/test", True),
+        ("/base/api/v2/connections/test", True),
+        ("/api/v2/connections", False),
+    ],
+)
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), port=st.sampled_from([0, 1, None, 443, "none"]))
 def test_only_the_port_0_of_a_test_is_taken_for_none(path, mended, data, port):
@@ -251,8 +306,10 @@ def test_only_the_port_0_of_a_test_is_taken_for_none(path, mended, data, port):
     body = data.draw(st.sampled_from([json.dumps(asked).encode(), b"no JSON", b""]))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=3)))
     pieces = [body[a:b] for a, b in zip([0, *cuts], [*cuts, len(body)], strict=True)]
-    waiting = [{"type": "http.request", "body": piece, "more_body": n < len(pieces) - 1}
-               for n, piece in enumerate(pieces)]
+    waiting = [
+        {"type": "http.request", "body": piece, "more_body": n < len(pieces) - 1}
+        for n, piece in enumerate(pieces)
+    ]
     seen = {}
 
     async def receive():
@@ -265,9 +322,18 @@ def test_only_the_port_0_of_a_test_is_taken_for_none(path, mended, data, port):
             got, more = got + message["body"], message["more_body"]
         seen.update(body=got, headers=scope["headers"])
 
-    asyncio.run(Portless(app)(
-        {"type": "http", "method": "POST", "path": path,
-         "headers": [(b"content-length", str(len(body)).encode())]}, receive, None))
+    asyncio.run(
+        Portless(app)(
+            {
+                "type": "http",
+                "method": "POST",
+                "path": path,
+                "headers": [(b"content-length", str(len(body)).encode())],
+            },
+            receive,
+            None,
+        )
+    )
     assert seen["headers"] == [(b"content-length", str(len(seen["body"])).encode())]
     if mended and port == 0 and body.startswith(b"{"):
         assert json.loads(seen["body"]) == asked | {"port": None}
@@ -291,15 +357,20 @@ hooks = {name: [one.hook_name, one.connection_testable, one.hook_class_name]
 late = [m for m in ("ccxt", "duckdb", "pandas") if m in sys.modules]
 print(json.dumps([found, hooks, early, late], default=str))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
-                          cwd=ROOT, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found, testable, early, late = json.loads(done.stdout.splitlines()[-1])
     assert (early, late) == ([], []), "the api-server imports the hooks: they must be cheap"
     for source in extract.sources.names():
         form, asked = get(source).form, found[source]["standard_fields"]
         assert found[source]["hook_name"] == form.title
-        assert testable[source] == [form.title, True, f"ledgerhouse.operate.airflow.hooks.{source.capitalize()}Hook"]
+        assert testable[source] == [
+            form.title,
+            True,
+            f"ledgerhouse.operate.airflow.hooks.{source.capitalize()}Hook",
+        ]
         assert asked["host"]["placeholder"] == form.host
         assert asked["password"]["title"].lower() == form.password.lower()
         assert asked["port"]["hidden"] and asked["url_schema"]["hidden"]
@@ -322,7 +393,8 @@ SOURCE = Source(
 
 
 def test_a_new_file_is_a_connection_type_and_a_broken_one_keeps_no_other_away(
-        tmp_path, monkeypatch, caplog, connect):
+    tmp_path, monkeypatch, caplog, connect
+):
     (tmp_path / "newbank.py").write_text(NEW_SOURCE)
     (tmp_path / "broken.py").write_text("SOURCE = nowhere")
     monkeypatch.setattr(extract.sources, "__path__", [*extract.sources.__path__, str(tmp_path)])
@@ -331,13 +403,22 @@ def test_a_new_file_is_a_connection_type_and_a_broken_one_keeps_no_other_away(
         assert set(types) == {"coinbase", "debank", "newbank"}
         assert "broken.py cannot be imported: NameError" in caplog.text
         assert types["newbank"]["conn-fields"]["passphrase"]["schema"]["format"] == "password"
-        assert get_provider_info()["hook-class-names"][-1] == "ledgerhouse.operate.airflow.hooks.NewbankHook"
-        fields = {"conn_type": "newbank", "host": "https://new.example", "password": "sesame-1",
-                  "extra": json.dumps({"passphrase": "open sesame"})}
+        assert (
+            get_provider_info()["hook-class-names"][-1]
+            == "ledgerhouse.operate.airflow.hooks.NewbankHook"
+        )
+        fields = {
+            "conn_type": "newbank",
+            "host": "https://new.example",
+            "password": "sesame-1",
+            "extra": json.dumps({"passphrase": "open sesame"}),
+        }
         monkeypatch.setenv("AIRFLOW_CONN_NEW", json.dumps(fields))
         hook = hooks.NewbankHook("new")
-        assert hook.test_connection() == (True, "OK: New Bank sees https://new.example ***. The "
-                                          "test made 1 call and spent 3 units")
+        assert hook.test_connection() == (
+            True,
+            "OK: New Bank sees https://new.example ***. The test made 1 call and spent 3 units",
+        )
         monkeypatch.setenv("AIRFLOW_CONN_NEW", json.dumps(fields | {"extra": "{}"}))
         assert "no passphrase (passphrase in the extra)" in hook.test_connection()[1]
     finally:
@@ -350,15 +431,19 @@ def test_a_new_file_is_a_connection_type_and_a_broken_one_keeps_no_other_away(
 
 def test_a_connection_of_type_http_opens_as_before_and_one_of_another_source_does_not(connect):
     api, units, secrets = connect("debank", conn_type="http", extra='{"units": {"/x": 7}}').open(
-        get("debank"))
+        get("debank")
+    )
     assert (units["/x"], secrets) == (7, (keys.DEBANK_KEY,))
     with pytest.raises(Fatal, match="is of the type coinbase, and debank is to be opened with it"):
         connect("coinbase").open(get("debank"))
 
 
 def test_a_connection_that_is_not_there_is_named_with_what_to_do(monkeypatch):
-    with pytest.raises(Fatal, match=r"no Connection 'second', which accounts\.toml names: make it "
-                                    r"\(.*type DeBank\), or set AIRFLOW_CONN_SECOND"):
+    with pytest.raises(
+        Fatal,
+        match=r"no Connection 'second', which accounts\.toml names: make it "
+        r"\(.*type DeBank\), or set AIRFLOW_CONN_SECOND",
+    ):
         SourceHook("second").open(get("debank"))
 
 
@@ -374,32 +459,45 @@ WRONG = {
     entry(source="coinbase", account="c", connection="one"): "the connection one is debank's above",
     '[[account]]\nsource = "debank"\n': "needs exactly source, account and connection; it has source",
     "[[account]]\n": "it has nothing",
-    '[[account]]\nsource = 1\naccount = 2\nconnection = 3\n': "unknown source 1",
+    "[[account]]\nsource = 1\naccount = 2\nconnection = 3\n": "unknown source 1",
     '[[account]]\nsource = "debank"\naccount = 2\nconnection = "x"\n': "account 2 may hold",
 }
 
 
-@settings(max_examples=40, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.one_of(st.none(), st.sampled_from(list(WRONG))), max_size=8))
 def test_a_wrong_entry_is_told_by_its_number_and_costs_no_other(tmp_path, rows):
     file = tmp_path / "accounts.toml"
     blocks = [entry(account="first", connection="one")]
-    blocks += [row or entry(account=f"n{number}", connection="two")
-               for number, row in enumerate(rows)]
+    blocks += [
+        row or entry(account=f"n{number}", connection="two") for number, row in enumerate(rows)
+    ]
     file.write_text("\n".join(blocks))
     found, wrong = read_accounts(file)
     assert [a.account for a in found] == ["first"] + [
-        f"n{number}" for number, row in enumerate(rows) if row is None]
+        f"n{number}" for number, row in enumerate(rows) if row is None
+    ]
     assert set(wrong) == {number for number, row in enumerate(rows, 2) if row}
     for number, why in wrong.items():
-        assert why.startswith(f"{file}, [[account]] number {number}: ") and WRONG[rows[number - 2]] in why
+        assert (
+            why.startswith(f"{file}, [[account]] number {number}: ")
+            and WRONG[rows[number - 2]] in why
+        )
 
 
-@pytest.mark.parametrize("text, said", [
-    (None, "there is no .*: copy accounts.toml"), ("", r"lists no \[\[account\]\]"),
-    ("[[account]\n", "is not TOML: .*line 1"), ("[account]\nsource = 'x'", "with two brackets"),
-    ("[[acount]]\n", "it has acount"), (b"\xff", "cannot read the accounts in")])
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (None, "there is no .*: copy accounts.toml"),
+        ("", r"lists no \[\[account\]\]"),
+        ("[[account]\n", "is not TOML: .*line 1"),
+        ("[account]\nsource = 'x'", "with two brackets"),
+        ("[[acount]]\n", "it has acount"),
+        (b"\xff", "cannot read the accounts in"),
+    ],
+)
 def test_a_file_that_tells_nothing_is_refused_with_what_to_do(tmp_path, text, said):
     file = tmp_path / "accounts.toml"
     if text is not None:
@@ -409,8 +507,10 @@ def test_a_file_that_tells_nothing_is_refused_with_what_to_do(tmp_path, text, sa
     assert str(file) in str(error.value)
 
 
-SECOND = [Account("coinbase", "second", "coinbase_second"),
-          Account("debank", "0x00000000000000000000000000000000000000aa", "debank")]
+SECOND = [
+    Account("coinbase", "second", "coinbase_second"),
+    Account("debank", "0x00000000000000000000000000000000000000aa", "debank"),
+]
 
 
 @pytest.fixture
@@ -423,8 +523,9 @@ def listed(tmp_path, monkeypatch):
     return file
 
 
-def test_a_second_account_needs_a_block_and_a_connection_only(listed, tmp_path, monkeypatch,
-                                                              sandbox):
+def test_a_second_account_needs_a_block_and_a_connection_only(
+    listed, tmp_path, monkeypatch, sandbox
+):
     from airflow.sdk import DAG
 
     assert read_accounts(listed)[0] == [*ACCOUNTS, *SECOND]
@@ -441,16 +542,25 @@ def test_a_second_account_needs_a_block_and_a_connection_only(listed, tmp_path, 
         accounts(listed)
 
     for name, source in (("coinbase_second", "coinbase"), ("debank", "debank")):
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({
-            "conn_type": source, "host": getattr(sandbox, source), "password": KEY[source],
-            "login": keys.KEY_NAME}))
+        monkeypatch.setenv(
+            f"AIRFLOW_CONN_{name.upper()}",
+            json.dumps(
+                {
+                    "conn_type": source,
+                    "host": getattr(sandbox, source),
+                    "password": KEY[source],
+                    "login": keys.KEY_NAME,
+                }
+            ),
+        )
     books, now = Books(sandbox, tmp_path), datetime.now(UTC)
     for job in books.plan(now - timedelta(days=9), now, accounts=SECOND):
         books.apis[job.source] = SourceHook(job.connection).open(get(job.source))[0]
         books.fetch(job)
     extract_load(books)
-    assert books.column("SELECT DISTINCT source || ' ' || account FROM ops.coverage "
-                        "ORDER BY ALL") == [f"{a.source} {a.account}" for a in SECOND]
+    assert books.column(
+        "SELECT DISTINCT source || ' ' || account FROM ops.coverage ORDER BY ALL"
+    ) == [f"{a.source} {a.account}" for a in SECOND]
 
 
 def extract_load(books: Books) -> None:

@@ -50,10 +50,12 @@ class Books:
         self.con = duckdb.connect()
         self.con.execute("SET TimeZone = 'UTC'")
         schema.create_all(self.con)
-        self.con.execute("CREATE SCHEMA curated; CREATE TABLE curated.assets (token VARCHAR, "
-                         "symbol VARCHAR); CREATE TABLE curated.reconciliation (source VARCHAR, "
-                         "account VARCHAR, token VARCHAR, status VARCHAR, computed_text VARCHAR, "
-                         "reported_text VARCHAR, difference_text VARCHAR, snapshot_ts TIMESTAMP)")
+        self.con.execute(
+            "CREATE SCHEMA curated; CREATE TABLE curated.assets (token VARCHAR, "
+            "symbol VARCHAR); CREATE TABLE curated.reconciliation (source VARCHAR, "
+            "account VARCHAR, token VARCHAR, status VARCHAR, computed_text VARCHAR, "
+            "reported_text VARCHAR, difference_text VARCHAR, snapshot_ts TIMESTAMP)"
+        )
         self.number = 0
         for one in MINE:
             self.cover(one, "2026-01-01", NOW)
@@ -63,46 +65,99 @@ class Books:
 
     def cover(self, one: Account, start, end) -> None:
         dataset = "onchain_transactions" if one.source == "debank" else "exchanges_ledger"
-        self.do("INSERT INTO ops.coverage VALUES (?, ?, ?, ?::TIMESTAMPTZ, ?::TIMESTAMPTZ, now(), "
-                "'end', 'r', 'b', now())", one.source, one.account, dataset, start, end)
+        self.do(
+            "INSERT INTO ops.coverage VALUES (?, ?, ?, ?::TIMESTAMPTZ, ?::TIMESTAMPTZ, now(), "
+            "'end', 'r', 'b', now())",
+            one.source,
+            one.account,
+            dataset,
+            start,
+            end,
+        )
 
-    def ran(self, task="fetch_debank", state="success", error=None, source="debank",
-            account="0xa", dag="sync", run=None, number=1) -> str:
+    def ran(
+        self,
+        task="fetch_debank",
+        state="success",
+        error=None,
+        source="debank",
+        account="0xa",
+        dag="sync",
+        run=None,
+        number=1,
+    ) -> str:
         self.number += 1
         run = run or f"run {self.number}"
         started = NOW - timedelta(hours=1) + timedelta(seconds=self.number)
-        self.do("INSERT INTO ops.sync_runs BY NAME SELECT ? AS dag_id, ? AS run_id, ? AS task_id, "
-                "? AS map_index, ? AS try_number, ? AS source, ? AS account, ? AS state, "
-                "?::TIMESTAMPTZ AS started, ? AS error, now() AS mirrored_at", dag, run, task, 0,
-                number, source, account, state, started, error)
+        self.do(
+            "INSERT INTO ops.sync_runs BY NAME SELECT ? AS dag_id, ? AS run_id, ? AS task_id, "
+            "? AS map_index, ? AS try_number, ? AS source, ? AS account, ? AS state, "
+            "?::TIMESTAMPTZ AS started, ? AS error, now() AS mirrored_at",
+            dag,
+            run,
+            task,
+            0,
+            number,
+            source,
+            account,
+            state,
+            started,
+            error,
+        )
         return run
 
     def checked(self, run: str, success: bool, severity="critical", checkpoint="raw.x") -> None:
-        record(self.con, [CheckResult(checkpoint, "keys_unique", severity, success, "3 of 9 rows")],
-               run, Interval("2026-03-01", "2026-03-02"))
+        record(
+            self.con,
+            [CheckResult(checkpoint, "keys_unique", severity, success, "3 of 9 rows")],
+            run,
+            Interval("2026-03-01", "2026-03-02"),
+        )
 
     def called(self, calls: int, units: int, at=NOW) -> None:
-        self.do("INSERT INTO ops.api_calls BY NAME SELECT 'c' AS call_id, ?::TIMESTAMPTZ AS "
-                "called_at, 'debank' AS source, '0xa' AS account, '/x' AS endpoint, 1 AS "
-                "duration_ms, ? AS units FROM range(?)", at, units, calls)
+        self.do(
+            "INSERT INTO ops.api_calls BY NAME SELECT 'c' AS call_id, ?::TIMESTAMPTZ AS "
+            "called_at, 'debank' AS source, '0xa' AS account, '/x' AS endpoint, 1 AS "
+            "duration_ms, ? AS units FROM range(?)",
+            at,
+            units,
+            calls,
+        )
 
     def entry(self, kind: str, **more) -> None:
-        columns = {"entry_id": f"e{self.number}", "source": "coinbase", "account": "main",
-                   "ts": datetime(2026, 3, 1), "type": "mystery", "kind": kind} | more
-        known = dict(self.con.execute(
-            "SELECT column_name, is_nullable FROM duckdb_columns() WHERE schema_name = 'raw' AND "
-            "table_name = 'exchanges_ledger'").fetchall())
+        columns = {
+            "entry_id": f"e{self.number}",
+            "source": "coinbase",
+            "account": "main",
+            "ts": datetime(2026, 3, 1),
+            "type": "mystery",
+            "kind": kind,
+        } | more
+        known = dict(
+            self.con.execute(
+                "SELECT column_name, is_nullable FROM duckdb_columns() WHERE schema_name = 'raw' AND "
+                "table_name = 'exchanges_ledger'"
+            ).fetchall()
+        )
         for name, nullable in known.items():
             if not nullable:
                 columns.setdefault(name, "x")
-        self.do(f"INSERT INTO raw.exchanges_ledger ({', '.join(columns)}) VALUES "
-                f"({', '.join('?' * len(columns))})", *columns.values())
+        self.do(
+            f"INSERT INTO raw.exchanges_ledger ({', '.join(columns)}) VALUES "
+            f"({', '.join('?' * len(columns))})",
+            *columns.values(),
+        )
 
     def refreshed(self, run: str, new: int, vanished: int) -> None:
         self.number += 1
-        self.do("INSERT INTO ops.refreshes VALUES (?, 'quarter', 'debank', '0xa', 'd', NULL, NULL, "
-                "?, 0, ?, 0, 5, 1, 1, 1, 1, ?::TIMESTAMPTZ)", run, new, vanished,
-                NOW + timedelta(seconds=self.number))
+        self.do(
+            "INSERT INTO ops.refreshes VALUES (?, 'quarter', 'debank', '0xa', 'd', NULL, NULL, "
+            "?, 0, ?, 0, 5, 1, 1, 1, 1, ?::TIMESTAMPTZ)",
+            run,
+            new,
+            vanished,
+            NOW + timedelta(seconds=self.number),
+        )
 
     def judged(self, now=NOW, rules=RULES) -> dict[tuple, Incident]:
         found = judge(self.con, MINE, rules, now)
@@ -164,13 +219,19 @@ def story_stale_coverage(books):
 
 def story_balance_off(books):
     books.do("INSERT INTO curated.assets VALUES ('eth:0x1', 'POL')")
-    books.do("INSERT INTO curated.reconciliation VALUES ('debank', '0xa', 'eth:0x1', "
-             "'awaiting_coverage', '0', '7', '7', '2026-03-10')")
+    books.do(
+        "INSERT INTO curated.reconciliation VALUES ('debank', '0xa', 'eth:0x1', "
+        "'awaiting_coverage', '0', '7', '7', '2026-03-10')"
+    )
     yield None, "", ""
-    books.do("UPDATE curated.reconciliation SET status = 'off', "
-             "difference_text = '0.100000000000000001'")
-    yield ("balance_off", "debank", "0xa", "eth:0x1"), "POL: computed 0, reported 7", \
-        "is 0.100000000000000001"
+    books.do(
+        "UPDATE curated.reconciliation SET status = 'off', difference_text = '0.100000000000000001'"
+    )
+    yield (
+        ("balance_off", "debank", "0xa", "eth:0x1"),
+        "POL: computed 0, reported 7",
+        "is 0.100000000000000001",
+    )
     books.do("UPDATE curated.reconciliation SET status = 'awaiting_coverage'")
     yield ("balance_off", "debank", "0xa", "eth:0x1"), "", ""
     books.do("UPDATE curated.reconciliation SET status = 'reconciled'")
@@ -192,11 +253,22 @@ def story_refresh_difference(books):
     wrong = SimpleNamespace(table="curated.daily_flows")
     books.ran("rebuild", "failed", "not equal", None, None, run="a")
     for run, differences in (("a", [wrong]), ("b", [])):
-        rebuild.record(books.con, run, SimpleNamespace(
-            differences=differences, rows={"curated.daily_flows": 8}))
+        rebuild.record(
+            books.con,
+            run,
+            SimpleNamespace(differences=differences, rows={"curated.daily_flows": 8}),
+        )
         if differences:
-            yield (("refresh_difference", "", "",
-                    "rebuild: curated.daily_flows equals its rebuild from raw"), "run a", "")
+            yield (
+                (
+                    "refresh_difference",
+                    "",
+                    "",
+                    "rebuild: curated.daily_flows equals its rebuild from raw",
+                ),
+                "run a",
+                "",
+            )
     books.ran("rebuild", "success", None, None, None, run="b")
 
 
@@ -265,8 +337,9 @@ def test_each_kind_opens_once_and_is_resolved_once(books, name):
             found = books.judged()
             assert {one.key for one in found.values() if one.certain} <= {key}, name
             assert key is None or key in found
-            opened += incidents.reconcile(books.con, judge(books.con, MINE, Rules(), NOW), ["log"],
-                                          run_id="r", now=NOW)[0]
+            opened += incidents.reconcile(
+                books.con, judge(books.con, MINE, Rules(), NOW), ["log"], run_id="r", now=NOW
+            )[0]
         for part in said if key and found[key].certain else ():
             assert part in found[key].text
         steps += key is not None
@@ -274,11 +347,13 @@ def test_each_kind_opens_once_and_is_resolved_once(books, name):
     if name == "budget":  # a new day, in which the coverage is older
         books.cover(MINE[0], NOW, later), books.cover(MINE[1], NOW, later)
     assert books.judged(later) == {}
-    done = incidents.reconcile(books.con, judge(books.con, MINE, Rules(), later), ["log"],
-                               run_id="s", now=later)
+    done = incidents.reconcile(
+        books.con, judge(books.con, MINE, Rules(), later), ["log"], run_id="s", now=later
+    )
     assert (opened, done) == ((1, (0, 1)) if steps else (0, (0, 0)))
     assert [n.event for n in incidents.waiting(books.con, "log")] == (
-        ["opened", "resolved"] if steps else [])
+        ["opened", "resolved"] if steps else []
+    )
 
 
 def test_every_kind_has_a_story():
@@ -292,9 +367,13 @@ def test_accounts_that_are_not_listed_any_more_are_nobodys_incident(books):
 
 
 def test_covered_through_is_as_far_as_the_dataset_that_lags_whoever_tells_it(books, tmp_path):
-    books.do("INSERT INTO ops.coverage SELECT * REPLACE ('onchain_transfers' AS dataset, "
-             "end_ts - INTERVAL 13 HOUR AS end_ts) FROM ops.coverage WHERE source = 'debank'")
-    books.do("CREATE TABLE published AS SELECT 1 AS generation, now() AS published_at, 'r' AS run_id")
+    books.do(
+        "INSERT INTO ops.coverage SELECT * REPLACE ('onchain_transfers' AS dataset, "
+        "end_ts - INTERVAL 13 HOUR AS end_ts) FROM ops.coverage WHERE source = 'debank'"
+    )
+    books.do(
+        "CREATE TABLE published AS SELECT 1 AS generation, now() AS published_at, 'r' AS run_id"
+    )
     reached = "2026-03-09T23:00:00Z"
     alert = books.judged()["stale_coverage", "debank", "0xa", ""]
     assert alert.text.startswith(f"covered through {reached};")
@@ -302,33 +381,45 @@ def test_covered_through_is_as_far_as_the_dataset_that_lags_whoever_tells_it(boo
     assert iso(status["covered_through"]) == reached
     assert figures.overview(books.con, tmp_path)["through"] == reached
     assert {a["account"]: a["until"] for a in calendar.coverage(books.con)["accounts"]}[
-        "0xa"] == reached
+        "0xa"
+    ] == reached
 
 
 def test_a_kind_that_cannot_be_judged_stays_as_it_is(books, caplog):
     next(story := STORIES["check_failed"](books)), next(story)
 
     def look():
-        return incidents.reconcile(books.con, judge(books.con, MINE, Rules(), NOW), ["log"],
-                                   run_id="r", now=NOW)
+        return incidents.reconcile(
+            books.con, judge(books.con, MINE, Rules(), NOW), ["log"], run_id="r", now=NOW
+        )
 
     assert look() == (1, 0)
     books.do("DROP TABLE ops.checkpoints")
     assert look() == (0, 0)
     assert "check_failed and refresh_difference cannot be judged at present" in caplog.text
-    assert books.con.execute("SELECT kind FROM ops.incidents WHERE resolved_at IS NULL"
-                             ).fetchall() == [("check_failed",)]
+    assert books.con.execute(
+        "SELECT kind FROM ops.incidents WHERE resolved_at IS NULL"
+    ).fetchall() == [("check_failed",)]
 
 
 # --- once, whatever happens -----------------------------------------------------------------------
 
 
-KEYS = [("stale_coverage", "debank", "0xa", ""), ("budget", "debank", "", "units a day"),
-        ("balance_off", "debank", "0xa", "eth"), ("balance_off", "debank", "0xa", "pol")]
-STATE = st.fixed_dictionaries({key: st.sampled_from([True, True, False, False, None])
-                               for key in KEYS})  # None: nobody can tell
-STEP = st.tuples(STATE, st.sets(st.sampled_from(["balance_off"])), st.sets(
-    st.sampled_from(["a", "b"])), st.sampled_from(["", "", "before", "after"]))
+KEYS = [
+    ("stale_coverage", "debank", "0xa", ""),
+    ("budget", "debank", "", "units a day"),
+    ("balance_off", "debank", "0xa", "eth"),
+    ("balance_off", "debank", "0xa", "pol"),
+]
+STATE = st.fixed_dictionaries(
+    {key: st.sampled_from([True, True, False, False, None]) for key in KEYS}
+)  # None: nobody can tell
+STEP = st.tuples(
+    STATE,
+    st.sets(st.sampled_from(["balance_off"])),
+    st.sets(st.sampled_from(["a", "b"])),
+    st.sampled_from(["", "", "before", "after"]),
+)
 
 
 @pytest.fixture(scope="module")
@@ -354,9 +445,15 @@ def test_any_sequence_of_states_is_told_once_each_to_each_channel(told, steps):
 
     def run(number: int, state, blind=(), down=(), kill="") -> None:
         now = NOW + timedelta(hours=number)
-        judged = {kind: [Incident(*key, f"text {number}", value is True) for key, value
-                         in state.items() if key[0] == kind and value is not False]
-                  for kind in KINDS if kind not in blind}
+        judged = {
+            kind: [
+                Incident(*key, f"text {number}", value is True)
+                for key, value in state.items()
+                if key[0] == kind and value is not False
+            ]
+            for kind in KINDS
+            if kind not in blind
+        }
         incidents.reconcile(con, judged, got, run_id=f"r{number}", now=now)
         if kill == "before":
             return
@@ -382,9 +479,11 @@ def test_any_sequence_of_states_is_told_once_each_to_each_channel(told, steps):
     for name in got:
         for key in KEYS:
             assert [one for one in got[name] if one[1:] == key] == [
-                one for one in wanted if one[1:] == key]
-    assert con.execute("SELECT count(*) FROM ops.incidents WHERE resolved_at IS NULL"
-                       ).fetchone() == (sum(truth.values()),)
+                one for one in wanted if one[1:] == key
+            ]
+    assert con.execute(
+        "SELECT count(*) FROM ops.incidents WHERE resolved_at IS NULL"
+    ).fetchone() == (sum(truth.values()),)
 
 
 def test_a_channel_that_is_added_is_told_what_is_open_and_of_nothing_else_that_it_is_over(told):
@@ -392,10 +491,17 @@ def test_a_channel_that_is_added_is_told_what_is_open_and_of_nothing_else_that_i
     con.execute("DELETE FROM ops.incidents; DELETE FROM ops.notices")
     one, two = Incident(*KEYS[0], "x"), Incident(*KEYS[1], "y")
     for names, judged in ((["log"], [one, two]), (["log", "new"], [one]), (["log", "new"], [])):
-        incidents.reconcile(con, {kind: [i for i in judged if i.kind == kind] for kind in KINDS},
-                            names, run_id="r", now=NOW)
+        incidents.reconcile(
+            con,
+            {kind: [i for i in judged if i.kind == kind] for kind in KINDS},
+            names,
+            run_id="r",
+            now=NOW,
+        )
     assert [(n.event, n.kind) for n in incidents.waiting(con, "new")] == [
-        ("opened", "stale_coverage"), ("resolved", "stale_coverage")]
+        ("opened", "stale_coverage"),
+        ("resolved", "stale_coverage"),
+    ]
     assert len(incidents.waiting(con, "log")) == 4
 
 
@@ -411,6 +517,7 @@ def logged(capsys, caplog):
     def so_far() -> str:
         seen.append("".join(capsys.readouterr()))
         return "".join(seen) + caplog.text
+
     return so_far
 
 
@@ -435,8 +542,9 @@ def mail():
         async def handle_DATA(self, server, session, envelope):
             if self.refuses:
                 return f"554 not today, {PASSWORD}"
-            self.box.append((envelope.mail_from, envelope.rcpt_tos,
-                             message_from_bytes(envelope.content)))
+            self.box.append(
+                (envelope.mail_from, envelope.rcpt_tos, message_from_bytes(envelope.content))
+            )
             return "250 OK"
 
     def login(server, session, envelope, mechanism, data):
@@ -445,8 +553,9 @@ def mail():
     box = Box()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         box.port = probe.getsockname()[1]
-    controller = Controller(box, hostname="127.0.0.1", port=box.port, authenticator=login,
-                            auth_require_tls=False)
+    controller = Controller(
+        box, hostname="127.0.0.1", port=box.port, authenticator=login, auth_require_tls=False
+    )
     controller.start()
     yield box
     controller.stop()
@@ -468,12 +577,28 @@ def alert(tmp_path, monkeypatch):
     def run(wrong: bool = True, rules: str = "", number: int = 1, kinds=None):
         accounts.write_text(listed + rules)
         text = "said <b>&</b> {{ 7 * 7 }} <!channel>"
-        monkeypatch.setattr(conditions, "judge", lambda *_: {kind: [
-            Incident("stale_coverage", "debank", "0xa", str(i), text) for i in range(wrong)]
-            if kind == "stale_coverage" else [] for kind in KINDS})
-        ti = SimpleNamespace(dag_id="sync", run_id=f"manual__{next(runs)}", task_id="alert",
-                             map_index=-1, try_number=number, max_tries=2)
+        monkeypatch.setattr(
+            conditions,
+            "judge",
+            lambda *_: {
+                kind: [
+                    Incident("stale_coverage", "debank", "0xa", str(i), text) for i in range(wrong)
+                ]
+                if kind == "stale_coverage"
+                else []
+                for kind in KINDS
+            },
+        )
+        ti = SimpleNamespace(
+            dag_id="sync",
+            run_id=f"manual__{next(runs)}",
+            task_id="alert",
+            map_index=-1,
+            try_number=number,
+            max_tries=2,
+        )
         return operator.execute({"ti": ti})
+
     return run
 
 
@@ -486,8 +611,14 @@ def connection(monkeypatch, name: str, **fields):
 
 @pytest.fixture
 def webhook(monkeypatch, web):
-    with connection(monkeypatch, "alerts_webhook", conn_type="http", host=web.url + HOOK,
-                    password=TOKEN, extra={"headers": {"X-Team": "books"}}):
+    with connection(
+        monkeypatch,
+        "alerts_webhook",
+        conn_type="http",
+        host=web.url + HOOK,
+        password=TOKEN,
+        extra={"headers": {"X-Team": "books"}},
+    ):
         yield web
 
 
@@ -506,7 +637,8 @@ def test_a_webhook_is_posted_json_once_an_incident_and_again_when_it_is_over(ale
 
 @pytest.mark.parametrize("fault", [500, 302, 0])
 def test_what_a_webhook_did_not_take_is_sent_by_the_next_run_and_then_no_more(
-        alert, webhook, fault, logged):
+    alert, webhook, fault, logged
+):
     webhook.answers += [fault, fault]
     for number in (1, 2):
         with pytest.raises(NotDelivered, match="alerts_webhook did not take"):
@@ -519,12 +651,20 @@ def test_what_a_webhook_did_not_take_is_sent_by_the_next_run_and_then_no_more(
     assert TOKEN not in logged() and HOOK not in logged() and "another" not in logged()
 
 
-def test_who_is_down_costs_no_other_and_a_slow_one_is_given_up(alert, webhook, mail, monkeypatch,
-                                                                logged):
+def test_who_is_down_costs_no_other_and_a_slow_one_is_given_up(
+    alert, webhook, mail, monkeypatch, logged
+):
     monkeypatch.setattr(alert_operators, "TIMEOUT_S", 0.3)
-    with socket.create_server(("127.0.0.1", 0)) as silent, connection(
-            monkeypatch, "alerts_slack", conn_type="slackwebhook", password=TOKEN,
-            host=f"http://127.0.0.1:{silent.getsockname()[1]}/services"):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        connection(
+            monkeypatch,
+            "alerts_slack",
+            conn_type="slackwebhook",
+            password=TOKEN,
+            host=f"http://127.0.0.1:{silent.getsockname()[1]}/services",
+        ),
+    ):
         with pytest.raises(NotDelivered, match="^alerts_slack did not take"):
             alert()
     assert len(webhook.took()) == 1
@@ -532,8 +672,13 @@ def test_who_is_down_costs_no_other_and_a_slow_one_is_given_up(alert, webhook, m
 
 
 def test_slack_is_told_by_its_providers_notifier(alert, web, monkeypatch, logged):
-    with connection(monkeypatch, "alerts_slack", conn_type="slackwebhook", password=TOKEN,
-                    host=web.url + "/services"):
+    with connection(
+        monkeypatch,
+        "alerts_slack",
+        conn_type="slackwebhook",
+        password=TOKEN,
+        host=web.url + "/services",
+    ):
         web.answers.append(403)
         with pytest.raises(NotDelivered):
             alert()
@@ -542,15 +687,27 @@ def test_slack_is_told_by_its_providers_notifier(alert, web, monkeypatch, logged
     assert web.asked[0][0] == f"/services/{TOKEN}"
     assert opened["text"].startswith("*Ledgerhouse: stale coverage: debank 0xa 0*\nWARNING stale")
     assert "said &lt;b&gt;&amp;&lt;/b&gt; {{ 7 * 7 }} &lt;!channel&gt;" in opened["text"], (
-        "nobody is woken, and no template is rendered")
+        "nobody is woken, and no template is rendered"
+    )
     assert "RESOLVED stale coverage" in resolved["text"]
     assert "T0001" not in logged() and "very-secret" not in logged()
 
 
 def test_mail_goes_by_its_providers_notifier_and_connection(alert, mail, monkeypatch, logged):
-    smtp = dict(conn_type="smtp", host="127.0.0.1", port=mail.port, login="me", password=PASSWORD,
-                extra={"disable_ssl": True, "disable_tls": True, "from_email": "books@x.example",
-                       "retry_limit": 0, "timeout": 5})
+    smtp = dict(
+        conn_type="smtp",
+        host="127.0.0.1",
+        port=mail.port,
+        login="me",
+        password=PASSWORD,
+        extra={
+            "disable_ssl": True,
+            "disable_tls": True,
+            "from_email": "books@x.example",
+            "retry_limit": 0,
+            "timeout": 5,
+        },
+    )
     to = '[alerts]\nemail_to = ["one@x.example", "two@x.example"]\n'
     with connection(monkeypatch, "alerts_smtp", **smtp):
         alert()
@@ -564,15 +721,17 @@ def test_mail_goes_by_its_providers_notifier_and_connection(alert, mail, monkeyp
     assert (sender, receivers) == ("books@x.example", ["one@x.example", "two@x.example"])
     assert opened["Subject"] == "Ledgerhouse: stale coverage: debank 0xa 0"
     assert resolved["Subject"] == "Ledgerhouse: resolved: stale coverage: debank 0xa 0"
-    body = "".join(part.get_payload(decode=True).decode() for part in opened.walk()
-                   if not part.is_multipart())
+    body = "".join(
+        part.get_payload(decode=True).decode() for part in opened.walk() if not part.is_multipart()
+    )
     assert "said &lt;b&gt;&amp;&lt;/b&gt; {{ 7 * 7 }} &lt;!channel&gt;" in body
     assert PASSWORD not in logged() and "***" in logged()
 
 
 def test_many_at_once_are_one_message_which_a_chat_can_hold(alert, webhook, web, monkeypatch):
-    with connection(monkeypatch, "alerts_slack", conn_type="slackwebhook", password=TOKEN,
-                    host=web.url):
+    with connection(
+        monkeypatch, "alerts_slack", conn_type="slackwebhook", password=TOKEN, host=web.url
+    ):
         alert(300)
     bodies = web.took()
     slack = next(body["text"] for body in bodies if "text" in body)
@@ -585,8 +744,10 @@ def test_many_at_once_are_one_message_which_a_chat_can_hold(alert, webhook, web,
 
 def test_a_connection_that_makes_no_sense_costs_no_other(alert, webhook, monkeypatch, logged):
     for name in ("alerts_slack", "alerts_smtp"):
-        monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(
-            {"conn_type": "generic", "host": "http://[no", "extra": {"headers": 7}}))
+        monkeypatch.setenv(
+            f"AIRFLOW_CONN_{name.upper()}",
+            json.dumps({"conn_type": "generic", "host": "http://[no", "extra": {"headers": 7}}),
+        )
     with pytest.raises(NotDelivered, match="^alerts_slack did not take"):
         alert()
     assert len(webhook.took()) == 1 and "alerts_slack did not take" in logged()
@@ -601,6 +762,7 @@ def test_the_message_leads_to_the_run_where_airflow_has_an_address(alert, webhoo
 def test_a_killed_task_has_told_or_tells_at_the_next_try(alert, webhook, monkeypatch):
     """Killed before the delivery, and between it and its mark: the second is told again, by the
     same id."""
+
     class Killed(BaseException):
         pass
 
@@ -635,23 +797,36 @@ def test_that_nobody_can_look_is_told_once_and_when_it_is_over(alert, webhook, t
 
 def test_the_rules_are_read_and_wrong_ones_named(tmp_path):
     file = tmp_path / "accounts.toml"
-    file.write_text('[alerts]\nstale_after_hours = 1.5\nbudget_at = 0.55\nslack = "ops"\n'
-                    'email_to = "a@x.example"\nemail_from = "b@x.example"\n')
+    file.write_text(
+        '[alerts]\nstale_after_hours = 1.5\nbudget_at = 0.55\nslack = "ops"\n'
+        'email_to = "a@x.example"\nemail_from = "b@x.example"\n'
+    )
     rules = read_rules(file)
     assert rules.stale_after == timedelta(minutes=90) and rules.budget_at == Decimal("0.55")
     assert dict(rules.ways) == {"slack": "ops", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
     assert (rules.named, rules.email_to, rules.email_from) == (
-        ("slack",), ("a@x.example",), "b@x.example")
+        ("slack",),
+        ("a@x.example",),
+        "b@x.example",
+    )
     file.write_text("")
     assert read_rules(file) == Rules()
 
 
-@pytest.mark.parametrize("line, said", [
-    ("stale_after_hours = 0", "is 0; write hours"), ("stale_after_hours = true", "write hours"),
-    ("budget_at = 80", "a share of the budget, such as 0.8"), ("budget_at = nan", "a share"),
-    ('slack = "no id"', "the id of an Airflow Connection"), ("webhook = 7", "the id of"),
-    ('email_to = ["nobody"]', "an address, or"), ("email_from = 1", "an address"),
-    ("stale = 1", "unknown 'stale'; there are stale_after_hours, budget_at, slack")])
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("stale_after_hours = 0", "is 0; write hours"),
+        ("stale_after_hours = true", "write hours"),
+        ("budget_at = 80", "a share of the budget, such as 0.8"),
+        ("budget_at = nan", "a share"),
+        ('slack = "no id"', "the id of an Airflow Connection"),
+        ("webhook = 7", "the id of"),
+        ('email_to = ["nobody"]', "an address, or"),
+        ("email_from = 1", "an address"),
+        ("stale = 1", "unknown 'stale'; there are stale_after_hours, budget_at, slack"),
+    ],
+)
 def test_a_wrong_rule_is_named(tmp_path, line, said):
     file = tmp_path / "rules.toml"
     file.write_text(f"[alerts]\n{line}\n")

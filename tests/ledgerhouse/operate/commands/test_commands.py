@@ -68,38 +68,57 @@ def kept(tmp_path_factory):
             "INSERT INTO ops.sync_runs BY NAME SELECT 'sync' AS dag_id, 'r1' AS run_id, "
             "'fetch_debank' AS task_id, 0 AS map_index, 1 AS try_number, 'debank' AS source, "
             "? AS account, 'failed' AS state, now()::TIMESTAMP AS started, 'HTTP 500 six times' AS "
-            "error, now()::TIMESTAMP AS mirrored_at", [OTHER.account])
+            "error, now()::TIMESTAMP AS mirrored_at",
+            [OTHER.account],
+        )
         kept.con.close()
         transform(var / FILE, owner="test")
         with open_warehouse(var / FILE, owner="test") as con:
             publish(con, var / "published", [], run_id=RUN)
         calls = list(kept.calls)
         yield SimpleNamespace(
-            var=var, calls=calls, tried=tried(url, var, tmp_path_factory.mktemp("tried")),
-            truth={at: url.world.balances(at=iso(at), now=NOW) for at in MIDNIGHTS})
+            var=var,
+            calls=calls,
+            tried=tried(url, var, tmp_path_factory.mktemp("tried")),
+            truth={at: url.world.balances(at=iso(at), now=NOW) for at in MIDNIGHTS},
+        )
+
 
 MIDNIGHTS = [utc(START) + n * DAY for n in (5, 20)]
 
 
 def put_calls(con, calls) -> None:
     for call in calls:
-        con.execute("INSERT INTO ops.api_calls BY NAME SELECT ? AS call_id, ?::TIMESTAMPTZ::"
-                    "TIMESTAMP AS called_at, ? AS source, ? AS account, ? AS endpoint, "
-                    "0 AS duration_ms, ?::INTEGER AS units",
-                    [call["call_id"], str(call["called_at"]), call["source"], call["account"],
-                     call["endpoint"], call["units"]])
+        con.execute(
+            "INSERT INTO ops.api_calls BY NAME SELECT ? AS call_id, ?::TIMESTAMPTZ::"
+            "TIMESTAMP AS called_at, ? AS source, ? AS account, ? AS endpoint, "
+            "0 AS duration_ms, ?::INTEGER AS units",
+            [
+                call["call_id"],
+                str(call["called_at"]),
+                call["source"],
+                call["account"],
+                call["endpoint"],
+                call["units"],
+            ],
+        )
 
 
 def six_hourly(span: Interval) -> list[Interval]:
     count = (span.end - span.start) // SIX_HOURS
-    return [Interval(span.start + n * SIX_HOURS, span.start + (n + 1) * SIX_HOURS)
-            for n in range(count)]
+    return [
+        Interval(span.start + n * SIX_HOURS, span.start + (n + 1) * SIX_HOURS) for n in range(count)
+    ]
+
 
 # What is estimated and then made: the hole by runs of six hours, and known time all over again.
 KNOWN = Interval("2024-11-18T06:00:00Z", "2024-11-18T12:00:00Z")
-TRIES = {"hole": (six_hourly(HOLE), [BROKEN], False), "again": ([KNOWN], ACCOUNTS, True),
-         "long ago": ([Interval(START, "2024-11-03")], [COINBASE, OTHER], True),
-         "of late": (six_hourly(Interval("2024-11-22T00:00:00Z", NOW)), [OTHER], False)}
+TRIES = {
+    "hole": (six_hourly(HOLE), [BROKEN], False),
+    "again": ([KNOWN], ACCOUNTS, True),
+    "long ago": ([Interval(START, "2024-11-03")], [COINBASE, OTHER], True),
+    "of late": (six_hourly(Interval("2024-11-22T00:00:00Z", NOW)), [OTHER], False),
+}
 LATE = "2024-11-22 00:00"  # in "of late", as if OTHER had been read up to then, and by then
 
 
@@ -111,16 +130,22 @@ def tried(url, var, folder) -> dict[str, SimpleNamespace]:
         shutil.copy(var / FILE, path)
         books = Books(url, folder / name, path=str(path), clock=Hurried())
         if name == "of late":
-            books.con.execute(f"UPDATE ops.coverage SET end_ts = '{LATE}', read_at = '{LATE}' "
-                              "WHERE account = ? AND dataset <> 'balances'", [OTHER.account])
+            books.con.execute(
+                f"UPDATE ops.coverage SET end_ts = '{LATE}', read_at = '{LATE}' "
+                "WHERE account = ? AND dataset <> 'balances'",
+                [OTHER.account],
+            )
         known = Known.read(books.con, sources, ACCOUNTS, utc(NOW))
         told = {"refetch": refetch}
         jobs = [[] for _ in intervals]
         for number, job in planned(known, sources, accounts, intervals, utc(NOW), **told):
             jobs[number].append(job)
         one = found[name] = SimpleNamespace(
-            jobs=jobs, costs=simulate(known, sources, accounts, intervals, utc(NOW), **told),
-            made=[], paid=[])
+            jobs=jobs,
+            costs=simulate(known, sources, accounts, intervals, utc(NOW), **told),
+            made=[],
+            paid=[],
+        )
         for interval in intervals:
             before = len(books.calls)
             one.made.append(books.plan(interval.start, interval.end, accounts, refetch=refetch))
@@ -149,6 +174,7 @@ def airflow(kept, monkeypatch, capsys):
         except SystemExit as end:
             code = end.code
         return code, *capsys.readouterr()
+
     return run
 
 
@@ -183,8 +209,9 @@ def test_rows_that_are_known_are_told_to_the_call(kept, name):
 def test_a_hole_is_told_run_by_run_from_how_dense_the_account_is(kept):
     one = kept.tried["hole"]
     assert [set(run) for run in one.costs] == [set(run) for run in one.paid]
-    made, said = (sum(n) for n in ((r["debank"][0] for r in one.paid),
-                                   (r["debank"].calls for r in one.costs)))
+    made, said = (
+        sum(n) for n in ((r["debank"][0] for r in one.paid), (r["debank"].calls for r in one.costs))
+    )
     assert made >= len(one.paid) and abs(made - said) <= max(2, made / 4), (made, said)
 
 
@@ -196,8 +223,10 @@ def test_an_account_never_read_is_told_from_the_others_and_said_so(kept):
         alone = Known.read(con, sources, [stranger], utc(NOW))
     month = [Interval("2024-10-20", NOW)]
     (told,) = simulate(known, sources, [stranger], month, utc(NOW))
-    costs = [simulate(known, sources, [a], month, utc(NOW), refetch=True)[0]["debank"].calls
-             for a in (WHOLE, OTHER)]
+    costs = [
+        simulate(known, sources, [a], month, utc(NOW), refetch=True)[0]["debank"].calls
+        for a in (WHOLE, OTHER)
+    ]
     assert min(costs) // 2 <= told["debank"].calls <= 2 * max(costs)
     assert known.guessed == {("debank", "0xfeed")}
     (least,) = simulate(alone, sources, [stranger], month, utc(NOW))
@@ -209,8 +238,14 @@ def test_units_are_at_the_prices_of_the_connection(kept):
     with open_books(kept.var / "published") as con:
         known = Known.read(con, sources, [BROKEN], utc(NOW))
     (own,) = simulate(known, sources, [BROKEN], [HOLE], utc(NOW))
-    (dear,) = simulate(known, sources, [BROKEN], [HOLE], utc(NOW),
-                       prices={"debank": {"/v1/user/all_history_list": 1000}})
+    (dear,) = simulate(
+        known,
+        sources,
+        [BROKEN],
+        [HOLE],
+        utc(NOW),
+        prices={"debank": {"/v1/user/all_history_list": 1000}},
+    )
     assert dear["debank"].units == 1000 * own["debank"].calls == 50 * own["debank"].units
 
 
@@ -220,17 +255,21 @@ def test_units_are_at_the_prices_of_the_connection(kept):
 def test_every_balance_is_explained_by_its_rows_to_the_last_digit(kept):
     rng = random.Random(3)
     with open_books(kept.var / "published") as con:
-        moved = con.execute("SELECT source, account, token, date FROM curated.daily_flows "
-                            "WHERE legs > 0 ORDER BY ALL").fetchall()
-        still = con.execute("SELECT source, account, token, date FROM curated.daily_balances "
-                            "ORDER BY ALL").fetchall()
+        moved = con.execute(
+            "SELECT source, account, token, date FROM curated.daily_flows "
+            "WHERE legs > 0 ORDER BY ALL"
+        ).fetchall()
+        still = con.execute(
+            "SELECT source, account, token, date FROM curated.daily_balances ORDER BY ALL"
+        ).fetchall()
         brought = kinds = 0
         for source, account, token, day in rng.sample(moved, 40) + rng.sample(still, 10):
             told = explained(con, source, account, token, day)
             (closing, legs) = con.execute(
                 "SELECT (SELECT balance FROM curated.daily_balances WHERE (source, account, token, "
                 "date) = ($1, $2, $3, $4)), (SELECT count(*) FROM curated.tx_unified WHERE (source,"
-                " account, token, ts::DATE) = ($1, $2, $3, $4))", [source, account, token, day]
+                " account, token, ts::DATE) = ($1, $2, $3, $4))",
+                [source, account, token, day],
             ).fetchone()
             assert told["adds_up"] and len(told["legs"]) == legs, (account, token, day)
             assert Decimal(told["closing"]) == closing
@@ -262,16 +301,20 @@ def test_a_balance_that_its_rows_do_not_make_is_told(kept):
     with open_books(kept.var / "published") as con:
         source, account, token, day = con.execute(
             "SELECT source, account, token, date FROM curated.daily_flows WHERE legs > 1 "
-            "ORDER BY ALL LIMIT 1").fetchone()
+            "ORDER BY ALL LIMIT 1"
+        ).fetchone()
         con.execute("USE memory; CREATE SCHEMA curated; CREATE SCHEMA raw; CREATE SCHEMA ops")
-        for schema, view in con.execute("SELECT schema_name, view_name FROM duckdb_views() WHERE "
-                                        "database_name = 'books' AND schema_name <> 'main'"
-                                        ).fetchall():
+        for schema, view in con.execute(
+            "SELECT schema_name, view_name FROM duckdb_views() WHERE "
+            "database_name = 'books' AND schema_name <> 'main'"
+        ).fetchall():
             con.execute(f"CREATE TABLE {schema}.{view} AS FROM books.{schema}.{view}")
         assert explained(con, source, account, token, day)["adds_up"]
-        con.execute("UPDATE curated.daily_balances SET balance = balance + 1e-18::DECIMAL(38,18) "
-                    "WHERE (source, account, token, date) = (?, ?, ?, ?)",
-                    [source, account, token, day])
+        con.execute(
+            "UPDATE curated.daily_balances SET balance = balance + 1e-18::DECIMAL(38,18) "
+            "WHERE (source, account, token, date) = (?, ?, ?, ?)",
+            [source, account, token, day],
+        )
         told = explained(con, source, account, token, day)
         assert not told["adds_up"]
         assert Decimal(told["closing"]) - Decimal(told["sum"]) == Decimal("1e-18")
@@ -285,26 +328,40 @@ def test_explain_as_typed(airflow, kept):
     assert shot["difference"] == "0" and shot["computed"] == shot["reported"]
     code, out, _ = airflow("warehouse", "explain", "MAIN", "USD", "2024-11-22")
     assert code == 0 and f"= {told['closing']}, to the last digit" in out
-    assert all(leg["txid"] in "".join(out.split()) or leg["txid"][:20] in out
-               for leg in told["legs"])
+    assert all(
+        leg["txid"] in "".join(out.split()) or leg["txid"][:20] in out for leg in told["legs"]
+    )
 
 
-@pytest.mark.parametrize(("argv", "said"), [
-    (("nobody", "USD", "2024-11-20"), "no account 'nobody'; they hold: coinbase main, debank 0x"),
-    (("0x", "USD", "2024-11-20"), "may be debank 0x"),
-    (("main", "ETHH", "2024-11-20"), r"never held 'ETHH'; it holds, or held: .*ETH"),
-    ((WHOLE.account[:6], "ETH", "2024-11-20"), "name one: .*eth:eth"),
-    (("main", "USD", "1999-01-01"), "from 2024-11-01, its first movement, to 2024-1"),
-    (("main", "USD", "yesterday"), "'yesterday' is no day"),
-])
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (
+            ("nobody", "USD", "2024-11-20"),
+            "no account 'nobody'; they hold: coinbase main, debank 0x",
+        ),
+        (("0x", "USD", "2024-11-20"), "may be debank 0x"),
+        (("main", "ETHH", "2024-11-20"), r"never held 'ETHH'; it holds, or held: .*ETH"),
+        ((WHOLE.account[:6], "ETH", "2024-11-20"), "name one: .*eth:eth"),
+        (("main", "USD", "1999-01-01"), "from 2024-11-01, its first movement, to 2024-1"),
+        (("main", "USD", "yesterday"), "'yesterday' is no day"),
+    ],
+)
 def test_what_the_books_lack_is_answered_with_what_is_near(airflow, argv, said):
     code, out, err = airflow("warehouse", "explain", *argv)
     assert (code, out) == (2, "")
     assert re.search(said, err) and "Traceback" not in err
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False, places=18,
-                   min_value=Decimal("-1e20"), max_value=Decimal("1e20")))
+@given(
+    st.decimals(
+        allow_nan=False,
+        allow_infinity=False,
+        places=18,
+        min_value=Decimal("-1e20"),
+        max_value=Decimal("1e20"),
+    )
+)
 @settings(max_examples=60)
 def test_no_digit_of_an_amount_is_lost(amount):
     text = digits(amount)
@@ -327,8 +384,10 @@ def test_status_tells_the_hole_the_failure_and_what_agrees(airflow, kept):
         row = told[one.account]
         assert row["reconciled"] == row["assets"] > 0 and row["covered_through"] == NOW
     with open_books(kept.var / "published") as con:
-        (pending,) = con.execute("SELECT count(*) FROM raw.exchanges_ledger WHERE status = "
-                                 "'pending' AND vanished_at IS NULL").fetchone()
+        (pending,) = con.execute(
+            "SELECT count(*) FROM raw.exchanges_ledger WHERE status = "
+            "'pending' AND vanished_at IS NULL"
+        ).fetchone()
     assert told["main"]["pending"] >= pending
     assert airflow("warehouse", "status", "--account", "main")[0] == 0
     code, out, _ = airflow("warehouse", "status")
@@ -342,7 +401,8 @@ def test_coverage_and_gaps_leave_no_instant_untold(airflow):
     for row in told:
         if row["dataset"] != "balances":
             spans.setdefault((row["account"], row["dataset"]), []).append(
-                (row["start"], row["end"], row["what"], row["reason"]))
+                (row["start"], row["end"], row["what"], row["reason"])
+            )
     assert code == 0 and len(spans) == 8
     for (account, _), found in spans.items():
         found.sort()
@@ -350,10 +410,22 @@ def test_coverage_and_gaps_leave_no_instant_untold(airflow):
         assert all(a[1] == b[0] for a, b in zip(found, found[1:])) and all(f[3] for f in found)
         gaps = [f[:2] for f in found if f[2] == "gap"]
         assert gaps == ([(iso(HOLE.start), iso(HOLE.end))] if account == BROKEN.account else [])
-    code, out, _ = airflow("warehouse", "coverage", "--account", BROKEN.account[:8], "--dataset",
-                           "onchain_transfers", "-o", "plain")
-    assert [line.split("\t")[3] for line in out.splitlines()] == ["what", "covered", "covered",
-                                                                 "gap"]
+    code, out, _ = airflow(
+        "warehouse",
+        "coverage",
+        "--account",
+        BROKEN.account[:8],
+        "--dataset",
+        "onchain_transfers",
+        "-o",
+        "plain",
+    )
+    assert [line.split("\t")[3] for line in out.splitlines()] == [
+        "what",
+        "covered",
+        "covered",
+        "gap",
+    ]
     assert airflow("warehouse", "coverage", "--dataset", "prices")[0] == 2
     assert airflow("warehouse", "coverage", "--source", "kraken")[0] == 2
 
@@ -363,23 +435,35 @@ def test_units_are_those_of_the_call_log_with_or_without_the_view(airflow, kept,
     for call in kept.calls:
         calls, units = real.get(call["source"], (0, 0))
         real[call["source"]] = (calls + 1, units + call["units"])
-    wanted = {("coinbase", "calls"): real["coinbase"][0], ("debank", "calls"): real["debank"][0],
-              ("debank", "units"): real["debank"][1]}
+    wanted = {
+        ("coinbase", "calls"): real["coinbase"][0],
+        ("debank", "calls"): real["debank"][0],
+        ("debank", "units"): real["debank"][1],
+    }
     for view in (True, False):
-        monkeypatch.setattr("ledgerhouse.operate.commands.spending.has", lambda con, name:
-                            view and has(con, name))
+        monkeypatch.setattr(
+            "ledgerhouse.operate.commands.spending.has", lambda con, name: view and has(con, name)
+        )
         code, out, _ = airflow("warehouse", "units", "-o", "json")
         found = {(r["source"], r["measure"]): r["all"] for r in json.loads(out)["spending"]}
         assert (code, found) == (0, wanted)
 
 
-@given(st.lists(st.tuples(st.integers(0, 70), st.integers(0, 500), st.integers(0, 9000)),
-                max_size=40, unique_by=lambda spent: spent[0]), st.integers(0, 5000))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 70), st.integers(0, 500), st.integers(0, 9000)),
+        max_size=40,
+        unique_by=lambda spent: spent[0],
+    ),
+    st.integers(0, 5000),
+)
 @settings(max_examples=60)
 def test_what_is_spent_saved_and_left_adds_up(spent, allowed):
     today = date(2026, 3, 17)
-    days = [{"day": today - timedelta(days=ago), "units": units, "full_refresh_units": full}
-            for ago, units, full in spent]
+    days = [
+        {"day": today - timedelta(days=ago), "units": units, "full_refresh_units": full}
+        for ago, units, full in spent
+    ]
     told = summed(days, "units", today, {"month": allowed})
     month = sum(r["units"] for r in days if r["day"] >= date(2026, 3, 1))
     assert told["month"] + told["left_month"] == allowed and told["month"] == month
@@ -393,8 +477,10 @@ def test_what_is_spent_saved_and_left_adds_up(spent, allowed):
 
 def test_a_steady_pace_is_forecast_as_it_is():
     today = date(2026, 4, 20)
-    days = [{"day": today - timedelta(days=n), "units": 30, "full_refresh_units": None}
-            for n in range(60)]
+    days = [
+        {"day": today - timedelta(days=n), "units": 30, "full_refresh_units": None}
+        for n in range(60)
+    ]
     told = summed(days, "units", today, {})
     assert (told["forecast"], told["saved"], told["full_refresh"]) == (30 * 30, None, None)
 
@@ -417,10 +503,16 @@ class FakeAirflow(Airflow):
 
     def __init__(self, ends=None, *, dag=None, alive=True, dies=False, there=()):
         self.host, self.ends, self.alive, self.dies = "http://airflow", ends or {}, alive, dies
-        self.dag = {"dag_id": "sync", "timetable_periodic": True, "is_paused": False,
-                    "start_date": "2024-11-01T00:00:00Z", "timetable_summary": "0 */6 * * *",
-                    "timezone": "UTC", "max_active_runs": 1,
-                    "tags": [{"name": "ledgerhouse"}]} | (dag or {})
+        self.dag = {
+            "dag_id": "sync",
+            "timetable_periodic": True,
+            "is_paused": False,
+            "start_date": "2024-11-01T00:00:00Z",
+            "timetable_summary": "0 */6 * * *",
+            "timezone": "UTC",
+            "max_active_runs": 1,
+            "tags": [{"name": "ledgerhouse"}],
+        } | (dag or {})
         self.runs = {utc(at): state for at, state in dict(there).items()}
         self.made, self.said = None, []
 
@@ -431,8 +523,11 @@ class FakeAirflow(Airflow):
         found, at = [], utc(body["from_date"])
         while at <= utc(body["to_date"]):
             state = self.runs.get(at)
-            if state is None or body["reprocess_behavior"] == "completed" or (
-                    state == body["reprocess_behavior"] == "failed"):
+            if (
+                state is None
+                or body["reprocess_behavior"] == "completed"
+                or (state == body["reprocess_behavior"] == "failed")
+            ):
                 found.append(at)
             at += SIX_HOURS
         return found
@@ -468,9 +563,16 @@ class FakeAirflow(Airflow):
             if state == "queued" and not paused:
                 self.runs[at] = "running"
                 break
-        return [{"logical_date": iso(at), "dag_run_id": f"backfill__{iso(at)}", "state": state,
-                 "data_interval_start": iso(at), "data_interval_end": iso(at + SIX_HOURS)}
-                for at, state in self.runs.items()]
+        return [
+            {
+                "logical_date": iso(at),
+                "dag_run_id": f"backfill__{iso(at)}",
+                "state": state,
+                "data_interval_start": iso(at),
+                "data_interval_end": iso(at + SIX_HOURS),
+            }
+            for at, state in self.runs.items()
+        ]
 
 
 class FakeHistory(FakeAirflow):
@@ -493,8 +595,10 @@ class FakeHistory(FakeAirflow):
 
     def all(self, path, key, **params):
         if key == "task_instances":
-            return [{"task_id": "load", "state": "running"},
-                    {"task_id": "plan", "state": "success"}]
+            return [
+                {"task_id": "load", "state": "running"},
+                {"task_id": "plan", "state": "success"},
+            ]
         return super().all(path, key, **params)
 
 
@@ -510,6 +614,7 @@ def run(airflow, monkeypatch):
     def run(fake, *argv):
         monkeypatch.setattr(backfilling, "connect", lambda: fake)
         return airflow("dags", "backfill", *argv)
+
     return run
 
 
@@ -556,9 +661,11 @@ def test_a_dry_run_starts_nothing_and_tells_what_it_would_take(run, kept):
     told = json.loads(out)
     assert code == 0 and fake.made is None
     assert [(r["start"], r["end"]) for r in told["intervals"]] == [
-        (iso(i.start), iso(i.end)) for i in six_hourly(HOLE)]
+        (iso(i.start), iso(i.end)) for i in six_hourly(HOLE)
+    ]
     assert [r["calls"] for r in told["intervals"]] == [
-        run["debank"].calls for run in kept.tried["hole"].costs]
+        run["debank"].calls for run in kept.tried["hole"].costs
+    ]
     assert told["history_total"]["debank"]["calls"] < told["total"]["debank"]["calls"]
     code, out, _ = run(FakeAirflow(), *whole)
     assert "add --history" in out, "one run fetches the same for less"
@@ -580,8 +687,10 @@ def test_a_dry_run_says_what_would_pass_the_budget(run, kept, tmp_path, monkeypa
         code, out, _ = run(FakeAirflow(), *argv)
         over = [r for r in json.loads(out)["remarks"] if r.startswith("Over budget")]
         assert code == 0 and len(over) == len(said)
-        assert all(f"and {left:,} of {allowed:,} are left this month" in remark
-                   for left, remark in zip(said, over, strict=True))
+        assert all(
+            f"and {left:,} of {allowed:,} are left this month" in remark
+            for left, remark in zip(said, over, strict=True)
+        )
 
 
 @pytest.mark.parametrize(("ends", "code"), [("success", 0), ("failed", 1)])
@@ -600,30 +709,61 @@ def test_a_dry_run_works_before_anything_was_read(run, tmp_path, monkeypatch):
     assert code == 0 and "before anything was read" in out and "lower bound" in out
     assert not (tmp_path / "new").exists()
 
+
 WEEKLY = {"dag_id": "weekly_refresh", "timetable_summary": "0 2 * * 0"}
 
 
-@pytest.mark.parametrize(("fake", "argv", "code", "said"), [
-    (FakeAirflow(), ("sync",), 2, "give a range"),
-    (FakeAirflow(), ("-s", "2024-11-20", "-e", "2024-11-19", "sync"), 2, "before the start"),
-    (FakeAirflow(), ("-s", "2999-01-01", "sync"), 2, "in the future"),
-    (FakeAirflow(), ("-s", "2024-11-20", "-e", "2999-01-01", "sync"), 2, "in the future"),
-    (FakeAirflow(), ("-s", "2024-11-20", "-c", "{", "sync"), 2, "no JSON"),
-    (FakeAirflow(), ("-s", "2024-11-20", "-c", "[1]", "sync"), 2, "JSON object"),
-    (FakeAirflow(), ("-s", "2024-11-20", "-c", '{"interval_start": "2024-11-01"}', "sync"), 2,
-     "every run the same interval"),
-    (FakeAirflow(), ("-s", "2024-11-20", "nosuch"), 2, "it knows: history, sync"),
-    (FakeAirflow(), ("-s", "2024-10-01", "-e", "2024-11-20", "sync"), 2, "begins at 2024-11-01"),
-    (FakeAirflow(dag=WEEKLY), ("-s", "2024-11-20", "weekly_refresh"), 2, "cannot be backfilled"),
-    (FakeAirflow(dag={"timetable_periodic": False}), ("-s", "2024-11-20", "sync"), 2,
-     "cannot be backfilled"),
-    (FakeAirflow(dag={"is_paused": True}), ("-s", "2024-11-20", "sync"), 1, "dags unpause sync"),
-    (FakeAirflow(alive=False), ("-s", "2024-11-20", "sync"), 1, "no scheduler is alive"),
-    (FakeAirflow(), ("--follow", "sync"), 1, "no backfill of sync is under way"),
-    (FakeAirflow(), ("--cancel", "sync"), 1, "no backfill of sync is under way"),
-    (Airflow("http://127.0.0.1:9", "admin", "x"), ("-s", "2024-11-20", "sync"), 1,
-     "does not answer at http://127.0.0.1:9.*make up"),
-])
+@pytest.mark.parametrize(
+    ("fake", "argv", "code", "said"),
+    [
+        (FakeAirflow(), ("sync",), 2, "give a range"),
+        (FakeAirflow(), ("-s", "2024-11-20", "-e", "2024-11-19", "sync"), 2, "before the start"),
+        (FakeAirflow(), ("-s", "2999-01-01", "sync"), 2, "in the future"),
+        (FakeAirflow(), ("-s", "2024-11-20", "-e", "2999-01-01", "sync"), 2, "in the future"),
+        (FakeAirflow(), ("-s", "2024-11-20", "-c", "{", "sync"), 2, "no JSON"),
+        (FakeAirflow(), ("-s", "2024-11-20", "-c", "[1]", "sync"), 2, "JSON object"),
+        (
+            FakeAirflow(),
+            ("-s", "2024-11-20", "-c", '{"interval_start": "2024-11-01"}', "sync"),
+            2,
+            "every run the same interval",
+        ),
+        (FakeAirflow(), ("-s", "2024-11-20", "nosuch"), 2, "it knows: history, sync"),
+        (
+            FakeAirflow(),
+            ("-s", "2024-10-01", "-e", "2024-11-20", "sync"),
+            2,
+            "begins at 2024-11-01",
+        ),
+        (
+            FakeAirflow(dag=WEEKLY),
+            ("-s", "2024-11-20", "weekly_refresh"),
+            2,
+            "cannot be backfilled",
+        ),
+        (
+            FakeAirflow(dag={"timetable_periodic": False}),
+            ("-s", "2024-11-20", "sync"),
+            2,
+            "cannot be backfilled",
+        ),
+        (
+            FakeAirflow(dag={"is_paused": True}),
+            ("-s", "2024-11-20", "sync"),
+            1,
+            "dags unpause sync",
+        ),
+        (FakeAirflow(alive=False), ("-s", "2024-11-20", "sync"), 1, "no scheduler is alive"),
+        (FakeAirflow(), ("--follow", "sync"), 1, "no backfill of sync is under way"),
+        (FakeAirflow(), ("--cancel", "sync"), 1, "no backfill of sync is under way"),
+        (
+            Airflow("http://127.0.0.1:9", "admin", "x"),
+            ("-s", "2024-11-20", "sync"),
+            1,
+            "does not answer at http://127.0.0.1:9.*make up",
+        ),
+    ],
+)
 def test_what_cannot_be_is_refused_in_words_and_nothing_is_made(run, fake, argv, code, said):
     ended, out, err = run(fake, *argv)
     assert (ended, out) == (code, "") and re.search(said, err), err
@@ -640,8 +780,9 @@ def test_a_scheduler_that_dies_meanwhile_is_told_and_the_backfill_kept(run, monk
 
 def test_ctrl_c_ends_the_following_and_says_how_to_go_on(run, monkeypatch):
     fake = FakeAirflow()
-    monkeypatch.setattr(backfilling.time, "sleep", lambda _: (_ for _ in ()).throw(
-        KeyboardInterrupt))
+    monkeypatch.setattr(
+        backfilling.time, "sleep", lambda _: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     code, _, err = run(fake, *RANGE, "-y")
     assert code == 130 and "--follow sync" in err and "--cancel sync" in err
     monkeypatch.undo()
@@ -655,8 +796,16 @@ def test_the_provider_is_as_airflows_schema_says_and_imports_nothing():
 
     _create_provider_info_schema_validator().validate(get_provider_info())
     loaded = subprocess.run(
-        [sys.executable, "-c", "import sys; import ledgerhouse.operate.airflow.provider; print(*sys.modules)"],
-        capture_output=True, text=True, check=True, cwd=os.path.dirname(os.path.dirname(__file__)))
+        [
+            sys.executable,
+            "-c",
+            "import sys; import ledgerhouse.operate.airflow.provider; print(*sys.modules)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )
     assert not {"airflow", "duckdb", "pandas", "ccxt"} & set(loaded.stdout.split())
 
 
@@ -665,15 +814,21 @@ def test_the_real_command_line_has_our_commands_and_keeps_its_own(tmp_path):
     env = os.environ | {"AIRFLOW_HOME": str(tmp_path)}
 
     def airflow(*argv):
-        return subprocess.run([sys.executable, "-m", "airflow", *argv], env=env, text=True,
-                              capture_output=True, cwd=tmp_path)
+        return subprocess.run(
+            [sys.executable, "-m", "airflow", *argv],
+            env=env,
+            text=True,
+            capture_output=True,
+            cwd=tmp_path,
+        )
 
     listed = airflow("dags", "--help")
     assert all(name in listed.stdout for name in ("backfill", "trigger", "unpause")), listed.stderr
     refused = airflow("dags", "backfill", "-s", "2024-02-01", "-e", "2024-01-01", "sync")
     assert refused.returncode == 2 and refused.stdout == ""
     assert refused.stderr.strip().splitlines()[-1] == (
-        "airflow: the end 2024-01-01T00:00:00Z is before the start 2024-02-01T00:00:00Z")
+        "airflow: the end 2024-01-01T00:00:00Z is before the start 2024-02-01T00:00:00Z"
+    )
 
 
 def test_a_replay_needs_the_state_of_the_models_where_it_is(airflow, tmp_path, monkeypatch):
@@ -696,11 +851,16 @@ def test_a_replay_makes_the_same_warehouse_and_the_same_books(kept, airflow, tmp
     code, out, err = airflow("warehouse", "replay", "--output", "json")
     told = json.loads(out)
     assert logging.getLogger("ledgerhouse").level == heard  # quiet for its own steps alone
-    assert (code, told["published"], told["critical"], told["differences"]) == (0, True, [], {}), err
+    assert (code, told["published"], told["critical"], told["differences"]) == (0, True, [], {}), (
+        err
+    )
     with open_books(kept.var / "published") as old, open_books(tmp_path / "published") as new:
         for table in ("curated.daily_balances", "curated.tx_unified", "raw.exchanges_ledger"):
-            query = f"SELECT * EXCLUDE (batch_id) FROM {table} ORDER BY ALL" \
-                if table.startswith("raw") else f"FROM {table} ORDER BY ALL"
+            query = (
+                f"SELECT * EXCLUDE (batch_id) FROM {table} ORDER BY ALL"
+                if table.startswith("raw")
+                else f"FROM {table} ORDER BY ALL"
+            )
             assert new.execute(query).fetchall() == old.execute(query).fetchall(), table
 
 
@@ -708,9 +868,17 @@ def test_a_command_is_given_the_settings_of_the_running_stack(tmp_path):
     environ = {"LEDGERHOUSE_VAR": str(tmp_path), "PATH": os.environ["PATH"]}
     _, alive = attached(environ)
     assert not alive
-    Record("id", "stack up", os.getpid(), 0.0, facts={
-        "ui": "http://127.0.0.1:18123", "sandbox": "http://127.0.0.1:18124",
-        "socket_dir": str(tmp_path / "sockets")}).save(tmp_path)
+    Record(
+        "id",
+        "stack up",
+        os.getpid(),
+        0.0,
+        facts={
+            "ui": "http://127.0.0.1:18123",
+            "sandbox": "http://127.0.0.1:18124",
+            "socket_dir": str(tmp_path / "sockets"),
+        },
+    ).save(tmp_path)
     env, alive = attached(environ)
     api = json.loads(env["AIRFLOW_CONN_AIRFLOW_API"])
     assert alive and api["host"] == "http://127.0.0.1:18123" and api["password"]

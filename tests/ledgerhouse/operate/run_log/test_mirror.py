@@ -22,8 +22,10 @@ from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.operate.run_log.mirror import COLUMNS, RECENT_RUNS, mirror
 
 DAGS = ("sync", "history")
-INTERVAL = {"data_interval_start": "2026-01-31T00:00:00Z",
-            "data_interval_end": "2026-01-31T06:00:00Z"}
+INTERVAL = {
+    "data_interval_start": "2026-01-31T00:00:00Z",
+    "data_interval_end": "2026-01-31T06:00:00Z",
+}
 
 
 def now() -> str:
@@ -37,7 +39,7 @@ class Airflow:
         self.records, self.paths = records, []
         self.runs: dict[tuple[str, str], dict] = {}
         self.tasks: dict[tuple, list[dict]] = {}  # (dag, run, task, map index): its tries
-        self.truth: dict[tuple, dict] = {}        # what ops.sync_runs must say in the end
+        self.truth: dict[tuple, dict] = {}  # what ops.sync_runs must say in the end
 
     def add_run(self, dag: str, run: str, run_type: str = "scheduled") -> None:
         self.runs.setdefault((dag, run), {"dag_run_id": run, "run_type": run_type} | INTERVAL)
@@ -50,13 +52,19 @@ class Airflow:
             tries.pop()  # the cleared one is what starts now
         number = tries[-1]["try_number"] + 1 if tries else 1
         key = dict(zip(attempts.KEY, (dag, run, task, index, number)))
-        one = {"try_number": number, "state": end, "start_date": now(), "task_id": task,
-               "map_index": index}
+        one = {
+            "try_number": number,
+            "state": end,
+            "start_date": now(),
+            "task_id": task,
+            "map_index": index,
+        }
         if records != "none":
             before = set(self.records.glob("*.json")) if self.records.exists() else set()
             try:
-                with attempt(self.records, key, **{k: v for k, v in facts.items()
-                                                   if k != "rows"}) as outcome:
+                with attempt(
+                    self.records, key, **{k: v for k, v in facts.items() if k != "rows"}
+                ) as outcome:
                     outcome |= {"rows": facts.get("rows", 0)}
                     if end == "failed":
                         raise RuntimeError(f"broken {number}")
@@ -70,9 +78,11 @@ class Airflow:
         self.runs[dag, run]["end_date"] = now()
         both = records == "both"
         self.truth[tuple(key.values())] = {
-            "state": end, "source": facts.get("source") if records != "none" else None,
+            "state": end,
+            "source": facts.get("source") if records != "none" else None,
             "rows": facts.get("rows", 0) if both else None,
-            "error": f"broken {number}" if both and end == "failed" else None}
+            "error": f"broken {number}" if both and end == "failed" else None,
+        }
 
     def clear(self, dag, run, task, index=-1) -> None:
         """As the button does: the last try goes to the history, its number waits for a start."""
@@ -85,7 +95,7 @@ class Airflow:
         self.paths.append(path)
         if found := re.fullmatch(r"/api/v2/dags/(\w+)/dagRuns\?order_by=-id&limit=(\d+)", path):
             runs = [r for (dag, _), r in self.runs.items() if dag == found[1]]
-            return {"dag_runs": runs[::-1][:int(found[2])], "total_entries": len(runs)}
+            return {"dag_runs": runs[::-1][: int(found[2])], "total_entries": len(runs)}
         base, _, query = path.removeprefix("/api/v2/dags/").partition("?")
         dag, _, run, *rest = base.split("/")
         if (dag, unquote(run)) not in self.runs:
@@ -96,8 +106,7 @@ class Airflow:
         if rest == ["taskInstances"]:
             limit, offset = map(int, re.fullmatch(r"limit=(\d+)&offset=(\d+)", query).groups())
             newest = [tries[-1] for tries in mine.values()]
-            return {"task_instances": newest[offset:offset + limit],
-                    "total_entries": len(newest)}
+            return {"task_instances": newest[offset : offset + limit], "total_entries": len(newest)}
         _, task, *index, tries = rest
         assert tries == "tries"
         return {"task_instances": mine[task, int(index[0]) if index else -1]}
@@ -111,8 +120,10 @@ class Airflow:
 
 def rows(con) -> dict[tuple, dict]:
     found = con.execute(f"SELECT {', '.join(COLUMNS)} FROM ops.sync_runs").fetchall()
-    keyed = {tuple(dict(zip(COLUMNS, row))[k] for k in attempts.KEY): dict(zip(COLUMNS, row))
-             for row in found}
+    keyed = {
+        tuple(dict(zip(COLUMNS, row))[k] for k in attempts.KEY): dict(zip(COLUMNS, row))
+        for row in found
+    }
     assert len(keyed) == len(found), "an attempt has one row"
     return keyed
 
@@ -128,8 +139,8 @@ def test_retried_killed_mapped_cleared_and_upstream_failed(con, airflow):
     airflow.attempt(*at, "plan_debank", rows=2)
     airflow.attempt(*at, "fetch_debank", 0, "failed", source="debank", account="0x1")
     airflow.attempt(*at, "fetch_debank", 0, source="debank", account="0x1", rows=5)
-    airflow.attempt(*at, "fetch_debank", 1, "failed", "start", source="debank")   # killed
-    airflow.attempt(*at, "fetch_debank", 1, "failed", "none")          # killed at birth
+    airflow.attempt(*at, "fetch_debank", 1, "failed", "start", source="debank")  # killed
+    airflow.attempt(*at, "fetch_debank", 1, "failed", "none")  # killed at birth
     airflow.attempt(*at, "load", end="upstream_failed", records="none")
     assert mirror(con, airflow.get, airflow.records, DAGS) == 6
     said = {k[2:]: (r["state"], r["rows"], r["error"], r["source"]) for k, r in rows(con).items()}
@@ -155,17 +166,30 @@ def test_retried_killed_mapped_cleared_and_upstream_failed(con, airflow):
     assert {r["run_type"] for r in found.values()} == {"scheduled"}
 
 
-STEPS = st.lists(st.tuples(
-    st.sampled_from(["run", "run", "run", "clear", "mirror", "mirror twice"]),
-    st.sampled_from(DAGS), st.sampled_from(["manual__1+00:00", "scheduled__2"]),
-    st.sampled_from([("load", -1), ("fetch_debank", 0), ("fetch_debank", 1)]),
-    st.sampled_from([("success", "both"), ("failed", "both"), ("failed", "start"),
-                     ("failed", "none"), ("upstream_failed", "none"), ("skipped", "none")]),
-), max_size=14)
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["run", "run", "run", "clear", "mirror", "mirror twice"]),
+        st.sampled_from(DAGS),
+        st.sampled_from(["manual__1+00:00", "scheduled__2"]),
+        st.sampled_from([("load", -1), ("fetch_debank", 0), ("fetch_debank", 1)]),
+        st.sampled_from(
+            [
+                ("success", "both"),
+                ("failed", "both"),
+                ("failed", "start"),
+                ("failed", "none"),
+                ("upstream_failed", "none"),
+                ("skipped", "none"),
+            ]
+        ),
+    ),
+    max_size=14,
+)
 
 
-@settings(max_examples=50, deadline=None,
-          suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(STEPS)
 def test_in_the_end_every_attempt_is_there_as_it_ended(con, tmp_path_factory, steps):
     """Whenever the mirror looked, and however often."""
@@ -226,7 +250,9 @@ def test_the_records_of_a_run_that_was_deleted_are_kept_as_they_are(con, airflow
     del airflow.runs["sync", "gone"]
     mirror(con, airflow.get, airflow.records, DAGS)
     assert {k[1]: (r["state"], r["rows"]) for k, r in rows(con).items()} == {
-        "gone": ("success", 3), "here": ("success", 4)}
+        "gone": ("success", 3),
+        "here": ("success", 4),
+    }
 
 
 def test_the_mirrors_own_attempt_has_succeeded_once_it_is_written(con, airflow):

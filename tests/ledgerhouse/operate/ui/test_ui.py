@@ -47,7 +47,7 @@ from tests.helpers.books import ACCOUNTS, Books, Hurried
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T12:00:00Z"
 HOLE = ("2024-11-20T00:00:00Z", "2024-11-24T06:00:00Z")
 COINBASE, WHOLE, BROKEN, HEALED = (a.account for a in ACCOUNTS)
-SYMBOL = "<img src=x onerror=\"window.pwned=1\">"
+SYMBOL = '<img src=x onerror="window.pwned=1">'
 RUN = "scheduled__2024-12-20T12:00:00+00:00"
 SECRET = "what only the warehouse's folder holds"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -77,11 +77,19 @@ def kept(server):
     transform(var / FILE, owner="test")
     with open_warehouse(var / FILE, owner="test") as con:
         for call in books.calls:
-            con.execute("INSERT INTO ops.api_calls BY NAME SELECT ? AS call_id, ?::TIMESTAMPTZ::"
-                        "TIMESTAMP AS called_at, ? AS source, ? AS account, ? AS endpoint, "
-                        "0 AS duration_ms, ?::INTEGER AS units",
-                        [call["call_id"], str(call["called_at"]), call["source"], call["account"],
-                         call["endpoint"], call["units"]])
+            con.execute(
+                "INSERT INTO ops.api_calls BY NAME SELECT ? AS call_id, ?::TIMESTAMPTZ::"
+                "TIMESTAMP AS called_at, ? AS source, ? AS account, ? AS endpoint, "
+                "0 AS duration_ms, ?::INTEGER AS units",
+                [
+                    call["call_id"],
+                    str(call["called_at"]),
+                    call["source"],
+                    call["account"],
+                    call["endpoint"],
+                    call["units"],
+                ],
+            )
         publish(con, var / "published", [], run_id=RUN)
     docs = var / "data_docs" / "runs" / folder_of(RUN)
     docs.mkdir(parents=True)
@@ -95,26 +103,42 @@ def kept(server):
 def spoil(con, truth) -> None:
     """What a bad day leaves: failed runs, a balance that is off, a symbol that is markup."""
     for account, start, end, error in (
-            (BROKEN, HOLE[0], "2024-11-21T00:00:00Z", "Unreachable: 500 six times"),
-            (HEALED, "2024-12-05T00:00:00Z", "2024-12-05T06:00:00Z", "KeyRejected: 401")):
+        (BROKEN, HOLE[0], "2024-11-21T00:00:00Z", "Unreachable: 500 six times"),
+        (HEALED, "2024-12-05T00:00:00Z", "2024-12-05T06:00:00Z", "KeyRejected: 401"),
+    ):
         for attempt, state in ((1, "up_for_retry"), (2, "failed")):
             con.execute(
                 "INSERT INTO ops.sync_runs BY NAME SELECT 'sync' AS dag_id, ? AS run_id, "
                 "'fetch_debank' AS task_id, 0 AS map_index, ? AS try_number, 'debank' AS source, "
                 "? AS account, ?::TIMESTAMP AS interval_start, ?::TIMESTAMP AS interval_end, "
                 "? AS state, ?::TIMESTAMP AS ended, ? AS error, now()::TIMESTAMP AS mirrored_at",
-                [f"run of {account}", attempt, account, start[:19], end[:19], state, end[:19],
-                 error])
-    con.execute("UPDATE raw.balances SET amount = amount + 1 WHERE source = 'coinbase' AND "
-                "token = 'ETH'")
+                [
+                    f"run of {account}",
+                    attempt,
+                    account,
+                    start[:19],
+                    end[:19],
+                    state,
+                    end[:19],
+                    error,
+                ],
+            )
+    con.execute(
+        "UPDATE raw.balances SET amount = amount + 1 WHERE source = 'coinbase' AND token = 'ETH'"
+    )
     (held,) = [r["token"] for r in truth if r["account"] == WHOLE and ":0x" in r["token"]][:1]
-    con.execute("UPDATE raw.onchain_tokens SET symbol = ? WHERE chain || ':' || token = ?",
-                [SYMBOL, held])
-    assert con.execute("SELECT count(*) FROM raw.onchain_tokens WHERE symbol = ?", [SYMBOL]
-                       ).fetchone() == (1,)
+    con.execute(
+        "UPDATE raw.onchain_tokens SET symbol = ? WHERE chain || ':' || token = ?", [SYMBOL, held]
+    )
+    assert con.execute(
+        "SELECT count(*) FROM raw.onchain_tokens WHERE symbol = ?", [SYMBOL]
+    ).fetchone() == (1,)
     for name, success, severity in (("keys_unique", True, "critical"), ("fits", False, "warning")):
-        con.execute("INSERT INTO ops.checkpoints VALUES (?, 'raw.balances', ?, ?, ?, '10 rows', "
-                    "NULL, NULL, '2024-12-20 12:01')", [RUN, name, severity, success])
+        con.execute(
+            "INSERT INTO ops.checkpoints VALUES (?, 'raw.balances', ?, ?, ?, '10 rows', "
+            "NULL, NULL, '2024-12-20 12:01')",
+            [RUN, name, severity, success],
+        )
 
 
 @pytest.fixture(scope="module")
@@ -125,22 +149,28 @@ def server(tmp_path_factory):
     url, var = f"http://127.0.0.1:{port}", home / "var"
     var.mkdir()
     env = os.environ | {
-        "AIRFLOW_HOME": str(home), "LEDGERHOUSE_VAR": str(var),
+        "AIRFLOW_HOME": str(home),
+        "LEDGERHOUSE_VAR": str(var),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "false", "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
-        "AIRFLOW__API__BASE_URL": url, "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__API__SECRET_KEY": "k" * 32, "AIRFLOW__API_AUTH__JWT_SECRET": "j" * 64,
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API__SECRET_KEY": "k" * 32,
+        "AIRFLOW__API_AUTH__JWT_SECRET": "j" * 64,
     }
     airflow = f"{shlex.quote(sys.executable)} -m airflow"
     command = f"{airflow} db migrate && exec {airflow} api-server --host 127.0.0.1 --port {port}"
     with (home / "server.log").open("w") as log:
-        process = subprocess.Popen(command, shell=True, env=env, cwd=home, stdout=log, stderr=log,
-                                   start_new_session=True)
+        process = subprocess.Popen(
+            command, shell=True, env=env, cwd=home, stdout=log, stderr=log, start_new_session=True
+        )
         try:
-            yield SimpleNamespace(url=url, port=port, var=var, process=process,
-                                  log=home / "server.log")
+            yield SimpleNamespace(
+                url=url, port=port, var=var, process=process, log=home / "server.log"
+            )
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
@@ -159,8 +189,9 @@ def login(url: str, server, log: Path) -> str:
     while time.monotonic() < until:
         assert server.poll() is None, log.read_text()[-2000:]
         try:
-            answer = requests.post(f"{url}/auth/token", timeout=10,
-                                   json={"username": "admin", "password": "secret"})
+            answer = requests.post(
+                f"{url}/auth/token", timeout=10, json={"username": "admin", "password": "secret"}
+            )
             return answer.json()["access_token"]
         except requests.ConnectionError:
             time.sleep(0.1)
@@ -170,11 +201,17 @@ def login(url: str, server, log: Path) -> str:
 @pytest.fixture
 def ask(airflow):
     """ask("overview", year=2024): the JSON of an API route; every amount in it is text."""
+
     def ask(path: str, **params):
-        answer = requests.get(f"{airflow.url}{PREFIX}/api/{path}", params=params, timeout=30,
-                              headers={"Authorization": f"Bearer {airflow.token}"})
+        answer = requests.get(
+            f"{airflow.url}{PREFIX}/api/{path}",
+            params=params,
+            timeout=30,
+            headers={"Authorization": f"Bearer {airflow.token}"},
+        )
         assert answer.status_code == 200, answer.text
         return json.loads(answer.text, parse_float=refuse_float)
+
     return ask
 
 
@@ -190,6 +227,7 @@ def books(kept):
 
 # Who may see it
 
+
 def routes() -> list[str]:
     from ledgerhouse.operate.ui.app import make_app
 
@@ -199,16 +237,22 @@ def routes() -> list[str]:
 def test_every_route_wants_a_login(airflow):
     known = routes()
     assert {"/", "/static/{path:path}", "/docs/{path:path}", "/api/overview"} <= set(known)
-    files = {"/static/{path:path}": ["page.js", "Chart.bundle.js"],
-             "/docs/{path:path}": ["index.html", f"runs/{folder_of(RUN)}/raw.balances.html"]}
+    files = {
+        "/static/{path:path}": ["page.js", "Chart.bundle.js"],
+        "/docs/{path:path}": ["index.html", f"runs/{folder_of(RUN)}/raw.balances.html"],
+    }
     good = {"/api/balances": "?source=coinbase&account=main&token=ETH"}
     for route in known:
         for name in files.get(route, [""]):
             path = PREFIX + route.replace("{path:path}", name) + good.get(route, "")
-            asked = {who: requests.get(airflow.url + path, headers=headers, timeout=30)
-                     for who, headers in {
-                         "nobody": {}, "a stranger": {"Authorization": "Bearer nonsense"},
-                         "the admin": {"Authorization": f"Bearer {airflow.token}"}}.items()}
+            asked = {
+                who: requests.get(airflow.url + path, headers=headers, timeout=30)
+                for who, headers in {
+                    "nobody": {},
+                    "a stranger": {"Authorization": "Bearer nonsense"},
+                    "the admin": {"Authorization": f"Bearer {airflow.token}"},
+                }.items()
+            }
             assert asked["nobody"].status_code == 401, f"{path} without a token"
             assert asked["a stranger"].status_code in (401, 403), f"{path} with a wrong token"
             assert asked["the admin"].status_code == 200, f"{path}: {asked['the admin'].text}"
@@ -226,17 +270,35 @@ def test_no_route_is_mounted_or_documented_beside_the_guarded_ones():
         assert route.methods == {"GET"}, f"{route.path}: the page only reads"
 
 
-@pytest.mark.parametrize("path", [
-    "../secret.txt", "../../secret.txt", "%2e%2e/secret.txt", "..%2fsecret.txt", "..%5csecret.txt",
-    "runs/../../secret.txt", "runs/..%2f..%2fsecret.txt", "./../secret.txt", "//secret.txt",
-    "{var}/secret.txt", "%2f{var}/secret.txt", "way_out.txt", "..%252fsecret.txt",
-    "../warehouse.duckdb", "secret.txt%00.html"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.txt",
+        "../../secret.txt",
+        "%2e%2e/secret.txt",
+        "..%2fsecret.txt",
+        "..%5csecret.txt",
+        "runs/../../secret.txt",
+        "runs/..%2f..%2fsecret.txt",
+        "./../secret.txt",
+        "//secret.txt",
+        "{var}/secret.txt",
+        "%2f{var}/secret.txt",
+        "way_out.txt",
+        "..%252fsecret.txt",
+        "../warehouse.duckdb",
+        "secret.txt%00.html",
+    ],
+)
 @pytest.mark.parametrize("room", ["docs", "static"])
 def test_no_path_leaves_its_folder(airflow, room, path):
     line = http.client.HTTPConnection("127.0.0.1", airflow.port, timeout=30)
     with contextlib.closing(line):
-        line.request("GET", f"{PREFIX}/{room}/{path.format(var=airflow.var)}",
-                     headers={"Authorization": f"Bearer {airflow.token}"})
+        line.request(
+            "GET",
+            f"{PREFIX}/{room}/{path.format(var=airflow.var)}",
+            headers={"Authorization": f"Bearer {airflow.token}"},
+        )
         answer = line.getresponse()
         body = answer.read().decode(errors="replace")
     # A path that the server itself resolves to one outside /ledgerhouse is Airflow's own page.
@@ -245,6 +307,7 @@ def test_no_path_leaves_its_folder(airflow, room, path):
 
 
 # What it says
+
 
 def test_balances_are_the_sandboxs_truth(ask, kept):
     rows = ask("reconciliation", limit=200)
@@ -279,20 +342,30 @@ def test_the_head_says_what_the_parts_say(ask, kept, books):
     assert gap["failed_run"] == f"run of {BROKEN}"
     assert (head["through"], head["newest"]) == (HOLE[0], NOW), "to the first gap, and the newest"
     assert len(head["accounts"]) == len(ACCOUNTS)
-    assert head["pending"] == books.execute(
-        "SELECT count(*) FROM raw.exchanges_ledger WHERE status LIKE 'pending' OR "
-        "status LIKE 'waiting%'").fetchone()[0]
+    assert (
+        head["pending"]
+        == books.execute(
+            "SELECT count(*) FROM raw.exchanges_ledger WHERE status LIKE 'pending' OR "
+            "status LIKE 'waiting%'"
+        ).fetchone()[0]
+    )
     (check,) = head["checkpoints"]
     assert (check["passed"], check["warning"], check["critical"]) == (1, 1, 0)
     assert check["failed"] == ["fits: 10 rows"] and folder_of(RUN) in check["docs"]
 
 
 def test_spending_is_the_calls_that_were_made(ask, kept):
-    made = {s: (len(c), sum(call["units"] for call in c)) for s, c in {
-        source: [c for c in kept.calls if c["source"] == source]
-        for source in ("coinbase", "debank")}.items()}
-    told = {s["source"]: tuple(sum(day[i] for day in s["days"]) for i in (1, 2))
-            for s in ask("spending", days=7)["sources"]}
+    made = {
+        s: (len(c), sum(call["units"] for call in c))
+        for s, c in {
+            source: [c for c in kept.calls if c["source"] == source]
+            for source in ("coinbase", "debank")
+        }.items()
+    }
+    told = {
+        s["source"]: tuple(sum(day[i] for day in s["days"]) for i in (1, 2))
+        for s in ask("spending", days=7)["sources"]
+    }
     assert told == made and made["debank"][1] > 0
 
 
@@ -300,11 +373,18 @@ def test_a_search_finds_what_it_says_and_pages_add_up(ask):
     everything = ask("reconciliation", limit=200)["rows"]
     for word in ("eth", SYMBOL, BROKEN[:9].upper(), "'; DROP TABLE x; --", "%", "_"):
         found = ask("reconciliation", search=word, limit=200)["rows"]
-        wanted = [r for r in everything if word.lower() in " ".join(
-            [r["symbol"], r["token"], r["source"], r["account"]]).lower()]
+        wanted = [
+            r
+            for r in everything
+            if word.lower()
+            in " ".join([r["symbol"], r["token"], r["source"], r["account"]]).lower()
+        ]
         assert [r for r in found if r in wanted] == wanted, word
-    paged = [row for offset in range(0, len(everything), 7)
-             for row in ask("reconciliation", limit=7, offset=offset)["rows"]]
+    paged = [
+        row
+        for offset in range(0, len(everything), 7)
+        for row in ask("reconciliation", limit=7, offset=offset)["rows"]
+    ]
     assert paged == everything
     only = ask("reconciliation", status="awaiting_coverage", limit=200)["rows"]
     assert only == [r for r in everything if r["account"] == BROKEN]
@@ -312,9 +392,13 @@ def test_a_search_finds_what_it_says_and_pages_add_up(ask):
 
 def test_a_long_line_is_thinned_to_days_that_are_true(books, monkeypatch):
     account, token = WHOLE, "eth:eth"
-    daily = dict(books.execute(
-        "SELECT date::VARCHAR, balance::VARCHAR FROM curated.daily_balances WHERE account = ? "
-        "AND token = ?", [account, token]).fetchall())
+    daily = dict(
+        books.execute(
+            "SELECT date::VARCHAR, balance::VARCHAR FROM curated.daily_balances WHERE account = ? "
+            "AND token = ?",
+            [account, token],
+        ).fetchall()
+    )
     full = figures.balances(books, "debank", account, token)["points"]
     assert full[0][0] == min(daily) and full[-1][0] == max(daily)
     held = None  # the line holds a value until its next point: every day is told
@@ -332,6 +416,7 @@ def test_a_long_line_is_thinned_to_days_that_are_true(books, monkeypatch):
 
 # Coverage, day by day, against a count of hours
 
+
 def random_history(con, rng, accounts, first: datetime, days: int) -> tuple[dict, list]:
     """Random readings and failed fetches, whole hours: (account, dataset) → hours, failures."""
     read = {(a, d): set() for a in accounts for d in ("onchain_transactions", "onchain_transfers")}
@@ -340,9 +425,11 @@ def random_history(con, rng, accounts, first: datetime, days: int) -> tuple[dict
         while at < days * 24:
             end = min(at + rng.choice((1, 6, 24, 31, 96)), days * 24)
             hours.update(range(at, end))
-            con.execute("INSERT INTO ops.coverage VALUES ('debank', ?, ?, ?, ?, ?, 'short page', "
-                        "'r', 'b', ?)", [account, dataset, first + at * HOUR, first + end * HOUR,
-                                         first, first])
+            con.execute(
+                "INSERT INTO ops.coverage VALUES ('debank', ?, ?, ?, ?, ?, 'short page', "
+                "'r', 'b', ?)",
+                [account, dataset, first + at * HOUR, first + end * HOUR, first, first],
+            )
             at = end + rng.choice((0, 0, 0, 6, 30))
     failures = []
     for number in range(rng.randrange(4)):
@@ -357,8 +444,16 @@ def random_history(con, rng, accounts, first: datetime, days: int) -> tuple[dict
                 "'fetch_debank' AS task_id, 0 AS map_index, ? AS try_number, 'debank' AS source, "
                 "? AS account, ? AS interval_start, ? AS interval_end, ? AS state, ? AS ended, "
                 "now()::TIMESTAMP AS mirrored_at",
-                [f"run {number}", attempt, account, first + start * HOUR, first + end * HOUR,
-                 state, first + end * HOUR])
+                [
+                    f"run {number}",
+                    attempt,
+                    account,
+                    first + start * HOUR,
+                    first + end * HOUR,
+                    state,
+                    first + end * HOUR,
+                ],
+            )
         if not healed:
             failures.append((account, set(range(start, end))))
     return read, failures
@@ -372,8 +467,11 @@ def test_the_calendar_is_a_count_of_hours(seed):
         create_all(con)
         read, failures = random_history(con, rng, accounts, first, days)
         found = calendar.coverage(con, 2024)
-    told = {(a["account"], day): (state, share, found["notes"][note])
-            for a in found["accounts"] for day, state, share, note in a["days"]}
+    told = {
+        (a["account"], day): (state, share, found["notes"][note])
+        for a in found["accounts"]
+        for day, state, share, note in a["days"]
+    }
     gaps = set()
     for account in accounts:
         mine = [hours for (a, _), hours in read.items() if a == account]
@@ -382,10 +480,20 @@ def test_the_calendar_is_a_count_of_hours(seed):
             whole = min(len(span & hours) for hours in mine)
             hole = any(span & (set(range(min(h), max(h))) - h) for h in mine)
             failed = any(a == account and span & hours for a, hours in failures)
-            wanted = ("covered" if whole == 24 else "failed" if failed else "gap" if hole
-                      else "partly" if whole else "none")
-            state, share, note = told.get((account, str((first + number * DAY).date())),
-                                          ("none", 0, {}))
+            wanted = (
+                "covered"
+                if whole == 24
+                else "failed"
+                if failed
+                else "gap"
+                if hole
+                else "partly"
+                if whole
+                else "none"
+            )
+            state, share, note = told.get(
+                (account, str((first + number * DAY).date())), ("none", 0, {})
+            )
             assert (state, share) == (wanted, whole * 1000 // 24), (account, number)
             assert ("failed" in note) == failed, "a failure is told, also of a day read since"
         for hours in mine:
@@ -393,12 +501,19 @@ def test_the_calendar_is_a_count_of_hours(seed):
             starts = [h for h in missing if h - 1 not in missing]
             ends = [h + 1 for h in missing if h + 1 not in missing]
             gaps |= {(account, first + s * HOUR, first + e * HOUR) for s, e in zip(starts, ends)}
-    assert {(g["account"], datetime.fromisoformat(g["start"][:-1]),
-             datetime.fromisoformat(g["end"][:-1])) for g in found["gaps"]} == gaps
+    assert {
+        (
+            g["account"],
+            datetime.fromisoformat(g["start"][:-1]),
+            datetime.fromisoformat(g["end"][:-1]),
+        )
+        for g in found["gaps"]
+    } == gaps
     assert found["gaps_total"] == len(gaps)
 
 
 # Books that are there in part, or not at all
+
 
 @pytest.fixture
 def made():
@@ -412,36 +527,52 @@ def made():
 def test_budgets_and_the_full_refresh_are_told_where_the_books_have_them(made):
     today = date(2026, 3, 10)
     if not has(made, "ops.budgets"):
-        made.execute("CREATE TABLE ops.budgets (source VARCHAR, measure VARCHAR, period VARCHAR, "
-                     "allowed BIGINT)")
+        made.execute(
+            "CREATE TABLE ops.budgets (source VARCHAR, measure VARCHAR, period VARCHAR, "
+            "allowed BIGINT)"
+        )
     made.execute("DROP VIEW IF EXISTS ops.spending")
-    made.execute("CREATE TABLE ops.spending (source VARCHAR, day DATE, calls BIGINT, "
-                 "units BIGINT, full_refresh_calls BIGINT, full_refresh_units BIGINT)")
-    made.execute("INSERT INTO ops.spending VALUES ('debank', '2026-03-09', 4, 80, 300, 6000), "
-                 "('debank', '2026-03-01', 9, 900, NULL, NULL), "
-                 "('debank', '2026-02-28', 5, 50, 1, 1)")
-    made.execute("INSERT INTO ops.budgets (source, measure, period, allowed) VALUES "
-                 "('debank', 'units', 'month', 5000), ('debank', 'units', 'day', 100)")
+    made.execute(
+        "CREATE TABLE ops.spending (source VARCHAR, day DATE, calls BIGINT, "
+        "units BIGINT, full_refresh_calls BIGINT, full_refresh_units BIGINT)"
+    )
+    made.execute(
+        "INSERT INTO ops.spending VALUES ('debank', '2026-03-09', 4, 80, 300, 6000), "
+        "('debank', '2026-03-01', 9, 900, NULL, NULL), "
+        "('debank', '2026-02-28', 5, 50, 1, 1)"
+    )
+    made.execute(
+        "INSERT INTO ops.budgets (source, measure, period, allowed) VALUES "
+        "('debank', 'units', 'month', 5000), ('debank', 'units', 'day', 100)"
+    )
     (month,) = figures._month(made, today)
     assert (month["calls"], month["units"], month["allowed"]["units"]) == (13, 980, 5000)
     assert (month["ours"]["units"], month["full"]["units"]) == (80, 6000), "like with like"
-    made.execute("INSERT INTO ops.coverage VALUES ('debank', 'a', 'onchain_transactions', "
-                 "'2026-01-01', '2026-03-10', now(), 'short page', 'r', 'b', now())")
+    made.execute(
+        "INSERT INTO ops.coverage VALUES ('debank', 'a', 'onchain_transactions', "
+        "'2026-01-01', '2026-03-10', now(), 'short page', 'r', 'b', now())"
+    )
     (source,) = figures.spending(made, 12, today)["sources"]
     assert source["days"] == [["2026-02-28", 5, 50], ["2026-03-01", 9, 900], ["2026-03-09", 4, 80]]
-    assert source["budget"] == {"units": {"day": 100, "month": 5000},
-                                "calls": {"day": None, "month": None}}
+    assert source["budget"] == {
+        "units": {"day": 100, "month": 5000},
+        "calls": {"day": None, "month": None},
+    }
 
 
 def test_open_incidents_are_told_and_resolved_ones_not(made):
     made.execute("DROP TABLE IF EXISTS ops.incidents")
     assert figures._incidents(made) == {"open": [], "total": 0}
-    made.execute("CREATE TABLE ops.incidents (incident_id VARCHAR, kind VARCHAR, source VARCHAR, "
-                 "account VARCHAR, subject VARCHAR, severity VARCHAR, text VARCHAR, "
-                 "opened_at TIMESTAMP, resolved_at TIMESTAMP)")
-    made.execute("INSERT INTO ops.incidents SELECT i::VARCHAR, 'stale', 'debank', 'a', '', "
-                 "'warning', 'no word', TIMESTAMP '2026-01-01' + INTERVAL 1 HOUR * i, "
-                 "CASE WHEN i % 3 = 0 THEN now()::TIMESTAMP END FROM range(90) t(i)")
+    made.execute(
+        "CREATE TABLE ops.incidents (incident_id VARCHAR, kind VARCHAR, source VARCHAR, "
+        "account VARCHAR, subject VARCHAR, severity VARCHAR, text VARCHAR, "
+        "opened_at TIMESTAMP, resolved_at TIMESTAMP)"
+    )
+    made.execute(
+        "INSERT INTO ops.incidents SELECT i::VARCHAR, 'stale', 'debank', 'a', '', "
+        "'warning', 'no word', TIMESTAMP '2026-01-01' + INTERVAL 1 HOUR * i, "
+        "CASE WHEN i % 3 = 0 THEN now()::TIMESTAMP END FROM range(90) t(i)"
+    )
     found = figures._incidents(made)
     assert found["total"] == 60 and len(found["open"]) == figures.MOST_INCIDENTS
     assert found["open"][0]["incident_id"] == "89"
@@ -450,8 +581,12 @@ def test_open_incidents_are_told_and_resolved_ones_not(made):
 def test_a_run_that_was_not_published_is_told_until_newer_books_are(tmp_path):
     run = tmp_path / "runs" / "r-1"
     run.mkdir(parents=True)
-    facts = {"run_id": "r", "checked_at": "2026-01-02T00:00:00+00:00", "failed": ["keys: 3 rows"],
-             "tables": {"raw.a": {"critical": 0}, "raw.b": {"critical": 2}}}
+    facts = {
+        "run_id": "r",
+        "checked_at": "2026-01-02T00:00:00+00:00",
+        "failed": ["keys: 3 rows"],
+        "tables": {"raw.a": {"critical": 0}, "raw.b": {"critical": 2}},
+    }
     (run / "run.json").write_text(json.dumps(facts))
     told = figures.refused(tmp_path, datetime(2026, 1, 1))
     assert (told["run"], told["docs"]) == ("r", "runs/r-1/raw.b.html")
@@ -461,8 +596,20 @@ def test_a_run_that_was_not_published_is_told_until_newer_books_are(tmp_path):
     assert figures.refused(tmp_path, None) is None
 
 
-@pytest.mark.parametrize("text", ["0", "0E-18", "-0.000000000000000000", "1.50", "1E+3", "100",
-                                  "-12.500000000000000000", "0.000000000000000001", "1e22"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "0E-18",
+        "-0.000000000000000000",
+        "1.50",
+        "1E+3",
+        "100",
+        "-12.500000000000000000",
+        "0.000000000000000001",
+        "1e22",
+    ],
+)
 def test_plain_text_is_the_same_amount(text):
     told = digits(Decimal(text))
     assert Decimal(told) == Decimal(text) and "e" not in told.lower()
@@ -474,13 +621,23 @@ def test_tasks_and_the_scheduler_load_the_plugin_without_its_app():
     while waiting:
         path = Path(__file__).parents[4] / (waiting.pop().replace(".", "/") + ".py")
         for node in ast.parse(path.read_text()).body:
-            names = [node.module] if isinstance(node, ast.ImportFrom) else [
-                alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            waiting += [name for name in names if name.startswith(("extract.", "ledgerhouse.")) and name not in met]
+            names = (
+                [node.module]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
+            waiting += [
+                name
+                for name in names
+                if name.startswith(("extract.", "ledgerhouse.")) and name not in met
+            ]
             met.update(names)
     met = {name for name in met if name.split(".")[0] not in sys.stdlib_module_names}
     assert {name for name in met if not name.startswith("ledgerhouse.operate.ui.")} == {
-        "airflow.plugins_manager"}
+        "airflow.plugins_manager"
+    }
     assert "ledgerhouse.operate.ui.app" not in met
     (page,) = LedgerhousePlugin.react_apps
     assert (page["destination"], page["url_route"]) == ("nav", "ledgerhouse")
@@ -488,11 +645,17 @@ def test_tasks_and_the_scheduler_load_the_plugin_without_its_app():
 
 # In a browser
 
+
 def chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     found = next(filter(None, map(shutil.which, names)), None) or next(
-        (p for p in ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",)
-         if Path(p).exists()), None)
+        (
+            p
+            for p in ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",)
+            if Path(p).exists()
+        ),
+        None,
+    )
     if not found:
         pytest.skip(f"no browser here ({', '.join(names)}): .ci/run installs Debian's chromium")
     return found
@@ -505,8 +668,10 @@ def browser(airflow):
 
     wrong: list[str] = []
     with sync_playwright() as driver:
-        chrome = driver.chromium.launch(executable_path=chromium(), args=[
-            "--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])
+        chrome = driver.chromium.launch(
+            executable_path=chromium(),
+            args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+        )
         window = chrome.new_context(viewport={"width": 1440, "height": 1000})
         page = window.new_page()
         page.goto(airflow.url)
@@ -515,11 +680,21 @@ def browser(airflow):
         page.click("button[type=submit]")
         page.get_by_role("link", name="Books").wait_for()
         page.wait_for_load_state("networkidle")
-        window.on("console", lambda m: wrong.append(f"console: {m.text}")
-                  if m.type in ("error", "warning") else None)
+        window.on(
+            "console",
+            lambda m: (
+                wrong.append(f"console: {m.text}") if m.type in ("error", "warning") else None
+            ),
+        )
         window.on("weberror", lambda e: wrong.append(f"exception: {e.error}"))
-        window.on("request", lambda r: None if r.url.startswith((airflow.url, "data:", "blob:"))
-                  else wrong.append(f"asked {r.url}"))
+        window.on(
+            "request",
+            lambda r: (
+                None
+                if r.url.startswith((airflow.url, "data:", "blob:"))
+                else wrong.append(f"asked {r.url}")
+            ),
+        )
         yield SimpleNamespace(page=page, wrong=wrong)
         chrome.close()
 
@@ -530,8 +705,12 @@ def test_what_people_see(browser, ask, airflow):
     page.wait_for_selector(".lh-ledger tbody tr")
     assert page.url.endswith("/plugin/ledgerhouse")
     # The head.
-    tiles = dict(zip(page.locator(".lh-tile dt").all_inner_texts(),
-                     page.locator(".lh-tile dd").all_inner_texts()))
+    tiles = dict(
+        zip(
+            page.locator(".lh-tile dt").all_inner_texts(),
+            page.locator(".lh-tile dd").all_inner_texts(),
+        )
+    )
     head = ask("overview")
     assert tiles["reconciled"] == f"{head['reconciled']} of {head['balances']}"
     assert (tiles["gaps"], tiles["covered through"]) == ("1", "2024-11-20 00:00")
@@ -551,14 +730,18 @@ def test_what_people_see(browser, ask, airflow):
     assert page.locator(".lh-ledger tbody tr").count() == len(rows) == 25
     lines = page.locator(".lh-ledger tbody tr")
     assert [c.strip() for c in lines.first.locator("td").all_inner_texts()][3:] == [
-        rows[0]["reported"], rows[0]["computed"], "1"]
+        rows[0]["reported"],
+        rows[0]["computed"],
+        "1",
+    ]
     page.fill("input[type=search]", SYMBOL)
     page.wait_for_function("document.querySelectorAll('.lh-ledger tbody tr').length < 10")
     assert SYMBOL[:18] in lines.first.inner_text()
     lines.first.click()
     wanted = ask("reconciliation", search=SYMBOL)["rows"][0]
-    page.wait_for_function("text => document.querySelector('.lh-amount')?.textContent === text",
-                           arg=wanted["computed"])
+    page.wait_for_function(
+        "text => document.querySelector('.lh-amount')?.textContent === text", arg=wanted["computed"]
+    )
     assert page.evaluate("window.pwned") is None and page.locator("img[src=x]").count() == 0
     assert page.locator(".lh-chart canvas").count() == 2
     # Data Docs, in a page of their own.
@@ -577,8 +760,10 @@ def test_books_of_an_older_version_are_told_as_such(browser, airflow, monkeypatc
     published = airflow.var / "published"
     published.rename(airflow.var / "hidden")
     try:
-        monkeypatch.setattr("ledgerhouse.publish.publish.TABLES", [
-            table for table in TABLES if table.name not in ("ops.gaps", "ops.spending")])
+        monkeypatch.setattr(
+            "ledgerhouse.publish.publish.TABLES",
+            [table for table in TABLES if table.name not in ("ops.gaps", "ops.spending")],
+        )
         with open_warehouse(airflow.var / FILE, owner="test") as con:
             publish(con, published, [], run_id=RUN)
         browser.page.goto(f"{airflow.url}{PREFIX}/")

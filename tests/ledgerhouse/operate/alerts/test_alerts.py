@@ -21,7 +21,7 @@ from ledgerhouse.check.checkpoints import CheckResult, record
 from ledgerhouse.config import Account, Rules, read_rules
 from ledgerhouse.operate.airflow.operators import alert as alert_operators
 from ledgerhouse.operate.airflow.operators.alert import AlertOperator
-from ledgerhouse.operate.alerts import conditions, incidents
+from ledgerhouse.operate.alerts import channels, conditions, incidents
 from ledgerhouse.operate.alerts.channels import NotDelivered
 from ledgerhouse.operate.alerts.conditions import KINDS, Incident, judge
 from ledgerhouse.operate.commands.tables import rows
@@ -654,7 +654,7 @@ def test_what_a_webhook_did_not_take_is_sent_by_the_next_run_and_then_no_more(
 def test_who_is_down_costs_no_other_and_a_slow_one_is_given_up(
     alert, webhook, mail, monkeypatch, logged
 ):
-    monkeypatch.setattr(alert_operators, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(channels, "TIMEOUT_S", 0.3)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         connection(

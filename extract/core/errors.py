@@ -19,7 +19,23 @@ from extract.core.source import Fetched
 
 
 class ExtractError(Exception):
-    """Base of every error a fetch can end with; the text never holds a secret."""
+    """Base of every error a fetch can end with; the text never holds a secret.
+
+    `status` is the HTTP status of the answer, None where there was none; `sent` is False where no
+    request can have left this machine; `skew_s` is by how much the vendor's clock is ahead of
+    this machine's, where that may be why a signature was refused.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int | None = None,
+        sent: bool = True,
+        skew_s: float = 0.0,
+    ):
+        super().__init__(message)
+        self.status, self.sent, self.skew_s = status, sent, skew_s
 
 
 class Retriable(ExtractError):
@@ -29,8 +45,10 @@ class Retriable(ExtractError):
 class RateLimited(Retriable):
     """Too many calls; `wait_s` is what the vendor asked for, if it did."""
 
-    def __init__(self, message: str, wait_s: float | None = None):
-        super().__init__(message)
+    def __init__(
+        self, message: str = "", wait_s: float | None = None, *, status: int | None = None
+    ):
+        super().__init__(message, status=status)
         self.wait_s = wait_s
 
 

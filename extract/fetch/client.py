@@ -1,15 +1,7 @@
 """One call at a time: paced, retried within bounds, logged. The only place that sleeps.
 
-    ExtractError
-    ├── Retriable            wait and ask again (bounded): network, 5xx, broken answer
-    │   └── RateLimited      the same, honouring Retry-After
-    └── Fatal                asking again cannot help: wrong key, forbidden, bad request
-        └── FetchStopped             no call may be paid now; what was read before is good, and kept
-            ├── UnitsExhausted   prepaid units are used up: refill, then run again
-            └── BudgetReached    the next call would pass a limit of ours: wait, or raise it
-
-A source sends one HTTP request in `send()` and raises one of these; everything else about
-calling (when, how often, how many at once, what is written down) is decided here.
+A source sends one HTTP request in `send()` and raises one of `extract.core.errors`; everything
+else about calling (when, how often, how many at once, what is written down) is decided here.
 """
 
 from __future__ import annotations
@@ -132,7 +124,7 @@ class Client:
                     endpoint,
                     started,
                     reserved,
-                    status=getattr(error, "status", None),
+                    status=error.status,
                     units=price if _may_cost(error) else 0,
                     error=error,
                 )
@@ -231,10 +223,10 @@ class Client:
         if self._stopped.is_set():
             raise _Stopped
 
-    def _backoff(self, error: Retriable, attempt: int) -> float:
-        asked = getattr(error, "wait_s", None)
-        if asked is not None:
-            return min(asked, LONGEST_WAIT_S)
+    def _backoff(self, error: ExtractError, attempt: int) -> float:
+        """Seconds before the next try: what the vendor asked for, or growing with `attempt`."""
+        if isinstance(error, RateLimited) and error.wait_s is not None:
+            return min(error.wait_s, LONGEST_WAIT_S)
         # Half fixed, half drawn: callers that failed together do not come back together.
         return min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
@@ -287,8 +279,7 @@ def _may_cost(error: ExtractError) -> bool:
     """Whether the vendor may charge for a call that failed: a refusal (a status above 399) is
     free, and so is what was never sent; an answer that was lost or spoiled on the way is not.
     """
-    status = getattr(error, "status", None)
-    return getattr(error, "sent", True) and (status is None or status < 400)
+    return error.sent and (error.status is None or error.status < 400)
 
 
 def vendor_clock(headers: Mapping[str, str]) -> datetime:
@@ -314,12 +305,8 @@ def asked_wait(headers: Mapping[str, str]) -> float | None:
 def failed(status: int, text: str, headers: Mapping[str, str]) -> ExtractError:
     """The error that an HTTP status above 399 stands for, by what the caller should do next."""
     text = f"HTTP {status}: {text[:300] or 'no body'}"
-    error: ExtractError
     if status == 429:
-        error = RateLimited(text, asked_wait(headers))
-    elif status >= 500 or status in (408, 425):
-        error = Retriable(text)
-    else:
-        error = Fatal(text)
-    error.status = status
-    return error
+        return RateLimited(text, asked_wait(headers), status=status)
+    if status >= 500 or status in (408, 425):
+        return Retriable(text, status=status)
+    return Fatal(text, status=status)

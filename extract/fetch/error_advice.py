@@ -9,7 +9,7 @@ from extract.core.errors import ExtractError, Fatal, RateLimited, UnitsExhausted
 from extract.core.source import Source
 
 
-def told(error: ExtractError, source: Source, host: str, where: str) -> str:
+def advice(error: ExtractError, source: Source, host: str, where: str) -> str:
     """The meaning of an error, then the error's own text; `where` names the Connection.
 
     The text of the error is taken as it is: the client has struck the secrets out of it.
@@ -19,16 +19,16 @@ def told(error: ExtractError, source: Source, host: str, where: str) -> str:
 
 
 def _meaning(error: ExtractError, source: Source, host: str, where: str) -> str:
-    form, status = source.form, getattr(error, "status", None)
+    form, status = source.form, error.status
     title = form.title or source.name
     if isinstance(error, UnitsExhausted):
         return f"{title} accepts the key, and its prepaid units are used up"
     if status == 401:
-        skew = getattr(error, "skew_s", 0)
-        if skew:
+        if error.skew_s:
             return (
                 f"{title} refuses the key, maybe for this machine's clock: it is "
-                f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the vendor's, and "
+                f"{abs(error.skew_s):.0f} s {'behind' if error.skew_s > 0 else 'ahead of'} the "
+                "vendor's, and "
                 "signatures are good for two minutes. Set the clock (NTP) first, then "
                 f"check the {form.password} in {where}"
             )

@@ -31,9 +31,9 @@ def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) ->
         response = session.get(url, params=params, timeout=TIMEOUT_S, allow_redirects=False)
         body = response.content.decode("utf-8")
     except (requests.RequestException, UnicodeDecodeError) as error:
-        found = Retriable(f"no answer: {type(error).__name__}: {error}")
-        found.sent = not _unsent(error)
-        raise found from None
+        raise Retriable(
+            f"no answer: {type(error).__name__}: {error}", sent=not _unsent(error)
+        ) from None
     if response.status_code >= 300:
         if to := response.headers.get("Location"):
             body = f"sent on to {to}; set the Connection's host to where it answers itself"
@@ -92,34 +92,29 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
     cause = error.__cause__ or error.__context__
     status = cause.response.status_code if isinstance(cause, requests.HTTPError) else None
     if status == 429 or isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection)):
-        found: ExtractError = RateLimited(text, asked_wait(headers))
-        status = status or 429
-    elif isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
-        found = Fatal(text if status is None else f"HTTP {status}: {text}")
-        status = status or (403 if isinstance(error, ccxt.PermissionDenied) else 401)
-        skew = (vendor_clock(headers) - datetime.now(UTC)).total_seconds()
-        if abs(skew) > SKEW_S:
-            found.skew_s = skew
-    elif (status or 0) >= 500 or "internal_server_error" in text:
-        found = Retriable(text)
-        status = status or 500
-    elif status is None and isinstance(cause, requests.RequestException):
-        found = Retriable(f"no answer: {type(cause).__name__}: {text}")
-    elif isinstance(error, (ccxt.OperationFailed, ccxt.BadResponse)):
-        found = Retriable(text)
-    else:
-        found = Fatal(f"{type(error).__name__}: {text}")
-    found.status = status
-    return found
+        return RateLimited(text, asked_wait(headers), status=status or 429)
+    if isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
+        skew_s = (vendor_clock(headers) - datetime.now(UTC)).total_seconds()
+        return Fatal(
+            text if status is None else f"HTTP {status}: {text}",
+            status=status or (403 if isinstance(error, ccxt.PermissionDenied) else 401),
+            skew_s=skew_s if abs(skew_s) > SKEW_S else 0.0,
+        )
+    if (status or 0) >= 500 or "internal_server_error" in text:
+        return Retriable(text, status=status or 500)
+    if status is None and isinstance(cause, requests.RequestException):
+        return Retriable(f"no answer: {type(cause).__name__}: {text}")
+    if isinstance(error, (ccxt.OperationFailed, ccxt.BadResponse)):
+        return Retriable(text, status=status)
+    return Fatal(f"{type(error).__name__}: {text}", status=status)
 
 
 def _broken(status: int, wrong: str, body: str) -> Retriable:
-    error = Retriable(
+    return Retriable(
         f"HTTP {status} with a body that is not what was asked for: {wrong}; "
-        f"it starts {body[:80]!r}"
+        f"it starts {body[:80]!r}",
+        status=status,
     )
-    error.status = status
-    return error
 
 
 def listed(key: str):

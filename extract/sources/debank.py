@@ -199,16 +199,14 @@ def _refused(data: Any) -> None:
 
 
 def _explained(error: ExtractError) -> ExtractError:
-    status = getattr(error, "status", None)
-    if status == 403:
-        found: ExtractError = UnitsExhausted(
-            f"{error}. DeBank units are used up: buy more at cloud.debank.com, then run again; "
-            "what was loaded before is kept and not paid for twice"
-        )
-    else:
+    """The same error; HTTP 403 as UnitsExhausted, saying what to do."""
+    if error.status != 403:
         return error
-    found.status = status
-    return found
+    return UnitsExhausted(
+        f"{error}. DeBank units are used up: buy more at cloud.debank.com, then run again; "
+        "what was loaded before is kept and not paid for twice",
+        status=403,
+    )
 
 
 def _snapshot(client: Client, session: Any, got: Fetched, job: Job) -> None:

@@ -99,7 +99,7 @@ class SourceHook(BaseHook):
 
     def told(self, error: ExtractError, source: Source) -> str:
         """What an error means to whom the Connection belongs; the Test button says the same."""
-        return error_advice.told(error, source, self.host, self.where)
+        return error_advice.advice(error, source, self.host, self.where)
 
     def test_connection(self) -> tuple[bool, str]:
         """The Test button: one call of the real client, at most TEST_TRIES times. (ok, words)"""

@@ -212,6 +212,6 @@ def test_a_redirect_is_not_followed_for_it_would_take_the_key_along():
         Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         session = debank.connect(host=f"http://127.0.0.1:{server.server_port}", password="k")
         with pytest.raises(Fatal, match="HTTP 302: sent on to /there; set the Connection's host"):
-            debank.left(Client("debank", "0xa", rates={}, units={}), session)
+            debank.remaining_units(Client("debank", "0xa", rates={}, units={}), session)
         server.shutdown()
     assert asked == [(debank.UNITS, "k")]

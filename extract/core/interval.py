@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, TypeVar
 
-UTC = UTC
+__all__ = ["UTC", "Interval", "Span", "closed", "first_of_month", "iso", "joined", "union", "utc"]
 
 
 def utc(value: str | datetime) -> datetime:
@@ -65,39 +65,41 @@ class Interval:
 
     def by_month(self) -> list[Interval]:
         """The same span cut at the first instant of every calendar month, oldest first."""
-        cuts, cursor = [self.start], self.start
-        while True:
-            first = cursor.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-            cursor = (first + timedelta(days=32)).replace(day=1)
-            if cursor >= self.end:
-                break
+        cuts, cursor = [self.start], first_of_month(first_of_month(self.start) + _INTO_NEXT)
+        while cursor < self.end:
             cuts.append(cursor)
+            cursor = first_of_month(cursor + _INTO_NEXT)
         return [Interval(a, b) for a, b in zip(cuts, [*cuts[1:], self.end])]
+
+
+_INTO_NEXT = timedelta(days=32)  # from the first of any month into the next one
+Day = TypeVar("Day", date, datetime)
+
+
+def first_of_month(day: Day) -> Day:
+    """The first day of the same month, of a datetime its first instant."""
+    if isinstance(day, datetime):
+        return day.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return day.replace(day=1)
 
 
 def union(intervals: Iterable[Interval]) -> list[Interval]:
     """The same set of instants with touching and overlapping members merged, oldest first."""
-    merged: list[Interval] = []
-    for one in sorted(intervals):
-        if merged and one.start <= merged[-1].end:
-            merged[-1] = Interval(merged[-1].start, max(merged[-1].end, one.end))
-        else:
-            merged.append(one)
-    return merged
+    return [Interval(*span) for span in joined((i.start, i.end) for i in intervals)]
 
 
 Span = tuple[Any, Any]
 
 
 def joined(spans: Iterable[Span]) -> list[Span]:
-    """Those that touch or overlap as one, in order."""
-    found: list[Span] = []
+    """Half-open spans of anything ordered, touching and overlapping ones merged, in order."""
+    merged: list[Span] = []
     for start, end in sorted(spans):
-        if found and start <= found[-1][1]:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
-            found.append((start, end))
-    return found
+            merged.append((start, end))
+    return merged
 
 
 def closed(spans: Sequence[Span], gaps: int) -> list[Span]:

@@ -25,7 +25,7 @@ from threading import Lock
 from uuid import uuid4
 
 from extract.core.errors import BudgetReached, Fatal
-from extract.core.interval import UTC, iso, utc
+from extract.core.interval import UTC, first_of_month, iso, utc
 from ledgerhouse.config import Limit
 
 LEDGER = "budget.sqlite"
@@ -43,14 +43,14 @@ Count = Callable[[str, date, list[str]], tuple[list[Spent], set[str]]]
 
 
 def _opens(at: datetime) -> dict[str, date]:
-    return {"day": at.date(), "month": at.date().replace(day=1)}
+    return {"day": at.date(), "month": first_of_month(at.date())}
 
 
 def _opens_again(period: str, at: datetime) -> datetime:
     first = _opens(at)[period]
     following = first + timedelta(days=1 if period == "day" else 31)
     if period == "month":
-        following = following.replace(day=1)
+        following = first_of_month(following)
     return utc(datetime(following.year, following.month, following.day))
 
 

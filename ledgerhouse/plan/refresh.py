@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from extract.core.interval import UTC, Interval, utc
+from extract.core.interval import UTC, Interval, first_of_month, utc
 from extract.core.source import Job, Source
 from ledgerhouse.config import Account
 from ledgerhouse.plan.coverage import LONGEST_LOOKBACK, covered, events
@@ -86,7 +86,7 @@ def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
     if not known:
         return []
     end = known[-1].interval.end - LONGEST_LOOKBACK
-    settled = [p for p in known if p.interval.end <= _first_of_month(end)]
+    settled = [p for p in known if p.interval.end <= first_of_month(end)]
     if not source.monthly:
         # A month that has settled since the last time waits for the next.
         long_since = [p for p in settled if p.interval.end <= end - PARTS * WEEK] or settled
@@ -124,7 +124,7 @@ def history(con, source: Source, account: str) -> list[Part]:
         Part(
             month,
             min(at for start, end, at in segments if start < month.end and month.start < end),
-            rows.get(_first_of_month(month.start), 0),
+            rows.get(first_of_month(month.start), 0),
         )
         for month in months
     ]
@@ -141,10 +141,6 @@ def _rows_a_month(con, source: Source, account: str) -> dict[datetime, int]:
         ).fetchall():
             found[utc(month)] = max(rows, found.get(utc(month), 0))
     return found
-
-
-def _first_of_month(moment: datetime) -> datetime:
-    return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
 def _fetches(source: Source, parts: list[Part]) -> list[Interval]:

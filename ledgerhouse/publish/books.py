@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from pathlib import Path
 
+from extract.core.interval import first_of_month
 from ledgerhouse.config import var_dir
 
 BOOKS = "books.duckdb"
@@ -45,7 +46,7 @@ class File:
 
     @property
     def month(self) -> date | None:
-        return self.start and self.start.replace(day=1)
+        return self.start and first_of_month(self.start)
 
 
 COLUMNS["published_files"] = {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+from extract.core.interval import first_of_month
 from ledgerhouse.publish.books import File, durable, quoted
 
 PARQUET = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
@@ -55,7 +56,7 @@ def write_files(con, root, table, shape, known, touched, generation) -> list[Fil
         kept = [f for f in known if made_from.get(f.start) == f.made_from]
         wanted = map(whole_month, made_from.keys() - {f.start for f in kept})
     elif table.since:  # a view over all history: computed once, not once a month
-        since = min([*(day.replace(day=1) for day in touched), known[-1].start]) if known else None
+        since = min([*(first_of_month(day) for day in touched), known[-1].start]) if known else None
         return [
             *(f for f in known if f.start < since),
             *_write_all(con, root, table, since, generation, shape.digest),
@@ -76,8 +77,8 @@ def write_files(con, root, table, shape, known, touched, generation) -> list[Fil
 
 def whole_month(day: date) -> Span:
     """The month of a day, [start, end)."""
-    start = day.replace(day=1)
-    return start, (start + timedelta(days=31)).replace(day=1)
+    start = first_of_month(day)
+    return start, first_of_month(start + timedelta(days=31))
 
 
 def pieces(month: Span) -> list[Span]:

@@ -1,12 +1,12 @@
 """Laws of Interval: half-open, additive, and refusing what is empty."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extract.core.interval import Interval, iso, union, utc
+from extract.core.interval import Interval, first_of_month, iso, union, utc
 
 ZERO = datetime(2024, 1, 1, tzinfo=UTC)
 hours = st.integers(0, 400)
@@ -37,6 +37,14 @@ def test_months_cut_without_gap_or_overlap(whole):
     months = whole.by_month()
     assert (months[0].start, months[-1].end) == (whole.start, whole.end)
     assert all(a.end == b.start and b.start.day == 1 for a, b in zip(months, months[1:]))
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_the_first_of_a_month_is_its_first_instant_or_day(moment):
+    first = first_of_month(moment)
+    assert first <= moment and (first.year, first.month) == (moment.year, moment.month)
+    assert first == datetime(moment.year, moment.month, 1, tzinfo=UTC)
+    assert first_of_month(moment.date()) == date(moment.year, moment.month, 1)
 
 
 @pytest.mark.parametrize("end", ["2026-01-01T00:00:00Z", "2025-12-31T00:00:00Z"])

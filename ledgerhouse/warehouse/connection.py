@@ -63,7 +63,7 @@ def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, owner = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT, 0o644), os.getpid()
+    handle, process = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT, 0o644), os.getpid()
     try:
         deadline, reported = time.monotonic() + wait_s, float("-inf")
         while True:
@@ -83,7 +83,7 @@ def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
                 time.sleep(0.05)
         facts = {
             "owner": owner,
-            "pid": os.getpid(),
+            "pid": process,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         os.ftruncate(handle, 0)
@@ -92,7 +92,7 @@ def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
         yield path
     finally:
         # In a fork it is closed already, and the number may be somebody else's by now.
-        if owner == os.getpid():
+        if process == os.getpid():
             _HELD.discard(handle)
             os.close(handle)
 

@@ -103,6 +103,12 @@ def imports(file: str, tree: ast.Module) -> list[Import]:
         for function in ast.walk(tree)
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for node in ast.walk(function)
+    } | {  # read by type checkers only, never run
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for statement in block.body
+        for node in ast.walk(statement)
     }
     found = []
     for node in ast.walk(tree):

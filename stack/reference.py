@@ -342,7 +342,7 @@ def tables(schema: str) -> str:
     import duckdb
 
     from extract.core.datasets import DATASETS
-    from ledgerhouse.warehouse.ops_comments import TABLES
+    from ledgerhouse.warehouse.ops_tables import TABLES
     from ledgerhouse.warehouse.schema import create_all
 
     made, where = [], {t.name for t in _published()}
@@ -368,7 +368,7 @@ def tables(schema: str) -> str:
         )
         for name in names:
             full, dataset = f"{schema}.{name}", DATASETS.get(name) if schema == "raw" else None
-            words = TABLES[full][0] if full in TABLES and name not in views else told[name]
+            words = TABLES[full].comment if full in TABLES else told[name]
             if dataset:
                 words = "Key: " + ", ".join(map(code, dataset.key))
             made += [

@@ -1,5 +1,5 @@
-"""What was spent, what a full refresh would have cost instead, and what is allowed: ops.spending,
-ops.full_refreshes, ops.budgets, ops.account_units.
+"""Views of what was spent, and of what a full refresh would have cost instead: ops.spending and
+ops.full_refreshes.
 
 The counterfactual is stated, and computed from what the warehouse knows: somebody without coverage
 asks, at every sync that we made, for the whole history again, of the same accounts, by the same
@@ -12,34 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extract.core.datasets import DATASETS, Dataset
+from ledgerhouse.warehouse.ops_tables import SHARED
+from ledgerhouse.warehouse.views import View, shared
 
 PARTS = ("wallet", "symbol", "chain")  # by what a vendor's list may have to be asked for
-TABLES = """
-CREATE TABLE IF NOT EXISTS ops.budgets (
-    source VARCHAR NOT NULL,
-    measure VARCHAR NOT NULL,        -- units or calls
-    period VARCHAR NOT NULL,         -- day or month, in UTC
-    allowed BIGINT NOT NULL          -- as accounts.toml said when a run was last planned
-);
-CREATE TABLE IF NOT EXISTS ops.account_units (
-    reading_at TIMESTAMP NOT NULL,   -- our clock, as in ops.api_calls.called_at
-    source VARCHAR NOT NULL,
-    connection VARCHAR NOT NULL,     -- the Airflow Connection whose key was asked
-    run_id VARCHAR NOT NULL,
-    moment VARCHAR NOT NULL,         -- before or after the fetches of the run
-    balance BIGINT NOT NULL,         -- units left, as the vendor says
-    used BIGINT,                     -- after: by how much the balance fell since before
-    counted BIGINT                   -- after: our own count of the calls in between
-);
-CREATE TABLE IF NOT EXISTS ops.listings (
-    source VARCHAR NOT NULL, endpoint VARCHAR NOT NULL,
-    dataset VARCHAR NOT NULL,        -- whose rows it lists; '': one call an account
-    page INTEGER NOT NULL,           -- rows a call
-    more INTEGER NOT NULL,           -- 1: a full page is followed by another call
-    asked_by VARCHAR NOT NULL,       -- asked once for every value of this column
-    listed VARCHAR NOT NULL          -- lists the values of this column instead of rows
-);
-"""
 # Rows known to the vendor, as steps: what came (+) and went (-), and when by the vendor's clock.
 _ROWS = """
     SELECT l.source, l.endpoint, l.page, l.more, account, {part} AS part, {at} AS moment,
@@ -47,7 +23,6 @@ _ROWS = """
     FROM raw.{dataset} r JOIN ops.listings l ON l.source = r.source AND l.dataset = '{listed}'
     WHERE {where}"""
 _FULL_REFRESHES = """
-CREATE OR REPLACE VIEW ops.full_refreshes AS
 WITH runs AS (
     SELECT source, account, run_id, min(called_at) AS moment, max(answered_at) AS clock
     FROM ops.api_calls WHERE dag_id = 'sync' AND NOT starts_with(run_id, 'backfill__')
@@ -85,8 +60,20 @@ CALLED = """
     SELECT source, called_at::DATE AS day, count(*) AS calls, sum(units)::BIGINT AS units,
         NULL::BIGINT AS full_refresh_calls, NULL::BIGINT AS full_refresh_units
     FROM ops.api_calls GROUP BY ALL"""
-SPENDING = """
-CREATE OR REPLACE VIEW ops.spending AS
+SPENDING = View(
+    "ops.spending",
+    "Calls and units a day and source, and what reading everything again at every sync of the day "
+    "would have cost instead (ops.full_refreshes)",
+    shared("source")
+    | {
+        "day": "UTC day of the calls, by our clock (ops.api_calls)",
+        "calls": "HTTP requests made, of every DAG, retries too",
+        "units": SHARED["units"],
+        "full_refresh_calls": "calls that a full refresh in the place of each sync of the day would "
+        "have made; NULL where there was no sync",
+        "full_refresh_units": "units that it would have spent; NULL where there was no sync",
+    },
+    """
 SELECT c.source, c.day, c.calls, c.units, f.calls AS full_refresh_calls,
        f.units AS full_refresh_units
 FROM (SELECT source, called_at::DATE AS day, count(*)::BIGINT AS calls,
@@ -94,37 +81,29 @@ FROM (SELECT source, called_at::DATE AS day, count(*)::BIGINT AS calls,
 LEFT JOIN (SELECT source, moment::DATE AS day, sum(calls)::BIGINT AS calls,
                   sum(units)::BIGINT AS units FROM ops.full_refreshes GROUP BY ALL) f
     USING (source, day)
-"""
-COMMENTS = """
-COMMENT ON VIEW ops.full_refreshes IS 'What a full refresh in the place of each run of the DAG sync
- (backfills are none) would have cost: of the accounts the run asked, all pages of the rows that
- the vendor had by the end of it and we know of (first_seen_at, vanished_at), at least one a list,
- without any retry, at the price of a call to the endpoint as last paid; moment: the first call';
-COMMENT ON COLUMN ops.spending.day IS 'UTC day of the calls, by our clock (ops.api_calls)';
-COMMENT ON COLUMN ops.spending.calls IS 'HTTP requests made, of every DAG, retries too';
-COMMENT ON COLUMN ops.spending.units IS 'units spent, by our own count';
-COMMENT ON COLUMN ops.spending.full_refresh_calls IS 'calls that a full refresh in the place of
- each sync of the day would have made; NULL where there was no sync';
-COMMENT ON COLUMN ops.spending.full_refresh_units IS 'units that it would have spent; NULL where
- there was no sync';
-COMMENT ON VIEW ops.spending IS 'Calls and units a day and source, and what reading everything
- again at every sync of the day would have cost instead (ops.full_refreshes)';
-COMMENT ON TABLE ops.listings IS 'What a full refresh asks for, as the sources say (Source.whole)';
-COMMENT ON TABLE ops.budgets IS 'What accounts.toml allows a source';
-COMMENT ON TABLE ops.account_units IS 'Units left by the vendor''s own count, around the fetches of
- a run, against ours'
-""".replace("\n ", " ")
+""",
+)
 
 
-def statements() -> list[str]:
-    """Makes the tables and views, and says on them what they hold."""
+def views() -> list[View]:
+    """The views, in the order in which they need each other."""
     rows = [part for dataset in DATASETS.values() for part in _rows(dataset)]
-    return [
-        TABLES,
+    full_refreshes = View(
+        "ops.full_refreshes",
+        "What a full refresh in the place of each run of the DAG sync (backfills are none) would "
+        "have cost: of the accounts the run asked, all pages of the rows that the vendor had by "
+        "the end of it and we know of (first_seen_at, vanished_at), at least one a list, without "
+        "any retry, at the price of a call to the endpoint as last paid; moment: the first call",
+        shared("source")
+        | {
+            "run_id": "the run of the DAG sync",
+            "moment": "its first call, by our clock, UTC",
+            "calls": "calls it would have made",
+            "units": "units it would have spent",
+        },
         _FULL_REFRESHES.format(rows=" UNION ALL ".join(rows)),
-        SPENDING,
-        *COMMENTS.strip().split(";\n"),
-    ]
+    )
+    return [full_refreshes, SPENDING]
 
 
 def _rows(dataset: Dataset) -> list[str]:

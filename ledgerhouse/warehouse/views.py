@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
-from extract.core.datasets import Dataset
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from extract.core.datasets import Column, Dataset
+from ledgerhouse.warehouse.ops_tables import SHARED, TABLES, comment_columns, comment_on
+
+
+@dataclass(frozen=True)
+class View:
+    """A view: what a row is, its columns with what they hold, and its query."""
+
+    name: str
+    comment: str
+    columns: Mapping[str, str]
+    query: str
+
+    def statements(self) -> list[str]:
+        """SQL that creates the view, or replaces it, and says on it what it holds."""
+        columns = [Column(name, "", words) for name, words in self.columns.items()]
+        return [
+            f"CREATE OR REPLACE VIEW {self.name} AS {self.query}",
+            comment_on("VIEW", self.name, self.comment),
+            *comment_columns(self.name, columns),
+        ]
+
+
+def shared(*names: str) -> dict[str, str]:
+    """Columns that mean the same in every table, with their words."""
+    return {name: SHARED[name] for name in names}
+
+
+_HISTORY = {column.name: column.comment for column in TABLES["raw.history"].columns}
 
 # One line a source, as somebody expects who kept a table of last syncs by hand.
-SYNC_LOG = """
-CREATE OR REPLACE VIEW ops.sync_log AS
+SYNC_LOG = View(
+    "ops.sync_log",
+    "A line a source: its last sync",
+    shared("source")
+    | {
+        "last_sync_ts": "end of the newest interval fetched, UTC",
+        "last_txid": "id of the newest transaction known",
+        "sync_count": "runs that fetched it with success",
+        "sync_status": "state of the last run; failed where one of its fetches failed",
+        "updated_at": "when the last fetch ended, UTC",
+    },
+    """
 WITH fetches AS (
     SELECT * FROM ops.sync_runs WHERE source IS NOT NULL AND task_id LIKE 'fetch%'
     QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
@@ -31,24 +72,43 @@ JOIN (SELECT source, arg_max(run_id, started) AS run_id FROM fetches GROUP BY so
     ON l.source = f.source
 LEFT JOIN newest n ON n.source = f.source
 GROUP BY f.source
-"""
-# Holes between the first and the last instant that was ever read.
-GAPS = """
-CREATE OR REPLACE VIEW ops.gaps AS
+""",
+)
+GAPS = View(
+    "ops.gaps",
+    "A hole between the first and the last instant that was ever read",
+    shared("source", "account", "dataset", "start_ts", "end_ts"),
+    """
 SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
     SELECT source, account, dataset, start_ts, max(end_ts) OVER (
         PARTITION BY source, account, dataset ORDER BY start_ts
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
     FROM ops.coverage WHERE dataset <> 'balances')
 WHERE start_ts > reached
-"""
-CHANGES = """
-CREATE OR REPLACE VIEW ops.changes AS
+""",
+)
+CHANGES = View(
+    "ops.changes",
+    "The trail of raw.history, with the run behind each change",
+    shared("dataset")
+    | {
+        "key": _HISTORY["key"],
+        "ts": "event time of the row, UTC",
+        "change": _HISTORY["change"],
+        "valid_from": _HISTORY["valid_from"],
+        "valid_to": _HISTORY["valid_to"],
+        "changed_by_run": "Airflow's run that replaced it",
+        "batch_id": _HISTORY["batch_id"],
+        "row": _HISTORY["row"],
+    },
+    """
 SELECT h.dataset, h.key, h.ts, h.change, h.valid_from, h.valid_to, b.run_id AS changed_by_run,
        h.batch_id, h.row
 FROM raw.history h
 LEFT JOIN ops.batches b ON b.batch_id = h.batch_id AND b.dataset = h.dataset
-"""
+""",
+)
+VIEWS = (SYNC_LOG, CHANGES, GAPS)
 
 
 def as_of(dataset: Dataset) -> str:

@@ -22,6 +22,7 @@ from extract.core.datasets import DATASETS
 from ledgerhouse.transform.sqlmesh_context import FILE, PROJECT
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse import schema
+from ledgerhouse.warehouse.ops_tables import TABLES
 from ledgerhouse.warehouse.connection import connected
 from tests.benchmarks.data import ASSETS, TOKENS
 from tests.benchmarks.measure import bench_var, seconds, tell
@@ -156,7 +157,8 @@ class History:
 
 def fingerprint() -> str:
     """Changes with the tables, the models and the statements."""
-    parts = [schema.create_statement(d) for d in DATASETS.values()] + [schema.OPS]
+    parts = [schema.create_statement(d) for d in DATASETS.values()]
+    parts += [table.statements()[0] for table in TABLES.values()]
     parts += [f.read_text() for f in sorted(PROJECT.rglob("*.sql"))]
     parts += [(PROJECT / "config.py").read_text(), *statements(ROWS_A_DAY).values()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

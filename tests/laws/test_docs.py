@@ -278,11 +278,11 @@ def test_every_column_has_a_comment():
             "duckdb_columns() WHERE schema_name IN ('raw', 'ops') AND comment IS "
             "NULL"
         ).fetchall()
-    assert bare == [], "write what it holds into ledgerhouse/warehouse/ops_comments.py"
+    assert bare == [], "write what it holds into ledgerhouse/warehouse/ops_tables.py"
     text = (ROOT / "docs/reference.md").read_text()
     assert "|  |\n" not in text.split("## Tables of curated")[1], "a column of a model has no words"
     assert "Not described yet" not in text, (
-        "write what a row is into ledgerhouse/warehouse/ops_comments.py"
+        "write what a row is into ledgerhouse/warehouse/ops_tables.py"
     )
 
 

@@ -425,8 +425,7 @@ STEP = st.tuples(
 @pytest.fixture(scope="module")
 def told():
     con = duckdb.connect()
-    con.execute("CREATE SCHEMA ops; CREATE SCHEMA raw")
-    con.execute(schema.OPS)
+    schema.create_all(con)
     yield con
     con.close()
 

@@ -344,8 +344,9 @@ def tables(schema: str) -> str:
     from extract.core.datasets import DATASETS
     from ledgerhouse.warehouse.ops_tables import TABLES
     from ledgerhouse.warehouse.schema import create_all
+    from ledgerhouse.warehouse.views import IN_BOOKS
 
-    made, where = [], {t.name for t in _published()}
+    made, where = [], {t.name for t in (*_published(), *IN_BOOKS)}
     with duckdb.connect() as con:
         create_all(con)
         names = [

@@ -21,31 +21,15 @@ LONGEST_LOOKBACK = timedelta(days=7)  # one row that came months late must not r
 LONGEST_PENDING = timedelta(days=30)  # what is pending for longer is left to the weekly refresh
 LEARN_FROM = timedelta(days=90)
 PENDING = ("pending", "waiting_for_clearing", "waiting_for_signature")
-# SQL, per account: read from, known whole to (its first gap, or the end of the dataset that is
-# least far read) and to the newest instant that is read of all datasets, and the number of gaps.
-REACHED = """
-SELECT source, account, min(since) AS since, least(any_value(gap), min(until)) AS whole_to,
-       min(until) AS until, coalesce(any_value(gaps), 0) AS gaps
-FROM (SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS until
-      FROM ops.coverage WHERE dataset <> 'balances' GROUP BY ALL)
-LEFT JOIN (SELECT source, account, min(start_ts) AS gap, count(DISTINCT (start_ts, end_ts)) AS gaps
-           FROM ops.gaps GROUP BY ALL) USING (source, account)
-GROUP BY source, account"""
 SLOWEST = 0.999  # the quantile that counts
 MARGIN = 1.25
 
 
 def covered(con, source: str, account: str, dataset: str) -> list[Interval]:
     """Merged intervals over which the dataset is complete, oldest first."""
-    # Merged in the warehouse: a sync leaves a segment, four years of them are 6,000 a dataset.
     rows = con.execute(
-        """
-        SELECT min(start_ts), max(end_ts) FROM (
-            SELECT *, sum(is_new) OVER (ORDER BY start_ts) AS island FROM (
-                SELECT *, CASE WHEN start_ts <= lag(end_ts) OVER (ORDER BY start_ts)
-                          THEN 0 ELSE 1 END AS is_new
-                FROM ops.coverage WHERE source = ? AND account = ? AND dataset = ?))
-        GROUP BY island ORDER BY 1""",
+        "SELECT start_ts, end_ts FROM ops.covered_spans WHERE source = ? AND account = ? AND "
+        "dataset = ? ORDER BY start_ts",
         [source, account, dataset],
     ).fetchall()
     return [Interval(a, b) for a, b in rows]

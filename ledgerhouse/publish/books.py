@@ -14,6 +14,7 @@ from pathlib import Path
 
 from extract.core.interval import first_of_month
 from ledgerhouse.config import var_dir
+from ledgerhouse.warehouse.views import IN_BOOKS, add_missing_views
 
 BOOKS = "books.duckdb"
 ROOT_VARIABLE = "published_root"
@@ -98,6 +99,7 @@ def open_books(root: Path | None = None):
         con.execute(f"ATTACH {quoted(path)} AS books (READ_ONLY)")
         con.execute("USE books")
         con.execute(f"SET VARIABLE {ROOT_VARIABLE} = {quoted(path.parent)}")
+        add_missing_views(con)
     except Exception:
         con.close()
         raise
@@ -176,6 +178,10 @@ def build(root: Path, shapes, live, retired, published) -> Path:
             for column, _, comment in shape.columns:
                 if comment:
                     books.execute(f'COMMENT ON COLUMN {name}."{column}" IS {quoted(comment)}')
+        for view in IN_BOOKS:
+            if view.tables <= shapes.keys():
+                for statement in view.statements():
+                    books.execute(statement)
         books.execute("COMMIT")
         books.execute("CHECKPOINT")
     durable(partial)

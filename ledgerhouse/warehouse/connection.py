@@ -113,6 +113,7 @@ def open_warehouse(
     be met at any close; so the weekly refresh asks for it, and nobody else.
     """
     from ledgerhouse.warehouse.schema import create_all
+    from ledgerhouse.warehouse.views import add_missing_views
 
     with (
         hold(Path(path or warehouse_path()), owner, wait_s) as held,
@@ -120,6 +121,8 @@ def open_warehouse(
     ):
         if not read_only:
             create_all(con)
+        else:
+            add_missing_views(con)
         yield con
 
 

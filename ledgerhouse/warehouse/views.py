@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from extract.core.datasets import Column, Dataset
 from ledgerhouse.warehouse.ops_tables import SHARED, TABLES, comment_columns, comment_on
+
+if TYPE_CHECKING:
+    import duckdb
+
+TABLE = re.compile(r"\b(?:raw|ops)\.\w+")  # in a query
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,11 @@ class View:
     comment: str
     columns: Mapping[str, str]
     query: str
+
+    @property
+    def tables(self) -> set[str]:
+        """The tables and views of raw and ops that the query names."""
+        return set(TABLE.findall(self.query))
 
     def statements(self) -> list[str]:
         """SQL that creates the view, or replaces it, and says on it what it holds."""
@@ -34,6 +47,88 @@ def shared(*names: str) -> dict[str, str]:
 
 
 _HISTORY = {column.name: column.comment for column in TABLES["raw.history"].columns}
+_ATTEMPT = {column.name: column.comment for column in TABLES["ops.sync_runs"].columns}
+
+# An attempt that never began has left no record of what it was to fetch: an earlier one may have.
+_OF_RECORD = ("source", "account", "interval_start", "interval_end")
+LAST_ATTEMPTS = View(
+    "ops.last_attempts",
+    "The newest attempt of each task of a run; what it was to fetch is taken from an earlier one "
+    "where it never began",
+    _ATTEMPT,
+    f"""
+SELECT {", ".join(f"known.{c} AS {c}" if c in _OF_RECORD else c for c in _ATTEMPT)}
+FROM (
+    SELECT *, arg_max(struct_pack({", ".join(f"{c} := {c}" for c in _OF_RECORD)}),
+                      (source IS NOT NULL, try_number)) OVER task AS known
+    FROM ops.sync_runs
+    WINDOW task AS (PARTITION BY dag_id, run_id, task_id, map_index)
+    QUALIFY try_number = max(try_number) OVER task)
+""",
+)
+# A sync leaves a segment: four years of them are 6,000 a dataset.
+COVERED_SPANS = View(
+    "ops.covered_spans",
+    "A span of time of which a dataset of an account is known whole: the segments of ops.coverage "
+    "that touch, as one",
+    shared("source", "account", "dataset", "start_ts", "end_ts")
+    | {
+        "segments": "segments of ops.coverage that it is made of",
+        "read_at": "vendor's clock when the newest reading of any of it began, UTC",
+        "reason": "why paging ended at its end",
+        "run_id": "the run that read its end",
+    },
+    """
+WITH marked AS (
+    SELECT *, CASE WHEN start_ts <= max(end_ts) OVER (
+        PARTITION BY source, account, dataset ORDER BY start_ts
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) THEN 0 ELSE 1 END AS is_new
+    FROM ops.coverage
+), numbered AS (
+    SELECT *, sum(is_new) OVER (PARTITION BY source, account, dataset ORDER BY start_ts) AS span
+    FROM marked
+)
+SELECT source, account, dataset, min(start_ts) AS start_ts, max(end_ts) AS end_ts,
+       count(*) AS segments, max(read_at) AS read_at, arg_max(reason, end_ts) AS reason,
+       arg_max(run_id, end_ts) AS run_id
+FROM numbered GROUP BY source, account, dataset, span
+""",
+)
+# From the segments, not from ops.covered_spans, which would take twice as long.
+GAPS = View(
+    "ops.gaps",
+    "A hole between the first and the last instant that was ever read",
+    shared("source", "account", "dataset", "start_ts", "end_ts"),
+    """
+SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
+    SELECT source, account, dataset, start_ts, max(end_ts) OVER (
+        PARTITION BY source, account, dataset ORDER BY start_ts
+        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
+    FROM ops.coverage WHERE dataset <> 'balances')
+WHERE start_ts > reached
+""",
+)
+REACHED = View(
+    "ops.reached",
+    "How far an account is read",
+    shared("source", "account")
+    | {
+        "since": "the first instant that was read of any dataset, UTC",
+        "whole_to": "known whole until then, UTC: its first gap, or the end of the dataset that is "
+        "least far read",
+        "until": "read of every dataset until then, UTC, but for the gaps",
+        "gaps": "number of gaps (ops.gaps); those that datasets share count once",
+    },
+    """
+SELECT source, account, min(since) AS since, least(any_value(gap), min(until)) AS whole_to,
+       min(until) AS until, coalesce(any_value(gaps), 0) AS gaps
+FROM (SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS until
+      FROM ops.coverage WHERE dataset <> 'balances' GROUP BY ALL)
+LEFT JOIN (SELECT source, account, min(start_ts) AS gap, count(DISTINCT (start_ts, end_ts)) AS gaps
+           FROM ops.gaps GROUP BY ALL) USING (source, account)
+GROUP BY source, account
+""",
+)
 
 # One line a source, as somebody expects who kept a table of last syncs by hand.
 SYNC_LOG = View(
@@ -49,8 +144,7 @@ SYNC_LOG = View(
     },
     """
 WITH fetches AS (
-    SELECT * FROM ops.sync_runs WHERE source IS NOT NULL AND task_id LIKE 'fetch%'
-    QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
+    SELECT * FROM ops.last_attempts WHERE source IS NOT NULL AND task_id LIKE 'fetch%'
 ), newest AS (
     SELECT source, max(entry_id) AS txid FROM raw.exchanges_ledger
     WHERE (source, ts) IN (SELECT source, max(ts) FROM raw.exchanges_ledger GROUP BY source)
@@ -74,19 +168,6 @@ LEFT JOIN newest n ON n.source = f.source
 GROUP BY f.source
 """,
 )
-GAPS = View(
-    "ops.gaps",
-    "A hole between the first and the last instant that was ever read",
-    shared("source", "account", "dataset", "start_ts", "end_ts"),
-    """
-SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
-    SELECT source, account, dataset, start_ts, max(end_ts) OVER (
-        PARTITION BY source, account, dataset ORDER BY start_ts
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
-    FROM ops.coverage WHERE dataset <> 'balances')
-WHERE start_ts > reached
-""",
-)
 CHANGES = View(
     "ops.changes",
     "The trail of raw.history, with the run behind each change",
@@ -108,7 +189,37 @@ FROM raw.history h
 LEFT JOIN ops.batches b ON b.batch_id = h.batch_id AND b.dataset = h.dataset
 """,
 )
-VIEWS = (SYNC_LOG, CHANGES, GAPS)
+VIEWS = (LAST_ATTEMPTS, COVERED_SPANS, GAPS, REACHED, SYNC_LOG, CHANGES)  # in order of their needs
+# Views of the books too, over the published tables: no file is written for them.
+IN_BOOKS = (LAST_ATTEMPTS, COVERED_SPANS, REACHED)
+
+
+def add_missing_views(con: duckdb.DuckDBPyConnection) -> None:
+    """Give a connection to books or a warehouse of an older version, which may only be read, those
+    of IN_BOOKS that are missing there: they are made beside it, in memory, and found by name.
+
+    A view whose tables are missing too, or cannot be read, stays missing.
+    """
+    import duckdb
+
+    (database,) = con.execute("SELECT current_database()").fetchone() or ("",)
+    present = {
+        name
+        for (name,) in con.execute(
+            "SELECT table_schema || '.' || table_name FROM information_schema.tables "
+            "WHERE table_catalog = current_database()"
+        ).fetchall()
+    }
+    missing = [v for v in IN_BOOKS if v.name not in present and v.tables <= present]
+    if not missing:
+        return
+    con.execute("ATTACH ':memory:' AS newer (READ_WRITE); CREATE SCHEMA newer.ops")
+    con.execute(f"""SET search_path = '"{database}".main,"{database}".ops,newer.ops'""")
+    for view in missing:
+        with suppress(duckdb.Error):
+            con.execute(
+                f"CREATE VIEW newer.{view.name} AS " + TABLE.sub(rf'"{database}".\g<0>', view.query)
+            )
 
 
 def as_of(dataset: Dataset) -> str:

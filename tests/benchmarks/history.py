@@ -22,8 +22,8 @@ from extract.core.datasets import DATASETS
 from ledgerhouse.transform.sqlmesh_context import FILE, PROJECT
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse import schema
-from ledgerhouse.warehouse.ops_tables import TABLES
 from ledgerhouse.warehouse.connection import connected
+from ledgerhouse.warehouse.ops_tables import TABLES
 from tests.benchmarks.data import ASSETS, TOKENS
 from tests.benchmarks.measure import bench_var, seconds, tell
 

@@ -13,7 +13,6 @@ from datetime import datetime
 
 from extract.core.interval import iso, utc
 from ledgerhouse.config import Account, Rules
-from ledgerhouse.plan.coverage import REACHED
 
 log = logging.getLogger(__name__)
 TEXT = 400  # characters of somebody else's words that a text quotes
@@ -127,8 +126,7 @@ def judge(
 
 _TRIES = """
 WITH tries AS (
-    SELECT *, coalesce(started, ended, mirrored_at) AS moment FROM ops.sync_runs QUALIFY
-    try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
+    SELECT *, coalesce(started, ended, mirrored_at) AS moment FROM ops.last_attempts
 )"""
 
 
@@ -197,9 +195,9 @@ def _failed_tasks(con, rules: Rules, now: datetime) -> list[Incident]:
 
 
 def _stale(con, rules: Rules, now: datetime) -> list[Incident]:
-    rows = con.execute(f"""
+    rows = con.execute("""
         SELECT l.source, l.account, r.whole_to, r.whole_to < r.until
-        FROM listed l LEFT JOIN ({REACHED}) r USING (source, account)""").fetchall()
+        FROM listed l LEFT JOIN ops.reached r USING (source, account)""").fetchall()
     told = []
     for source, account, reached, hole in rows:
         if reached is None:

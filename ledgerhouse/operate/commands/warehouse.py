@@ -7,17 +7,15 @@ from typing import Any
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.books import accounts, opened
 from ledgerhouse.operate.commands.tables import rows
-from ledgerhouse.plan.coverage import PENDING, REACHED
+from ledgerhouse.plan.coverage import PENDING
 
 # The last run is the newest that fetched anything of the account.
 STATUS = f"""
 WITH known AS (
     SELECT DISTINCT source, account FROM ops.coverage
-), reached AS ({REACHED}
 ), tries AS (
-    SELECT source, account, dag_id, run_id, state, started, error FROM ops.sync_runs
+    SELECT source, account, dag_id, run_id, state, started, error FROM ops.last_attempts
     WHERE task_id LIKE 'fetch%' AND source IS NOT NULL
-    QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
 ), each_run AS (
     SELECT source, account, run_id, any_value(dag_id) AS dag_id, min(started) AS started,
         CASE WHEN bool_or(state = 'failed') THEN 'failed'
@@ -42,23 +40,15 @@ SELECT k.source, k.account, c.since, c.whole_to AS covered_through,
     coalesce(j.reconciled, 0) AS reconciled, coalesce(j.assets, 0) AS assets,
     coalesce(j.off, 0) AS off, coalesce(j.awaiting, 0) AS awaiting, j.snapshot
 FROM known k
-LEFT JOIN reached c USING (source, account) LEFT JOIN runs r USING (source, account)
+LEFT JOIN ops.reached c USING (source, account) LEFT JOIN runs r USING (source, account)
 LEFT JOIN pending p USING (source, account) LEFT JOIN judged j USING (source, account)
 ORDER BY k.source, k.account"""
 
 # A segment a sync; those that touch are one line, with the newest run and why its paging ended.
 COVERAGE = """
-WITH marked AS (
-    SELECT *, CASE WHEN start_ts <= lag(end_ts) OVER spans THEN 0 ELSE 1 END AS is_new
-    FROM ops.coverage WINDOW spans AS (PARTITION BY source, account, dataset ORDER BY start_ts)
-), islands AS (
-    SELECT *, sum(is_new) OVER (PARTITION BY source, account, dataset ORDER BY start_ts) AS island
-    FROM marked
-)
-SELECT source, account, dataset, 'covered' AS what, min(start_ts) AS start, max(end_ts) AS "end",
-    count(*) AS readings, max(read_at) AS read_at, arg_max(reason, end_ts) AS reason,
-    arg_max(run_id, end_ts) AS run_id
-FROM islands WHERE dataset <> 'balances' GROUP BY source, account, dataset, island
+SELECT source, account, dataset, 'covered' AS what, start_ts AS start, end_ts AS "end",
+    segments AS readings, read_at, reason, run_id
+FROM ops.covered_spans WHERE dataset <> 'balances'
 UNION ALL
 SELECT source, account, dataset, 'snapshots', min(start_ts), max(end_ts), count(*), max(read_at),
     arg_max(reason, end_ts), arg_max(run_id, end_ts)

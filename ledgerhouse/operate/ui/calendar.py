@@ -11,7 +11,6 @@ import json
 from datetime import date, datetime, timedelta
 
 from extract.core.interval import iso
-from ledgerhouse.plan.coverage import REACHED
 
 WEEKS = 53
 MOST_GAPS = 200
@@ -22,9 +21,8 @@ FAILURES = """
 failures AS (
     SELECT source, account, interval_start AS start_ts, interval_end AS end_ts, run_id, ended,
            error
-    FROM ops.sync_runs WHERE source IS NOT NULL AND account IS NOT NULL AND task_id LIKE 'fetch%'
-    QUALIFY try_number = max(try_number) OVER (PARTITION BY dag_id, run_id, task_id, map_index)
-        AND state = 'failed'
+    FROM ops.last_attempts WHERE source IS NOT NULL AND account IS NOT NULL
+        AND task_id LIKE 'fetch%' AND state = 'failed'
 )"""
 
 # A row for each shown day that a span touches: a join with the days is ten times slower.
@@ -93,7 +91,7 @@ def coverage(con, year: int | None = None) -> dict:
     weeks that end with the newest week known. A note says why: the run that read the day and the
     reason its paging ended, the datasets with a gap, the run that failed and its error.
     """
-    spans = con.execute(f"{REACHED} ORDER BY source, account").fetchall()
+    spans = con.execute("FROM ops.reached ORDER BY source, account").fetchall()
     oldest, newest = con.execute(
         "SELECT min(start_ts)::DATE, (max(end_ts) - INTERVAL 1 MICROSECOND)::DATE "
         "FROM ops.coverage WHERE dataset <> 'balances'"

@@ -14,7 +14,7 @@ from pathlib import Path
 from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.operate.ui.calendar import when
-from ledgerhouse.plan.coverage import PENDING, REACHED
+from ledgerhouse.plan.coverage import PENDING
 from ledgerhouse.publish.books import has
 from ledgerhouse.warehouse.spending_views import CALLED
 
@@ -31,7 +31,7 @@ def overview(con, docs: Path, now: datetime | None = None) -> dict:
     generation, at, run_id = con.execute(
         "SELECT generation, published_at, run_id FROM main.published"
     ).fetchone()
-    spans = con.execute(f"{REACHED} ORDER BY source, account").fetchall()
+    spans = con.execute("FROM ops.reached ORDER BY source, account").fetchall()
     statuses = dict(
         con.execute("SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall()
     )

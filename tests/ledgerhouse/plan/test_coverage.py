@@ -79,7 +79,7 @@ def test_what_is_called_covered_is_known_of_every_dataset(empty, read):
                 "'short page', 'r', 'b', '2026-01-01')",
                 [[(ZERO + n * DAY).replace(tzinfo=None) for n in (day, day + 1)] for day in days],
             )
-        ((_, _, since, whole_to, until, gaps),) = con.execute(coverage.REACHED).fetchall()
+        ((_, _, since, whole_to, until, gaps),) = con.execute("FROM ops.reached").fetchall()
     ends = [next(day for day in range(min(days), 12) if day not in days) for days in read]
     at = [utc(moment) for moment in (since, whole_to, until)]
     assert at == [

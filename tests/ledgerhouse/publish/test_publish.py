@@ -25,6 +25,7 @@ from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import touched, transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from ledgerhouse.warehouse.schema import create_all
+from ledgerhouse.warehouse.views import IN_BOOKS
 
 DAY = timedelta(days=1)
 NOW = datetime(2031, 5, 1)
@@ -265,7 +266,7 @@ def test_comments_and_types_are_carried_over_and_no_amount_is_a_float(con, tmp_p
     views = "SELECT comment FROM duckdb_views() WHERE view_name = 'daily_balances'"
     with open_books(tmp_path) as books:
         here, there = con.execute(query).fetchall(), books.execute(query).fetchall()
-        names = {t.name for t in TABLES}
+        names = {t.name for t in (*TABLES, *IN_BOOKS)}
         assert [c for c in here if f"{c[0]}.{c[1]}" in names] == there
         assert any(c[3:] == ("amount", "DECIMAL(38,18)", "signed; it's exact") for c in there)
         assert books.execute(views).fetchall() == [("what was held",)]

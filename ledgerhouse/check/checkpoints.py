@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +45,8 @@ BUFFERED_ROWS = 200
 class CheckResult:
     """One expectation of one run.
 
-    `observed` counts what was unexpected, in words; `unexpected_sample` quotes up to five rows as
+    `description` says in words what is expected; `observed` counts what was unexpected, in words;
+    `unexpected_sample` is up to SAMPLE_ROWS of it, rows by column or the column's own values as
     text; `error` is the exception's message where the expectation raised, and then `severity` is
     critical and `success` false.
     """
@@ -55,13 +56,15 @@ class CheckResult:
     severity: str
     success: bool
     observed: str | None = None
-    unexpected_sample: tuple[str, ...] = ()
+    unexpected_sample: tuple[Mapping[str, Any] | str, ...] = ()
     error: str | None = None
+    description: str = ""
 
     def __str__(self) -> str:
-        found = self.error or "; ".join([self.observed or "", *self.unexpected_sample])
+        sample = map(_quote, self.unexpected_sample)
+        observed = self.error or "; ".join([self.observed or "", *sample])
         verdict = "passed" if self.success else "FAILED"
-        return f"{self.checkpoint}: {self.expectation} {verdict} ({self.severity}): {found}"
+        return f"{self.checkpoint}: {self.expectation} {verdict} ({self.severity}): {observed}"
 
 
 def run_checkpoints(
@@ -87,7 +90,7 @@ def run_checkpoints(
     from ledgerhouse.check import data_docs
     from ledgerhouse.check.suites import suites
 
-    results, pages = [], []
+    results = []
     with (
         gc_paused(),
         quiet("great_expectations"),
@@ -95,11 +98,9 @@ def run_checkpoints(
     ):
         for suite in suites(interval, spans):
             answer, error = _run(gx, context, warehouse, suite)
-            checked = _judge(suite, answer, error)
-            results += checked
-            pages.append(data_docs.Page(suite.table, answer, checked))
+            results += _judge(suite, answer, error)
     if docs_dir is not None:
-        data_docs.write(Path(docs_dir), run_id, interval, pages, keep=keep)
+        data_docs.write(Path(docs_dir), run_id, interval, results, keep=keep, spans=spans)
     return results
 
 
@@ -235,7 +236,13 @@ def _judge(suite, answer, error: str | None) -> list[CheckResult]:
     judged = []
     for expectation in suite.expectations:
         name = expectation.meta["name"]
-        check = CheckResult(suite.table, name, str(expectation.severity.value), False)
+        check = CheckResult(
+            suite.table,
+            name,
+            str(expectation.severity.value),
+            False,
+            description=expectation.description,
+        )
         result = found.get(name)
         raised = error if result is None else _raised(result)
         if raised or result is None:
@@ -264,14 +271,16 @@ def _observed(result: dict) -> dict[str, Any]:
         observed = f"{result.get('observed_value')} rows"
     return {
         "observed": observed,
-        "unexpected_sample": tuple(_quote(row) for row in sample[:SAMPLE_ROWS]),
+        "unexpected_sample": tuple(
+            row if isinstance(row, Mapping) else str(row) for row in sample[:SAMPLE_ROWS]
+        ),
     }
 
 
-def _quote(row) -> str:
-    if isinstance(row, dict):
-        return ", ".join(f"{k}={v}" for k, v in row.items())
-    return str(row)
+def _quote(row: Mapping[str, Any] | str) -> str:
+    if isinstance(row, str):
+        return row
+    return ", ".join(f"{column}={value}" for column, value in row.items())
 
 
 def _first_line(error) -> str:

@@ -19,7 +19,7 @@ def rows(name: str, severity: str, says: str, query: str):
     return gxe.UnexpectedRowsExpectation(
         unexpected_rows_query=f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query})",
         severity=severity,
-        description=f"{says} — {severity}",
+        description=says,
         meta={"name": name},
     )
 
@@ -29,7 +29,7 @@ def native(kind: str, name: str, severity: str, says: str, **arguments):
     import great_expectations.expectations as gxe
 
     return getattr(gxe, f"Expect{kind}")(
-        severity=severity, description=f"{says} — {severity}", meta={"name": name}, **arguments
+        severity=severity, description=says, meta={"name": name}, **arguments
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+from html import unescape
 
 import duckdb
 import pytest
@@ -962,6 +964,7 @@ def test_recording_a_run_twice_replaces_it(warehouse):
 
 
 OUTSIDE = re.compile(r"""(?:src|href)\s*=\s*["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//""")
+LOADS = re.compile(r"<(?:link|script|img|iframe|object)\b|@import|url\(")
 LOADED = re.compile(r"""<(?:link|script|img|a)\b[^>]*?\b(?:src|href)="([^"#]+)\"""")
 
 
@@ -983,11 +986,10 @@ def test_data_docs_load_nothing_from_outside(warehouse, tmp_path):
         assert not OUTSIDE.search(html), f"{page.name} loads {OUTSIDE.search(html)}"
         for link in LOADED.findall(html):
             assert (page.parent / link).exists(), f"{page.name} links {link}, which is not there"
-        assert "bootstrap.min.css" in html
+        assert "<style>" in html and not LOADS.search(html), f"{page.name}: {LOADS.search(html)}"
     index = (docs / "index.html").read_text()
     assert "&lt;b&gt;" in index and "asset_present" in index
-    for style in docs.glob("static/*.css"):
-        assert not OUTSIDE.search(style.read_text())
+    assert {page.suffix for page in docs.rglob("*.*") if page.is_file()} == {".html", ".json"}
 
 
 def test_data_docs_quote_what_a_stranger_may_name(warehouse, tmp_path):
@@ -1005,6 +1007,64 @@ def test_data_docs_quote_what_a_stranger_may_name(warehouse, tmp_path):
     assert sum(evil in str(r) for r in results) >= 3
     for page in docs.rglob("*.html"):
         assert evil not in page.read_text(), f"{page.name} would run what a token is called"
+
+
+def test_data_docs_say_in_words_what_was_expected_and_what_was_observed(warehouse, tmp_path, only):
+    """Every expectation with its words, severity and count, and the rows that break it."""
+    only("raw.exchanges_ledger")
+    docs = tmp_path / "docs"
+    rest = Interval("2026-01-02T12:00:00Z", "2026-01-02T12:30:30Z")
+    results = run(
+        warehouse(
+            f"UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE {IN}; "
+            "UPDATE raw.exchanges_ledger SET vanished_at = '2026-02-01' WHERE entry_id = 'e2'"
+        ),
+        Interval("2026-01-02T06:00:00Z", "2026-01-02T12:30:30Z"),
+        docs_dir=docs,
+        spans=[INTERVAL, rest],
+    )
+    folder = docs / "runs" / data_docs.folder_of("r1")
+    page = (folder / "raw.exchanges_ledger.html").read_text()
+    text = unescape(
+        re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.S))
+    )
+    for result in results:
+        assert result.description and " — " not in result.description
+        assert f"{result.description} {result.expectation}" in text
+        assert result.observed in text
+    failed, passed = text.index(" Failed "), text.index(" Passed ")
+    order = [text.index(f" {r.expectation} ") for r in results if not r.success]
+    assert len(order) == 2 and all(failed < place < passed for place in order)
+    assert text.index("kind_known") < text.index("nothing_vanished"), "critical before warning"
+    assert "critical kind is one of trade" in text and "gift" in text[failed:passed]
+    assert "2026-02-01 00:00:00" in text[failed:passed] and "1 critical 1 warning" in text
+    assert "2026-01-02 06:00 to 2026-01-02 12:30:30 UTC" in text
+    assert "2 spans alone: 2026-01-02 06:00 to 2026-01-02 12:00, 2026-01-02 12:00 to" in text
+
+
+def test_the_index_lists_runs_that_an_older_version_wrote(warehouse, tmp_path, only):
+    """They keep their pages until newer runs take their places."""
+    only("raw.balances")
+    path, docs = warehouse(), tmp_path / "docs"
+    older = docs / "runs" / "older-0a1b2c3d"
+    older.mkdir(parents=True)
+    (older / "raw.balances.html").write_text("<h1>as it was rendered then</h1>")
+    counts = {"passed": 6, "critical": 0, "warning": 1, "info": 0}
+    numbers = {
+        "run_id": "an older run",
+        "start": "2026-01-01T00:00:00Z",
+        "end": "2026-01-01T06:00:00Z",
+        "checked_at": "2026-01-01T06:01:02.345678Z",
+        "tables": {"raw.balances": counts},
+        "failed": ["raw.balances: nothing_vanished FAILED (warning): 1 rows"],
+    }
+    (older / "run.json").write_text(json.dumps(numbers))
+    run(path, docs_dir=docs, keep=2)
+    index = (docs / "index.html").read_text()
+    assert "an older run" in index and "runs/older-0a1b2c3d/raw.balances.html" in index
+    assert (older / "raw.balances.html").exists()
+    run(path, docs_dir=docs, run_id="r2", keep=2)
+    assert "an older run" not in (docs / "index.html").read_text() and not older.exists()
 
 
 def test_data_docs_keep_the_newest_runs(warehouse, tmp_path, only):

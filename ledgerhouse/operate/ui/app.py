@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from datetime import date
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,6 @@ from ledgerhouse.publish.books import open_books
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-CHART = "Chart.bundle.js"
 MEMORY = "1GB"  # what one question may take of the API server
 # Nothing from elsewhere, no inline script. Charts and Data Docs set styles on elements.
 POLICY = (
@@ -161,11 +159,9 @@ def _figures(app: FastAPI) -> None:
 
 
 def _files(app: FastAPI) -> None:
-    package = Path(find_spec("chartkick").submodule_search_locations[0])
     # Starlette's own file answers: they refuse what leaves the folder, links included. Asked
     # from routes, because a mount would not ask for the login.
     own = StaticFiles(directory=STATIC)
-    charts = StaticFiles(directory=package / "django" / "static" / "chartkick")
 
     @app.get("/")
     async def page(request: Request) -> Response:
@@ -174,7 +170,7 @@ def _files(app: FastAPI) -> None:
 
     @app.get("/static/{path:path}")
     async def static(path: str, request: Request) -> Response:
-        return await (charts if path == CHART else own).get_response(path, request.scope)
+        return await own.get_response(path, request.scope)
 
     @app.get("/docs/{path:path}")
     async def docs(path: str, request: Request) -> Response:

@@ -4,9 +4,11 @@ import { count } from "./dom.js";
 
 let loading;
 
-/** Chart.js, from the chartkick package; loaded once. */
+/** Chart.js with its time axis, from vendor/; loaded once. The axis looks for the global Chart. */
 function library() {
-  loading ??= import("./Chart.bundle.js").then(() => globalThis.Chart);
+  loading ??= import("./vendor/chart.umd.min.js")
+    .then(() => import("./vendor/chartjs-adapter-date-fns.bundle.min.js"))
+    .then(() => globalThis.Chart);
   return loading;
 }
 

@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -238,7 +239,7 @@ def test_every_route_wants_a_login(airflow):
     known = routes()
     assert {"/", "/static/{path:path}", "/docs/{path:path}", "/api/overview"} <= set(known)
     files = {
-        "/static/{path:path}": ["page.js", "Chart.bundle.js"],
+        "/static/{path:path}": ["page.js", "vendor/chart.umd.min.js"],
         "/docs/{path:path}": ["index.html", f"runs/{folder_of(RUN)}/raw.balances.html"],
     }
     good = {"/api/balances": "?source=coinbase&account=main&token=ETH"}
@@ -641,6 +642,23 @@ def test_tasks_and_the_scheduler_load_the_plugin_without_its_app():
     assert "ledgerhouse.operate.ui.app" not in met
     (page,) = LedgerhousePlugin.react_apps
     assert (page["destination"], page["url_route"]) == ("nav", "ledgerhouse")
+
+
+def test_every_vendored_file_has_its_version_and_its_licence_beside_it():
+    from ledgerhouse.operate.ui.app import STATIC
+
+    folder = STATIC / "vendor"
+    table = (folder / "README.md").read_text()
+    rows = re.findall(r"^\| (\S+\.js) \| (\S+) (\S+) \| .* \| (.*) \|$", table, re.M)
+    licences = [name for *_, names in rows for name in names.split(", ")]
+    assert {p.name for p in folder.iterdir()} == {name for name, *_ in rows} | {*licences} | {
+        "README.md"
+    }
+    for name, package, version, _ in rows:
+        head = (folder / name).read_text()[:200]
+        assert package in head.lower() and f"v{version}\n" in head, name
+    for name in licences:
+        assert "Permission is hereby granted" in (folder / name).read_text(), name
 
 
 # In a browser

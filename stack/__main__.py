@@ -27,13 +27,13 @@ def main(arguments: list[str]) -> int:
 
 def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
     """Run a command; known errors as their message instead of a traceback."""
+    from ledgerhouse.operate.airflow.api import AirflowApiError, AirflowUnreachable
     from ledgerhouse.warehouse.connection import WarehouseBusy
     from ledgerhouse.warehouse.migrate import SchemaChanged
     from stack.follow import RunFailed
     from stack.leftovers import StackBusy
     from stack.postgres import PostgresFailed
     from stack.processes import StackFailed
-    from stack.rest import AirflowApiError
     from stack.settings import SettingsError
 
     known = (
@@ -42,6 +42,7 @@ def _reported(run: Callable[[list[str]], int], rest: list[str]) -> int:
         PostgresFailed,
         StackFailed,
         AirflowApiError,
+        AirflowUnreachable,
         SettingsError,
         WarehouseBusy,
         SchemaChanged,

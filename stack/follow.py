@@ -6,8 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from ledgerhouse.operate.airflow.api import FINAL
 from stack.live import Stack
-from stack.rest import FINAL
 
 POLL_S = 0.4
 LOG_TAIL = 30

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import requests
 
+from ledgerhouse.operate.airflow.api import AirflowApi
 from stack import postgres
 from stack.airflow import environment, write_airflow_files
 from stack.leftovers import lock
 from stack.processes import Processes, Service, StackFailed, tail
-from stack.rest import Rest
 from stack.settings import HOST, PROJECT, USER, Settings, free_port, iso, read_env
 from stack.signals import OneStop
 
@@ -41,7 +41,7 @@ class Stack:
     settings: Settings
     env: dict[str, str]
     processes: Processes
-    rest: Rest
+    rest: AirflowApi
     sandbox_url: str | None
     ui: str
     timings: dict[str, float]
@@ -98,7 +98,7 @@ def launch(
                 settings,
                 env,
                 processes,
-                Rest(f"http://{HOST}:{port}", settings.password),
+                AirflowApi(f"http://{HOST}:{port}", USER, settings.password),
                 sandbox_url=f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else None,
                 ui=f"http://{HOST}:{port}",
                 timings=timings,

@@ -69,6 +69,7 @@ AIRFLOW_ROOMS = (
 SLEEPERS = {
     "extract/fetch/client.py",
     "ledgerhouse/warehouse/connection.py",
+    "ledgerhouse/operate/airflow/api.py",
     "ledgerhouse/operate/commands/backfill.py",
 }
 

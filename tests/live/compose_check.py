@@ -39,13 +39,13 @@ import duckdb  # noqa: E402
 import psycopg2  # noqa: E402
 import requests  # noqa: E402
 
+from ledgerhouse.operate.airflow.api import AirflowApi  # noqa: E402
 from sandbox.world.world import World  # noqa: E402
 from stack.follow import follow  # noqa: E402
 from stack.leftovers import POSTGRES, lock  # noqa: E402
 from stack.processes import Processes  # noqa: E402
-from stack.rest import Rest  # noqa: E402
 from stack.screen import Screen  # noqa: E402
-from stack.settings import free_port, iso, read_env  # noqa: E402
+from stack.settings import USER, free_port, iso, read_env  # noqa: E402
 from stack.signals import OneStop  # noqa: E402
 from tests.helpers.books import assert_truth  # noqa: E402
 from tests.live.composition import EXAMPLE, Local, filled  # noqa: E402
@@ -125,8 +125,8 @@ class Compose:
         root.chmod(0o711)
         self.local = Local(self.services, self.ports, self.var, self.dotenv, Path(sys.executable))
         self.processes = Processes(root, "tests/live/compose_check.py")
-        self.rest = Rest(
-            f"http://127.0.0.1:{self.ports['api-server']}", self.values["ADMIN_PASSWORD"]
+        self.rest = AirflowApi(
+            f"http://127.0.0.1:{self.ports['api-server']}", USER, self.values["ADMIN_PASSWORD"]
         )
 
     def give(self, path: Path) -> None:

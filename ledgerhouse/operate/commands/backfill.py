@@ -14,8 +14,14 @@ from typing import Any
 from urllib.parse import quote
 
 from extract.core.interval import Interval, iso, utc
+from ledgerhouse.operate.airflow.api import (
+    FINAL,
+    AirflowApi,
+    AirflowApiError,
+    AirflowUnreachable,
+    run_path,
+)
 from ledgerhouse.operate.commands import CommandFailed
-from ledgerhouse.operate.commands.airflow_api import Airflow, Refused, connect
 from ledgerhouse.operate.commands.plan import Plan, dates, make, now, params
 from ledgerhouse.operate.commands.progress import Progress
 from ledgerhouse.operate.commands.tables import Answer
@@ -26,14 +32,30 @@ CLOSING_S = 90.0  # Airflow closes a backfill up to half a minute after its last
 LOOK_AFTER_S = 30.0  # without a change, ask whether anything can change at all
 DEAREST = 0.5  # a history that takes less than half the calls is worth saying
 SHOWN = 12  # intervals printed at either end of a long list
-FINAL = ("success", "failed")
+HOW = (
+    'Start it (make up), and give this command its settings: make airflow ARGS="…" or, in '
+    "make shell, airflow …"
+)
+
+
+def connect() -> AirflowApi:
+    """The running Airflow, as the Connection `airflow_api` has it."""
+    return AirflowApi.for_command()
 
 
 def backfill(args: Any) -> int:
-    """Make, follow, plan or cancel a backfill; the exit code."""
+    """Create, follow, plan or cancel a backfill; the exit code."""
     if not (args.follow or args.cancel):
         dates(args, now()), params(args.conf)  # before anything is asked of Airflow
-    airflow = connect()
+    try:
+        return _backfill(connect(), args)
+    except AirflowUnreachable as error:
+        raise CommandFailed(f"{error}. {HOW}") from None
+    except AirflowApiError as error:
+        raise CommandFailed(str(error)) from None
+
+
+def _backfill(airflow: AirflowApi, args: Any) -> int:
     if args.follow or args.cancel:
         under_way = active(airflow, args.dag_id)
         return cancel(airflow, under_way) if args.cancel else _resume(airflow, args, under_way)
@@ -148,7 +170,7 @@ def _confirm(args: Any, plan: Plan) -> None:
         raise CommandFailed("nothing was started")
 
 
-def _nothing(airflow: Airflow, plan: Plan) -> int:
+def _nothing(airflow: AirflowApi, plan: Plan) -> int:
     """Every interval has its run: how they ended."""
     first, last = utc(plan.request["from_date"]), utc(plan.request["to_date"])
     ended = Counter(run["state"] for run in _runs(airflow, plan.dag["dag_id"], first, last))
@@ -160,13 +182,13 @@ def _nothing(airflow: Airflow, plan: Plan) -> int:
     return 1 if ended["failed"] else 0
 
 
-def _create(airflow: Airflow, plan: Plan) -> dict[str, Any]:
+def _create(airflow: AirflowApi, plan: Plan) -> dict[str, Any]:
     """Airflow's backfill; waits for the one before to be closed, when all its runs have ended."""
     dag_id, deadline, told = plan.dag["dag_id"], time.monotonic() + CLOSING_S, False
     while True:
         try:
             return airflow.call("POST", "/backfills", plan.request)
-        except Refused as error:
+        except AirflowApiError as error:
             if error.status != 409:
                 raise CommandFailed(
                     f"Airflow makes no such backfill of {dag_id}: {error}"
@@ -189,7 +211,7 @@ def _create(airflow: Airflow, plan: Plan) -> dict[str, Any]:
 
 
 def follow(
-    airflow: Airflow, args: Any, made: Mapping[str, Any], wanted: Mapping[datetime, Interval]
+    airflow: AirflowApi, args: Any, made: Mapping[str, Any], wanted: Mapping[datetime, Interval]
 ) -> int:
     """Wait until every wanted run has ended; 0 only when all have succeeded.
 
@@ -237,7 +259,7 @@ def follow(
     return _verdict(airflow, dag_id, wanted, runs, cancelled)
 
 
-def _verdict(airflow: Airflow, dag_id: str, wanted, runs, cancelled: int) -> int:
+def _verdict(airflow: AirflowApi, dag_id: str, wanted, runs, cancelled: int) -> int:
     failed = sorted((d, r) for d, r in runs.items() if r["state"] == "failed")
     good = sum(r["state"] == "success" for r in runs.values())
     print(
@@ -252,13 +274,13 @@ def _verdict(airflow: Airflow, dag_id: str, wanted, runs, cancelled: int) -> int
     for date, run in failed[:5]:
         tasks = airflow.call(
             "GET",
-            f"/dags/{dag_id}/dagRuns/{quote(run['dag_run_id'], safe='')}/taskInstances",
+            f"{run_path(dag_id, run['dag_run_id'])}/taskInstances",
             state="failed",
             limit=10,
         )["task_instances"]
         names = ", ".join(dict.fromkeys(task["task_id"] for task in tasks)) or "no task"
         print(
-            f"  {wanted[date]}: {names} failed; {airflow.host}/dags/{dag_id}/runs/"
+            f"  {wanted[date]}: {names} failed; {airflow.url}/dags/{dag_id}/runs/"
             f"{quote(run['dag_run_id'], safe='')}"
         )
     if len(failed) > 5:
@@ -271,16 +293,16 @@ def _verdict(airflow: Airflow, dag_id: str, wanted, runs, cancelled: int) -> int
     return 0 if good == len(wanted) else 1
 
 
-def _quietly(airflow: Airflow, made: Mapping[str, Any], what: str) -> bool:
+def _quietly(airflow: AirflowApi, made: Mapping[str, Any], what: str) -> bool:
     """Pause or cancel a backfill; one that has ended meanwhile is as well."""
     try:
         airflow.call("PUT", f"/backfills/{made['id']}/{what}")
-    except Refused:
+    except AirflowApiError:
         pass
     return True
 
 
-def _can_go_on(airflow: Airflow, dag_id: str) -> None:
+def _can_go_on(airflow: AirflowApi, dag_id: str) -> None:
     """CommandFailed when no run of the DAG can start or end."""
     why = "no scheduler is alive" * (not airflow.scheduler_is_alive())
     if airflow.call("GET", f"/dags/{dag_id}")["is_paused"]:
@@ -292,7 +314,7 @@ def _can_go_on(airflow: Airflow, dag_id: str) -> None:
         )
 
 
-def _runs(airflow: Airflow, dag_id: str, first: datetime, last: datetime, **only: Any) -> list:
+def _runs(airflow: AirflowApi, dag_id: str, first: datetime, last: datetime, **only: Any) -> list:
     return airflow.all(
         f"/dags/{dag_id}/dagRuns",
         "dag_runs",
@@ -302,7 +324,7 @@ def _runs(airflow: Airflow, dag_id: str, first: datetime, last: datetime, **only
     )
 
 
-def _runs_of(airflow: Airflow, made: Mapping[str, Any]) -> list:
+def _runs_of(airflow: AirflowApi, made: Mapping[str, Any]) -> list:
     """Backfill runs in the range of a backfill (older ones of the same dates too)."""
     return _runs(
         airflow, made["dag_id"], utc(made["from_date"]), utc(made["to_date"]), run_type="backfill"
@@ -312,7 +334,7 @@ def _runs_of(airflow: Airflow, made: Mapping[str, Any]) -> list:
 # --- one that is there ------------------------------------------------------------------------
 
 
-def active(airflow: Airflow, dag_id: str) -> dict[str, Any]:
+def active(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
     """The backfill of the DAG that Airflow has not closed; CommandFailed where there is none."""
     try:
         found = [
@@ -322,14 +344,14 @@ def active(airflow: Airflow, dag_id: str) -> dict[str, Any]:
             ]
             if not b["completed_at"]
         ]
-    except Refused as error:
+    except AirflowApiError as error:
         raise CommandFailed(f"{dag_id}: {error}") from None
     if not found:
         raise CommandFailed(f"no backfill of {dag_id} is under way")
     return found[0]
 
 
-def cancel(airflow: Airflow, made: Mapping[str, Any]) -> int:
+def cancel(airflow: AirflowApi, made: Mapping[str, Any]) -> int:
     """End a backfill: what runs may end, what waits is marked failed by Airflow."""
     waiting = sum(r["state"] == "queued" for r in _runs_of(airflow, made))
     _quietly(airflow, made, "cancel")
@@ -340,7 +362,7 @@ def cancel(airflow: Airflow, made: Mapping[str, Any]) -> int:
     return 0
 
 
-def _resume(airflow: Airflow, args: Any, made: Mapping[str, Any]) -> int:
+def _resume(airflow: AirflowApi, args: Any, made: Mapping[str, Any]) -> int:
     runs = {utc(r["logical_date"]): r for r in _runs_of(airflow, made)}
     return follow(
         airflow,
@@ -353,7 +375,7 @@ def _resume(airflow: Airflow, args: Any, made: Mapping[str, Any]) -> int:
     )
 
 
-def _history(airflow: Airflow, args: Any, plan: Plan) -> int:
+def _history(airflow: AirflowApi, args: Any, plan: Plan) -> int:
     """The same range by one run of the DAG history, which cuts it into months."""
     if args.dag_id != "sync":
         raise CommandFailed("--history fetches what sync would: it goes with sync only", 2)
@@ -367,7 +389,7 @@ def _history(airflow: Airflow, args: Any, plan: Plan) -> int:
         "dag_run_id"
     ]
     print(f"{history} over {span}: {_said(plan.by_history)}; run {run}")
-    path = f"/dags/{history}/dagRuns/{quote(run, safe='')}"
+    path = run_path(history, run)
     try:
         with Progress(f"{history} {span}", 1) as progress:
             while (state := airflow.call("GET", path)["state"]) not in FINAL:
@@ -388,7 +410,7 @@ def _history(airflow: Airflow, args: Any, plan: Plan) -> int:
                 time.sleep(POLL_S)
     except KeyboardInterrupt:
         print(
-            f"\nThe run goes on in Airflow: {airflow.host}/dags/{history}/runs/"
+            f"\nThe run goes on in Airflow: {airflow.url}/dags/{history}/runs/"
             f"{quote(run, safe='')}",
             file=sys.stderr,
         )
@@ -396,7 +418,7 @@ def _history(airflow: Airflow, args: Any, plan: Plan) -> int:
     print(
         f"✓ {history} over {span} succeeded"
         if state == "success"
-        else f"✗ {history} over {span} failed: {airflow.host}/dags/{history}/runs/"
+        else f"✗ {history} over {span} failed: {airflow.url}/dags/{history}/runs/"
         f"{quote(run, safe='')}"
     )
     return 0 if state == "success" else 1

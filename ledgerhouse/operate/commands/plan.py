@@ -9,8 +9,8 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from extract.core.interval import UTC, Interval, iso, utc
+from ledgerhouse.operate.airflow.api import AirflowApi, AirflowApiError
 from ledgerhouse.operate.commands import CommandFailed
-from ledgerhouse.operate.commands.airflow_api import Airflow, Refused
 from ledgerhouse.operate.commands.spending import summed
 from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.estimate import Cost, Known, simulate, total
@@ -78,11 +78,11 @@ def params(text: str | None) -> dict[str, Any]:
     return conf
 
 
-def dag_of(airflow: Airflow, dag_id: str) -> dict[str, Any]:
+def dag_of(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
     """The DAG, when it can be backfilled now. CommandFailed saying why not."""
     try:
         dag = airflow.call("GET", f"/dags/{dag_id}/details")
-    except Refused as error:
+    except AirflowApiError as error:
         if error.status != 404:
             raise CommandFailed(f"{dag_id}: {error}") from None
         known = ", ".join(sorted(d["dag_id"] for d in airflow.all("/dags", "dags")))
@@ -108,7 +108,7 @@ def dag_of(airflow: Airflow, dag_id: str) -> dict[str, Any]:
     return dag
 
 
-def make(airflow: Airflow, args: Any, now: datetime) -> Plan:
+def make(airflow: AirflowApi, args: Any, now: datetime) -> Plan:
     """What the arguments ask for, checked against Airflow and the books."""
     (start, end), conf = dates(args, now), params(args.conf)
     dag = dag_of(airflow, args.dag_id)
@@ -121,7 +121,7 @@ def make(airflow: Airflow, args: Any, now: datetime) -> Plan:
             2,
         )
     if not airflow.scheduler_is_alive():
-        raise CommandFailed(f"no scheduler is alive at {airflow.host}: nothing would run")
+        raise CommandFailed(f"no scheduler is alive at {airflow.url}: nothing would run")
     behaviour = (
         "completed" if args.reset_dagruns else "failed" if args.rerun_failed_tasks else "none"
     )
@@ -143,7 +143,7 @@ def make(airflow: Airflow, args: Any, now: datetime) -> Plan:
                 "POST", "/backfills/dry_run", request | {"reprocess_behavior": "completed"}
             )["backfills"]
         )
-    except Refused as error:
+    except AirflowApiError as error:
         raise CommandFailed(
             f"Airflow makes no such backfill of {args.dag_id}: {error}", 2
         ) from None

@@ -11,22 +11,23 @@ https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import UTC, utc
+from ledgerhouse.operate.airflow.api import AirflowApi, AirflowApiError, run_path
 from ledgerhouse.operate.run_log import attempts
 from ledgerhouse.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 
 RECENT_RUNS = 50
 FINAL = ("success", "failed", "skipped", "upstream_failed", "removed")
-
-Get = Callable[[str], dict[str, Any]]
 
 COLUMNS = (
     "dag_id",
@@ -49,17 +50,23 @@ COLUMNS = (
 )
 
 
-def mirror(con, get: Get, records: Path, dag_ids: Iterable[str], own: tuple | None = None) -> int:
+def mirror(
+    con: duckdb.DuckDBPyConnection,
+    airflow: AirflowApi,
+    records: Path,
+    dag_ids: Iterable[str],
+    own: tuple | None = None,
+) -> int:
     """Bring ops.sync_runs up to date; the number of attempts written.
 
-    `get(path)` returns the parsed JSON of an Airflow REST path. `own` is the attempt (KEY) that
-    is doing this: when the transaction commits it has succeeded, so it is written as such.
+    `own` is the attempt (KEY) that is doing this: when the transaction commits it has succeeded,
+    so it is written as such.
     """
     looked_at = datetime.now(UTC)
     files, known = attempts.read(records)
     rows: dict[tuple, dict[str, Any]] = {}
-    for dag_id, run_id in _runs_to_read(con, get, dag_ids, known):
-        rows |= _run(get, dag_id, run_id)
+    for dag_id, run_id in _runs_to_read(con, airflow, dag_ids, known):
+        rows |= _run(airflow, dag_id, run_id)
     for key, facts in known.items():
         # Airflow's word on how it ended wins; a record knows what was done.
         row = rows.setdefault(key, dict(zip(attempts.KEY, key)))
@@ -80,7 +87,7 @@ def mirror(con, get: Get, records: Path, dag_ids: Iterable[str], own: tuple | No
     return len(rows)
 
 
-def note(con, own: dict[str, Any], at: datetime) -> None:
+def note(con: duckdb.DuckDBPyConnection, own: dict[str, Any], at: datetime) -> None:
     """The attempt that calls this, and comes after its run's mirror, has succeeded by the end; the
     next mirror sees whether it has. `own` holds the fields of KEY."""
     (run_type,) = con.execute(
@@ -90,7 +97,12 @@ def note(con, own: dict[str, Any], at: datetime) -> None:
     _upsert(con, {**own, "run_type": run_type, "state": "success"}, at)
 
 
-def _runs_to_read(con, get: Get, dag_ids: Iterable[str], known) -> list[tuple[str, str]]:
+def _runs_to_read(
+    con: duckdb.DuckDBPyConnection,
+    airflow: AirflowApi,
+    dag_ids: Iterable[str],
+    known: Iterable[tuple],
+) -> list[tuple[str, str]]:
     """Runs with unread records, runs the mirror left unfinished, and recent ones not seen since
     they ended: a task that never started, or does nothing, leaves no record.
     """
@@ -108,7 +120,7 @@ def _runs_to_read(con, get: Get, dag_ids: Iterable[str], known) -> list[tuple[st
         ).fetchall()
     }
     for dag_id in dag_ids:
-        recent = get(f"/api/v2/dags/{dag_id}/dagRuns?order_by=-id&limit={RECENT_RUNS}")
+        recent = airflow.call("GET", f"/dags/{dag_id}/dagRuns", order_by="-id", limit=RECENT_RUNS)
         for run in recent["dag_runs"]:
             at, ended = looked.get((dag_id, run["dag_run_id"])), run.get("end_date")
             if at is None or ended is None or utc(ended) >= at:
@@ -116,45 +128,43 @@ def _runs_to_read(con, get: Get, dag_ids: Iterable[str], known) -> list[tuple[st
     return sorted(wanted)
 
 
-def _run(get: Get, dag_id: str, run_id: str) -> dict[tuple, dict[str, Any]]:
-    path = f"/api/v2/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}"
+def _run(airflow: AirflowApi, dag_id: str, run_id: str) -> dict[tuple, dict[str, Any]]:
+    """Every attempt of a run by its key, as Airflow has it."""
+    path = run_path(dag_id, run_id)
     try:
-        run = get(path)
-    except LookupError:
+        run = airflow.call("GET", path)
+    except AirflowApiError as error:
+        if error.status != 404:
+            raise
         log.warning(
             "run %s of %s is gone from Airflow; its records are kept as they are", run_id, dag_id
         )
         return {}
-    found: dict[tuple, dict[str, Any]] = {}
-    offset = 0
-    while True:
-        page = get(f"{path}/taskInstances?limit=100&offset={offset}")
-        for task in page["task_instances"]:
-            tries = [task]
-            if task["try_number"] > 1:
-                where = f"{path}/taskInstances/{task['task_id']}"
-                where += f"/{task['map_index']}" if task["map_index"] >= 0 else ""
-                tries = get(f"{where}/tries")["task_instances"]
-            for one in tries:
-                if not one["try_number"] and one["state"] not in FINAL:
-                    continue  # it has not begun, so it is no attempt yet
-                row = {
-                    "dag_id": dag_id,
-                    "run_id": run_id,
-                    "run_type": run.get("run_type"),
-                    "task_id": task["task_id"],
-                    "map_index": task["map_index"],
-                    "try_number": one["try_number"],
-                    "state": one["state"],
-                    "interval_start": run.get("data_interval_start"),
-                    "interval_end": run.get("data_interval_end"),
-                    "started": one.get("start_date"),
-                    "ended": one.get("end_date"),
-                }
-                found[tuple(row[k] for k in attempts.KEY)] = row
-        offset += 100
-        if offset >= page["total_entries"]:
-            return found
+    rows: dict[tuple, dict[str, Any]] = {}
+    for task in airflow.all(f"{path}/taskInstances", "task_instances"):
+        tries = [task]
+        if task["try_number"] > 1:
+            where = f"{path}/taskInstances/{task['task_id']}"
+            where += f"/{task['map_index']}" if task["map_index"] >= 0 else ""
+            tries = airflow.call("GET", f"{where}/tries")["task_instances"]
+        for each in tries:
+            if not each["try_number"] and each["state"] not in FINAL:
+                continue  # it has not begun, so it is no attempt yet
+            row = {
+                "dag_id": dag_id,
+                "run_id": run_id,
+                "run_type": run.get("run_type"),
+                "task_id": task["task_id"],
+                "map_index": task["map_index"],
+                "try_number": each["try_number"],
+                "state": each["state"],
+                "interval_start": run.get("data_interval_start"),
+                "interval_end": run.get("data_interval_end"),
+                "started": each.get("start_date"),
+                "ended": each.get("end_date"),
+            }
+            rows[tuple(row[k] for k in attempts.KEY)] = row
+    return rows
 
 
 def _upsert(con, row: dict[str, Any], looked_at: datetime) -> None:

@@ -171,11 +171,15 @@ class MirrorOperator(BaseOperator):
     """Copy Airflow's run history into ops.sync_runs: a teardown, so it also sees failed runs."""
 
     def execute(self, context: Any) -> int:
-        from ledgerhouse.operate.airflow.api import AirflowHook
+        from ledgerhouse.operate.airflow.api import AirflowApi
         from ledgerhouse.operate.run_log.mirror import mirror
 
         facts = facts_of(context)
         with open_warehouse(owner=lock_owner(context)) as con:
             return mirror(
-                con, AirflowHook().get, var_dir() / "attempts", DAG_IDS, own=tuple(facts.values())
+                con,
+                AirflowApi.for_task(),
+                var_dir() / "attempts",
+                DAG_IDS,
+                own=tuple(facts.values()),
             )

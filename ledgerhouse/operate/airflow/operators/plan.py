@@ -239,10 +239,10 @@ class PlanOperator(BaseOperator):
     def _ensure_pool(self, pool: str) -> None:
         """A connection added to accounts.toml since the start has no pool yet, and a task whose
         pool is missing waits for ever, without a word."""
-        from ledgerhouse.operate.airflow.api import AirflowHook
+        from ledgerhouse.operate.airflow.api import AirflowApi
 
         try:
-            if AirflowHook().ensure_pool(
+            if AirflowApi.for_task().ensure_pool(
                 pool, f"accounts of connection {self.connection} share its rate limit"
             ):
                 self.log.info("made the pool %s, with one slot", pool)

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 from extract.core.interval import Interval, iso, utc
 from extract.sources import all_sources
+from ledgerhouse.operate.airflow.api import AirflowApi, AirflowApiError
 from ledgerhouse.operate.airflow.provider import get_provider_info
 from ledgerhouse.operate.commands import backfill as backfilling
-from ledgerhouse.operate.commands.airflow_api import Airflow, Refused
 from ledgerhouse.operate.commands.explain import explained
 from ledgerhouse.operate.commands.spending import summed
 from ledgerhouse.operate.commands.tables import cell, digits
@@ -495,14 +495,14 @@ def test_nothing_published_is_said_and_not_a_traceback(tmp_path, airflow, monkey
 # --- the backfill -----------------------------------------------------------------------------
 
 
-class FakeAirflow(Airflow):
+class FakeAirflow(AirflowApi):
     """Answers as the REST API does; every look at the runs lets one more of them end.
 
     `ends`: how they end, by logical date ("success" where it is not told).
     """
 
     def __init__(self, ends=None, *, dag=None, alive=True, dies=False, there=()):
-        self.host, self.ends, self.alive, self.dies = "http://airflow", ends or {}, alive, dies
+        self.url, self.ends, self.alive, self.dies = "http://airflow", ends or {}, alive, dies
         self.dag = {
             "dag_id": "sync",
             "timetable_periodic": True,
@@ -550,7 +550,7 @@ class FakeAirflow(Airflow):
             return None
         if path == "/dags/sync":
             return self.dag
-        raise Refused(404, "not found")
+        raise AirflowApiError(404, "not found")
 
     def all(self, path, key, **params):
         if path == "/dags":
@@ -757,7 +757,7 @@ WEEKLY = {"dag_id": "weekly_refresh", "timetable_summary": "0 2 * * 0"}
         (FakeAirflow(), ("--follow", "sync"), 1, "no backfill of sync is under way"),
         (FakeAirflow(), ("--cancel", "sync"), 1, "no backfill of sync is under way"),
         (
-            Airflow("http://127.0.0.1:9", "admin", "x"),
+            AirflowApi("http://127.0.0.1:9", "admin", "x"),
             ("-s", "2024-11-20", "sync"),
             1,
             "does not answer at http://127.0.0.1:9.*make up",

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ledgerhouse.operate.airflow.api import AirflowApi, AirflowApiError, AirflowUnreachable
 from ledgerhouse.operate.run_log import attempts
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.operate.run_log.mirror import COLUMNS, RECENT_RUNS, mirror
@@ -32,7 +33,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
 
-class Airflow:
+class Airflow(AirflowApi):
     """Runs and the tries of their tasks; `records` is the folder the attempts write into."""
 
     def __init__(self, records):
@@ -91,15 +92,20 @@ class Airflow:
             tries.append(tries[-1] | {"state": None, "start_date": None, "end_date": None})
             self.runs[dag, run]["end_date"] = None
 
+    def call(self, method, path, body=None, **params):
+        assert method == "GET", "the mirror only reads"
+        query = "&".join(f"{name}={value}" for name, value in params.items())
+        return self.get(f"{path}?{query}" if query else path)
+
     def get(self, path: str) -> dict:
         self.paths.append(path)
-        if found := re.fullmatch(r"/api/v2/dags/(\w+)/dagRuns\?order_by=-id&limit=(\d+)", path):
+        if found := re.fullmatch(r"/dags/(\w+)/dagRuns\?order_by=-id&limit=(\d+)", path):
             runs = [r for (dag, _), r in self.runs.items() if dag == found[1]]
             return {"dag_runs": runs[::-1][: int(found[2])], "total_entries": len(runs)}
-        base, _, query = path.removeprefix("/api/v2/dags/").partition("?")
+        base, _, query = path.removeprefix("/dags/").partition("?")
         dag, _, run, *rest = base.split("/")
         if (dag, unquote(run)) not in self.runs:
-            raise LookupError(path)
+            raise AirflowApiError(404, path)
         mine = {k[2:]: tries for k, tries in self.tasks.items() if k[:2] == (dag, unquote(run))}
         if not rest:
             return self.runs[dag, unquote(run)]
@@ -142,7 +148,7 @@ def test_retried_killed_mapped_cleared_and_upstream_failed(con, airflow):
     airflow.attempt(*at, "fetch_debank", 1, "failed", "start", source="debank")  # killed
     airflow.attempt(*at, "fetch_debank", 1, "failed", "none")  # killed at birth
     airflow.attempt(*at, "load", end="upstream_failed", records="none")
-    assert mirror(con, airflow.get, airflow.records, DAGS) == 6
+    assert mirror(con, airflow, airflow.records, DAGS) == 6
     said = {k[2:]: (r["state"], r["rows"], r["error"], r["source"]) for k, r in rows(con).items()}
     assert said == {
         ("plan_debank", -1, 1): ("success", 2, None, None),
@@ -154,11 +160,11 @@ def test_retried_killed_mapped_cleared_and_upstream_failed(con, airflow):
     }
     for key in (("fetch_debank", 1), ("load", -1)):
         airflow.clear(*at, *key)
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     airflow.attempt(*at, "fetch_debank", 1, source="debank", account="0x2", rows=7)
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     airflow.end()
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     found = rows(con)
     assert found[*at, "fetch_debank", 1, 3]["rows"] == 7
     assert [found[*at, "load", -1, n]["state"] for n in (1, 2)] == ["upstream_failed", "success"]
@@ -201,13 +207,13 @@ def test_in_the_end_every_attempt_is_there_as_it_ended(con, tmp_path_factory, st
         elif step == "clear" and (dag, run, *task) in airflow.tasks:
             airflow.clear(dag, run, *task)
         elif step.startswith("mirror"):
-            mirror(con, airflow.get, airflow.records, DAGS)
+            mirror(con, airflow, airflow.records, DAGS)
             if "twice" in step:
                 before = rows(con)
-                mirror(con, airflow.get, airflow.records, DAGS)
+                mirror(con, airflow, airflow.records, DAGS)
                 assert rows(con) == before
     airflow.end()
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     found = rows(con)
     assert {k: {c: r[c] for c in airflow.truth[k]} for k, r in found.items()} == airflow.truth
     assert all(r["started"] and r["ended"] for r in found.values())
@@ -226,9 +232,9 @@ def test_a_record_is_kept_until_its_row_is_committed(con, airflow):
             return con.execute(sql, *args)
 
     with pytest.raises(duckdb.IOException):
-        mirror(Broken(), airflow.get, airflow.records, DAGS)
+        mirror(Broken(), airflow, airflow.records, DAGS)
     assert len(list(airflow.records.glob("*.json"))) == 2 and rows(con) == {}
-    assert mirror(con, airflow.get, airflow.records, DAGS) == 1
+    assert mirror(con, airflow, airflow.records, DAGS) == 1
     assert list(airflow.records.glob("*.json")) == []
     assert rows(con)["sync", "R", "load", -1, 1]["rows"] == 3
 
@@ -236,11 +242,9 @@ def test_a_record_is_kept_until_its_row_is_committed(con, airflow):
 def test_an_airflow_that_does_not_answer_costs_no_record(con, airflow):
     airflow.attempt("sync", "R", "load", rows=3)
 
-    def down(path):
-        raise ConnectionError(path)
-
-    with pytest.raises(ConnectionError):
-        mirror(con, down, airflow.records, DAGS)
+    nobody = AirflowApi("http://127.0.0.1:9", "admin", "x")
+    with pytest.raises(AirflowUnreachable):
+        mirror(con, nobody, airflow.records, DAGS)
     assert len(list(airflow.records.glob("*.json"))) == 2 and rows(con) == {}
 
 
@@ -248,7 +252,7 @@ def test_the_records_of_a_run_that_was_deleted_are_kept_as_they_are(con, airflow
     airflow.attempt("sync", "gone", "load", rows=3)
     airflow.attempt("sync", "here", "load", rows=4)
     del airflow.runs["sync", "gone"]
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     assert {k[1]: (r["state"], r["rows"]) for k, r in rows(con).items()} == {
         "gone": ("success", 3),
         "here": ("success", 4),
@@ -258,31 +262,31 @@ def test_the_records_of_a_run_that_was_deleted_are_kept_as_they_are(con, airflow
 def test_the_mirrors_own_attempt_has_succeeded_once_it_is_written(con, airflow):
     airflow.attempt("sync", "R", "mirror", end="running", records="none")
     own = ("sync", "R", "mirror", -1, 1)
-    mirror(con, airflow.get, airflow.records, DAGS, own=own)
+    mirror(con, airflow, airflow.records, DAGS, own=own)
     assert rows(con)[own]["state"] == "success"
 
 
 def test_a_run_is_looked_at_again_until_it_is_over_and_then_no_more(con, airflow):
     airflow.attempt("sync", "R", "load", end="running", records="start")
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     assert rows(con)["sync", "R", "load", -1, 1]["state"] == "running"
     airflow.tasks["sync", "R", "load", -1][0]["state"] = "failed"
     airflow.runs["sync", "R"]["end_date"] = now()
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     assert rows(con)["sync", "R", "load", -1, 1]["state"] == "failed"
     airflow.paths.clear()
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     assert len(airflow.paths) == len(DAGS), airflow.paths
 
 
 def test_a_run_with_more_tasks_than_a_page_is_read_whole(con, airflow):
     for index in range(250):
         airflow.attempt("history", "R", "fetch_debank", index, records="none")
-    assert mirror(con, airflow.get, airflow.records, DAGS) == 250 == len(rows(con))
+    assert mirror(con, airflow, airflow.records, DAGS) == 250 == len(rows(con))
 
 
 def test_runs_that_no_record_tells_of_are_found_among_the_recent_ones(con, airflow):
     for number in range(RECENT_RUNS):
         airflow.attempt("sync", f"R{number}", "load", end="failed", records="none")
-    mirror(con, airflow.get, airflow.records, DAGS)
+    mirror(con, airflow, airflow.records, DAGS)
     assert {k[1] for k in rows(con)} == {f"R{n}" for n in range(RECENT_RUNS)}

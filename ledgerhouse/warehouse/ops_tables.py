@@ -177,6 +177,8 @@ ops.sync_runs -- An attempt of a task, from Airflow's run history
     ended TIMESTAMP -- when it ended, UTC; NULL while it runs
     error VARCHAR
     mirrored_at TIMESTAMP NOT NULL -- when it was copied from Airflow, UTC
+    error_type VARCHAR -- class of the error, such as BudgetReached; NULL where nothing was raised
+    error_fields VARCHAR -- what the error says besides its text, as JSON; of a BudgetReached the measure, period and allowed of the limit
 
 ops.budgets -- What accounts.toml allows a source
     source VARCHAR NOT NULL

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -20,18 +20,21 @@ KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
 @contextmanager
-def attempt(root: Path, run: dict[str, Any], **facts: Any) -> Iterator[dict[str, Any]]:
+def attempt(root: Path, attempt_key: Mapping[str, Any], **job: Any) -> Iterator[dict[str, Any]]:
     """Record the attempt around its work; what the body puts into the dict goes into the end.
 
-    `run` holds the fields of KEY; `facts` are source, account, interval_start, interval_end.
+    `attempt_key` holds the fields of KEY; `job` is source, account, interval_start, interval_end.
+    An error is recorded by its text and its class's name, unless the body has put in the
+    `error_type` (and `error_fields`) of one that it raises as another.
     """
-    known = {key: run.get(key) for key in KEY} | facts
+    known = {key: attempt_key.get(key) for key in KEY} | job
     _write(root, {**known, "state": "running", "started": datetime.now(UTC).isoformat()})
     outcome: dict[str, Any] = {}
     try:
         yield outcome
     except BaseException as error:
         outcome |= {"state": "failed", "error": " ".join(str(error).split())[:500]}
+        outcome.setdefault("error_type", type(error).__name__)
         raise
     else:
         outcome["state"] = "success"

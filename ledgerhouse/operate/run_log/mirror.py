@@ -47,6 +47,8 @@ COLUMNS = (
     "started",
     "ended",
     "error",
+    "error_type",
+    "error_fields",
 )
 
 

@@ -545,6 +545,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
     from ledgerhouse.operate.airflow.operators.fetch import FetchOperator
     from ledgerhouse.operate.airflow.operators.load import LoadOperator
     from ledgerhouse.operate.airflow.operators.plan import PlanOperator
+    from ledgerhouse.operate.run_log import attempts
     from ledgerhouse.warehouse.connection import open_warehouse
 
     file, jobs, told = tmp_path / "accounts.toml", {}, []
@@ -609,6 +610,11 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
             for e in errors
         )
         assert 250 < url.app.debank.units_spent <= 300
+        _, known = attempts.read(tmp_path / "attempts")
+        logged = [(a["error_type"], a.get("error_fields")) for a in known.values() if "error" in a]
+        limit = {"measure": "units", "period": "month", "allowed": 300}
+        assert logged and all(kind == "BudgetReached" for kind, _ in logged)
+        assert all(json.loads(fields) == limit for _, fields in logged)
         assert run("two", "[budget.debank]\nunits_per_month = 320\n"), "spent before, so not again"
         assert url.app.debank.units_spent <= 320
         (tmp_path / "budget.sqlite").unlink()

@@ -254,8 +254,9 @@ def test_rows_that_only_the_warehouse_has_are_never_dropped_by_a_replay(var):
 
 
 def test_a_warehouse_of_the_first_version_is_told_what_to_do_and_replayed(var):
+    later = {("ops.sync_runs", "error_type"), ("ops.sync_runs", "error_fields")}
     with opened(var) as con:
-        fresh = content(con)
+        fresh = content(con, leave_out=later)
     (var / FILE).rename(var / "newer.duckdb")
     with opened(var) as con:
         con.execute(FIRST.read_text())
@@ -272,7 +273,7 @@ def test_a_warehouse_of_the_first_version_is_told_what_to_do_and_replayed(var):
     with opened(var) as con:
         schema.create_all(con)
         tables = {*FROM_LANDING, "ops.checkpoints", "ops.sync_runs"}
-        assert content(con, tables) == {t: fresh[t] for t in tables}
+        assert content(con, tables, later) == {t: fresh[t] for t in tables}
         assert len(content(con)["ops.api_calls"]) == 1
 
 

@@ -5,13 +5,14 @@ Heavy imports happen inside `execute`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from extract.core.errors import ExtractError, Fatal, FetchStopped
+from extract.core.errors import BudgetReached, ExtractError, Fatal, FetchStopped
 from extract.core.source import Job
 from extract.fetch.client import Client
 from extract.sources import get
@@ -101,6 +102,7 @@ class FetchOperator(BaseOperator):
                         ", ".join(f"{c.dataset} {c.interval}" for c in error.partial.covered)
                         or "none",
                     )
+                outcome |= _described(error)
                 words = f"{type(error).__name__}: {hook.told(error, source)}"
                 if isinstance(error, Fatal):  # asking again would meet the same
                     raise AirflowFailException(words) from None
@@ -122,3 +124,12 @@ class FetchOperator(BaseOperator):
             client.units_spent,
         )
         return file.name
+
+
+def _described(error: ExtractError) -> dict[str, str]:
+    """What the run log says of an error besides its text; alerts go by it."""
+    described = {"error_type": type(error).__name__}
+    if isinstance(error, BudgetReached):
+        limit = {"measure": error.measure, "period": error.period, "allowed": error.allowed}
+        described["error_fields"] = json.dumps(limit)
+    return described

@@ -85,6 +85,8 @@ class Books:
         dag="sync",
         run=None,
         number=1,
+        error_type=None,
+        error_fields=None,
     ) -> str:
         self.number += 1
         run = run or f"run {self.number}"
@@ -92,7 +94,8 @@ class Books:
         self.do(
             "INSERT INTO ops.sync_runs BY NAME SELECT ? AS dag_id, ? AS run_id, ? AS task_id, "
             "? AS map_index, ? AS try_number, ? AS source, ? AS account, ? AS state, "
-            "?::TIMESTAMPTZ AS started, ? AS error, now() AS mirrored_at",
+            "?::TIMESTAMPTZ AS started, ? AS error, ? AS error_type, ? AS error_fields, "
+            "now() AS mirrored_at",
             dag,
             run,
             task,
@@ -103,6 +106,8 @@ class Books:
             state,
             started,
             error,
+            error_type,
+            error_fields,
         )
         return run
 
@@ -290,7 +295,32 @@ def story_budget_reached(books):
     books.do("UPDATE ops.budgets SET allowed = 9")
 
 
-def story_budget_that_the_next_call_would_pass(books):
+def story_budget_reached_before_the_call_that_would_pass_it(books):
+    """The error of the run log says which of several limits it was, whatever its text."""
+    books.do("INSERT INTO ops.budgets VALUES ('debank', 'units', 'day', 30)")
+    books.do("INSERT INTO ops.budgets VALUES ('debank', 'units', 'month', 30)")
+    books.do("INSERT INTO ops.budgets VALUES ('debank', 'calls', 'day', 30)")
+    limit = {"measure": "units", "period": "day", "allowed": 30}
+    books.called(1, 20)
+    for other in ({"measure": "calls", "allowed": 31}, {"period": "month", "allowed": 29}):
+        fields = json.dumps(limit | other)
+        run = books.ran(state="failed", error_type="BudgetReached", error_fields=fields)
+        books.ran(run=run, number=2)
+    run = books.ran(state="failed", error_type="Fatal", error_fields=json.dumps(limit))
+    books.ran(run=run, number=2)
+    yield None, "", ""
+    run = books.ran(
+        state="failed",
+        error="no text that anybody reads",
+        error_type="BudgetReached",
+        error_fields=json.dumps(limit),
+    )
+    books.ran(run=run, number=2)
+    yield ("budget_reached", "debank", "", "units a day"), "20 of 30 units", ""
+    books.do("UPDATE ops.budgets SET allowed = 60")
+
+
+def story_budget_reached_in_a_row_of_the_version_before(books):
     from ledgerhouse.config import Limit
     from ledgerhouse.plan.budget import Ledger
 

@@ -83,6 +83,7 @@ class Airflow(AirflowApi):
             "source": facts.get("source") if records != "none" else None,
             "rows": facts.get("rows", 0) if both else None,
             "error": f"broken {number}" if both and end == "failed" else None,
+            "error_type": "RuntimeError" if both and end == "failed" else None,
         }
 
     def clear(self, dag, run, task, index=-1) -> None:

@@ -1,6 +1,6 @@
 """`make demo`: two years of history and two syncs through the real stack, against the sandbox.
 
-It works in `$VAR/demo`, made anew each time and kept afterwards to look at; `$VAR/demo.json` has
+It works in `$VAR/demo`, emptied at each start and kept afterwards to look at; `$VAR/demo.json` has
 everything it prints. It takes the sandbox's own accounts and keys, never those of `.env`.
 """
 
@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -20,11 +19,12 @@ from typing import Any
 
 import requests
 
+from extract.core.interval import iso
 from stack.follow import follow
-from stack.leftovers import Record, lock, sweep
 from stack.live import Stack, running
+from stack.lock import lock
 from stack.screen import Screen
-from stack.settings import PROJECT, iso, read_env, var_dir
+from stack.settings import PROJECT, read_env, var_dir
 
 SIX_HOURS = timedelta(hours=6)
 TOO_CLOSE = timedelta(minutes=15)  # a scheduled sync must not start in the middle of the demo
@@ -43,67 +43,63 @@ def times(clock: datetime) -> tuple[datetime, datetime, datetime]:
 
 def clear(var: Path) -> None:
     """Remove the state of an earlier demo; StackBusy when one is running there."""
-    with lock(var):
-        earlier = Record.load(var)
-        if earlier:
-            sweep(var, earlier)
+    with lock(var, "stack demo"):
         for entry in var.iterdir():
-            if entry.name != "stack.lock":
+            if entry.name not in ("stack.lock", "stack.json"):
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def main() -> int:
-    from ledgerhouse.config import accounts
-
-    screen, var = Screen(), var_dir(read_env(os.environ))
+    """Run the demo and print its report; 0 when all is well, else 1."""
+    screen, var, seed = Screen(), var_dir(read_env(os.environ)), _seed()
     start, until, now = times(datetime.now(UTC))
-    seed = _seed()
-    where = var / "demo"
+    folder = var / "demo"
     screen.line(
         f"Ledgerhouse demo, seed {seed}: history {iso(start)} to {iso(until)}, then "
-        f"two syncs up to {iso(now)}. State: {where} (made anew)"
+        f"two syncs up to {iso(now)}. State: {folder} (made anew)"
     )
-    clear(where)
+    clear(folder)
     os.environ["LEDGERHOUSE_ACCOUNTS"] = str(PROJECT / "accounts.toml")
-    facts: dict[str, Any] = {
-        "seed": seed,
-        "start": iso(start),
-        "until": iso(until),
-        "now": iso(now),
-        "environment": environment_facts(),
-    }
-    runs: list[dict[str, Any]] = []
     with ExitStack() as live:
         with screen.step("start PostgreSQL, the sandbox and Airflow") as step:
             stack = live.enter_context(
                 running(
-                    where, seed=seed, now=until, start=start, command="stack demo", tell=step.note
+                    folder,
+                    seed=seed,
+                    now=until,
+                    start=start,
+                    command="stack demo",
+                    tell=step.note,
                 )
             )
-        stats = play(screen, stack, runs, start, until, now)
+        runs = play(screen, stack, start, until, now)
+        stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
+        with screen.step("stop Airflow"):
+            stack.stop_airflow()
         with screen.step("stop PostgreSQL and the sandbox"):
             live.close()
-    return conclude(
-        screen,
-        var,
-        where,
-        facts,
-        runs,
-        stats,
-        stack,
-        [(a.source, a.account) for a in accounts(PROJECT / "accounts.toml")],
-    )
+    result = {
+        "seed": seed,
+        "start": iso(start),
+        "until": iso(until),
+        "now": iso(now),
+        "environment": machine(),
+        "runs": runs,
+        "startup": stack.timings,
+        "sandbox": stats,
+    }
+    return conclude(screen, var, folder, result)
 
 
 def play(
-    screen: Screen, stack: Stack, runs: list, start: datetime, until: datetime, now: datetime
-) -> dict:
-    """The three runs, each appended to `runs`; the sandbox's statistics, with Airflow stopped."""
+    screen: Screen, stack: Stack, start: datetime, until: datetime, now: datetime
+) -> list[dict]:
+    """The three runs, played one after the other: name, run_id, clock and whether it is a sync."""
     with screen.step("register the DAGs"):
         stack.rest.wait_for_dags("history", "sync")
         for dag in ("history", "sync"):
             stack.rest.unpause(dag)
-    middle = until + SIX_HOURS
+    middle, runs = until + SIX_HOURS, []
     for name, dag, first, last in (
         ("history", "history", start, until),
         ("sync 1", "sync", until, middle),
@@ -119,44 +115,28 @@ def play(
                 if dag == "history"
                 else stack.rest.trigger(dag, interval=(first, last))
             )
-            runs.append({"name": name, "run_id": run, "clock": last, "sync": dag == "sync"})
+            runs.append({"name": name, "run_id": run, "clock": iso(last), "sync": dag == "sync"})
             follow(stack, dag, run, step.note)
-    stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
-    with screen.step("stop Airflow"):
-        stack.stop_airflow()
-    return stats
+    return runs
 
 
-def conclude(
-    screen: Screen,
-    var: Path,
-    where: Path,
-    facts: dict,
-    runs: list,
-    stats: dict,
-    stack: Stack,
-    accounts: list[tuple[str, str]],
-) -> int:
+def conclude(screen: Screen, var: Path, folder: Path, result: dict[str, Any]) -> int:
     """Print the report, write demo.json; 0 when all is well, else 1."""
+    from ledgerhouse.config import accounts
     from ledgerhouse.warehouse.connection import open_warehouse
     from stack import report as reports
     from stack import tables
 
-    with open_warehouse(where / "warehouse.duckdb", owner="stack demo", read_only=True) as con:
-        report = reports.read(con, runs)
+    warehouse, stats = folder / "warehouse.duckdb", result["sandbox"]
+    with open_warehouse(warehouse, owner="stack demo", read_only=True) as con:
+        report = reports.read(con, result["runs"])
     tables.show(screen.console, report)
-    wrong = reports.verdict(report, accounts, facts["now"], stats, [r["name"] for r in runs])
+    listed = [(a.source, a.account) for a in accounts(PROJECT / "accounts.toml")]
+    names = [run["name"] for run in result["runs"]]
+    wrong = reports.verdict(report, listed, result["now"], stats, names)
     total = round(time.monotonic() - screen.began, 1)
-    result = {
-        **facts,
-        "runs": [{**run, "clock": iso(run["clock"])} for run in runs],
-        "timings": {**screen.timings, "total": total},
-        "startup": stack.timings,
-        **report,
-        "sandbox": stats,
-        "wrong": wrong,
-        "ok": not wrong,
-    }
+    result |= {"timings": {**screen.timings, "total": total}, **report}
+    result |= {"wrong": wrong, "ok": not wrong}
     (var / "demo.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
     for sentence in wrong:
         screen.line(f"✗ {sentence}")
@@ -168,7 +148,7 @@ def conclude(
         )
     screen.line(
         f"{total:.0f} s in all. Everything is in {var / 'demo.json'}; the warehouse is "
-        f"{where / 'warehouse.duckdb'}. To see the books in Airflow's UI: make ui"
+        f"{warehouse}. To see the books in Airflow's UI: make ui"
     )
     return 1 if wrong else 0
 
@@ -180,7 +160,7 @@ def set_clock(stack: Stack, now: datetime) -> None:
     ).raise_for_status()
 
 
-def environment_facts() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """The machine and the versions the timings belong to."""
     packages = ("apache-airflow", "duckdb", "sqlmesh", "great-expectations")
     return {
@@ -199,7 +179,3 @@ def _seed() -> int:
         return int(text)
     except ValueError:
         raise SystemExit(f"SANDBOX_SEED is {text!r}; write a whole number") from None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,12 @@
-"""Airflow's tables and pools, made or brought up to date: `python -m stack.init`, one process.
+"""Airflow's tables and pools, created or brought up to date: `python -m stack.init`, one process.
 
-Needs the environment of `stack.settings.environment`. Idempotent; 4-7 s the first time.
+Needs the environment of `stack.airflow.environment`. Idempotent; 4-7 s the first time.
 """
 
 from __future__ import annotations
 
+from ledgerhouse.operate.airflow.context import WAREHOUSE_POOL
 from stack.settings import connections
-
-WAREHOUSE_POOL = "warehouse"  # one slot: whoever opens the warehouse waits its turn
 
 
 def pools() -> dict[str, str]:

@@ -9,27 +9,23 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import requests
 
+from extract.core.interval import iso
 from ledgerhouse.operate.airflow.api import AirflowApi
 from stack import postgres
 from stack.airflow import environment, write_airflow_files
-from stack.leftovers import lock
-from stack.processes import Processes, Service, StackFailed, tail
-from stack.settings import HOST, PROJECT, USER, Settings, free_port, iso, read_env
-from stack.signals import OneStop
+from stack.processes import Processes, Service, supervised
+from stack.settings import HOST, PROJECT, USER, Settings, free_port, read_env
 
-SANDBOX = (sys.executable, "-m", "sandbox")
-AIRFLOW = ("scheduler", "dag-processor", "api-server")
 START_LIMIT_S = 120.0
 CHECK_S = 1.0
-LOCK_WAIT_S = 15.0  # a keeper may still be ending the stack that was killed here before
 
 Tell = Callable[[str], None]
 
@@ -42,34 +38,95 @@ class Stack:
     env: dict[str, str]
     processes: Processes
     rest: AirflowApi
-    sandbox_url: str | None
     ui: str
-    timings: dict[str, float]
+    sandbox_url: str | None
+    sockets: Path  # the folder of PostgreSQL's socket
+    tell: Tell
+    began: float = field(default_factory=time.monotonic)
+    timings: dict[str, float] = field(default_factory=dict)
 
     def login(self, in_full: bool) -> str:
         """Who may enter; the password itself only `in_full`, where nothing keeps the line."""
-        secret = (
-            f"password {self.settings.password}"
-            if in_full
-            else f"password in {self.settings.airflow_home / 'passwords.json'}"
-        )
-        return f"user {USER}, {secret}"
+        if in_full:
+            return f"user {USER}, password {self.settings.password}"
+        return f"user {USER}, password in {self.settings.airflow_home / 'passwords.json'}"
 
     def keep(self) -> None:
-        """Until somebody stops it (Stopped), or a process ends by itself (StackFailed)."""
+        """Wait until a signal stops the stack (Stopped), or a process ends (StackFailed)."""
         while True:
             self.processes.check()
             time.sleep(CHECK_S)
 
     def stop_airflow(self) -> None:
-        """End Airflow (running tasks may finish first), so that the warehouse is free."""
+        """End Airflow, so that the warehouse is free: running tasks may finish first."""
         self.rest.close()
-        self.processes.stop(AIRFLOW)
+        self.processes.stop("scheduler", "dag-processor", "api-server")
 
-    def stop(self) -> None:
-        """End everything now; leaving the context does so too."""
-        self.rest.close()
-        self.processes.finish()
+    def create_metadata(self) -> None:
+        """Create Airflow's tables and pools, or bring them up to date, and wait for it."""
+        write_airflow_files(self.settings)
+        self._wait_for_metadata(self._start("init", "stack.init"))
+
+    def serve_api(self) -> None:
+        """Start the API server, and wait until it answers."""
+        port = self.env["AIRFLOW__API__PORT"]
+        arguments = ("api-server", "--host", HOST, "--port", port)
+        self._start("api-server", "airflow", *arguments, drain_s=2.0)
+        self.processes.wait("Airflow's API", self.rest.health, START_LIMIT_S)
+
+    def start(self, sandbox: Sequence[str] | None, airflow: bool) -> None:
+        """Start PostgreSQL, the sandbox with these arguments, and Airflow."""
+        if ended := self.processes.holder.ended:
+            self.tell(f"ended {ended} processes an earlier start had left behind")
+        if sandbox:
+            self._start("sandbox", "sandbox", "--port", self.env["SANDBOX_PORT"], *sandbox)
+        postgres.start(self.processes, self.settings.var / "postgres", self.env)
+        self.processes.holder.publish(
+            postgres=str(self.sockets), ui=self.ui, sandbox=self.sandbox_url or ""
+        )
+        self.processes.wait("PostgreSQL", lambda: postgres.is_ready(self.sockets), START_LIMIT_S)
+        self._done("PostgreSQL ready")
+        if airflow:
+            self._start_airflow()
+        if sandbox:
+            self.processes.wait("the sandbox", lambda: _ok(f"{self.sandbox_url}/_stats"), 60)
+            self._done("sandbox ready")
+
+    def _start_airflow(self) -> None:
+        """The scheduler imports while the metadata database is being prepared (airflow.PRELOAD)."""
+        write_airflow_files(self.settings)
+        init = self._start("init", "stack.init")
+        # No log server: it listens on every interface, and here task logs are local files anyway.
+        self._start("scheduler", "airflow", "scheduler", "--skip-serve-logs", drain_s=20.0)
+        self._wait_for_metadata(init)
+        self._done("metadata database ready")
+        self._start("dag-processor", "airflow", "dag-processor")
+        self.serve_api()
+        # Tasks meet an API of their own, built at its first request, in 2.8 s: ask for it now.
+        _ok(f"{self.ui}/execution/health")
+        self.processes.wait("Airflow", self.rest.healthy, START_LIMIT_S)
+        self._done("Airflow healthy")
+
+    def _start(self, name: str, module: str, *arguments: str, drain_s: float = 5.0) -> Service:
+        command = [sys.executable, "-m", module, *arguments]
+        return self.processes.start(name, command, self.env, drain_s=drain_s)
+
+    def _wait_for_metadata(self, init: Service) -> None:
+        ended = lambda: init.guard.poll() == 0  # noqa: E731
+        self.processes.wait("the metadata database", ended, START_LIMIT_S)
+        self.processes.services.remove(init)  # it is meant to end
+        self.settings.metadata_ready.touch()
+
+    def _done(self, step: str) -> None:
+        self.timings[step] = round(time.monotonic() - self.began, 1)
+        self.tell(step)
+
+
+def _ok(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=10).ok
+    except requests.RequestException:
+        return False
 
 
 @contextmanager
@@ -78,7 +135,7 @@ def launch(
     base: Mapping[str, str],
     command: str,
     *,
-    sandbox: list[str] | None = None,
+    sandbox: Sequence[str] | None = None,
     api_port: int | None = None,
     airflow: bool = True,
     tell: Tell = lambda _: None,
@@ -87,116 +144,20 @@ def launch(
 
     Raises StackBusy when the var folder is in use and StackFailed when a process does not come up.
     """
-    var, began = settings.var, time.monotonic()
-    timings: dict[str, float] = {}
-    port = free_port(api_port)
-    env = environment(settings, base, port, postgres.socket_dir(var / "postgres"))
-    with lock(var, LOCK_WAIT_S):
-        processes = Processes(var, command)
-        with OneStop(lambda: setattr(processes, "hurry", True)) as signals:
-            stack = Stack(
-                settings,
-                env,
-                processes,
-                AirflowApi(f"http://{HOST}:{port}", USER, settings.password),
-                sandbox_url=f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else None,
-                ui=f"http://{HOST}:{port}",
-                timings=timings,
-            )
-            try:
-                try:
-                    _start(stack, sandbox, airflow, tell, began)
-                    yield stack
-                finally:
-                    signals.close()
-            finally:
-                ending = time.monotonic()
-                stack.rest.close()
-                processes.finish()
-                timings["stopped"] = round(time.monotonic() - ending, 1)
-
-
-def _start(stack: Stack, sandbox, airflow: bool, tell: Tell, began: float) -> None:
-    processes, env, var = stack.processes, stack.env, stack.settings.var
-
-    def done(step: str) -> None:
-        stack.timings[step] = round(time.monotonic() - began, 1)
-        tell(step)
-
-    ended = processes.begin()
-    if ended:
-        tell(f"ended {ended} processes an earlier start had left behind")
-    if sandbox:
-        argv = [*SANDBOX, "--port", env["SANDBOX_PORT"], *sandbox]
-        processes.start("sandbox", argv, env)
-    sockets = processes.start_postgres(var / "postgres", env)
-    processes.record.facts.update({"ui": stack.ui, "sandbox": stack.sandbox_url or ""})
-    processes.record.save(var)
-    processes.wait("PostgreSQL", lambda: postgres.is_ready(sockets), START_LIMIT_S)
-    done("PostgreSQL ready")
-    if airflow:
-        _start_airflow(stack, done)
-    if sandbox:
-        processes.wait("the sandbox", lambda: _answers(f"{stack.sandbox_url}/_stats"), 60)
-        done("sandbox ready")
-
-
-def _start_airflow(stack: Stack, done: Tell) -> None:
-    processes, env = stack.processes, stack.env
-    write_airflow_files(stack.settings)
-    airflow = [sys.executable, "-m", "airflow"]
-    init = _start_init(stack)
-    # No log server: it listens on every interface, and here task logs are local files anyway.
-    processes.start("scheduler", [*airflow, "scheduler", "--skip-serve-logs"], env, drain_s=20.0)
-    _wait_for_init(stack, init)
-    done("metadata database ready")
-    _start_api(stack)
-    processes.start("dag-processor", [*airflow, "dag-processor"], env)
-    processes.wait("Airflow's API", stack.rest.health, START_LIMIT_S)
-    # Tasks meet an API of their own that is built at its first request, in 2.8 s: ask for it now.
-    _answers(f"{stack.ui}/execution/health")
-    processes.wait("Airflow", stack.rest.healthy, START_LIMIT_S)
-    done("Airflow healthy")
-
-
-def serve_api(stack: Stack) -> None:
-    """Start the API server alone, and wait until it answers."""
-    _start_api(stack)
-    stack.processes.wait("Airflow's API", stack.rest.health, START_LIMIT_S)
-
-
-def _start_api(stack: Stack) -> None:
-    port = stack.env["AIRFLOW__API__PORT"]
-    api = [sys.executable, "-m", "airflow", "api-server", "--host", HOST, "--port", port]
-    stack.processes.start("api-server", api, stack.env, drain_s=2.0)
-
-
-def make_metadata(stack: Stack) -> None:
-    """Make Airflow's tables and pools, or bring them up to date, and wait for it."""
-    write_airflow_files(stack.settings)
-    _wait_for_init(stack, _start_init(stack))
-
-
-def _start_init(stack: Stack) -> Service:
-    init = stack.processes.start("init", [sys.executable, "-m", "stack.init"], stack.env)
-    stack.processes.services.remove(init)  # it is meant to end; `finish` still knows its session
-    return init
-
-
-def _wait_for_init(stack: Stack, init: Service) -> None:
-    stack.processes.wait(
-        "the metadata database", lambda: init.popen.poll() is not None, START_LIMIT_S
-    )
-    if init.popen.returncode:
-        raise StackFailed(f"the metadata database was not made; {init.log}:\n{tail(init.log)}")
-    stack.settings.metadata_ready.touch()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return requests.get(url, timeout=10).ok
-    except requests.RequestException:
-        return False
+    port, sockets = free_port(api_port), postgres.socket_dir(settings.var / "postgres")
+    env = environment(settings, base, port, sockets)
+    ui = f"http://{HOST}:{port}"
+    sandbox_url = f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else None
+    rest = AirflowApi(ui, USER, settings.password)
+    with supervised(settings.var, command) as processes:
+        stack = Stack(settings, env, processes, rest, ui, sandbox_url, sockets, tell)
+        try:
+            stack.start(sandbox, airflow)
+            yield stack
+        finally:
+            rest.close()
+            ending = time.monotonic()
+    stack.timings["stopped"] = round(time.monotonic() - ending, 1)
 
 
 @contextmanager
@@ -220,18 +181,16 @@ def running(
     """
     base = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}
     base.pop("LEDGERHOUSE_STATE_URI", None)
-    base.update(
-        {
-            "SANDBOX_PORT": str(free_port()),
-            "SANDBOX_SEED": str(seed),
-            "START_TS": iso(start),
-            "SYNC_START_DATE": iso(datetime.now(UTC).replace(microsecond=0)),
-        }
-    )
-    base.update(env or {})
+    base |= {
+        "SANDBOX_PORT": str(free_port()),
+        "SANDBOX_SEED": str(seed),
+        "START_TS": iso(start),
+        "SYNC_START_DATE": iso(datetime.now(UTC).replace(microsecond=0)),
+        **(env or {}),
+    }
     settings = Settings(Path(var_dir).resolve(), read_env(base, PROJECT / ".env.example"))
-    arguments = ["--seed", str(seed), "--now", iso(now), "--start", iso(start)]
+    sandbox = ["--seed", str(seed), "--now", iso(now), "--start", iso(start)]
     if scale != 1.0:
-        arguments += ["--scale", str(scale)]
-    with launch(settings, base, command, sandbox=arguments, airflow=airflow, tell=tell) as stack:
+        sandbox += ["--scale", str(scale)]
+    with launch(settings, base, command, sandbox=sandbox, airflow=airflow, tell=tell) as stack:
         yield stack

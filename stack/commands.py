@@ -1,0 +1,260 @@
+"""The commands beside the demo: `up`, `ui`, `init`, `plan`, `models`, `replay`, `clean`, and
+`airflow` and `shell`, which run in the settings of the stack."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from extract.core.interval import iso
+from stack import postgres
+from stack.airflow import environment, state_uri
+from stack.live import Stack, launch
+from stack.lock import StackBusy, holder, lock
+from stack.processes import Stopped
+from stack.screen import Screen
+from stack.settings import (
+    API_PORT,
+    PROJECT,
+    Settings,
+    SettingsError,
+    free_port,
+    read_env,
+    sandbox_port,
+    var_dir,
+)
+
+DAGS_S = 3.0  # DAG files are parsed within a second of each other
+
+
+def _settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], bool]:
+    """(settings, environment, whether a sandbox is asked for), with a free port for it."""
+    base, values = dict(environ), read_env(environ)
+    preferred = sandbox_port(values)
+    if preferred:
+        base["SANDBOX_PORT"] = str(free_port(preferred))
+        values = read_env(base)
+    return Settings(var_dir(values), values), base, preferred is not None
+
+
+def _until_stopped(
+    settings: Settings,
+    base: Mapping[str, str],
+    command: str,
+    title: str,
+    show: Callable[[Screen, Stack], None],
+    *,
+    sandbox: Sequence[str] | None = None,
+    airflow: bool = True,
+) -> int:
+    """Start a stack, show where it answers, and keep it until Ctrl-C."""
+    screen = Screen()
+    try:
+        with ExitStack() as live:
+            with screen.step(title) as step:
+                stack = live.enter_context(
+                    launch(
+                        *(settings, base, command),
+                        sandbox=sandbox,
+                        airflow=airflow,
+                        api_port=API_PORT,
+                        tell=step.note,
+                    )
+                )
+                if not airflow:
+                    stack.create_metadata()
+                    stack.serve_api()
+            show(screen, stack)
+            stack.keep()
+    except Stopped:
+        screen.line("Stopped; nothing is left running.")
+    return 0
+
+
+def up() -> int:
+    """Run everything until Ctrl-C: the sandbox's clock runs with the real one, DAGs unpaused."""
+    settings, base, with_sandbox = _settings(os.environ)
+    sandbox, title = None, "start PostgreSQL and Airflow"
+    if with_sandbox:
+        start = settings.values.get("START_TS")
+        if not start:
+            raise SettingsError(
+                "START_TS is empty in .env; write when the sandbox's history "
+                "begins, for example 2024-11-01T00:00:00Z"
+            )
+        now = iso(datetime.now(UTC).replace(microsecond=0))
+        seed = settings.values.get("SANDBOX_SEED") or "7"
+        sandbox = ["--seed", seed, "--now", now, "--start", start, "--tick"]
+        title = "start PostgreSQL, the sandbox and Airflow"
+
+    def show(screen: Screen, stack: Stack) -> None:
+        with screen.step("register and unpause the DAGs"):
+            stack.rest.wait_for_dags("sync")
+            time.sleep(DAGS_S)
+            for dag in stack.rest.dags():
+                stack.rest.unpause(dag)
+        screen.line(f"Airflow: {stack.ui}  {stack.login(screen.live)}")
+        screen.line(f"The books: {stack.ui}/plugin/ledgerhouse")
+        screen.line(
+            f"Sandbox: {stack.sandbox_url}"
+            if sandbox
+            else "No sandbox: SANDBOX_PORT is not set, real vendors are called"
+        )
+        screen.line(f"Logs: {settings.logs}. Ctrl-C stops everything.")
+
+    return _until_stopped(settings, base, "stack up", title, show, sandbox=sandbox)
+
+
+def ui() -> int:
+    """The books of the last demo in Airflow's UI, until Ctrl-C; no scheduler, no sandbox.
+
+    Raises SettingsError where no demo has published books, StackBusy while one is running.
+    """
+    values = read_env(os.environ)
+    settings = Settings(var_dir(values) / "demo", values)
+    if not (settings.var / "published" / "books.duckdb").exists():
+        raise SettingsError(f"no books in {settings.var}: make demo makes them")
+
+    def show(screen: Screen, stack: Stack) -> None:
+        screen.line(f"The books: {stack.ui}/plugin/ledgerhouse  {stack.login(screen.live)}")
+        screen.line("Ctrl-C stops it.")
+
+    title = "start PostgreSQL and Airflow's API server"
+    return _until_stopped(settings, os.environ, "stack ui", title, show, airflow=False)
+
+
+def init() -> int:
+    """Create the databases, Airflow's tables and its pools; nothing stays running."""
+    screen = Screen()
+    settings, base, _ = _settings(os.environ)
+    with (
+        screen.step("make the databases, tables and pools"),
+        launch(settings, base, "stack init", airflow=False) as stack,
+    ):
+        stack.create_metadata()
+    return 0
+
+
+def plan(*arguments: str) -> int:
+    """`sqlmesh plan ARGUMENTS`, also beside a running stack."""
+    from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
+
+    with _models_state("stack plan"):
+        return sqlmesh_plan(list(arguments))
+
+
+def models(*arguments: str) -> int:
+    """Lint and test the models, which needs no warehouse; with arguments, `sqlmesh ARGUMENTS` on
+    the warehouse."""
+    from ledgerhouse.transform.sqlmesh_context import PROJECT as MODELS
+    from ledgerhouse.transform.sqlmesh_context import sqlmesh
+
+    if arguments:
+        with _models_state("stack models"):
+            return sqlmesh(list(arguments))
+    command = [str(Path(sys.executable).with_name("sqlmesh")), "--paths", str(MODELS)]
+    with TemporaryDirectory(prefix="ledgerhouse-models-") as var:
+        environ = {k: v for k, v in os.environ.items() if k != "LEDGERHOUSE_STATE_URI"}
+        environ |= {"LEDGERHOUSE_VAR": var, "SQLMESH__DISABLE_ANONYMIZED_ANALYTICS": "true"}
+        command += ["--log-file-dir", var]
+        return max(
+            subprocess.run([*command, check], env=environ, check=False).returncode
+            for check in ("lint", "test")
+        )
+
+
+def replay() -> int:
+    """The warehouse again from its landing, then transform, check and publish; no call is made."""
+    from ledgerhouse.operate.commands import CommandFailed
+    from ledgerhouse.operate.commands.replaying import anew
+
+    with _models_state("stack replay"):
+        try:
+            return anew("table", "stack replay")
+        except CommandFailed as error:
+            Screen().line(f"✗ {error}")
+            return 1
+
+
+@contextmanager
+def _models_state(command: str) -> Iterator[None]:
+    """SQLMesh's state in reach: the running stack's PostgreSQL, else one started meanwhile."""
+    settings, base, _ = _settings(os.environ)
+    os.environ["LEDGERHOUSE_VAR"] = str(settings.var)
+    os.environ["SQLMESH__DISABLE_ANONYMIZED_ANALYTICS"] = "true"
+    with ExitStack() as live:
+        try:
+            sockets = live.enter_context(launch(settings, base, command, airflow=False)).sockets
+        except StackBusy:
+            running = holder(settings.var)
+            if running is None or "postgres" not in running.addresses:
+                raise
+            sockets = Path(running.addresses["postgres"])
+        os.environ["LEDGERHOUSE_STATE_URI"] = state_uri(sockets)
+        yield
+
+
+def clean() -> int:
+    """Remove `var/`; StackBusy when a stack is running in it."""
+    var = var_dir(read_env(os.environ))
+    with ExitStack() as held:
+        for folder in (var, var / "demo"):
+            if folder.exists():
+                held.enter_context(lock(folder, "stack clean"))
+        if not var.is_relative_to(PROJECT):
+            raise SettingsError(
+                f"LEDGERHOUSE_VAR is {var}, outside the project: remove that folder yourself"
+            )
+        if var.exists():
+            shutil.rmtree(var)
+    return 0
+
+
+def attached(environ: Mapping[str, str]) -> tuple[dict[str, str], bool]:
+    """What a process of the stack in the var folder sees, and whether that stack is running.
+
+    The user's terminal knows nothing of the stack's ports, databases and secrets; this gives them
+    to a command without ever printing them.
+    """
+    base, values = dict(environ), read_env(environ)
+    var = var_dir(values)
+    running = holder(var)
+    addresses = running.addresses if running else {}
+    if sandbox := urlsplit(addresses.get("sandbox", "")).port:
+        base["SANDBOX_PORT"] = str(sandbox)
+        values = read_env(base)
+    sockets = Path(addresses.get("postgres") or postgres.socket_dir(var / "postgres"))
+    port = urlsplit(addresses.get("ui", "")).port or API_PORT
+    return environment(Settings(var, values), base, port, sockets), bool(addresses)
+
+
+def airflow(*arguments: str) -> int:
+    """`airflow ARGUMENTS`, in the place of this process."""
+    env, alive = attached(os.environ)
+    if not alive and arguments[:1] != ("warehouse",):
+        print(
+            f"No stack is running in {env['LEDGERHOUSE_VAR']}: start it with make up",
+            file=sys.stderr,
+        )
+    os.execve(sys.executable, [sys.executable, "-m", "airflow", *arguments], env)
+
+
+def shell() -> int:
+    """The user's shell, in which `airflow …` is that of the stack."""
+    env, alive = attached(os.environ)
+    state = "" if alive else ", which is not running (make up)"
+    print(
+        f"airflow … here is that of the stack in {env['LEDGERHOUSE_VAR']}{state}; exit leaves",
+        file=sys.stderr,
+    )
+    program = env.get("SHELL") or "/bin/sh"
+    os.execve(program, [program], env)

@@ -59,7 +59,7 @@ bench: $(STAMP) $(BENCH_STAMP)
 	@$(RUN) -m tests.benchmarks.run $(ARGS)
 
 reference: $(STAMP)
-	@$(RUN) -m stack.reference
+	@$(RUN) -m docs.make_reference
 
 compose-check: $(STAMP) $(COMPOSE_STAMP)
 	@$(COMPOSE)/bin/python tests/live/compose_check.py $(ARGS)

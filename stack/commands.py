@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
 from extract.core.interval import iso
-from stack import postgres
 from stack.airflow import environment, state_uri
 from stack.live import Stack, launch
 from stack.lock import StackBusy, holder, lock
@@ -232,7 +231,7 @@ def attached(environ: Mapping[str, str]) -> tuple[dict[str, str], bool]:
     if sandbox := urlsplit(addresses.get("sandbox", "")).port:
         base["SANDBOX_PORT"] = str(sandbox)
         values = read_env(base)
-    sockets = Path(addresses.get("postgres") or postgres.socket_dir(var / "postgres"))
+    sockets = Path(addresses.get("postgres", var / "postgres"))
     port = urlsplit(addresses.get("ui", "")).port or API_PORT
     return environment(Settings(var, values), base, port, sockets), bool(addresses)
 

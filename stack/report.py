@@ -7,7 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import duckdb
 
 RECONCILIATION = """
     SELECT r.source, r.account, r.token, coalesce(a.symbol, r.token) AS symbol,
@@ -21,58 +24,44 @@ RECONCILIATION = """
                WHERE counts GROUP BY ALL) u
         ON (u.source, u.account, u.token) = (r.source, r.account, r.token)
     ORDER BY r.source, r.account, r.status = 'reconciled', legs DESC, r.token"""
-LOADED = """
-    SELECT run_id, source, sum(new)::BIGINT AS new, sum(changed)::BIGINT AS changed
-    FROM ops.batches GROUP BY ALL"""
-CALLED = """
-    SELECT run_id, source, count(*) AS calls, sum(units)::BIGINT AS units
-    FROM ops.api_calls GROUP BY ALL"""
-CHECKED = """
+RUNS = """
+    WITH runs AS (SELECT unnest($names) AS run, unnest($ids) AS run_id,
+                      unnest(range(len($ids))) AS number)"""
+FETCHED = f"""{RUNS}, sources AS (SELECT unnest($sources) AS source)
+    SELECT run, source, coalesce(calls, 0) AS calls, coalesce(c.units, 0) AS units,
+        coalesce(new, 0) AS new, coalesce(changed, 0) AS changed, f.full_refresh
+    FROM runs CROSS JOIN sources
+    LEFT JOIN (SELECT run_id, source, sum(new)::BIGINT AS new, sum(changed)::BIGINT AS changed
+               FROM ops.batches GROUP BY ALL) USING (run_id, source)
+    LEFT JOIN (SELECT run_id, source, count(*) AS calls, sum(units)::BIGINT AS units
+               FROM ops.api_calls GROUP BY ALL) c USING (run_id, source)
+    LEFT JOIN (SELECT run_id, source, {{'calls': calls, 'units': units}} AS full_refresh
+               FROM ops.full_refreshes) f USING (run_id, source)
+    ORDER BY number, list_position($sources, source)"""
+CHECKED = f"""{RUNS}
     SELECT run_id, checkpoint, count(*) FILTER (success) AS passed,
         count(*) FILTER (NOT success AND severity = 'critical') AS critical,
         count(*) FILTER (NOT success AND severity = 'warning') AS warning,
-        count(*) FILTER (NOT success AND severity NOT IN ('critical', 'warning')) AS info
-    FROM ops.checkpoints GROUP BY ALL ORDER BY checkpoint"""
+        count(*) FILTER (NOT success AND severity NOT IN ('critical', 'warning')) AS info, run
+    FROM ops.checkpoints JOIN runs USING (run_id) GROUP BY ALL, number ORDER BY number, checkpoint"""
 
 
-def rows(con, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
-    cursor = con.execute(sql, list(params))
-    names = [column[0] for column in cursor.description]
-    return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
-
-
-def read(con, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def read(con: duckdb.DuckDBPyConnection, runs: Sequence[Mapping[str, Any]]) -> dict[str, list]:
     """The report's rows. `runs`: {"name", "run_id"} each."""
     from extract.sources import names
 
-    loaded = {(r["run_id"], r["source"]): r for r in rows(con, LOADED)}
-    called = {(r["run_id"], r["source"]): r for r in rows(con, CALLED)}
-    fetched = []
-    for run in runs:
-        full = {
-            r.pop("source"): r
-            for r in rows(
-                con,
-                "SELECT source, calls, units FROM ops.full_refreshes WHERE run_id = ?",
-                [run["run_id"]],
-            )
-        }
-        for source in names():
-            key = (run["run_id"], source)
-            ours = {"calls": 0, "units": 0, "new": 0, "changed": 0}
-            ours |= {
-                k: v for k, v in {**loaded.get(key, {}), **called.get(key, {})}.items() if k in ours
-            }
-            fetched.append(
-                {"run": run["name"], "source": source, **ours, "full_refresh": full.get(source)}
-            )
-    called_so = {run["run_id"]: run["name"] for run in runs}
-    checked = [
-        {**r, "run": called_so[r["run_id"]]} for r in rows(con, CHECKED) if r["run_id"] in called_so
-    ]
-    order = list(called_so.values())
-    checked.sort(key=lambda r: (order.index(r["run"]), r["checkpoint"]))
-    return {"reconciliation": rows(con, RECONCILIATION), "fetched": fetched, "checkpoints": checked}
+    ours = {"names": [r["name"] for r in runs], "ids": [r["run_id"] for r in runs]}
+    return {
+        "reconciliation": _rows(con, RECONCILIATION, {}),
+        "fetched": _rows(con, FETCHED, {**ours, "sources": list(names())}),
+        "checkpoints": _rows(con, CHECKED, ours),
+    }
+
+
+def _rows(con: duckdb.DuckDBPyConnection, sql: str, params: Mapping[str, Any]) -> list[dict]:
+    cursor = con.execute(sql, dict(params))
+    columns = [column[0] for column in cursor.description]
+    return [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
 
 
 def verdict(
@@ -89,34 +78,31 @@ def verdict(
     """
     wrong = []
     for source, account in accounts:
-        mine = [
-            r for r in report["reconciliation"] if (r["source"], r["account"]) == (source, account)
-        ]
-        if not any(r["status"] == "reconciled" for r in mine):
-            wrong.append(f"{source} {account}: no reconciled balance")
+        key, who = (source, account), f"{source} {account}"
+        balances = [r for r in report["reconciliation"] if (r["source"], r["account"]) == key]
+        if not any(r["status"] == "reconciled" for r in balances):
+            wrong.append(f"{who}: no reconciled balance")
         wrong += [
-            f"{source} {account}: {r['symbol']} is {r['status']}, difference {r['difference']}"
-            for r in mine
+            f"{who}: {r['symbol']} is {r['status']}, difference {r['difference']}"
+            for r in balances
             if r["status"] != "reconciled"
         ]
-        if any(r["snapshot"] < newest for r in mine):
-            wrong.append(
-                f"{source} {account}: the newest covered snapshot is of "
-                f"{mine[0]['snapshot']}, not of {newest}"
-            )
+        late = [r["snapshot"] for r in balances if r["snapshot"] < newest]
+        if late:
+            wrong.append(f"{who}: the newest covered snapshot is of {late[0]}, not of {newest}")
     for run in runs:
-        mine = [c for c in report["checkpoints"] if c["run"] == run]
-        if not mine:
+        checks = [c for c in report["checkpoints"] if c["run"] == run]
+        if not checks:
             wrong.append(f"{run}: no checkpoint was recorded")
         wrong += [
             f"{run}: {c['critical']} critical expectation(s) of {c['checkpoint']} failed"
-            for c in mine
+            for c in checks
             if c["critical"]
         ]
     for source, total in stats["total"].items():
-        ours = sum(f["calls"] for f in report["fetched"] if f["source"] == source)
-        if ours != total:
-            wrong.append(f"{source}: {ours} calls logged, the sandbox counted {total}")
+        calls = sum(f["calls"] for f in report["fetched"] if f["source"] == source)
+        if calls != total:
+            wrong.append(f"{source}: {calls} calls logged, the sandbox counted {total}")
     units = sum(f["units"] for f in report["fetched"])
     if units != stats["units_spent"]:
         wrong.append(f"debank: {units} units logged, the sandbox counted {stats['units_spent']}")

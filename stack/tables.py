@@ -10,16 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 TOP = 5  # reconciled assets shown per account
+Row = Mapping[str, Any]
 
 
-def short(text: str, keep: int) -> str:
-    """A long text with its middle left out, at most `keep` characters."""
-    tail = min(4, keep // 3)
-    return text if len(text) <= keep else f"{text[: keep - tail - 1]}…{text[-tail:]}"
+def short(text: str, length: int) -> str:
+    """A long text with its middle left out, at most `length` characters."""
+    tail = min(4, length // 3)
+    return text if len(text) <= length else f"{text[: length - tail - 1]}…{text[-tail:]}"
 
 
 def show(console: Console, report: Mapping[str, Any]) -> None:
-    """The three tables."""
+    """Print the three tables."""
     console.print(_balances(report["reconciliation"]))
     console.print(_fetched(report["fetched"]))
     console.print(savings(report["fetched"]))
@@ -32,9 +33,9 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
     console.print(_checkpoints(report["checkpoints"]))
 
 
-def savings(found: Sequence[Mapping[str, Any]]) -> str:
+def savings(fetched: Sequence[Row]) -> str:
     """All syncs together against their full refreshes, in one sentence."""
-    syncs = [f for f in found if f["full_refresh"]]
+    syncs = [f for f in fetched if f["full_refresh"]]
     parts = []
     for name in ("calls", "units"):
         ours, full = sum(f[name] for f in syncs), sum(f["full_refresh"][name] for f in syncs)
@@ -42,99 +43,79 @@ def savings(found: Sequence[Mapping[str, Any]]) -> str:
     return f"The syncs together: {', '.join(parts)}."
 
 
-def _table(title: str, *columns: str, right: Sequence[str] = ()) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
-    return table
-
-
-def _balances(found: Sequence[Mapping[str, Any]]) -> Table:
-    numbers = ("computed", "reported", "difference")
-    table = _table(
-        "Balances: computed from the history, and reported by the vendor",
-        "account",
-        "asset",
-        *numbers,
-        "status",
-        right=numbers,
-    )
-    for column, width in zip(table.columns, (18, 12, 0, 0, 10, 10), strict=True):
-        column.min_width = width  # a narrow terminal shortens the amounts first
-    for source, account in dict.fromkeys((r["source"], r["account"]) for r in found):
-        mine = [r for r in found if (r["source"], r["account"]) == (source, account)]
-        good = [r for r in mine if r["status"] == "reconciled"]
-        bad = [r for r in mine if r["status"] != "reconciled"]
-        for r in [*bad, *good[:TOP]]:  # most entries first
-            asset = short(r["symbol"], 12) + (f" on {r['chain']}" if r["chain"] else "")
-            table.add_row(
-                f"{source} {short(account, 11)}",
-                asset,
-                *(short(r[name] or "overflow", 20) for name in numbers[:2]),
-                r["difference"] or "overflow",
-                r["status"],
-                style="bold red" if r in bad else None,
-            )
-        rest = len(good) - min(TOP, len(good))
-        table.add_row(
-            "",
-            "",
-            "",
-            f"{rest} more alike" if rest else "",
-            "",
-            f"{len(good)} of {len(mine)} reconciled",
-            style="bold",
-        )
-        table.add_section()
-    return table
-
-
-def _fetched(found: Sequence[Mapping[str, Any]]) -> Table:
-    numbers = ("new", "changed", "calls", "full calls", "saved", "units", "full units", "saved ")
-    table = _table(
-        "What was fetched, and what a full refresh would have cost",
-        "run",
-        "source",
-        *numbers,
-        right=numbers,
-    )
-    for f in found:
-        cells = []
-        for name in ("calls", "units"):
-            full = (f["full_refresh"] or {}).get(name)
-            paid = name == "calls" or f["source"] == "debank"
-            cells += [
-                f"{f[name]:,}" if paid else "",
-                f"{full:,}" if full else "",
-                saving(f[name], full),
-            ]
-        table.add_row(f["run"], f["source"], f"{f['new']:,}", f"{f['changed']:,}", *cells)
-    return table
-
-
 def saving(ours: int, full: int | None) -> str:
     """How much less, in percent; '' when there is nothing to compare with."""
     return f"{100 * (1 - ours / full):.1f} %" if full else ""
 
 
-def _checkpoints(found: Sequence[Mapping[str, Any]]) -> Table:
-    runs = list(dict.fromkeys(c["run"] for c in found))
+def _table(title: str, columns: str, numbers: str = "") -> Table:
+    """An empty table; `columns` and those of them that are `numbers` are parted by commas."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
+    for column in columns.split(","):
+        right = column in numbers.split(",")
+        table.add_column(column, justify="right" if right else "left", no_wrap=True)
+    return table
+
+
+def _balances(rows: Sequence[Row]) -> Table:
     table = _table(
-        "Checkpoints: expectations that passed, and that failed by severity", "checkpoint", *runs
+        "Balances: computed from the history, and reported by the vendor",
+        "account,asset,computed,reported,difference,status",
+        "computed,reported,difference",
     )
-    cells = {(c["checkpoint"], c["run"]): c for c in found}
-    for checkpoint in sorted({c["checkpoint"] for c in found}):
-        mine = [cells.get((checkpoint, run)) for run in runs]
+    for column, width in zip(table.columns, (18, 12, 0, 0, 10, 10), strict=True):
+        column.min_width = width  # a narrow terminal shortens the amounts first
+    for key in dict.fromkeys((r["source"], r["account"]) for r in rows):
+        balances = [r for r in rows if (r["source"], r["account"]) == key]
+        good = [r for r in balances if r["status"] == "reconciled"]
+        bad = [r for r in balances if r["status"] != "reconciled"]
+        for r in [*bad, *good[:TOP]]:  # most entries first
+            table.add_row(
+                f"{r['source']} {short(r['account'], 11)}",
+                short(r["symbol"], 12) + (f" on {r['chain']}" if r["chain"] else ""),
+                *(short(r[name] or "overflow", 20) for name in ("computed", "reported")),
+                r["difference"] or "overflow",
+                r["status"],
+                style="bold red" if r in bad else None,
+            )
+        more = f"{len(good) - TOP} more alike" if len(good) > TOP else ""
+        count = f"{len(good)} of {len(balances)} reconciled"
+        table.add_row("", "", "", more, "", count, style="bold")
+        table.add_section()
+    return table
+
+
+def _fetched(rows: Sequence[Row]) -> Table:
+    numbers = "new,changed,calls,full calls,saved,units,full units,saved "
+    title = "What was fetched, and what a full refresh would have cost"
+    table = _table(title, f"run,source,{numbers}", numbers)
+    for r in rows:
+        cells = []
+        for name in ("calls", "units"):
+            full = (r["full_refresh"] or {}).get(name)
+            paid = name == "calls" or r["source"] == "debank"
+            cells += [f"{r[name]:,}" if paid else "", f"{full:,}" if full else ""]
+            cells.append(saving(r[name], full))
+        table.add_row(r["run"], r["source"], f"{r['new']:,}", f"{r['changed']:,}", *cells)
+    return table
+
+
+def _checkpoints(rows: Sequence[Row]) -> Table:
+    runs = list(dict.fromkeys(r["run"] for r in rows))
+    title = "Checkpoints: expectations that passed, and that failed by severity"
+    table = _table(title, ",".join(["checkpoint", *runs]))
+    for checkpoint in sorted({r["checkpoint"] for r in rows}):
+        results = {r["run"]: r for r in rows if r["checkpoint"] == checkpoint}
         table.add_row(
             checkpoint,
-            *map(_passed, mine),
-            style="bold red" if any(c and c["critical"] for c in mine) else None,
+            *(_counts(results.get(run)) for run in runs),
+            style="bold red" if any(r["critical"] for r in results.values()) else None,
         )
     return table
 
 
-def _passed(one: Mapping[str, Any] | None) -> str:
-    if one is None:
+def _counts(result: Row | None) -> str:
+    if result is None:
         return "not run"
-    failed = [f"{one[name]} {name}" for name in ("critical", "warning", "info") if one[name]]
-    return ", ".join([f"{one['passed']} passed", *failed])
+    failed = [f"{result[name]} {name}" for name in ("critical", "warning", "info") if result[name]]
+    return ", ".join([f"{result['passed']} passed", *failed])

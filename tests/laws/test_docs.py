@@ -105,7 +105,7 @@ def test_every_python_module_and_script_that_is_run_exists(page):
 
 
 def anchors(page: Path) -> set[str]:
-    from stack.reference import anchor
+    from docs.make_reference import anchor
 
     return {
         anchor(title.strip())
@@ -262,7 +262,7 @@ def test_sql_that_is_shown_runs(page):
 
 def test_the_reference_is_what_the_code_says():
     done = subprocess.run(
-        [sys.executable, "-m", "stack.reference", "--check"],
+        [sys.executable, "-m", "docs.make_reference", "--check"],
         cwd=ROOT,
         capture_output=True,
         text=True,

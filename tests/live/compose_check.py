@@ -22,6 +22,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,14 +40,13 @@ import duckdb  # noqa: E402
 import psycopg2  # noqa: E402
 import requests  # noqa: E402
 
+from extract.core.interval import iso  # noqa: E402
 from ledgerhouse.operate.airflow.api import AirflowApi  # noqa: E402
 from sandbox.world.world import World  # noqa: E402
 from stack.follow import follow  # noqa: E402
-from stack.leftovers import POSTGRES, lock  # noqa: E402
-from stack.processes import Processes  # noqa: E402
+from stack.processes import POSTGRES, Processes, supervised  # noqa: E402
 from stack.screen import Screen  # noqa: E402
-from stack.settings import USER, free_port, iso, read_env  # noqa: E402
-from stack.signals import OneStop  # noqa: E402
+from stack.settings import USER, free_port, read_env  # noqa: E402
 from tests.helpers.books import assert_truth  # noqa: E402
 from tests.live.composition import EXAMPLE, Local, filled  # noqa: E402
 
@@ -75,7 +75,7 @@ def open_to(user: str) -> bool:
     """Whether `user` can run this Python and read the project: not where they lie in /root."""
     try:
         return not subprocess.run(
-            [sys.executable, "-c", "import stack.child, warnings"],
+            [sys.executable, "-c", "import stack.settings, warnings"],
             user=user,
             group="nogroup",
             extra_groups=[],
@@ -101,8 +101,9 @@ def write_dotenv(folder: Path, **more: str) -> Path:
 class Compose:
     """The services of the file as processes in `root`; `values` are those of its .env."""
 
-    def __init__(self, root: Path, now: datetime, start: datetime, workers: int):
-        self.root, self.now, self.number = root, now, workers
+    def __init__(self, processes: Processes, now: datetime, start: datetime, workers: int):
+        self.processes, self.root = processes, processes.var
+        root, self.now, self.number = self.root, now, workers
         # no scheduled run of its own: the sync DAG starts now, by the real clock
         self.dotenv = write_dotenv(
             root,
@@ -124,7 +125,6 @@ class Compose:
             self.give(folder)
         root.chmod(0o711)
         self.local = Local(self.services, self.ports, self.var, self.dotenv, Path(sys.executable))
-        self.processes = Processes(root, "tests/live/compose_check.py")
         self.rest = AirflowApi(
             f"http://127.0.0.1:{self.ports['api-server']}", USER, self.values["ADMIN_PASSWORD"]
         )
@@ -206,6 +206,7 @@ class Compose:
             ],
             {"PATH": os.defpath},
             user=user,
+            stop=signal.SIGINT,
             drain_s=15.0,
         )
         self.processes.wait("PostgreSQL", lambda: self.healthy("postgres"), LIMIT_S)
@@ -290,13 +291,10 @@ def check(root: Path, days: int, workers: int) -> int:
     clock = datetime.now(UTC)
     until = clock.replace(hour=clock.hour // 6 * 6, minute=0, second=0, microsecond=0) - SIX_HOURS
     now, start = until + SIX_HOURS, (until - timedelta(days=days)).replace(hour=0)
-    compose = Compose(root, until, start, workers)
-    with lock(root), ExitStack() as ending:
-        signals = ending.enter_context(OneStop(lambda: setattr(compose.processes, "hurry", True)))
-        ending.callback(compose.processes.finish)
+    with ExitStack() as ending:
+        processes = ending.enter_context(supervised(root, "tests/live/compose_check.py"))
+        compose = Compose(processes, until, start, workers)
         ending.callback(compose.rest.close)
-        ending.callback(signals.close)
-        compose.processes.begin()
         with screen.step("PostgreSQL, Redis, the sandbox"):
             compose.start_postgres()
             compose.start_redis()
@@ -337,7 +335,7 @@ def check(root: Path, days: int, workers: int) -> int:
                         s.name for s in compose.processes.services if s.name.startswith("worker")
                     )
                 )
-                compose.processes.stop(names)
+                compose.processes.stop(*names)
                 if compose.healthy(service):
                     raise Unproven(f"the healthcheck of {service} passes with no {service}")
         logged = [

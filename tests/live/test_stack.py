@@ -22,8 +22,7 @@ from stack.demo import times
 from stack.follow import progress
 from stack.init import pools
 from stack.live import running
-from stack.lock import StackBusy, holder, lock
-from stack.postgres import SOCKET, SOCKET_PATH_LIMIT, socket_dir
+from stack.lock import Holder, StackBusy, holder, lock
 from stack.processes import StackFailed, supervised
 
 NOW = datetime(2026, 1, 31, 6, tzinfo=UTC)
@@ -38,7 +37,7 @@ from datetime import datetime, timedelta, timezone
 from stack.live import running
 now = datetime(2026, 1, 31, 6, tzinfo=timezone.utc)
 with running(sys.argv[1], now=now, start=now - timedelta(days=20), airflow=False) as stack:
-    print("ready", flush=True)
+    print("ready", stack.sockets, flush=True)
     time.sleep(60)
 """
 
@@ -236,13 +235,6 @@ def test_what_else_is_wrong():
 # --- processes --------------------------------------------------------------------------------
 
 
-def test_a_socket_path_always_fits(tmp_path):
-    short, long = Path("/tmp/x/postgres"), tmp_path / LONG / "postgres"
-    assert socket_dir(short) == short
-    assert len(os.fsencode(socket_dir(long) / SOCKET)) <= SOCKET_PATH_LIMIT
-    assert socket_dir(long) != socket_dir(long.with_name("other"))
-
-
 def test_postgres_and_the_sandbox_run_and_leave_nothing(tmp_path):
     """In a folder with spaces and a path longer than a unix socket's may be."""
     var = tmp_path / LONG
@@ -263,7 +255,7 @@ def test_postgres_and_the_sandbox_run_and_leave_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path, sign):
+def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path, sign, capfd):
     supervisor = subprocess.Popen(
         [sys.executable, "-c", SUPERVISOR, str(tmp_path)],
         cwd=settings.PROJECT,
@@ -271,14 +263,32 @@ def test_a_supervisor_that_is_killed_leaves_nothing(tmp_path, sign):
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    assert supervisor.stdout.readline() == "ready\n"
+    ready, sockets = supervisor.stdout.readline().split()
+    assert ready == "ready" and Path(sockets).exists()
     assert len(belonging_to(tmp_path)) >= 3  # it, PostgreSQL, the sandbox
     supervisor.send_signal(sign)
     supervisor.wait(GONE_S)
     supervisor.stdout.close()
     assert not wait_until_gone(tmp_path)
-    with lock(tmp_path, "tests") as held:  # free, and there is nothing to clear away
-        assert held.ended == 0
+    assert not Path(sockets).exists() and holder(tmp_path) is None
+    with lock(tmp_path, "tests"):  # free, and there is nothing to clear away
+        assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 1.0, 2.0])
+def test_a_supervisor_that_is_killed_while_it_starts_leaves_nothing(tmp_path, after_s):
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISOR, str(tmp_path)],
+        cwd=settings.PROJECT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (tmp_path / "stack.json").exists():
+        time.sleep(0.01)
+    time.sleep(after_s)
+    supervisor.kill()
+    supervisor.wait()
+    assert not wait_until_gone(tmp_path)
 
 
 FORKING = """
@@ -298,8 +308,9 @@ def await_lines(log: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("how", ["setpgrp", "setsid"])
-def test_what_killed_guards_left_is_ended_by_the_next_start(tmp_path, how):
+def test_what_killed_guards_left_is_ended_by_the_next_start(tmp_path, how, monkeypatch, capsys):
     """The supervisor and the guard are killed, the service ignores SIGTERM and has forked."""
+    monkeypatch.setattr("stack.lock.GUARDS_S", 0.5)
     program = (
         "import os, sys\n"
         "from pathlib import Path\n"
@@ -322,20 +333,15 @@ def test_what_killed_guards_left_is_ended_by_the_next_start(tmp_path, how):
     supervisor.kill()
     supervisor.communicate()
     assert len(belonging_to(tmp_path)) == 2 and holder(tmp_path) is None
-    with supervised(tmp_path, "tests") as following:
-        assert following.holder.ended == 2
+    with supervised(tmp_path, "tests"):
         assert not belonging_to(tmp_path)
+    assert "Ended 2 processes" in capsys.readouterr().err
 
 
-def test_whoever_waits_is_told_who_holds_the_folder(tmp_path):
-    with lock(tmp_path, "stack up") as ours:
-        ours.publish(ui="http://127.0.0.1:1")
+def test_a_start_in_a_folder_that_is_held_names_the_holder(tmp_path):
+    with lock(tmp_path, "stack up", ui="http://127.0.0.1:1"):
         known = holder(tmp_path)
-        assert (known.command, known.pid, known.addresses["ui"][-2:]) == (
-            "stack up",
-            os.getpid(),
-            ":1",
-        )
+        assert known == Holder("stack up", os.getpid(), {"ui": "http://127.0.0.1:1"})
         with (
             pytest.raises(StackBusy, match=rf"`stack up` \(process {os.getpid()}\)"),
             lock(tmp_path, "tests"),

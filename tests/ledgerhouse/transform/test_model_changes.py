@@ -228,7 +228,7 @@ def test_a_forward_only_removal_is_refused_and_production_kept(home):
 
 def test_make_models_fails_where_a_unit_test_does(home):
     """That the linter does is the other half, of the same lines; tests/sqlmesh_project/test_models.py runs both."""
-    from stack import up
+    from stack import commands
 
     edit(("CAST(amount AS DECIMAL", "CAST(-amount AS DECIMAL"))
-    assert up.models([]) != 0
+    assert commands.models() != 0

@@ -37,8 +37,8 @@ from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
-from stack.attach import attached
-from stack.leftovers import Record
+from stack.commands import attached
+from stack.lock import lock
 from tests.helpers.books import ACCOUNTS, ROOT, Books, Hurried
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-11-22T12:00:00Z"
@@ -868,18 +868,13 @@ def test_a_command_is_given_the_settings_of_the_running_stack(tmp_path):
     environ = {"LEDGERHOUSE_VAR": str(tmp_path), "PATH": os.environ["PATH"]}
     _, alive = attached(environ)
     assert not alive
-    Record(
-        "id",
-        "stack up",
-        os.getpid(),
-        0.0,
-        facts={
-            "ui": "http://127.0.0.1:18123",
-            "sandbox": "http://127.0.0.1:18124",
-            "socket_dir": str(tmp_path / "sockets"),
-        },
-    ).save(tmp_path)
-    env, alive = attached(environ)
+    addresses = {
+        "ui": "http://127.0.0.1:18123",
+        "sandbox": "http://127.0.0.1:18124",
+        "postgres": str(tmp_path / "sockets"),
+    }
+    with lock(tmp_path, "stack up", **addresses):
+        env, alive = attached(environ)
     api = json.loads(env["AIRFLOW_CONN_AIRFLOW_API"])
     assert alive and api["host"] == "http://127.0.0.1:18123" and api["password"]
     assert "18124" in env["AIRFLOW_CONN_DEBANK"]

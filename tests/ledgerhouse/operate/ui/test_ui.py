@@ -41,8 +41,8 @@ from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from ledgerhouse.warehouse.schema import create_all
 from sandbox.server import serve
+from stack import commands
 from stack.settings import SettingsError, free_port
-from stack.ui import show
 from tests.helpers.books import ACCOUNTS, Books, Hurried
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T12:00:00Z"
@@ -811,4 +811,4 @@ def test_without_books_the_page_says_what_to_do(browser, airflow):
 def test_looking_without_a_demo_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
     with pytest.raises(SettingsError, match="make demo makes them"):
-        show()
+        commands.ui()

@@ -1,4 +1,4 @@
-"""`python -m stack.reference`: writes docs/reference.md from the code; `--check` compares it.
+"""Writer of docs/reference.md, from the code: `python -m docs.make_reference`; `--check` compares.
 
 Whatever the page says is read from what runs: the tables from a warehouse made in memory and
 from SQLMesh's models, the commands from their parsers, the DAGs from their files.

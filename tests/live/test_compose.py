@@ -192,8 +192,11 @@ def test_every_airflow_process_shares_the_secrets_and_only_init_has_the_accounts
 
 def test_images_are_pinned_and_ours_is_nobody_elses():
     lines = (OWN / "Dockerfile").read_text().splitlines()
-    bases = [line.split()[1] for line in lines if line.startswith("FROM")]
-    for image in [one["image"] for one in services().values()] + bases:
+    (base,) = [line.removeprefix("ARG BASE=") for line in lines if line.startswith("ARG BASE=")]
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM ${BASE}"]
+    base, digest = base.split("@")
+    assert re.fullmatch(r"sha256:[0-9a-f]{64}", digest), digest
+    for image in [*(one["image"] for one in services().values()), base]:
         assert re.fullmatch(r"[a-z]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?", image), image
     for name, one in services().items():
         ours = one["image"].startswith("ledgerhouse:")
@@ -280,6 +283,9 @@ def test_the_image_has_what_the_services_run_and_the_versions_of_the_lock():
     assert {
         "requirements.txt",
         "pyproject.toml",
+        "README.md",  # of the package's description, with its licence
+        "LICENSE",
+        "NOTICE",
         "deploy",
         "dags",
         "extract",
@@ -290,11 +296,7 @@ def test_the_image_has_what_the_services_run_and_the_versions_of_the_lock():
     } <= kept and ".env" not in kept
 
     def pinned(path):
-        return dict(
-            line.split(" ;")[0].split("==")
-            for line in path.read_text().splitlines()
-            if "==" in line and not line.startswith("#")
-        )
+        return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", path.read_text(), re.M))
 
     lock, more = pinned(ROOT / "requirements.txt"), pinned(OWN / "requirements.txt")
     assert "celery" in more and "apache-airflow" in more
@@ -303,7 +305,7 @@ def test_the_image_has_what_the_services_run_and_the_versions_of_the_lock():
         for name, version in more.items()
         if lock.get(name, version) != version
     }
-    assert not other, f"lock deploy/requirements.txt again (its .in says how): {other}"
+    assert not other, f"run `make lock`: {other}"
 
 
 def test_compose_itself_reads_it_as_we_do(tmp_path):

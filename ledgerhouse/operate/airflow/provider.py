@@ -66,13 +66,15 @@ def hook_class(source: str) -> str:
 
 def get_provider_info() -> dict[str, Any]:
     """As airflow/provider_info.schema.json says; `package-name` is the name in pyproject.toml."""
+    from importlib.metadata import version
+
     types = connection_types()
     return {
         "package-name": "ledgerhouse",
         "name": "Ledgerhouse",
         "description": "Crypto books in a warehouse that can prove them: `airflow warehouse …`, "
         "`airflow dags backfill`, connection types of exchanges and DeBank",
-        "versions": ["0.1.0"],
+        "versions": [version("ledgerhouse")],
         "cli": ["ledgerhouse.operate.commands.get_cli_commands"],
         "connection-types": types,
         "hook-class-names": [kind["hook-class-name"] for kind in types],

@@ -1,14 +1,15 @@
 """Run the benchmarks and write RESULTS.md: `python -m tests.benchmarks.run [NAME …]`.
 
-NAME is that of a bench_NAME.py; without one all run. A partial run keeps the other rows as they
-were measured before. Ends with 1 when a bound does not hold or a benchmark failed.
+NAME is that of a bench_NAME.py; without one all run. The rows of a benchmark that does not run, or
+that fails, stay in RESULTS.md as they are. Ends with 1 when a bound does not hold or a benchmark
+failed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
+import re
 import sys
 import time
 import traceback
@@ -17,19 +18,25 @@ from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.benchmarks.measure import bench_var, row
+from tests.benchmarks.measure import row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 PACKAGES = ("duckdb", "apache-airflow", "sqlmesh", "great-expectations", "pandas", "zstandard")
 HOLDS = {True: "yes", False: "**no**", None: "not measured"}
+CELL_END = re.compile(r"(?<!\\)\|")
+MACHINE = re.compile(r"Machine(?: of (?P<benches>[\w, ]+))?: (?P<machine>.+)\.")
+HOW = re.compile(
+    r"- \*\*(?P<what>.+?)\*\* \(bench_(?P<bench>\w+), (?P<day>[^,]+), "
+    r"load average (?P<load>[^)]+)\): (?P<how>.*)\."
+)
 
 
 def names() -> list[str]:
     return sorted(f.stem.removeprefix("bench_") for f in HERE.glob("bench_*.py"))
 
 
-def machine() -> str:
+def this_machine() -> str:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
@@ -38,31 +45,43 @@ def machine() -> str:
     )
 
 
-def measure(name: str) -> list[dict]:
-    """The rows of bench_NAME; one that says why where it failed."""
+def measure(name: str) -> list[dict] | None:
+    """The rows of bench_NAME; None where it failed, which is printed."""
     began, day = time.monotonic(), f"{datetime.now(UTC):%Y-%m-%d}"
     print(f"bench_{name} …", flush=True)
     try:
-        found = import_module(f"tests.benchmarks.bench_{name}").rows()
-    except Exception as error:
+        rows = import_module(f"tests.benchmarks.bench_{name}").rows()
+    except Exception:
         traceback.print_exc()
-        found = [row(name, f"failed: {str(error).splitlines()[0][:200]}", "", "", None, "")]
-    print(f"bench_{name} took {time.monotonic() - began:.0f} s", flush=True)
-    return [
-        {**each, "bench": name, "day": day, "load": round(os.getloadavg()[0], 1)} for each in found
-    ]
+        return None
+    finally:
+        print(f"bench_{name} took {time.monotonic() - began:.0f} s", flush=True)
+    where = {"bench": name, "day": day, "load": f"{os.getloadavg()[0]:.1f}"}
+    return [{**each, **where, "machine": this_machine()} for each in rows]
 
 
 def write(rows: list[dict], file: Path = RESULTS) -> None:
-    """RESULTS.md: the table, and below it how each row was measured."""
+    """RESULTS.md: the machine, the table, and below it how each row was measured."""
 
-    def cell(text) -> str:
-        return str(text).replace("|", "\\|").replace("\n", " ")
+    def line(text: str) -> str:
+        return str(text).replace("\n", " ")
 
+    def cell(text: str) -> str:
+        return line(text).replace("|", "\\|")
+
+    benches: dict[str, list[str]] = {}  # by machine; a partial run may be of another one
+    for each in rows:
+        known = benches.setdefault(each["machine"], [])
+        known += [] if each["bench"] in known else [each["bench"]]
+    several = len(benches) > 1
+    machines = [
+        f"Machine{' of ' + ', '.join(measured) if several else ''}: {machine}."
+        for machine, measured in benches.items()
+    ]
     lines = [
         "# Results of `make bench`",
         "",
-        f"Machine: {machine()}.",
+        *machines,
         "",
         "Both sides of a comparison run in turn, in one run; figures are medians, with the least "
         "and the most in parentheses. CPUs may have been shared: read seconds as ratios.",
@@ -78,15 +97,48 @@ def write(rows: list[dict], file: Path = RESULTS) -> None:
         "## How",
         "",
         *(
-            f"- **{r['what']}** (bench_{r['bench']}, {r['day']}, load average {r['load']}): "
-            f"{r.get('how') or '–'}."
+            f"- **{line(r['what'])}** (bench_{r['bench']}, {r['day']}, load average {r['load']}): "
+            f"{line(r['how']) or '–'}."
             for r in rows
         ),
     ]
     file.write_text("\n".join(lines) + "\n")
 
 
-def main(wanted: list[str]) -> int:
+def read(file: Path = RESULTS) -> list[dict]:
+    """The rows that `write` wrote; none where there is no file.
+
+    Raises ValueError where the table and what stands below it do not have the same rows.
+    """
+    lines = file.read_text().splitlines() if file.exists() else []
+    machines = [found for line in lines if (found := MACHINE.fullmatch(line))]
+    machine = {
+        bench: found["machine"]
+        for found in machines
+        for bench in (found["benches"] or "").split(", ")
+    }
+    cells = [
+        [cell.strip().replace("\\|", "|") for cell in CELL_END.split(line)[1:-1]]
+        for line in lines
+        if line.startswith("| ")
+    ][1:]
+    how = [found.groupdict() for line in lines if (found := HOW.fullmatch(line))]
+    if [each[0] for each in cells] != [each["what"] for each in how]:
+        raise ValueError(f"{file}: a row of the table is not one of those below it")
+    holds = {text: value for value, text in HOLDS.items()}
+    return [
+        {
+            **row(what, ours, bound, aim, holds[held], below["how"].removesuffix("–")),
+            "bench": below["bench"],
+            "day": below["day"],
+            "load": below["load"],
+            "machine": machine.get(below["bench"]) or machine[""],
+        }
+        for (what, ours, bound, aim, held), below in zip(cells, how)
+    ]
+
+
+def main(wanted: list[str], file: Path = RESULTS) -> int:
     unknown = set(wanted) - set(names())
     if unknown:
         print(
@@ -94,16 +146,20 @@ def main(wanted: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    file = bench_var() / "rows.json"
-    known = json.loads(file.read_text()) if file.exists() else {}
+    rows, measured, failed = read(file), [], []
     for name in wanted or names():
-        known[name] = measure(name)
-        known = {each: known[each] for each in names() if each in known}
-        file.write_text(json.dumps(known, indent=1))
-        write([each for rows in known.values() for each in rows])
-    failed = [r for rows in known.values() for r in rows if not r["holds"]]
-    print(f"{RESULTS}: {sum(map(len, known.values()))} rows, {len(failed)} of them do not hold")
-    return 1 if failed else 0
+        if (new := measure(name)) is None:
+            failed.append(name)
+            continue
+        measured += new
+        rows = [each for each in rows if each["bench"] != name] + new
+        rows.sort(key=lambda each: names().index(each["bench"]))
+        write(rows, file)
+    broken = [each for each in measured if not each["holds"]]
+    print(f"{file}: {len(measured)} of {len(rows)} rows measured, {len(broken)} do not hold")
+    for name in failed:
+        print(f"bench_{name} failed; its rows are those of before", file=sys.stderr)
+    return 1 if broken or failed else 0
 
 
 if __name__ == "__main__":

@@ -8,13 +8,16 @@
 # make replay the warehouse again from its landing, without a call
 # make reference   writes docs/reference.md from the code
 # make dev    installs what tests, lint, pictures and duckdb's command line need
-# make test   all tests; make test-fast: without those marked live, slow or browser
-# make lint   ruff, pyright and SQLMesh's linter; make format: ruff rewrites the files
+# make test   all tests
+# make test-fast   the tests that are not marked live, slow or browser
+# make lint   ruff check, ruff format --check, pyright, SQLMesh's linter
+# make format ruff rewrites the files
 # make lock   the requirements files again from pyproject.toml; ARGS=--upgrade: newest versions
 # make torture N=20   random lives with faults and kill -9; ARGS=--curated: the models and books too
 # make bench  measures it all and writes tests/benchmarks/RESULTS.md; ARGS=load: only that one
 # make compose-check   docker-compose.yaml's services as processes, end to end, without Docker
-# make wheel  the wheel, in dist/; make wheel-check: installed alone, its DAG run against the sandbox
+# make wheel  the package, in dist/
+# make wheel-check   the package alone in an empty environment: a sync against the sandbox
 # make clean  removes what these made: var/, dist/, the environments and caches
 
 PYTHON ?= python3

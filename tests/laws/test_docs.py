@@ -260,6 +260,7 @@ def test_sql_that_is_shown_runs(page):
 # --- the reference ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_reference_is_what_the_code_says():
     done = subprocess.run(
         [sys.executable, "-m", "docs.make_reference", "--check"],

@@ -20,6 +20,8 @@ from sandbox.server import serve
 from sandbox.world.chain_records import NEVER
 from tests.helpers.books import ACCOUNTS, Books, Hurried, assert_truth
 
+pytestmark = pytest.mark.slow
+
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T00:00:00Z"
 ONE_EACH = [next(a for a in ACCOUNTS if a.source == s) for s in ("coinbase", "debank")]
 

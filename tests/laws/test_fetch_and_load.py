@@ -31,6 +31,7 @@ def test_the_warehouse_is_the_ground_truth(seed, tmp_path):
         assert books.plan(START, NOW) == [], "covered time costs no call"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS[:4])
 def test_fetches_add_up_in_any_order_and_again_changes_nothing(seed, tmp_path):
     rng = random.Random(seed)
@@ -56,6 +57,7 @@ def test_fetches_add_up_in_any_order_and_again_changes_nothing(seed, tmp_path):
         assert whole.content() == before and whole.column(touched) == [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS[4:6])
 def test_six_hourly_syncs_follow_pending_late_and_changing_rows(seed, tmp_path):
     with serve(seed=seed, now=START, scale=1.0) as url:

@@ -27,6 +27,8 @@ from ledgerhouse.load.loader import load_files
 from ledgerhouse.warehouse import schema
 from tests.conftest import page
 
+pytestmark = pytest.mark.slow
+
 CASES = 500  # accounts of one world; four worlds are 2,000 schedules
 ZERO = datetime(2025, 6, 1, tzinfo=UTC)
 HOURS = 24 * 12

@@ -19,6 +19,8 @@ from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import open_warehouse
 from tests.laws.torture import START, Life, Sandbox, live, preload
 
+pytestmark = pytest.mark.slow
+
 KILLED: Counter = Counter()
 
 

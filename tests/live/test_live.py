@@ -42,6 +42,8 @@ from tests.helpers.books import ACCOUNTS, assert_truth
 from tests.helpers.receiver import receiver
 from tests.live.test_stack import belonging_to
 
+pytestmark = pytest.mark.live
+
 SEED, SCALE = 7, 0.5
 SIX_HOURS = timedelta(hours=6)
 UNDISTURBED = timedelta(minutes=6)  # the story is over before the scheduler's next boundary

@@ -25,6 +25,8 @@ from stack.live import running
 from stack.lock import Holder, StackBusy, holder, lock
 from stack.processes import StackFailed, supervised
 
+pytestmark = pytest.mark.live
+
 NOW = datetime(2026, 1, 31, 6, tzinfo=UTC)
 START = NOW - timedelta(days=20)
 GONE_S = 15.0

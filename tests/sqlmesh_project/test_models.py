@@ -94,6 +94,7 @@ def test_the_linter_finds_nothing(context):
     context.lint_models()
 
 
+@pytest.mark.slow
 def test_the_unit_tests_of_the_models_pass(context):
     outcome = context.test()
     assert outcome.testsRun >= 7

@@ -202,6 +202,7 @@ def test_the_longer_a_wallet_the_more_its_pieces_are_faster(number, bursts, time
     assert many <= 1.045 * one + 1, "a cut spares more than it costs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_a_piece_that_is_told_to_be_empty_is_asked_again(seed):
     """A false "no rows" on the first page below a cut would lose all that the piece has."""

@@ -838,6 +838,7 @@ def test_rows_outside_the_interval_are_not_looked_at(warehouse):
     assert failures(run(path)) == set()
 
 
+@pytest.mark.slow
 def test_of_scattered_days_only_those_are_looked_at(warehouse):
     """Late rows touch single days of years: what lies between is not read, what they touch is."""
     wide = Interval("2025-12-20T00:00:00Z", "2026-01-25T00:00:00Z")

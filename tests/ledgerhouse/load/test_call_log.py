@@ -90,6 +90,7 @@ def test_a_log_without_a_whole_line_is_put_away_too(con, tmp_path):
     assert list((tmp_path / "inbox").iterdir()) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(

@@ -101,6 +101,7 @@ def content(con, table: str) -> list[tuple]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(kind=st.sampled_from(["ledger", "chain"]), shown=readings, data=st.data())
 def test_newest_reading_wins_in_any_order_and_batching_and_twice_equals_once(

@@ -17,6 +17,8 @@ from ledgerhouse.load.replay import FROM_LANDING, ReplayFailed, replay
 from sandbox.server import serve
 from tests.helpers.books import Books
 
+pytestmark = pytest.mark.slow
+
 START = "2024-11-01T00:00:00Z"
 
 

@@ -238,6 +238,7 @@ def fetch_all(url: str, root: str, allowed: list[Limit], at: str, where: str, nt
                     return
 
 
+@pytest.mark.slow
 def test_processes_share_a_budget_and_three_of_four_are_killed(small, tmp_path):
     at, rng = "2026-01-30T22:00:00Z", random.Random(5)
     allowed = [
@@ -416,6 +417,7 @@ def synced(books: Books, url, clock: str, run: str, dag: str = "sync") -> None:
     load_calls(books.con, books.root / "calls")
 
 
+@pytest.mark.slow
 def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
     """Spent: as the sandbox counts. A full refresh: as the stated formula has it of the truth, and
     of Coinbase, whose pages do not overlap, what reading everything again really takes."""
@@ -536,6 +538,7 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
         assert "refilled" in caplog.text and '{"units": {endpoint: units}}' in caplog.text
 
 
+@pytest.mark.slow
 def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
     """Plan, fetch and load as Airflow calls them: stopped in the first run, ended in the second."""
     from types import SimpleNamespace

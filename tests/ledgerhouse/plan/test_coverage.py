@@ -152,6 +152,7 @@ def test_what_is_pending_is_read_again_until_it_is_final(con, pending, begin):
     assert job.read_from == utc("2026-01-19"), "a pending entry that is gone is not waited for"
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 24 * 20), min_size=1, max_size=40), st.booleans())
 def test_the_tail_is_as_long_as_the_vendor_was_slow(delays, was_there):

@@ -24,6 +24,8 @@ from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from tests.helpers.books import ACCOUNTS, Books, Hurried
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 START, NOW = "2025-11-01", "2026-02-10"
 MONTHS = (date(2025, 11, 1), date(2025, 12, 1), date(2026, 1, 1), date(2026, 2, 1))

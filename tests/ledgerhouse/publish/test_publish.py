@@ -184,6 +184,7 @@ print(json.dumps({"reads": reads, "last": last, "seen": len(seen)}))
 """
 
 
+@pytest.mark.slow
 def test_a_reader_meets_no_error_no_lock_and_no_half_state_during_50_publishes(con, only, tmp_path):
     only(
         "curated.tx_unified",
@@ -353,6 +354,7 @@ def test_time_alone_moves_the_balances_on(con, tmp_path):
     assert published(tmp_path) == contents(con)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only, monkeypatch, seed):
     only("curated.tx_unified", "curated.daily_flows")
@@ -522,6 +524,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_path, monkeypatch):
     """Step k of the k-th publish raises, until one has fewer steps than that."""
     only("curated.tx_unified", "curated.daily_balances", "ops.coverage")
@@ -668,6 +671,7 @@ def test_a_publish_that_dies_keeps_the_marks(var, monkeypatch):
     assert marks_left() == set()
 
 
+@pytest.mark.slow
 def test_the_days_of_the_marks_are_all_that_the_real_transform_changed(tmp_path):
     """Also where a row changes another month: a fill the day before its entry."""
     from tests.helpers.recomputed import load_batch, money

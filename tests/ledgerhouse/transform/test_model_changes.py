@@ -18,6 +18,8 @@ from ledgerhouse.transform import touched_days as tf
 from tests.helpers.recomputed import assert_curated_is_the_truth, load_batch, opened
 from tests.ledgerhouse.transform.test_touched_days import lived_in, planned, settle  # noqa: F401
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 CURATED = ("tx_unified", "daily_flows", "daily_balances", "assets")
 ADDED = (

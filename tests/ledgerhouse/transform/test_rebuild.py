@@ -21,6 +21,8 @@ from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from tests.helpers.books import Books
 
+pytestmark = pytest.mark.slow
+
 START, NOW = "2025-01-20T00:00:00Z", "2025-02-10T00:00:00Z"
 
 

@@ -32,6 +32,8 @@ from tests.helpers.recomputed import (
     put,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 DAY = timedelta(days=1)
 DAYS_THERE = "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified ORDER BY 1"

@@ -112,6 +112,7 @@ def test_an_error_inside_gives_the_warehouse_back(path):
         assert con.execute("SELECT count(*) FROM ops.coverage").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_readers_and_writers_in_many_processes_never_meet_a_lock_error(path):
     with open_warehouse(path, owner="tests") as con:
         con.execute("CREATE TABLE proof (n INTEGER)")

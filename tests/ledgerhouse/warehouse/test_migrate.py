@@ -24,6 +24,8 @@ from ledgerhouse.warehouse.migrate import SchemaChanged
 from sandbox.server import serve
 from tests.helpers.books import Books
 
+pytestmark = pytest.mark.slow
+
 START, FILE = "2024-11-01T00:00:00Z", "warehouse.duckdb"
 FIRST = Path(__file__).with_name("first_schema.sql")
 ROOT = Path(__file__).parents[3]

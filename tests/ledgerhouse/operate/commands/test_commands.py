@@ -41,6 +41,8 @@ from stack.commands import attached
 from stack.lock import lock
 from tests.helpers.books import ACCOUNTS, ROOT, Books, Hurried
 
+pytestmark = pytest.mark.slow
+
 START, NOW = "2024-11-01T00:00:00Z", "2024-11-22T12:00:00Z"
 HOLE = Interval("2024-11-12T00:00:00Z", "2024-11-13T12:00:00Z")
 SIX_HOURS, DAY = timedelta(hours=6), timedelta(days=1)

@@ -45,6 +45,8 @@ from stack import commands
 from stack.settings import SettingsError, free_port
 from tests.helpers.books import ACCOUNTS, Books, Hurried
 
+pytestmark = pytest.mark.slow
+
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T12:00:00Z"
 HOLE = ("2024-11-20T00:00:00Z", "2024-11-24T06:00:00Z")
 COINBASE, WHOLE, BROKEN, HEALED = (a.account for a in ACCOUNTS)
@@ -717,6 +719,7 @@ def browser(airflow):
         chrome.close()
 
 
+@pytest.mark.browser
 def test_what_people_see(browser, ask, airflow):
     page, cover = browser.page, ask("coverage")
     page.get_by_role("link", name="Books").click()
@@ -774,6 +777,7 @@ def test_what_people_see(browser, ask, airflow):
     assert browser.wrong == []
 
 
+@pytest.mark.browser
 def test_books_of_an_older_version_are_told_as_such(browser, airflow, monkeypatch):
     published = airflow.var / "published"
     published.rename(airflow.var / "hidden")
@@ -794,6 +798,7 @@ def test_books_of_an_older_version_are_told_as_such(browser, airflow, monkeypatc
         browser.wrong.clear()  # the browser notes that an answer was 503
 
 
+@pytest.mark.browser
 def test_without_books_the_page_says_what_to_do(browser, airflow):
     published = airflow.var / "published"
     published.rename(airflow.var / "hidden")

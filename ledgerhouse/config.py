@@ -121,16 +121,22 @@ def accounts(file: str | Path) -> list[Account]:
     return found
 
 
+def project_dir() -> Path:
+    """The checkout; where the package is installed without one, $AIRFLOW_HOME/ledgerhouse."""
+    checkout = Path(__file__).parents[1]
+    if (checkout / "pyproject.toml").exists():
+        return checkout
+    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "ledgerhouse"
+
+
 def accounts_file() -> Path:
     """$LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project."""
-    return Path(
-        os.environ.get("LEDGERHOUSE_ACCOUNTS") or Path(__file__).parents[1] / "accounts.toml"
-    )
+    return Path(os.environ.get("LEDGERHOUSE_ACCOUNTS") or project_dir() / "accounts.toml")
 
 
 def var_dir() -> Path:
     """Where everything the project writes lives: $LEDGERHOUSE_VAR, else `var/` in the project."""
-    return Path(os.environ.get("LEDGERHOUSE_VAR") or Path(__file__).parents[1] / "var")
+    return Path(os.environ.get("LEDGERHOUSE_VAR") or project_dir() / "var")
 
 
 def warehouse_path() -> Path:

@@ -30,7 +30,10 @@ from ledgerhouse.warehouse.schema import create_all
 
 log = logging.getLogger(__name__)
 
-PROJECT = Path(__file__).parents[2] / "sqlmesh_project"
+# In the checkout beside the packages, in the wheel inside this one.
+PROJECT = next(
+    folder for up in (2, 1) if (folder := Path(__file__).parents[up] / "sqlmesh_project").is_dir()
+)
 FILE = "warehouse.duckdb"  # config.py names the file itself, and so the catalog of the views
 DAY = timedelta(days=1)
 FIRST_DAY = date(2009, 1, 1)  # start of the models, as in sqlmesh_project/config.py

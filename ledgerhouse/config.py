@@ -1,21 +1,83 @@
-"""The settings: accounts.toml (accounts, budgets, alert rules), the folders, and memory."""
+"""The settings: accounts.toml (accounts, budgets, alert rules), and the environment.
+
+    file = AccountsFile.read()       of $LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project
+    file.accounts(), file.entries(), file.limits(), file.rules()
+
+The file is read once, each part of it is judged when it is asked for: a wrong budget stops no
+fetch of a source that has none. The environment is read when a setting is asked for, never at
+import.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from extract.sources import names
 
+# The environment (see .env.example)
+
+
+def project_dir() -> Path:
+    """The checkout; where the package is installed without one, $AIRFLOW_HOME/ledgerhouse."""
+    checkout = Path(__file__).parents[1]
+    if (checkout / "pyproject.toml").exists():
+        return checkout
+    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "ledgerhouse"
+
+
+def accounts_file() -> Path:
+    """$LEDGERHOUSE_ACCOUNTS, otherwise accounts.toml in the project."""
+    return Path(os.environ.get("LEDGERHOUSE_ACCOUNTS") or project_dir() / "accounts.toml")
+
+
+def var_dir() -> Path:
+    """Where everything the project writes lives: $LEDGERHOUSE_VAR, otherwise `var/` in the project."""
+    return Path(os.environ.get("LEDGERHOUSE_VAR") or project_dir() / "var")
+
+
+def warehouse_path() -> Path:
+    """The warehouse file."""
+    return var_dir() / "warehouse.duckdb"
+
+
+def state_uri() -> str | None:
+    """$LEDGERHOUSE_STATE_URI: PostgreSQL of the models' state; None keeps it in the warehouse."""
+    return os.environ.get("LEDGERHOUSE_STATE_URI") or None
+
+
+def sync_start() -> datetime:
+    """$SYNC_START_DATE: since when the DAGs have intervals, UTC."""
+    return datetime.fromisoformat(os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(
+        tzinfo=UTC
+    )
+
+
+def retry_delay() -> timedelta:
+    """$RETRY_DELAY_S: how long a failed task waits before it is tried again, the first time."""
+    return timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20))
+
+
+# Of each connection to the warehouse. SQLMesh's own takes the same: sqlmesh_project/config.py
+# cannot import this, tests/ledgerhouse/test_config.py compares them.
+MEMORY_LIMIT = "4GB"
+
+# accounts.toml
+
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9._@:+-]{1,128}")
 CONNECTION_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")  # also the end of a task's and a pool's name
+NAMES = {
+    f"{measure}_per_{period}": (measure, period)
+    for measure in ("units", "calls")
+    for period in ("day", "month")
+}
+WAYS = {"slack": "alerts_slack", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
 
 
 @dataclass(frozen=True)
@@ -32,62 +94,182 @@ class Account:
         return f"api_{self.connection}"
 
 
-def read_file(
-    file: str | Path, what: str, fraction: Callable[[str], Any] = float
-) -> dict[str, Any]:
-    """All that an accounts file holds, numbers with a point made by `fraction`.
+@dataclass(frozen=True)
+class Limit:
+    """At most `allowed` calls or units (`measure`) of a source a UTC day or month (`period`)."""
 
-    Raises ValueError that says why `what` of it cannot be read.
+    source: str
+    measure: str
+    period: str
+    allowed: int
+
+    def as_row(self) -> tuple[str, str, str, int]:
+        """Its row of ops.budgets."""
+        return self.source, self.measure, self.period, self.allowed
+
+
+@dataclass(frozen=True)
+class Rules:
+    """[alerts] of accounts.toml. `ways`: slack, smtp, webhook → id of the Airflow Connection;
+    `named` are those that the file names, and so must be there."""
+
+    stale_after: timedelta = timedelta(hours=12)  # two intervals of the DAG sync
+    budget_at: Decimal = Decimal("0.8")
+    ways: tuple[tuple[str, str], ...] = tuple(WAYS.items())
+    named: tuple[str, ...] = ()
+    email_to: tuple[str, ...] = ()
+    email_from: str | None = None
+
+
+@dataclass(frozen=True)
+class AccountsFile:
+    """An accounts file that was read: `content` is what TOML says, numbers with a point as Decimal.
+
+    Its parts are typed, and judged, by the methods; each raises ValueError naming the file and
+    the entry.
     """
-    try:
-        return tomllib.loads(Path(file).read_text(), parse_float=fraction)
-    except FileNotFoundError:
-        raise ValueError(
-            f"there is no {file}: copy accounts.toml of the project there, or let "
-            "LEDGERHOUSE_ACCOUNTS name the file"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the {what} in {file}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(
-            f"cannot read the {what} in {file}: it is not TOML: {error}. Texts stand "
-            'in quotation marks, as in source = "debank"'
-        ) from None
 
+    path: Path
+    content: dict[str, Any]
 
-def read_accounts(file: str | Path) -> tuple[list[Account], dict[int, str]]:
-    """The accounts a TOML file lists (see accounts.toml), and by their number in the file, from
-    1, what is wrong with the entries that cannot be used: the others can.
+    @classmethod
+    def read(cls, path: str | Path | None = None, what: str = "accounts") -> AccountsFile:
+        """The file at `path`, otherwise accounts_file().
 
-    Raises ValueError where nothing can be told: no such file, no TOML, no [[account]].
-    """
-    listed = read_file(file, "accounts")
-    entries = listed.get("account", [])
-    if set(listed) - {"account", "budget", "alerts"} or not isinstance(entries, list):
-        raise ValueError(
-            f"{file} may hold [[account]] blocks, with two brackets, [budget.…] and "
-            f"[alerts] only; it has {', '.join(sorted(listed))}"
+        Raises ValueError that says why `what` of it cannot be read: no such file, no TOML.
+        """
+        path = Path(path or accounts_file())
+        try:
+            return cls(path, tomllib.loads(path.read_text(), parse_float=Decimal))
+        except FileNotFoundError:
+            raise ValueError(
+                f"there is no {path}: copy accounts.toml of the project there, or let "
+                "LEDGERHOUSE_ACCOUNTS name the file"
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read the {what} in {path}: {error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(
+                f"cannot read the {what} in {path}: it is not TOML: {error}. Texts stand "
+                'in quotation marks, as in source = "debank"'
+            ) from None
+
+    def accounts(self) -> list[Account]:
+        """The accounts, all of them: ValueError also where an entry is wrong."""
+        accounts, wrong = self.entries()
+        if wrong:
+            raise ValueError("; ".join(wrong.values()))
+        return accounts
+
+    def entries(self) -> tuple[list[Account], dict[int, str]]:
+        """The accounts, and by their number in the file, from 1, what is wrong with the entries
+        that cannot be used: the others can.
+
+        Raises ValueError where the file lists nothing: no [[account]], or other blocks.
+        """
+        entries = self.content.get("account", [])
+        if set(self.content) - {"account", "budget", "alerts"} or not isinstance(entries, list):
+            raise ValueError(
+                f"{self.path} may hold [[account]] blocks, with two brackets, [budget.…] and "
+                f"[alerts] only; it has {', '.join(sorted(self.content))}"
+            )
+        if not entries:
+            raise ValueError(f"{self.path} lists no [[account]]; see accounts.toml in the project")
+        accounts: list[Account] = []
+        wrong: dict[int, str] = {}
+        for number, entry in enumerate(entries, 1):
+            if why := _wrong(entry, accounts):
+                wrong[number] = f"{self.path}, [[account]] number {number}: {why}"
+            else:
+                accounts.append(Account(**entry))
+        return accounts, wrong
+
+    def limits(self) -> list[Limit]:
+        """[budget.…]; none where there is none.
+
+        Raises ValueError for an unknown source or name, or what is no whole number of at least 0.
+        """
+        budgets = self.content.get("budget", {})
+        if not isinstance(budgets, dict):
+            raise ValueError(f"{self.path}: write the budget of a source as [budget.debank]")
+        limits = []
+        for source, lines in budgets.items():
+            where = f"{self.path}, [budget.{source}]"
+            if source not in names():
+                raise ValueError(f"{where}: unknown source {source!r}; known: {', '.join(names())}")
+            if not isinstance(lines, dict):
+                raise ValueError(f"{where}: give it lines like units_per_day = 20000")
+            for name, allowed in lines.items():
+                if name not in NAMES:
+                    raise ValueError(f"{where}: unknown {name!r}; there are {', '.join(NAMES)}")
+                if type(allowed) is not int or not 0 <= allowed < 2**63:
+                    raise ValueError(
+                        f"{where}: {name} is {_shown(allowed)}; write a whole number, 0 or more"
+                    )
+                limits.append(Limit(source, *NAMES[name], allowed))
+        return limits
+
+    def rules(self) -> Rules:
+        """[alerts]; the defaults where there is none."""
+        alerts = self.content.get("alerts", {})
+        if not isinstance(alerts, dict):
+            raise ValueError(f"{self.path}: write [alerts] in one pair of brackets")
+
+        def need(name: str, fits: bool, wanted: str) -> None:
+            if name in alerts and not fits:
+                raise ValueError(
+                    f"{self.path}, [alerts]: {name} is {alerts[name]!r}; write {wanted}"
+                )
+
+        known = ("stale_after_hours", "budget_at", *WAYS, "email_to", "email_from")
+        if unknown := set(alerts) - set(known):
+            raise ValueError(
+                f"{self.path}, [alerts]: unknown {', '.join(map(repr, sorted(unknown)))}; "
+                f"there are {', '.join(known)}"
+            )
+        hours, share = alerts.get("stale_after_hours", 12), alerts.get("budget_at", Decimal("0.8"))
+        need(
+            "stale_after_hours",
+            _number(hours) and 0 < hours <= 8784,
+            "hours, more than 0 and at most a year",
         )
-    if not entries:
-        raise ValueError(f"{file} lists no [[account]]; see accounts.toml in the project")
-    found: list[Account] = []
-    wrong: dict[int, str] = {}
-    for number, entry in enumerate(entries, 1):
-        if why := _wrong(entry, found):
-            wrong[number] = f"{file}, [[account]] number {number}: {why}"
-        else:
-            found.append(Account(**entry))
-    return found, wrong
+        need(
+            "budget_at",
+            _number(share) and 0 < share <= 1,
+            "a share of the budget, such as 0.8, at most 1",
+        )
+        for way in WAYS:
+            need(
+                way,
+                isinstance(alerts.get(way), str) and bool(CONNECTION_ID.fullmatch(alerts[way])),
+                "the id of an Airflow Connection, in quotation marks",
+            )
+        to = alerts.get("email_to", [])
+        to = [to] if isinstance(to, str) else to
+        need(
+            "email_to",
+            isinstance(to, list) and all(isinstance(a, str) and "@" in a for a in to),
+            "an address, or a list of addresses",
+        )
+        need("email_from", isinstance(alerts.get("email_from"), str), "an address")
+        return Rules(
+            timedelta(seconds=int(hours * 3600)),
+            Decimal(share),
+            tuple((WAYS | {k: v for k, v in alerts.items() if k in WAYS}).items()),
+            tuple(way for way in WAYS if way in alerts),
+            tuple(to),
+            alerts.get("email_from"),
+        )
 
 
-def _wrong(entry: dict, before: list[Account]) -> str | None:
+def _wrong(entry: Any, before: list[Account]) -> str | None:
     """Why an entry cannot be used, or None; `before` are those above it."""
     if not isinstance(entry, dict) or set(entry) != {"source", "account", "connection"}:
         has = ", ".join(sorted(entry)) if entry and isinstance(entry, dict) else "nothing"
         return f"it needs exactly source, account and connection; it has {has}"
     if entry["source"] not in names():
         return (
-            f"unknown source {entry['source']!r}; known: {', '.join(names())}. A new one is "
+            f"unknown source {_shown(entry['source'])}; known: {', '.join(names())}. A new one is "
             "a file in extract/sources/"
         )
     for field, legal, signs in (
@@ -96,7 +278,7 @@ def _wrong(entry: dict, before: list[Account]) -> str | None:
     ):
         if not isinstance(entry[field], str) or not legal.fullmatch(entry[field]):
             return (
-                f"{field} {entry[field]!r} may hold letters, digits and {signs} only, in "
+                f"{field} {_shown(entry[field])} may hold letters, digits and {signs} only, in "
                 "quotation marks"
             )
     for other in before:
@@ -113,147 +295,9 @@ def _wrong(entry: dict, before: list[Account]) -> str | None:
     return None
 
 
-def accounts(file: str | Path) -> list[Account]:
-    """The accounts of a file, all of them: ValueError also where an entry is wrong."""
-    found, wrong = read_accounts(file)
-    if wrong:
-        raise ValueError("; ".join(wrong.values()))
-    return found
-
-
-def project_dir() -> Path:
-    """The checkout; where the package is installed without one, $AIRFLOW_HOME/ledgerhouse."""
-    checkout = Path(__file__).parents[1]
-    if (checkout / "pyproject.toml").exists():
-        return checkout
-    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "ledgerhouse"
-
-
-def accounts_file() -> Path:
-    """$LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project."""
-    return Path(os.environ.get("LEDGERHOUSE_ACCOUNTS") or project_dir() / "accounts.toml")
-
-
-def var_dir() -> Path:
-    """Where everything the project writes lives: $LEDGERHOUSE_VAR, else `var/` in the project."""
-    return Path(os.environ.get("LEDGERHOUSE_VAR") or project_dir() / "var")
-
-
-def warehouse_path() -> Path:
-    return var_dir() / "warehouse.duckdb"
-
-
-# Of each connection to the warehouse; SQLMesh's own takes the same (sqlmesh_project/config.py).
-MEMORY_LIMIT = "4GB"
-NAMES = {
-    f"{measure}_per_{period}": (measure, period)
-    for measure in ("units", "calls")
-    for period in ("day", "month")
-}
-
-
-@dataclass(frozen=True)
-class Limit:
-    """At most `allowed` calls or units (`measure`) of a source a UTC day or month (`period`)."""
-
-    source: str
-    measure: str
-    period: str
-    allowed: int
-
-    def as_row(self) -> tuple[str, str, str, int]:
-        return self.source, self.measure, self.period, self.allowed
-
-
-def limits(file: str | Path) -> list[Limit]:
-    """The [budget.…] of an accounts file; none where it has none.
-
-    Raises ValueError naming the file and the entry: an unknown source or name, or what is no
-    whole number of at least 0.
-    """
-    budgets = read_file(file, "budget").get("budget", {})
-    if not isinstance(budgets, dict):
-        raise ValueError(f"{file}: write the budget of a source as [budget.debank]")
-    found = []
-    for source, lines in budgets.items():
-        where = f"{file}, [budget.{source}]"
-        if source not in names():
-            raise ValueError(f"{where}: unknown source {source!r}; known: {', '.join(names())}")
-        if not isinstance(lines, dict):
-            raise ValueError(f"{where}: give it lines like units_per_day = 20000")
-        for name, allowed in lines.items():
-            if name not in NAMES:
-                raise ValueError(f"{where}: unknown {name!r}; there are {', '.join(NAMES)}")
-            if type(allowed) is not int or not 0 <= allowed < 2**63:
-                raise ValueError(f"{where}: {name} is {allowed!r}; write a whole number, 0 or more")
-            found.append(Limit(source, *NAMES[name], allowed))
-    return found
-
-
-WAYS = {"slack": "alerts_slack", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
-
-
-@dataclass(frozen=True)
-class Rules:
-    """[alerts] of accounts.toml. `ways`: slack, smtp, webhook → id of the Airflow Connection;
-    `named` are those that the file names, and so must be there."""
-
-    stale_after: timedelta = timedelta(hours=12)  # two intervals of the DAG sync
-    budget_at: Decimal = Decimal("0.8")
-    ways: tuple[tuple[str, str], ...] = tuple(WAYS.items())
-    named: tuple[str, ...] = ()
-    email_to: tuple[str, ...] = ()
-    email_from: str | None = None
-
-
-def read_rules(file: str | Path) -> Rules:
-    """The [alerts] of an accounts file. Raises ValueError naming the file and the entry."""
-    told = read_file(file, "alerts", Decimal).get("alerts", {})
-    if not isinstance(told, dict):
-        raise ValueError(f"{file}: write [alerts] in one pair of brackets")
-
-    def need(name: str, fits: bool, wanted: str) -> None:
-        if name in told and not fits:
-            raise ValueError(f"{file}, [alerts]: {name} is {told[name]!r}; write {wanted}")
-
-    known = ("stale_after_hours", "budget_at", *WAYS, "email_to", "email_from")
-    if unknown := set(told) - set(known):
-        raise ValueError(
-            f"{file}, [alerts]: unknown {', '.join(map(repr, sorted(unknown)))}; "
-            f"there are {', '.join(known)}"
-        )
-    hours, share = told.get("stale_after_hours", 12), told.get("budget_at", Decimal("0.8"))
-    need(
-        "stale_after_hours",
-        _number(hours) and 0 < hours <= 8784,
-        "hours, more than 0 and at most a year",
-    )
-    need(
-        "budget_at",
-        _number(share) and 0 < share <= 1,
-        "a share of the budget, such as 0.8, at most 1",
-    )
-    for way in WAYS:
-        need(
-            way,
-            isinstance(told.get(way), str) and bool(CONNECTION_ID.fullmatch(told[way])),
-            "the id of an Airflow Connection, in quotation marks",
-        )
-    to = [told["email_to"]] if isinstance(told.get("email_to"), str) else told.get("email_to", [])
-    need(
-        "email_to",
-        isinstance(to, list) and all(isinstance(a, str) and "@" in a for a in to),
-        "an address, or a list of addresses",
-    )
-    need("email_from", isinstance(told.get("email_from"), str), "an address")
-    return Rules(
-        timedelta(seconds=int(hours * 3600)),
-        Decimal(share),
-        tuple((WAYS | {k: v for k, v in told.items() if k in WAYS}).items()),
-        tuple(way for way in WAYS if way in told),
-        tuple(to),
-        told.get("email_from"),
-    )
+def _shown(value: object) -> str:
+    """A value of the file as a message quotes it."""
+    return str(value) if isinstance(value, Decimal) else repr(value)
 
 
 def _number(value: object) -> bool:

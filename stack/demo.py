@@ -122,7 +122,7 @@ def play(
 
 def conclude(screen: Screen, var: Path, folder: Path, result: dict[str, Any]) -> int:
     """Print the report, write demo.json; 0 when all is well, else 1."""
-    from ledgerhouse.config import accounts
+    from ledgerhouse.config import AccountsFile
     from ledgerhouse.warehouse.connection import open_warehouse
     from stack import report as reports
     from stack import tables
@@ -131,7 +131,9 @@ def conclude(screen: Screen, var: Path, folder: Path, result: dict[str, Any]) ->
     with open_warehouse(warehouse, owner="stack demo", read_only=True) as con:
         report = reports.read(con, result["runs"])
     tables.show(screen.console, report)
-    listed = [(a.source, a.account) for a in accounts(PROJECT / "accounts.toml")]
+    listed = [
+        (a.source, a.account) for a in AccountsFile.read(PROJECT / "accounts.toml").accounts()
+    ]
     names = [run["name"] for run in result["runs"]]
     wrong = reports.verdict(report, listed, result["now"], stats, names)
     total = round(time.monotonic() - screen.began, 1)

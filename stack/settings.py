@@ -61,10 +61,12 @@ def connections(accounts: Path | None = None) -> list[str]:
 
     Raises SettingsError where the file cannot be read at all.
     """
-    from ledgerhouse.config import accounts_file, read_accounts
+    from ledgerhouse.config import AccountsFile, accounts_file
 
     try:
-        listed, _ = read_accounts(accounts or accounts_file())  # the DAGs name wrong entries
+        listed, _ = AccountsFile.read(
+            accounts or accounts_file()
+        ).entries()  # the DAGs name wrong entries
     except ValueError as error:
         raise SettingsError(str(error)) from None
     return list(dict.fromkeys(account.connection for account in listed))

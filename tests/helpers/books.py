@@ -15,14 +15,14 @@ from extract.fetch import landing
 from extract.fetch.client import Budget, Client
 from extract.fetch.rate_limits import Pacing
 from extract.sources import all_sources
-from ledgerhouse.config import Account, accounts
+from ledgerhouse.config import Account, AccountsFile
 from ledgerhouse.load.loader import load
 from ledgerhouse.plan import coverage
 from ledgerhouse.warehouse import schema
 from sandbox import keys
 
 ROOT = Path(__file__).parents[2]
-ACCOUNTS = accounts(ROOT / "accounts.toml")
+ACCOUNTS = AccountsFile.read(ROOT / "accounts.toml").accounts()
 EVENTS = ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "onchain_transfers")
 
 

@@ -19,7 +19,7 @@ import extract
 import ledgerhouse
 import stack
 from extract.core.datasets import DATASETS
-from ledgerhouse.config import read_rules
+from ledgerhouse.config import AccountsFile
 from ledgerhouse.operate.alerts.conditions import KINDS
 from ledgerhouse.warehouse.schema import create_all
 
@@ -290,7 +290,7 @@ def test_every_column_has_a_comment():
 def test_what_alerts_may_hold_is_listed(tmp_path):
     (tmp_path / "accounts.toml").write_text("[alerts]\nnothing = 1\n")
     with pytest.raises(ValueError, match="there are ") as error:
-        read_rules(tmp_path / "accounts.toml")
+        AccountsFile.read(tmp_path / "accounts.toml").rules()
     text = (ROOT / "docs/reference.md").read_text()
     for name in str(error.value).split("there are ")[1].split(", "):
         assert f"| `{name}` |" in text
@@ -335,8 +335,6 @@ def test_every_error_and_alert_has_its_entry_in_operations():
 
 @by_hand
 def test_blocks_of_python_and_toml_are_whole(page, tmp_path):
-    from ledgerhouse.config import accounts, limits
-
     for text in blocks(page, "python"):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ImportFrom):
@@ -350,7 +348,8 @@ def test_blocks_of_python_and_toml_are_whole(page, tmp_path):
             if "[[account]]" in text
             else text + '\n[[account]]\nsource="debank"\naccount="a"\nconnection="d"\n'
         )
-        assert accounts(file) and isinstance(limits(file), list)
+        read = AccountsFile.read(file)
+        assert read.accounts() and isinstance(read.limits(), list)
 
 
 def test_the_walk_of_a_new_source_is_made_of_what_there_is():

@@ -140,10 +140,12 @@ def test_a_busy_port_is_not_taken():
 
 
 def test_a_pool_with_one_slot_for_the_warehouse_and_for_each_connection():
-    from ledgerhouse.config import accounts
+    from ledgerhouse.config import AccountsFile
     from ledgerhouse.operate.airflow.context import WAREHOUSE_POOL
 
-    used = {account.pool for account in accounts(settings.PROJECT / "accounts.toml")}
+    used = {
+        account.pool for account in AccountsFile.read(settings.PROJECT / "accounts.toml").accounts()
+    }
     assert set(pools()) == used | {WAREHOUSE_POOL}
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Param
 
 from extract.core.interval import Interval
+from ledgerhouse.config import retry_delay, sync_start
 
 WAREHOUSE_POOL = "warehouse"
 INTERVAL = {
@@ -16,13 +15,11 @@ INTERVAL = {
     "interval_end": "{{ data_interval_end }}",
 }
 # What the DAGs have in common; the environment is that of .env.
-SINCE = datetime.fromisoformat(os.environ.get("SYNC_START_DATE") or "2020-01-01").replace(
-    tzinfo=UTC
-)
+SINCE = sync_start()
 DEFAULT_ARGS = {
     "retries": 2,
     "retry_exponential_backoff": True,
-    "retry_delay": timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20)),
+    "retry_delay": retry_delay(),
 }
 DAG_IDS = ("sync", "history", "replay", "weekly_refresh")
 # Params of every DAG that fetches; empty means: the run's own data interval.

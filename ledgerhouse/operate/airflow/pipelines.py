@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from airflow.sdk import BaseOperator
 
-from ledgerhouse.config import accounts_file, read_accounts
+from ledgerhouse.config import AccountsFile
 from ledgerhouse.operate.airflow.context import (
     DEFAULT_ARGS,
     INTERVAL,
@@ -60,7 +60,7 @@ def plan_fetch_load(
 
     load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
     complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
-    listed, wrong = read_accounts(accounts_file())
+    listed, wrong = AccountsFile.read().entries()
     for number, why in wrong.items():
         RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0) >> complete
     plans = []

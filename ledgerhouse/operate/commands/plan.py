@@ -197,14 +197,15 @@ def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     from dataclasses import replace
 
     from extract.sources import all_sources
-    from ledgerhouse.config import accounts, accounts_file, limits
+    from ledgerhouse.config import AccountsFile
 
-    sources, mine = all_sources(), accounts(accounts_file())
+    file = AccountsFile.read()
+    sources, mine = all_sources(), file.accounts()
     known, since, spent = _known(sources, mine, now)
     facts = {"refetch": refetch, "prices": prices(sources, mine)}
     costs = simulate(known, sources, mine, plan.intervals, now, **facts)
     whole = simulate(known, sources, mine, [plan.span], now, **facts)[0]
-    over = over_budget(limits(accounts_file()), total(costs), spent, now.date())
+    over = over_budget(file.limits(), total(costs), spent, now.date())
     remarks = [
         *plan.remarks,
         *over,

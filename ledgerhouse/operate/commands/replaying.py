@@ -6,7 +6,6 @@ warehouse, so it may run beside the stack.
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import Any
 
@@ -95,9 +94,9 @@ def _anew(output: str, owner: str) -> int:
 
 def state_in_reach() -> None:
     """CommandFailed where the models' state is not: another one would build them all anew."""
-    from ledgerhouse.config import var_dir
+    from ledgerhouse.config import state_uri, var_dir
 
-    uri = os.environ.get("LEDGERHOUSE_STATE_URI")
+    uri = state_uri()
     if not uri:
         if (var_dir() / "postgres").exists():
             raise CommandFailed(

@@ -18,7 +18,7 @@ from extract.core.source import Job
 from extract.fetch.call_log import call_log, logged
 from extract.fetch.client import Client
 from extract.sources import all_sources, get
-from ledgerhouse.config import Limit, accounts, limits
+from ledgerhouse.config import AccountsFile, Limit
 from ledgerhouse.load import unit_balances
 from ledgerhouse.load.call_log import load_calls
 from ledgerhouse.load.loader import load
@@ -384,7 +384,7 @@ def test_a_budget_that_opens_again_is_named(tmp_path):
 def test_a_wrong_budget_is_told(text, said, tmp_path):
     (tmp_path / "accounts.toml").write_text(text)
     with pytest.raises(ValueError, match=said):
-        limits(tmp_path / "accounts.toml")
+        AccountsFile.read(tmp_path / "accounts.toml", "budget").limits()
 
 
 def test_the_limits_of_a_file(tmp_path):
@@ -393,11 +393,11 @@ def test_the_limits_of_a_file(tmp_path):
         '[[account]]\nsource = "debank"\naccount = "a"\nconnection = "c"\n'
         "[budget.debank]\nunits_per_day = 20\ncalls_per_month = 0\n"
     )
-    assert limits(file) == [
+    assert AccountsFile.read(file).limits() == [
         Limit("debank", "units", "day", 20),
         Limit("debank", "calls", "month", 0),
     ]
-    assert len(accounts(file)) == 1
+    assert len(AccountsFile.read(file).accounts()) == 1
 
 
 def test_a_damaged_ledger_is_told(tmp_path):

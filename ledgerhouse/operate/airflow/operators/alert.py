@@ -14,7 +14,7 @@ from airflow.sdk.configuration import conf
 
 from extract.core.interval import UTC
 from extract.core.redact import redact
-from ledgerhouse.config import accounts_file, var_dir
+from ledgerhouse.config import AccountsFile, var_dir
 from ledgerhouse.operate.airflow.context import facts_of, lock_owner
 from ledgerhouse.operate.alerts.channels import LOG, NotDelivered, channels
 from ledgerhouse.warehouse.connection import hold, open_warehouse
@@ -31,10 +31,10 @@ class AlertOperator(BaseOperator):
     """
 
     def execute(self, context: Any) -> dict[str, int]:
-        from ledgerhouse.config import Rules, read_rules
+        from ledgerhouse.config import Rules
 
         try:
-            rules = read_rules(accounts_file())
+            rules = AccountsFile.read(what="alerts").rules()
         except ValueError as error:  # the rest must be told all the same
             self.log.error("%s. Until it is mended, [alerts] is as if it were not there", error)
             rules = Rules()
@@ -52,12 +52,11 @@ class AlertOperator(BaseOperator):
         return told
 
     def _work(self, context: Any, rules: Any, ways: dict) -> dict[str, int]:
-        from ledgerhouse.config import read_accounts
         from ledgerhouse.operate.alerts import incidents
         from ledgerhouse.operate.alerts.conditions import judge
         from ledgerhouse.operate.run_log.mirror import note
 
-        listed, _ = read_accounts(accounts_file())
+        listed, _ = AccountsFile.read().entries()
         with open_warehouse(owner=lock_owner(context)) as con:
             now = datetime.now(UTC)
             opened, resolved = incidents.reconcile(

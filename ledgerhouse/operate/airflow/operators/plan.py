@@ -17,7 +17,7 @@ from extract.core.interval import Interval
 from extract.core.source import Job
 from extract.fetch.client import Client
 from extract.sources import all_sources
-from ledgerhouse.config import accounts_file, read_accounts, var_dir
+from ledgerhouse.config import AccountsFile, var_dir
 from ledgerhouse.operate.airflow.context import facts_of, lock_owner, resolve_interval
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.warehouse.connection import open_warehouse
@@ -29,11 +29,10 @@ def ledger(source: str) -> Any:
     Of a file that is new it counts the call logs first, where no plan has counted before.
     """
     from extract.fetch.call_log import logged
-    from ledgerhouse.config import limits
     from ledgerhouse.plan.budget import from_logs, open_ledgers
 
     try:
-        for ledger in open_ledgers(var_dir(), limits(accounts_file()), [source]):
+        for ledger in open_ledgers(var_dir(), AccountsFile.read(what="budget").limits(), [source]):
             if not ledger.is_counted:
                 ledger.recount(from_logs(lambda first: logged(var_dir() / "calls", first)))
             return ledger
@@ -112,12 +111,13 @@ class PlanOperator(BaseOperator):
 
     def execute(self, context: Any) -> list[dict[str, Any]]:
         asked = self.asked(context)
-        listed, _ = read_accounts(accounts_file())
+        file = AccountsFile.read()
+        listed, _ = file.entries()
         mine, sources = [a for a in listed if a.connection == self.connection], all_sources()
         with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
             with open_warehouse(owner=lock_owner(context)) as con:
                 jobs, now = self.jobs(con, sources, mine, asked)
-                costs = self._budget(con, sources, mine, jobs, now)
+                costs = self._budget(con, file, sources, mine, jobs, now)
             outcome["rows"] = len(jobs)
             for source in {job.source for job in jobs if sources[job.source].remaining_units}:
                 planned = [job.account for job in jobs if job.source == source]
@@ -172,17 +172,18 @@ class PlanOperator(BaseOperator):
             con, sources, mine, interval, snapshot=close_gaps, refetch=refetch
         ), interval.end
 
-    def _budget(self, con: Any, sources: Any, mine: list, jobs: list[Job], now: datetime) -> dict:
+    def _budget(
+        self, con: Any, file: AccountsFile, sources: Any, mine: list, jobs: list[Job], now: datetime
+    ) -> dict:
         """Count the ledger anew, note what is allowed, and say what the jobs will cost: that, by
         source and account."""
         from extract.fetch.call_log import logged
-        from ledgerhouse.config import limits
         from ledgerhouse.plan import spending
         from ledgerhouse.plan.budget import from_warehouse, open_ledgers
         from ledgerhouse.plan.estimate import Cost, Known, priced
 
         try:
-            allowed = limits(accounts_file())
+            allowed = file.limits()
         except ValueError as error:
             raise AirflowFailException(str(error)) from None
         spending.record(con, sources.values(), [limit.as_row() for limit in allowed])

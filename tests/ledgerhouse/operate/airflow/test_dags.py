@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.core.interval import Interval, iso
-from ledgerhouse.config import accounts
+from ledgerhouse.config import AccountsFile
 from ledgerhouse.operate.airflow.context import resolve_interval
 
 ROOT = Path(__file__).parents[4]
-CONNECTIONS = {a.connection: a.pool for a in accounts(ROOT / "accounts.toml")}
+CONNECTIONS = {a.connection: a.pool for a in AccountsFile.read(ROOT / "accounts.toml").accounts()}
 HEAVY = ("ccxt", "pandas", "sqlmesh", "great_expectations", "duckdb", "sqlalchemy.dialects.duckdb")
 INTERVAL = {
     "interval_start": "{{ data_interval_start }}",

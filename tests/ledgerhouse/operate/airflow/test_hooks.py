@@ -23,7 +23,7 @@ from extract.core.errors import Fatal, Retriable
 from extract.fetch.client import Client
 from extract.fetch.landing import _line
 from extract.sources import get
-from ledgerhouse.config import Account, accounts, read_accounts
+from ledgerhouse.config import Account, AccountsFile
 from ledgerhouse.operate.airflow import hooks
 from ledgerhouse.operate.airflow.hooks import SourceHook
 from ledgerhouse.operate.airflow.operators.plan import RefuseOperator
@@ -475,7 +475,7 @@ def test_a_wrong_entry_is_told_by_its_number_and_costs_no_other(tmp_path, rows):
         row or entry(account=f"n{number}", connection="two") for number, row in enumerate(rows)
     ]
     file.write_text("\n".join(blocks))
-    found, wrong = read_accounts(file)
+    found, wrong = AccountsFile.read(file).entries()
     assert [a.account for a in found] == ["first"] + [
         f"n{number}" for number, row in enumerate(rows) if row is None
     ]
@@ -503,7 +503,7 @@ def test_a_file_that_tells_nothing_is_refused_with_what_to_do(tmp_path, text, sa
     if text is not None:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=said) as error:
-        read_accounts(file)
+        AccountsFile.read(file).entries()
     assert str(file) in str(error.value)
 
 
@@ -528,7 +528,7 @@ def test_a_second_account_needs_a_block_and_a_connection_only(
 ):
     from airflow.sdk import DAG
 
-    assert read_accounts(listed)[0] == [*ACCOUNTS, *SECOND]
+    assert AccountsFile.read(listed).entries()[0] == [*ACCOUNTS, *SECOND]
     with DAG("second") as dag:
         pipeline(close_gaps=True)
     assert {"plan_coinbase_second", "fetch_coinbase_second", "fetch_debank"} <= set(dag.task_ids)
@@ -539,7 +539,7 @@ def test_a_second_account_needs_a_block_and_a_connection_only(
         refused.execute({})
     assert type(error.value).__name__ == "AirflowFailException", "it is not tried again"
     with pytest.raises(ValueError, match="number 7"):
-        accounts(listed)
+        AccountsFile.read(listed).accounts()
 
     for name, source in (("coinbase_second", "coinbase"), ("debank", "debank")):
         monkeypatch.setenv(

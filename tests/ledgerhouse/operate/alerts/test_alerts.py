@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from extract.core.interval import Interval, iso
 from ledgerhouse.check.checkpoints import CheckResult, record
-from ledgerhouse.config import Account, Rules, read_rules
+from ledgerhouse.config import Account, AccountsFile, Rules
 from ledgerhouse.operate.airflow.operators import alert as alert_operators
 from ledgerhouse.operate.airflow.operators.alert import AlertOperator
 from ledgerhouse.operate.alerts import channels, conditions, incidents
@@ -830,7 +830,7 @@ def test_the_rules_are_read_and_wrong_ones_named(tmp_path):
         '[alerts]\nstale_after_hours = 1.5\nbudget_at = 0.55\nslack = "ops"\n'
         'email_to = "a@x.example"\nemail_from = "b@x.example"\n'
     )
-    rules = read_rules(file)
+    rules = AccountsFile.read(file, "alerts").rules()
     assert rules.stale_after == timedelta(minutes=90) and rules.budget_at == Decimal("0.55")
     assert dict(rules.ways) == {"slack": "ops", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
     assert (rules.named, rules.email_to, rules.email_from) == (
@@ -839,7 +839,7 @@ def test_the_rules_are_read_and_wrong_ones_named(tmp_path):
         "b@x.example",
     )
     file.write_text("")
-    assert read_rules(file) == Rules()
+    assert AccountsFile.read(file, "alerts").rules() == Rules()
 
 
 @pytest.mark.parametrize(
@@ -860,7 +860,7 @@ def test_a_wrong_rule_is_named(tmp_path, line, said):
     file = tmp_path / "rules.toml"
     file.write_text(f"[alerts]\n{line}\n")
     with pytest.raises(ValueError, match=said) as error:
-        read_rules(file)
+        AccountsFile.read(file, "alerts").rules()
     assert f"{file}, [alerts]: " in str(error.value)
 
 

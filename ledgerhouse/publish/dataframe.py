@@ -77,12 +77,12 @@ def files(table: str, root: Path | None = None) -> list[Path]:
 
 
 def tables(con) -> list[str]:
-    """Names of the published tables, like curated.assets."""
+    """Names of the published tables and views, like curated.assets (see add_missing_views)."""
     return [
         name
         for (name,) in con.execute(
-            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE database_name = 'books' "
-            "AND schema_name IN ('curated', 'raw', 'ops') ORDER BY ALL"
+            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE database_name IN "
+            "('books', 'newer') AND schema_name IN ('curated', 'raw', 'ops') ORDER BY ALL"
         ).fetchall()
     ]
 

@@ -136,6 +136,7 @@ def test_books_of_an_older_version_are_read_with_them(books):
         forget(con)
     with open_books(books) as con:
         assert rows(con) == [ATTEMPTS, SPANS, REACHED]
+    assert len(frame("ops.reached", root=books)) == 2
     with duckdb.connect(str(books / BOOKS)) as con:
         con.execute("DROP VIEW ops.gaps")
     with open_books(books) as con:  # what nothing can be made of is missing, and nothing else

@@ -1,0 +1,133 @@
+"""A warehouse, landing and books that the version before made are opened and gone on with.
+
+`made_by_0_1.tar.xz` was made by 0.1.0 (commit c9bb927, the last before the code was divided into
+`extract` and `ledgerhouse`) in /srv/ledgerhouse/var, with the models' state in the warehouse: the
+first account of each source in accounts.toml, the sandbox with seed 33 and scale 0.1, a sync at the
+end of 2 and of 3 November 2024, then transform, check and publish; two rows of ops.sync_runs, one of
+ops.api_calls and one of ops.budgets were put in by hand. Data Docs, SQLMesh's cache and the lock
+file were left out. It is never made again: that is what it is for.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import pytest
+import requests
+
+from extract.core.interval import Interval, iso
+from extract.sources import all_sources
+from ledgerhouse.load.loader import load
+from ledgerhouse.load.replay import FROM_LANDING, replay
+from ledgerhouse.publish.books import open_books
+from ledgerhouse.publish.dataframe import files, frame
+from ledgerhouse.publish.gate import check, publish_checked
+from ledgerhouse.transform.touched_days import transform
+from ledgerhouse.warehouse import migrate
+from ledgerhouse.warehouse.connection import open_warehouse
+from sandbox.server import serve
+from tests.helpers.books import ACCOUNTS, Books
+
+MADE = Path(__file__).with_name("made_by_0_1.tar.xz")
+WORLD = {"seed": 33, "now": "2024-11-01T00:00:00Z", "scale": 0.1}
+START, BEFORE, NOW = "2024-10-30T00:00:00Z", "2024-11-04T00:00:00Z", "2024-11-05T00:00:00Z"
+RAW = {  # rows it was made with
+    "exchanges_ledger": 26,
+    "exchanges_trades": 6,
+    "onchain_transactions": 24,
+    "onchain_transfers": 28,
+    "onchain_tokens": 18,
+    "balances": 51,
+}
+
+CURATED = (
+    "curated.tx_unified",
+    "curated.daily_flows",
+    "curated.daily_balances",
+    "curated.assets",
+    "curated.reconciliation",
+)
+
+
+@pytest.fixture
+def var(tmp_path, monkeypatch):
+    """LEDGERHOUSE_VAR with what 0.1.0 has made."""
+    with tarfile.open(MADE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    return tmp_path
+
+
+def content(con, tables) -> dict[str, list[tuple]]:
+    """Rows by table, in an order of their own."""
+    return {table: con.execute(f"FROM {table} ORDER BY ALL").fetchall() for table in tables}
+
+
+def test_its_books_are_read(var):
+    for table, count in RAW.items():
+        assert len(frame(f"raw.{table}")) == count
+        assert sum(len(duckdb.sql(f"FROM '{path}'")) for path in files(f"raw.{table}")) == count
+    balances = frame("curated.daily_balances")
+    assert len(balances) == 92 and {type(v) for v in balances["balance"]} == {Decimal}
+    reached = frame("ops.reached", where="true ORDER BY source")  # a view that 0.1.0 had not
+    assert list(reached["source"]) == ["coinbase", "debank"]
+    assert [iso(moment) for moment in reached["whole_to"]] == [BEFORE, BEFORE]
+    assert list(frame("ops.last_attempts")["try_number"]) == [2]
+
+
+def test_it_is_opened_with_nothing_refused_and_no_row_changed(var):
+    with duckdb.connect(str(var / "warehouse.duckdb"), read_only=True) as con:
+        columns = migrate.columns(con)
+        before = content(con, columns)
+    assert {table: len(before[f"raw.{table}"]) for table in RAW} == RAW
+    with open_warehouse(owner="test") as con:
+        now = migrate.columns(con)
+        assert {t: {c: now[t][c] for c in columns[t]} for t in columns} == columns
+        for table, rows in before.items():
+            names = ", ".join(f'"{column}"' for column in columns[table])
+            assert con.execute(f"SELECT {names} FROM {table} ORDER BY ALL").fetchall() == rows
+
+
+def test_another_day_is_loaded_on_top_checked_and_published_and_replay_gives_the_same(var):
+    old = frame("SELECT domain, source, account, txid, leg FROM curated.tx_unified")
+    with serve(**WORLD) as url:
+        requests.post(f"{url}/_control/clock", json={"now": NOW}, timeout=10)
+        books = Books(url, var / "landing", path=str(var / "warehouse.duckdb"))
+        mine = [
+            next(account for account in ACCOUNTS if account.source == source)
+            for source in ("coinbase", "debank")
+        ]
+        jobs = books.plan(START, NOW, accounts=mine, snapshot=True)
+        assert [job.interval for job in jobs] == [Interval(BEFORE, NOW)] * 2, "what is left to ask"
+        for job in jobs:
+            books.fetch(job)
+        loaded = load(books.con, books.root, books.sources)
+        assert loaded.files == 2 and loaded.new and loaded.same, "the lookback is known already"
+        books.con.close()
+    done = transform(owner="test")
+    results = check(Interval(START, NOW), run_id="next", owner="test", spans=done.spans)
+    assert [r for r in results if not r.success and r.severity == "critical"] == []
+    published = publish_checked(done.batches, run_id="next", owner="test")
+    assert published.generation == 2 and "curated.tx_unified" in published.tables
+
+    new = frame("SELECT domain, source, account, txid, leg FROM curated.tx_unified")
+    assert set(old.itertuples(index=False)) < set(new.itertuples(index=False))
+    with open_warehouse(owner="test") as con, open_books() as out:
+        assert con.execute("FROM ops.touched_days").fetchall() == []
+        curated = content(con, CURATED)
+        assert content(out, CURATED) == curated
+        before = content(con, FROM_LANDING)
+        carried = content(con, ("ops.sync_runs", "ops.api_calls", "ops.budgets"))
+    assert {len(rows) for rows in carried.values()} == {1, 2}
+
+    assert replay(var / "warehouse.duckdb", var / "landing", all_sources()).differences == {}
+    with open_warehouse(owner="test") as con:
+        assert content(con, FROM_LANDING) == before and content(con, carried) == carried
+    transform(
+        owner="test"
+    )  # of every day, from nothing: as what 0.1.0 had built and we went on with
+    with open_warehouse(owner="test") as con:
+        assert content(con, CURATED) == curated

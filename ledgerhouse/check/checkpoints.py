@@ -24,13 +24,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import UTC, Interval
 from ledgerhouse.check.date_filter import kept_name
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.process import gc_paused, quiet
 from ledgerhouse.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +112,9 @@ def failed_critical(results: Iterable[CheckResult]) -> list[CheckResult]:
     return [r for r in results if not r.success and r.severity == "critical"]
 
 
-def record(con, results: Iterable[CheckResult], run_id: str, interval: Interval) -> None:
+def record(
+    con: duckdb.DuckDBPyConnection, results: Iterable[CheckResult], run_id: str, interval: Interval
+) -> None:
     """Make `results` the rows of `run_id` in ops.checkpoints (one transaction of its own)."""
     rows = list(results)
     with transaction(con):
@@ -132,6 +137,18 @@ def record(con, results: Iterable[CheckResult], run_id: str, interval: Interval)
                 "end": interval.end.astimezone(UTC).replace(tzinfo=None),
             },
         )
+
+
+def recorded(con: duckdb.DuckDBPyConnection, run_id: str) -> list[CheckResult]:
+    """The results of `run_id` as ops.checkpoints has them: without samples, an error is observed."""
+    return [
+        CheckResult(*row)
+        for row in con.execute(
+            "SELECT checkpoint, expectation, severity, success, observed FROM ops.checkpoints "
+            "WHERE run_id = ? ORDER BY ALL",
+            [run_id],
+        ).fetchall()
+    ]
 
 
 @contextmanager

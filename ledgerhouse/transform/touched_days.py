@@ -16,8 +16,8 @@ No clock is read: the days themselves say how far to run, so a sandbox may live 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
@@ -89,6 +89,8 @@ class Transformed:
     marks: tuple[Mark, ...] = ()
     days: tuple[Span, ...] = ()  # reprocessed in curated.tx_unified, [start, end), oldest first
     models: tuple[str, ...] = ()  # models evaluated, in order
+    # By table, the days whose rows the loads and this transform may have changed: what is published.
+    changed: Mapping[str, tuple[Span, ...]] = field(default_factory=dict)
     planned: bool = False  # the prod environment was made by this call
     seconds: float = 0.0
 
@@ -118,11 +120,15 @@ def transform(path: Path | None = None, *, owner: str, wait_s: float = WAIT_S) -
             create_all(con)
             marks = marks_of(con)
             days, newest, published = _days(con, marks), newest_day(con), has_views(con)
+            changed = {
+                table: tuple(joined((day, day + DAY) for day in touched))
+                for table, touched in _changed(days, marks).items()
+            }
             rows_a_day = _rows_a_day(con)
             most = max(len(touched) for touched in days.values())
             pauses = _pauses(con) if most * rows_a_day > ROWS_A_RUN else []
         if published and not any(days.values()):
-            return Transformed(marks=marks, seconds=time.monotonic() - began)
+            return Transformed(marks=marks, changed=changed, seconds=time.monotonic() - began)
         spans = {model: coalesce(touched) for model, touched in days.items()}
         spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
         # To the newest row, not only the last marked day: heals what a plan by hand has left out.
@@ -141,6 +147,7 @@ def transform(path: Path | None = None, *, owner: str, wait_s: float = WAIT_S) -
     return Transformed(
         marks=marks,
         days=tuple(spans["curated.tx_unified"]),
+        changed=changed,
         models=tuple(story.evaluated),
         planned=planned,
         seconds=time.monotonic() - began,
@@ -152,11 +159,15 @@ def touched(con, batches: Iterable[str]) -> tuple[tuple[Mark, ...], dict[str, se
     have changed."""
     wanted = set(batches)
     marks = tuple(mark for mark in marks_of(con) if mark[2] in wanted)
-    days = _days(con, marks)
-    days["curated.daily_balances"] = days["curated.daily_flows"]
+    return marks, _changed(_days(con, marks), marks)
+
+
+def _changed(days: Mapping[str, set[date]], marks: Iterable[Mark]) -> dict[str, set[date]]:
+    """The days of every table: `days` of the models, the balances that follow the flows, raw."""
+    changed = {**days, "curated.daily_balances": days["curated.daily_flows"]}
     for dataset, day, _ in marks:
-        days.setdefault(f"raw.{dataset}", set()).add(day)
-    return marks, days
+        changed.setdefault(f"raw.{dataset}", set()).add(day)
+    return changed
 
 
 def clear_touched_days(con, marks: Iterable[Mark]) -> int:

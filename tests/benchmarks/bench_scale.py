@@ -13,9 +13,10 @@ from statistics import median
 from extract.core.interval import Interval
 from extract.sources import all_sources
 from ledgerhouse.check.checkpoints import failed_critical
+from ledgerhouse.check.run import check
 from ledgerhouse.load.loader import Loaded, load
 from ledgerhouse.process import gc_paused
-from ledgerhouse.publish.gate import check, publish_checked
+from ledgerhouse.publish.gate import publish_checked
 from ledgerhouse.transform.touched_days import Transformed, transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from tests.benchmarks import data
@@ -119,7 +120,8 @@ def _steps(landing: Path, done: dict, run_id: str) -> list[tuple[str, Callable[[
             raise RuntimeError(f"the history is not what the checks expect: {critical[0]}")
 
     def publish_step() -> None:
-        publish_checked(done["transformed"].batches, run_id=run_id, owner="bench")
+        transformed = done["transformed"]
+        publish_checked(transformed.batches, transformed.changed, run_id=run_id, owner="bench")
 
     return [
         ("load", load_step),

@@ -200,6 +200,7 @@ class Life:
 
     def _believe(self, run_id: str, harm: bool) -> bool:
         from ledgerhouse.check.checkpoints import failed_critical
+        from ledgerhouse.check.run import check as run_checks
         from ledgerhouse.publish import gate
         from ledgerhouse.transform.touched_days import transform
 
@@ -214,7 +215,7 @@ class Life:
         )
 
         def check():
-            failed = failed_critical(gate.check(span, run_id=run_id, owner="torture"))
+            failed = failed_critical(run_checks(span, run_id=run_id, owner="torture"))
             # While a killed fetch leaves a hole, balances may be awaited, never off.
             assert not failed, "\n".join(map(str, failed))
             return True
@@ -225,7 +226,9 @@ class Life:
 
         def publish():
             try:
-                return gate.publish_checked(batches, run_id=run_id, owner="torture").generation
+                return gate.publish_checked(
+                    batches, done.changed, run_id=run_id, owner="torture"
+                ).generation
             except gate.Superseded:  # by a run that goes on beside this one
                 return 0
 

@@ -6,14 +6,18 @@ warehouse, so it may run beside the stack.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from extract.core.interval import Interval, iso
+from extract.core.interval import iso
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.progress import Steps
 from ledgerhouse.operate.commands.tables import Answer
 from ledgerhouse.process import quiet
+
+if TYPE_CHECKING:
+    from ledgerhouse.check.checkpoints import CheckResult
 
 
 def replay(args: Any) -> int:
@@ -35,11 +39,10 @@ def anew(output: str, owner: str) -> int:
 
 def _anew(output: str, owner: str) -> int:
     from extract.sources import all_sources
-    from ledgerhouse.check.checkpoints import failed_critical
     from ledgerhouse.config import var_dir, warehouse_path
     from ledgerhouse.load.replay import ReplayFailed
     from ledgerhouse.load.replay import replay as rebuild
-    from ledgerhouse.publish.gate import check, publish_checked
+    from ledgerhouse.publish.gate import NotChecked, check_and_publish
     from ledgerhouse.transform.touched_days import transform
 
     steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
@@ -67,17 +70,13 @@ def _anew(output: str, owner: str) -> int:
     with steps.step("transform every day"):
         built = transform(owner=owner)
     answer.document["days"] = len({day for _, day, _ in built.marks})
-    critical = []
+    critical: Sequence[CheckResult] = ()
     if built.marks:
         with steps.step("check and publish"):
-            spans = built.spans
-            critical = failed_critical(
-                check(
-                    Interval(spans[0].start, spans[-1].end), run_id=run_id, owner=owner, spans=spans
-                )
-            )
-            if not critical:
-                publish_checked(built.batches, run_id=run_id, owner=owner)
+            try:
+                check_and_publish(built, run_id=run_id, owner=owner)
+            except NotChecked as error:
+                critical = error.failed
         answer.document |= {"published": not critical, "critical": list(map(str, critical))}
         for one in critical:
             answer.say(f"✗ {one}", style="bold red")

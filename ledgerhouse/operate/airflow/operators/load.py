@@ -7,6 +7,7 @@ happen inside `execute`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from airflow.sdk import BaseOperator
@@ -88,6 +89,10 @@ class TransformOperator(BaseOperator):
         return {
             "batches": done.batches,
             "spans": [[iso(span.start), iso(span.end)] for span in done.spans],
+            "changed": {
+                table: [[str(first), str(after)] for first, after in spans]
+                for table, spans in done.changed.items()
+            },
         }
 
 
@@ -105,7 +110,8 @@ class CheckOperator(BaseOperator):
         self.interval_start, self.interval_end = interval_start, interval_end
 
     def execute(self, context: Any) -> dict[str, int]:
-        from ledgerhouse.publish.gate import check
+        from ledgerhouse.check.run import check
+        from ledgerhouse.publish.gate import NotChecked, require_passed
 
         gc_off()
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
@@ -122,14 +128,10 @@ class CheckOperator(BaseOperator):
             failed = [r for r in results if not r.success]
             for result in failed:
                 self.log.warning("%s: %s", result.severity, result)
-            critical = [r for r in failed if r.severity == "critical"]
-            if critical:
-                raise AirflowFailException(
-                    f"{len(critical)} critical expectation(s) failed over {interval}: "
-                    + "; ".join(f"{r.checkpoint} {r.expectation}" for r in critical[:5])
-                    + ". Nothing is published; see the Data Docs, mend the cause and clear "
-                    "this task"
-                )
+            try:
+                require_passed(results, context["ti"].run_id)
+            except NotChecked as error:
+                raise AirflowFailException(str(error)) from None
         return {"passed": len(results) - len(failed), "warnings": len(failed)}
 
 
@@ -147,10 +149,21 @@ class PublishOperator(BaseOperator):
         from ledgerhouse.publish.gate import NotChecked, Superseded, publish_checked
 
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
+        changed = done.get("changed")  # not there where an older version has transformed
+        if changed is not None:
+            changed = {
+                table: [
+                    (date.fromisoformat(first), date.fromisoformat(after)) for first, after in spans
+                ]
+                for table, spans in changed.items()
+            }
         try:
             with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
                 published = publish_checked(
-                    done.get("batches", []), owner=lock_owner(context), run_id=context["ti"].run_id
+                    done.get("batches", []),
+                    changed,
+                    owner=lock_owner(context),
+                    run_id=context["ti"].run_id,
                 )
                 outcome["rows"] = published.rows
         except NotChecked as error:

@@ -1,10 +1,10 @@
-"""Checkpoints: what must hold in raw and curated before anybody reads them (Great Expectations).
+"""Checkpoints: the checks of raw and curated before anybody reads them, by Great Expectations.
 
 One checkpoint a table (`ledgerhouse.check.suites` says what each expects), bounded to the interval, so a
 run reads a few days and not the history. Every expectation has a severity:
 
 critical   a row is lost, doubled or wrong: nothing is published
-warning    true to the wire but worth a look (an unknown kind, an amount that does not fit)
+warning    exactly as in the API response but worth a look (an unknown kind, an amount that does not fit)
 info       worth knowing
 
 Great Expectations calls a run failed on a warning alone, so the verdict here is made of severity
@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import UTC, Interval
-from ledgerhouse.check.date_filter import kept_name
+from ledgerhouse.check.date_filter import temporary_table
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.process import gc_paused, quiet
 from ledgerhouse.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
     import duckdb
+
+    from ledgerhouse.check.suites import Suite
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +83,7 @@ def run_checkpoints(
 ) -> list[CheckResult]:
     """Run every checkpoint over `interval` and write its Data Docs; results in suite order.
 
-    Several `spans`, disjoint parts of the interval, are all that is looked at.
+    Several `spans`, disjoint parts of the interval, are all that is checked.
 
     The caller holds the warehouse file (`ledgerhouse.warehouse.connection.hold`) and has no connection to it
     open: the file is read read-only, and every handle is released on return, also by an error.
@@ -100,22 +102,22 @@ def run_checkpoints(
         _warehouse(gx, Path(path)) as (context, warehouse),
     ):
         for suite in suites(interval, spans):
-            answer, error = _run(gx, context, warehouse, suite)
-            results += _judge(suite, answer, error)
+            validation, error = _run(gx, context, warehouse, suite)
+            results += _judge(suite, validation, error)
     if docs_dir is not None:
         data_docs.write(Path(docs_dir), run_id, interval, results, keep=keep, spans=spans)
     return results
 
 
 def failed_critical(results: Iterable[CheckResult]) -> list[CheckResult]:
-    """The results that forbid publishing."""
+    """The results that forbid publishing: critical expectations that failed."""
     return [r for r in results if not r.success and r.severity == "critical"]
 
 
 def record(
     con: duckdb.DuckDBPyConnection, results: Iterable[CheckResult], run_id: str, interval: Interval
 ) -> None:
-    """Make `results` the rows of `run_id` in ops.checkpoints (one transaction of its own)."""
+    """Write `results` as the rows of `run_id` in ops.checkpoints, in a transaction of its own."""
     rows = list(results)
     with transaction(con):
         con.execute("DELETE FROM ops.checkpoints WHERE run_id = ?", [run_id])
@@ -152,7 +154,7 @@ def recorded(con: duckdb.DuckDBPyConnection, run_id: str) -> list[CheckResult]:
 
 
 @contextmanager
-def _warehouse(gx, path: Path) -> Iterator[tuple[Any, Any]]:
+def _warehouse(gx: Any, path: Path) -> Iterator[tuple[Any, Any]]:
     """An ephemeral context and the warehouse as its data source; all handles closed at the end."""
     from great_expectations.data_context.types.base import (
         DataContextConfig,
@@ -208,10 +210,10 @@ def _warehouse(gx, path: Path) -> Iterator[tuple[Any, Any]]:
             engine.dispose()
 
 
-def _run(gx, context, warehouse, suite):
+def _run(gx: Any, context: Any, warehouse: Any, suite: Suite) -> tuple[Any, str | None]:
     """(the suite's validation result, None), or (None, why there is none)."""
     try:
-        query = _keep_rows(warehouse, suite) if suite.kept else suite.query
+        query = _materialize(warehouse, suite) if suite.materialized else suite.query
         batch = warehouse.add_query_asset(suite.table, query=query)
         expected = gx.ExpectationSuite(suite.table, expectations=list(suite.expectations))
         definition = gx.ValidationDefinition(
@@ -226,31 +228,34 @@ def _run(gx, context, warehouse, suite):
                 result_format={"result_format": "COMPLETE", "return_unexpected_index_query": False},
             )
         )
-        (answer,) = checkpoint.run().run_results.values()
-        return answer, None
+        (validation,) = checkpoint.run().run_results.values()
+        return validation, None
     except Exception as error:
         log.warning("checkpoint %s raised: %s", suite.table, error)
         return None, _first_line(error)
 
 
-def _keep_rows(warehouse, suite) -> str:
+def _materialize(warehouse: Any, suite: Suite) -> str:
     """A query for the rows of `suite.query`, computed once into a temporary table.
 
     It belongs to the one connection in the pool that all expectations use in turn.
     """
-    name = kept_name(suite.table)
+    name = temporary_table(suite.table)
     with warehouse.get_execution_engine().engine.begin() as con:
-        for variable, value in suite.settings.items():
+        for variable, value in suite.variables.items():
             con.exec_driver_sql(f"SET VARIABLE {variable} = {value}")
         con.exec_driver_sql(f"CREATE TEMP TABLE {name} AS {suite.query}")
-        for variable in suite.settings:
+        for variable in suite.variables:
             con.exec_driver_sql(f"RESET VARIABLE {variable}")
     return f"SELECT * FROM {name}"
 
 
-def _judge(suite, answer, error: str | None) -> list[CheckResult]:
-    found = {} if answer is None else {r.expectation_config.meta["name"]: r for r in answer.results}
-    judged = []
+def _judge(suite: Suite, validation: Any, error: str | None) -> list[CheckResult]:
+    """The results of a suite, in its order; what gave none or raised is a critical failure."""
+    by_name = {}
+    if validation is not None:
+        by_name = {r.expectation_config.meta["name"]: r for r in validation.results}
+    results = []
     for expectation in suite.expectations:
         name = expectation.meta["name"]
         check = CheckResult(
@@ -260,26 +265,28 @@ def _judge(suite, answer, error: str | None) -> list[CheckResult]:
             False,
             description=expectation.description,
         )
-        result = found.get(name)
+        result = by_name.get(name)
         raised = error if result is None else _raised(result)
         if raised or result is None:
             check = replace(check, severity="critical", error=raised or "it gave no result")
         else:
             check = replace(check, success=bool(result.success), **_observed(result.result))
-        judged.append(check)
-    return judged
+        results.append(check)
+    return results
 
 
-def _raised(result) -> str | None:
+def _raised(result: Any) -> str | None:
+    """The message of the exception that kept an expectation from being judged, or None."""
     info = result.exception_info or {}
     # One exception, or one for each metric that raised, by the metric's id.
-    for one in [info] if "raised_exception" in info else info.values():
-        if one.get("raised_exception"):
-            return _first_line(one.get("exception_message")) or "it raised"
+    for exception in [info] if "raised_exception" in info else info.values():
+        if exception.get("raised_exception"):
+            return _first_line(exception.get("exception_message")) or "it raised"
     return None
 
 
-def _observed(result: dict) -> dict[str, Any]:
+def _observed(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What was unexpected, as fields of a CheckResult."""
     if "unexpected_count" in result:
         count, sample = result["unexpected_count"], result["partial_unexpected_list"]
         observed = f"{count} of {result['element_count']} rows"
@@ -300,5 +307,5 @@ def _quote(row: Mapping[str, Any] | str) -> str:
     return ", ".join(f"{column}={value}" for column, value in row.items())
 
 
-def _first_line(error) -> str:
+def _first_line(error: object) -> str:
     return str(error).strip().partition("\n")[0][:500]

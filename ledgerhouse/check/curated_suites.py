@@ -1,28 +1,30 @@
-"""What a curated table is expected to hold: mostly comparisons with the table before it.
+"""Expectations of the curated tables: mostly comparisons with the table each is made from.
 
-A curated row that lost its `ts`, which the bounds exclude, is missed by `entries_complete` or
-`legs_complete`.
+A curated row that lost its `ts`, which the date filter excludes, is missed by `entries_complete`
+or `legs_complete`.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
-from ledgerhouse.check.date_filter import Bounds, literal
-from ledgerhouse.check.expectations import KINDS, among, at_least, present, rows, unique
+from ledgerhouse.check.date_filter import DateFilter, literal
+from ledgerhouse.check.expectations import KINDS, among, at_least, no_rows, present, unique
 
 PAIRED_WITHIN = "INTERVAL 1 DAY"  # the two entries of a conversion
 AWAITED_FOR = timedelta(days=7)  # reported balances still without the history behind them
 
 
-def unified(b: Bounds) -> list:
-    entries = f"(SELECT *, entry_id AS txid FROM {b.rows('raw.exchanges_ledger')})"
-    transfers = b.rows("raw.onchain_transfers")
+def unified(dates: DateFilter) -> list[Any]:
+    """Every movement of every account against raw entries, transfers and gas."""
+    entries = f"(SELECT *, entry_id AS txid FROM {dates.rows('raw.exchanges_ledger')})"
+    transfers = dates.rows("raw.onchain_transfers")
     legs = f"""(
         SELECT source, account, chain, tx_id AS txid, ts, concat(direction, ':', leg) AS leg
         FROM {transfers}
         UNION ALL SELECT source, account, chain, tx_id, ts, 'gas'
-        FROM {b.rows("raw.onchain_transactions")}
+        FROM {dates.rows("raw.onchain_transactions")}
         WHERE pays_gas AND (gas > 0 OR (gas IS NULL AND gas_text IS NOT NULL)))"""
     entry, leg = "source, account, txid, ts", "source, account, chain, txid, leg, ts"
     # SUM of DECIMAL(38,18) raises past 1e20: whole and fractional parts are summed apart.
@@ -37,21 +39,21 @@ def unified(b: Bounds) -> list:
         among("kind", KINDS),
         present("token"),
         present("counts"),
-        rows(
+        no_rows(
             "entries_complete",
             "critical",
             "Every ledger entry is there, at its time",
             f"SELECT {entry} FROM {entries} ANTI JOIN (SELECT * FROM {{batch}} "
             f"WHERE domain = 'exchange') USING ({entry})",
         ),
-        rows(
+        no_rows(
             "legs_complete",
             "critical",
             "Every transfer and every gas paid is there",
             f"SELECT {leg} FROM {legs} ANTI JOIN (SELECT * FROM {{batch}} "
             f"WHERE domain = 'onchain') USING ({leg})",
         ),
-        rows(
+        no_rows(
             "nothing_invented",
             "critical",
             "Every row comes from a ledger entry or a leg",
@@ -60,7 +62,7 @@ def unified(b: Bounds) -> list:
             f"(SELECT * FROM {{batch}} WHERE domain <> 'exchange') ANTI JOIN {legs} "
             f"USING ({leg})",
         ),
-        rows(
+        no_rows(
             "exchange_sums_kept",
             "critical",
             "Settled ledger entries sum to the same per token as in raw",
@@ -74,7 +76,7 @@ def unified(b: Bounds) -> list:
              USING (source, account, token)
              WHERE w.whole IS DISTINCT FROM u.whole OR w.fraction IS DISTINCT FROM u.fraction""",
         ),
-        rows(
+        no_rows(
             "transfer_amounts_kept",
             "critical",
             "A transfer keeps its amount (to the token's decimals) and its direction's sign",
@@ -89,27 +91,27 @@ def unified(b: Bounds) -> list:
                OR abs(CASE t.direction WHEN 'in' THEN u.amount ELSE -u.amount END - t.amount)
                   > 0.500001 * power(10, -least(coalesce(k.decimals, 18), 18)))""",
         ),
-        rows(
+        no_rows(
             "only_final_known_amounts_count",
             "critical",
             "Pending, failed, scam and overflowing legs do not count; all others do",
             "SELECT domain, source, account, txid, leg, amount FROM {batch} WHERE counts "
             "IS DISTINCT FROM (is_settled AND NOT is_scam AND amount IS NOT NULL)",
         ),
-        rows(
+        no_rows(
             "amounts_fit",
             "warning",
             "No leg is left out because its amount overflows",
             "SELECT domain, source, account, chain, txid, leg, amount_text FROM {batch} "
             "WHERE is_overflow AND NOT is_scam",
         ),
-        rows(
+        no_rows(
             "conversions_paired",
             "warning",
             "A conversion gives one asset and takes another",
             f"""SELECT c.source, c.account, c.txid, c.ref, c.token, c.amount_text
              FROM {{batch}} c ANTI JOIN (
-               SELECT * FROM curated.tx_unified WHERE {b.of("ts", PAIRED_WITHIN)}) o
+               SELECT * FROM curated.tx_unified WHERE {dates.within("ts", PAIRED_WITHIN)}) o
              ON o.domain = 'exchange' AND o.kind = 'conversion' AND o.source = c.source
                AND o.account = c.account AND o.ref = c.ref AND o.txid <> c.txid
                AND starts_with(o.amount_text, '-') <> starts_with(c.amount_text, '-')
@@ -118,14 +120,15 @@ def unified(b: Bounds) -> list:
     ]
 
 
-def flows(b: Bounds) -> list:
+def flows(dates: DateFilter) -> list[Any]:
+    """Every day's flows against the movements they sum."""
     key = "date, domain, source, account, token"
 
     # A flow is of a whole day.
     transactions = (
-        b.rows("curated.tx_unified")
-        if b.scattered and b.whole_days
-        else (f"curated.tx_unified WHERE {b.days('ts', 'TIMESTAMP')}")
+        dates.rows("curated.tx_unified")
+        if dates.scattered and dates.whole_days
+        else (f"curated.tx_unified WHERE {dates.within_days('ts', 'TIMESTAMP')}")
     )
 
     def sums(name: str, amount: str) -> str:  # whole and fractional parts, as in the model
@@ -146,7 +149,7 @@ def flows(b: Bounds) -> list:
         unique(*key.split(", ")),
         at_least("inflow", 0),
         at_least("outflow", 0),
-        rows(
+        no_rows(
             "net_adds_up",
             "critical",
             "net is inflow - outflow, turnover their sum",
@@ -154,7 +157,7 @@ def flows(b: Bounds) -> list:
             "WHERE net IS DISTINCT FROM TRY(inflow - outflow) "
             "OR turnover IS DISTINCT FROM TRY(inflow + outflow)",
         ),
-        rows(
+        no_rows(
             "equal_transactions",
             "critical",
             "Flows are the sums of the legs that count",
@@ -173,26 +176,27 @@ def flows(b: Bounds) -> list:
     ]
 
 
-def daily(b: Bounds) -> list:
+def daily(dates: DateFilter) -> list[Any]:
+    """Every day's balances against the flows that move them."""
     key = "date, domain, source, account, token"
     return [
         unique(*key.split(", ")),
-        rows(
+        no_rows(
             "no_negative_balance",
             "warning",
             "No balance is below zero (or history before it is missing)",
             f"SELECT {key}, balance, balance_wide FROM {{batch}} "
             "WHERE balance < 0 OR (balance IS NULL AND balance_wide < 0)",
         ),
-        rows(
+        no_rows(
             "flows_carried",
             "critical",
             "Every flow moved a balance, by as much",
             f"""SELECT {key}, f.net AS flow, d.net FROM {{batch}} d RIGHT JOIN (
-               FROM {b.rows("curated.daily_flows")} WHERE legs + overflow_legs > 0) f USING ({key})
+               FROM {dates.rows("curated.daily_flows")} WHERE legs + overflow_legs > 0) f USING ({key})
              WHERE d.source IS NULL OR f.net IS DISTINCT FROM d.net""",
         ),
-        rows(
+        no_rows(
             "balance_moves_by_net",
             "critical",
             "From day to day a balance moves by the net flow",
@@ -205,9 +209,10 @@ def daily(b: Bounds) -> list:
     ]
 
 
-def reconciliation(b: Bounds) -> list:
-    old = literal(b.interval.end - AWAITED_FOR)
-    who = (
+def reconciliation(dates: DateFilter) -> list[Any]:
+    """Computed balances against those that the sources report."""
+    old = literal(dates.interval.end - AWAITED_FOR)
+    columns = (
         "source, account, token, snapshot_ts, reported_text, computed_text, difference_text, "
         "tolerance"
     )
@@ -215,31 +220,32 @@ def reconciliation(b: Bounds) -> list:
         unique("source", "account", "token"),
         present("status"),
         among("status", ("reconciled", "off", "awaiting_coverage")),
-        rows(
+        no_rows(
             "balances_reconcile",
             "critical",
             "Computed balances equal the reported ones",
-            f"SELECT {who} FROM {{batch}} WHERE status = 'off'",
+            f"SELECT {columns} FROM {{batch}} WHERE status = 'off'",
         ),
-        rows(
+        no_rows(
             "coverage_awaited_briefly",
             "info",
             f"No reported balance waits over {AWAITED_FOR.days} days for its history",
-            f"SELECT {who} FROM {{batch}} WHERE status = 'awaiting_coverage' "
+            f"SELECT {columns} FROM {{batch}} WHERE status = 'awaiting_coverage' "
             f"AND snapshot_ts < {old}",
         ),
     ]
 
 
-def assets(b: Bounds) -> list:
+def assets(dates: DateFilter) -> list[Any]:
+    """The description of every token that moved."""
     return [
         unique("token"),
         present("token"),
-        rows(
+        no_rows(
             "tokens_described",
             "info",
             "What moved is described in assets",
-            f"SELECT DISTINCT u.token FROM {b.rows('curated.tx_unified')} u "
+            f"SELECT DISTINCT u.token FROM {dates.rows('curated.tx_unified')} u "
             "ANTI JOIN {batch} a ON a.token = u.token WHERE NOT u.is_scam",
         ),
     ]

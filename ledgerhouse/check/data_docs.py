@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ledgerhouse.check.checkpoints import CheckResult
 
-SEVERITIES = ("critical", "warning", "info")
+SEVERITIES: tuple[str, ...] = ("critical", "warning", "info")
 MOST_SPANS = 20  # named on a page
 
 

@@ -1,4 +1,4 @@
-"""How far a check looks: an interval, or the days of it that were touched."""
+"""Date filter of check queries: the interval of a run, or the days of it that were touched."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from extract.core.interval import UTC, Interval
 
 
 @dataclass(frozen=True)
-class Bounds:
+class DateFilter:
     """SQL conditions that keep a query within an interval, and within the days it touches.
 
-    Where `spans` are given, disjoint parts of the interval, only they are looked at: 20 late days
-    of ten years are 20 days.
+    Where `spans` are given, disjoint parts of the interval, only they are read: 20 late days of
+    ten years are 20 days.
     """
 
     interval: Interval
     spans: tuple[Interval, ...] = ()
 
-    def __str__(self) -> str:
-        return self.of("ts")
-
     @property
     def scattered(self) -> bool:
-        """Each look at a table would pass over all that lies between the spans."""
+        """Whether there is time between the spans, which each query of a table would pass over."""
         return len(self.spans) > 1
 
     @property
     def whole_days(self) -> bool:
+        """Whether every span begins and ends at midnight."""
         return all(
             edge.astimezone(UTC).time() == time.min
             for span in self.spans
@@ -37,35 +35,36 @@ class Bounds:
         )
 
     def query(self, table: str) -> str:
-        """The rows of a table, range by range: zone maps help a range, not an OR of ranges."""
+        """SELECT of a table's rows, range by range: zone maps help a range, not an OR of ranges."""
 
-        def where(part: Bounds) -> str:
-            return part.days("date") if table == "curated.daily_flows" else str(part)
+        def where(part: DateFilter) -> str:
+            on_days = table == "curated.daily_flows"
+            return part.within_days("date") if on_days else part.within("ts")
 
-        parts = [Bounds(span) for span in self.spans] if self.scattered else [self]
+        parts = [DateFilter(span) for span in self.spans] if self.scattered else [self]
         return " UNION ALL ".join(f"SELECT * FROM {table} WHERE {where(part)}" for part in parts)
 
     def rows(self, table: str) -> str:
-        """The same for another suite's query: those kept for the table, where they are."""
-        return f"(FROM {kept_name(table)})" if self.scattered else f"({self.query(table)})"
+        """The same rows as a subquery; where days are scattered, from the table's temporary copy."""
+        return f"(FROM {temporary_table(table)})" if self.scattered else f"({self.query(table)})"
 
-    def of(self, column: str, slack: str = "INTERVAL 0 SECOND") -> str:
-        """A TIMESTAMP column is within them, or `slack` around."""
-        return self._within(
+    def within(self, column: str, slack: str = "INTERVAL 0 SECOND") -> str:
+        """Condition: a TIMESTAMP column lies within the interval or its spans, or `slack` around."""
+        return self._condition(
             column,
             lambda span: (f"{literal(span.start)} - {slack}", f"{literal(span.end)} + {slack}"),
         )
 
-    def days(self, column: str, kind: str = "DATE") -> str:
-        """A column is on a day of theirs, also on one they have a part of."""
+    def within_days(self, column: str, kind: str = "DATE") -> str:
+        """Condition: a column lies on a day of the interval or its spans, partly covered days too."""
 
         def ends(span: Interval) -> tuple[str, str]:
             last = (span.end - timedelta(microseconds=1)).date()
             return f"{kind} '{span.start.date()}'", f"{kind} '{last + timedelta(days=1)}'"
 
-        return self._within(column, ends)
+        return self._condition(column, ends)
 
-    def _within(self, column: str, ends: Callable[[Interval], tuple[str, str]]) -> str:
+    def _condition(self, column: str, ends: Callable[[Interval], tuple[str, str]]) -> str:
         def between(span: Interval) -> str:
             start, end = ends(span)
             return f"{column} >= {start} AND {column} < {end}"
@@ -77,9 +76,10 @@ class Bounds:
 
 
 def literal(moment: datetime) -> str:
+    """A time as a SQL literal, in UTC."""
     return f"TIMESTAMP '{moment.astimezone(UTC).replace(tzinfo=None)}'"
 
 
-def kept_name(table: str) -> str:
-    """The temporary table of the rows that are kept of a table."""
+def temporary_table(table: str) -> str:
+    """Name of the temporary table with the rows of `table` that a run checks."""
     return "checked_" + table.replace(".", "_")

@@ -1,48 +1,55 @@
-"""Great Expectations' expectations as the suites make them, each with its name in `meta`.
+"""Builders of expectations: the words, the severity and, in `meta`, the name of each.
 
 Native expectations where Great Expectations has one for DuckDB; otherwise SQL that selects the
-rows breaking the law (`{batch}` is the bounded table; double braces in regular expressions).
+rows that break the rule (`{batch}` is the table within its dates; double braces in regular
+expressions).
 https://docs.greatexpectations.io/docs/core/customize_expectations/use_sql_to_define_a_custom_expectation
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
+
+Expectation = Any  # great_expectations.expectations.Expectation: importing it takes seconds
+Severity = Literal["critical", "warning", "info"]
 
 KINDS = ("trade", "deposit", "withdrawal", "conversion", "reward", "transfer", "fee", "unknown")
 
 
-def rows(name: str, severity: str, says: str, query: str):
-    """No row is selected by `query`; what is selected is quoted as text: no amount is rounded."""
-    import great_expectations.expectations as gxe
-
-    return gxe.UnexpectedRowsExpectation(
-        unexpected_rows_query=f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query})",
-        severity=severity,
-        description=says,
-        meta={"name": name},
+def no_rows(name: str, severity: Severity, description: str, query: str) -> Expectation:
+    """`query` selects no row; a row it selects is quoted as text: no amount is rounded."""
+    query = f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query})"
+    return _named(
+        "UnexpectedRowsExpectation", name, severity, description, unexpected_rows_query=query
     )
 
 
-def native(kind: str, name: str, severity: str, says: str, **arguments):
-    """Great Expectations' own Expect<kind>."""
-    import great_expectations.expectations as gxe
-
-    return getattr(gxe, f"Expect{kind}")(
-        severity=severity, description=says, meta={"name": name}, **arguments
-    )
+def native(
+    kind: str, name: str, severity: Severity, description: str, **arguments: Any
+) -> Expectation:
+    """Great Expectations' own expectation of a kind: Expect<kind>."""
+    return _named(f"Expect{kind}", name, severity, description, **arguments)
 
 
-def unique(*columns: str):
-    says = f"One row per ({', '.join(columns)})"
+def unique(*columns: str) -> Expectation:
+    """No two rows have the same values in `columns`."""
+    description = f"One row per ({', '.join(columns)})"
     if len(columns) == 1:
-        return native("ColumnValuesToBeUnique", "keys_unique", "critical", says, column=columns[0])
+        return native(
+            "ColumnValuesToBeUnique", "keys_unique", "critical", description, column=columns[0]
+        )
     return native(
-        "CompoundColumnsToBeUnique", "keys_unique", "critical", says, column_list=list(columns)
+        "CompoundColumnsToBeUnique",
+        "keys_unique",
+        "critical",
+        description,
+        column_list=list(columns),
     )
 
 
-def present(column: str, severity: str = "critical"):
+def present(column: str, severity: Severity = "critical") -> Expectation:
+    """No row has NULL in the column."""
     return native(
         "ColumnValuesToNotBeNull",
         f"{column}_present",
@@ -52,7 +59,8 @@ def present(column: str, severity: str = "critical"):
     )
 
 
-def among(column: str, values: Sequence, severity: str = "critical"):
+def among(column: str, values: Sequence, severity: Severity = "critical") -> Expectation:
+    """The column holds nothing but these values, or NULL."""
     return native(
         "ColumnValuesToBeInSet",
         f"{column}_known",
@@ -63,7 +71,8 @@ def among(column: str, values: Sequence, severity: str = "critical"):
     )
 
 
-def at_least(column: str, least: int, *, strict: bool = False):
+def at_least(column: str, least: int, *, strict: bool = False) -> Expectation:
+    """No number of the column is below `least`; with `strict`, none is equal either."""
     return native(
         "ColumnValuesToBeBetween",
         f"{column}_in_range",
@@ -72,4 +81,14 @@ def at_least(column: str, least: int, *, strict: bool = False):
         column=column,
         min_value=least,
         strict_min=strict,
+    )
+
+
+def _named(
+    kind: str, name: str, severity: Severity, description: str, **arguments: Any
+) -> Expectation:
+    import great_expectations.expectations as gxe
+
+    return getattr(gxe, kind)(
+        severity=severity, description=description, meta={"name": name}, **arguments
     )

@@ -1,25 +1,27 @@
-"""What a raw table is expected to hold: what a source owes, whatever it delivers.
+"""Expectations of the raw tables: what every source must deliver, whatever its API says.
 
-No expectation can tell a NULL `ts` (the bounds exclude it): raw tables declare it NOT NULL.
+No expectation can see a NULL `ts` (the date filter excludes it): raw tables declare it NOT NULL.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 from extract.core.datasets import DATASETS
-from ledgerhouse.check.date_filter import Bounds
-from ledgerhouse.check.expectations import KINDS, among, at_least, native, present, rows, unique
+from ledgerhouse.check.date_filter import DateFilter
+from ledgerhouse.check.expectations import KINDS, among, at_least, native, no_rows, present, unique
 
 TX_ID = "0x[0-9a-fA-F]{{64}}"
 CLOCK_SKEW = "INTERVAL 1 HOUR"  # vendors' clocks against each other
 
 
-def _fits(dataset: str):
-    """Every amount whose text is there fits DECIMAL(38,18)."""
+def _fits(dataset: str) -> Any:
+    """The expectation that every amount whose text is there fits DECIMAL(38,18)."""
     names = [c.name for c in DATASETS[dataset].columns]
     money = [n for n in names if f"{n}_text" in names]
     key = ", ".join(DATASETS[dataset].key)
     texts = ", ".join(f"{n}_text" for n in money)
-    return rows(
+    return no_rows(
         "amounts_fit",
         "warning",
         "Amounts fit DECIMAL(38,18); the others keep their text, are flagged and do not count",
@@ -28,25 +30,25 @@ def _fits(dataset: str):
     )
 
 
-def _raw(dataset: str) -> list:
-    """What every raw table owes: its key once, a batch on record, no rows from the future."""
+def _raw(dataset: str) -> list[Any]:
+    """The expectations of every raw table: its key once, a batch on record, no future rows."""
     key = ", ".join(DATASETS[dataset].key)
     return [
         unique(*DATASETS[dataset].key),
-        rows(
+        no_rows(
             "batch_known",
             "warning",
             "Every row names a load on record in ops.batches",
             f"SELECT {key}, batch_id FROM {{batch}} ANTI JOIN ops.batches USING (batch_id)",
         ),
-        rows(
+        no_rows(
             "versions_in_order",
             "critical",
             "A version is not older than its row",
             f"SELECT {key}, first_seen_at, changed_at FROM {{batch}} "
             "WHERE changed_at < first_seen_at",
         ),
-        rows(
+        no_rows(
             "no_future",
             "warning",
             "Nothing was met before it happened",
@@ -55,7 +57,7 @@ def _raw(dataset: str) -> list:
         _fits(dataset),
         *(
             [
-                rows(
+                no_rows(
                     "nothing_vanished",
                     "warning",
                     "The vendor still lists what it once listed",
@@ -68,7 +70,8 @@ def _raw(dataset: str) -> list:
     ]
 
 
-def ledger(b: Bounds) -> list:
+def ledger(dates: DateFilter) -> list[Any]:
+    """Entries of the exchanges' ledgers."""
     return [
         *_raw("exchanges_ledger"),
         present("entry_id"),
@@ -84,7 +87,7 @@ def ledger(b: Bounds) -> list:
             column="kind",
             value_set=["unknown"],
         ),
-        rows(
+        no_rows(
             "settled_entries_have_amounts",
             "critical",
             "A settled entry says how much it moved",
@@ -94,7 +97,8 @@ def ledger(b: Bounds) -> list:
     ]
 
 
-def trades(b: Bounds) -> list:
+def trades(dates: DateFilter) -> list[Any]:
+    """Fills of the exchanges."""
     return [
         *_raw("exchanges_trades"),
         present("side"),
@@ -105,10 +109,11 @@ def trades(b: Bounds) -> list:
     ]
 
 
-def transactions(b: Bounds) -> list:
+def transactions(dates: DateFilter) -> list[Any]:
+    """Transactions on chain."""
     return [
         *_raw("onchain_transactions"),
-        rows(
+        no_rows(
             "tx_id_well_formed",
             "critical",
             "A transaction hash is 0x and 64 hex digits",
@@ -117,7 +122,7 @@ def transactions(b: Bounds) -> list:
         ),
         among("status", (0, 1)),  # NULL is legal: not a transaction of its own
         at_least("gas", 0),
-        rows(
+        no_rows(
             "gas_told",
             "info",
             "The source says what the account's own transactions cost",
@@ -126,10 +131,11 @@ def transactions(b: Bounds) -> list:
     ]
 
 
-def transfers(b: Bounds) -> list:
+def transfers(dates: DateFilter) -> list[Any]:
+    """Transfers on chain, the legs of transactions."""
     return [
         *_raw("onchain_transfers"),
-        rows(
+        no_rows(
             "tx_id_well_formed",
             "critical",
             "A transaction hash is 0x and 64 hex digits",
@@ -142,23 +148,24 @@ def transfers(b: Bounds) -> list:
         among("direction", ("in", "out")),
         at_least("leg", 1),
         at_least("amount", 0),
-        rows(
+        no_rows(
             "legs_without_gaps",
             "critical",
             "Legs of a direction are numbered 1, 2, … n",
             "SELECT source, account, chain, tx_id, direction, count(*) AS legs, "
             "max(leg) AS last FROM {batch} GROUP BY ALL HAVING max(leg) <> count(*)",
         ),
-        rows(
+        no_rows(
             "transaction_there",
             "critical",
             "Every transfer has its transaction, at its time",
             "SELECT t.source, t.account, t.chain, t.tx_id, t.ts FROM {batch} t "
-            f"ANTI JOIN {b.rows('raw.onchain_transactions')} x "
+            f"ANTI JOIN {dates.rows('raw.onchain_transactions')} x "
             "USING (source, account, chain, tx_id, ts)",
         ),
     ]
 
 
-def balances(b: Bounds) -> list:
+def balances(dates: DateFilter) -> list[Any]:
+    """Balances as the sources report them."""
     return [*_raw("balances"), present("amount_text"), at_least("amount", 0)]

@@ -1,4 +1,4 @@
-"""What every table is expected to hold: one suite a table, bounded to an interval.
+"""Suites: the expectations of every table, bounded to the interval of a run.
 
 Raw suites judge what a source delivered; curated suites judge what the transform made of it.
 """
@@ -12,30 +12,32 @@ from typing import Any
 from extract.core.interval import Interval
 from ledgerhouse.check import curated_suites as curated
 from ledgerhouse.check import raw_suites as raw
-from ledgerhouse.check.date_filter import Bounds
+from ledgerhouse.check.date_filter import DateFilter
 
 
 @dataclass(frozen=True)
 class Suite:
-    """The expectations of one table over `query`, each with its name in `meta`.
+    """The expectations of one table over the rows of `query`, each with its name in `meta`.
 
-    The rows of `query` are computed once and `kept` for the run where each look would cost: at 4M
-    transactions one at daily_balances takes 0.4 s, and every expectation looks two or three times.
-    `settings` are the variables it reads: it computes no balances from before they are looked at.
+    Where `materialized`, the rows are computed once into a temporary table: at 4M transactions one
+    look at daily_balances takes 0.4 s, and every expectation takes two or three. `variables` are
+    set for that: the view computes no balances of days before those that are checked.
     """
 
     table: str
     query: str
     expectations: Sequence[Any]
-    kept: bool = False
-    settings: Mapping[str, str] = field(default_factory=dict)
+    materialized: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 def suites(interval: Interval, spans: Sequence[Interval] = ()) -> list[Suite]:
-    """Every suite, bounded to `interval` (of that to `spans`, where there are several); raw first,
-    in the order data flows."""
-    b = Bounds(interval, tuple(spans))
-    raws = {
+    """The suites of all tables, raw first, in the order data flows.
+
+    Bounded to `interval`; where there are several `spans` of it, to those.
+    """
+    dates = DateFilter(interval, tuple(spans))
+    raw_tables = {
         "exchanges_ledger": raw.ledger,
         "exchanges_trades": raw.trades,
         "onchain_transactions": raw.transactions,
@@ -44,23 +46,33 @@ def suites(interval: Interval, spans: Sequence[Interval] = ()) -> list[Suite]:
     }
     return [
         *(
-            Suite(f"raw.{name}", b.query(f"raw.{name}"), expect(b), b.scattered)
-            for name, expect in raws.items()
+            Suite(f"raw.{name}", dates.query(f"raw.{name}"), expect(dates), dates.scattered)
+            for name, expect in raw_tables.items()
         ),
-        Suite("curated.tx_unified", b.query("curated.tx_unified"), curated.unified(b), b.scattered),
-        Suite("curated.daily_flows", b.query("curated.daily_flows"), curated.flows(b), b.scattered),
+        Suite(
+            "curated.tx_unified",
+            dates.query("curated.tx_unified"),
+            curated.unified(dates),
+            dates.scattered,
+        ),
+        Suite(
+            "curated.daily_flows",
+            dates.query("curated.daily_flows"),
+            curated.flows(dates),
+            dates.scattered,
+        ),
         Suite(
             "curated.daily_balances",
-            f"SELECT * FROM curated.daily_balances WHERE {b.days('date')}",
-            curated.daily(b),
-            kept=True,
-            settings={"balances_since": f"DATE '{interval.start.date()}'"},
+            f"SELECT * FROM curated.daily_balances WHERE {dates.within_days('date')}",
+            curated.daily(dates),
+            materialized=True,
+            variables={"balances_since": f"DATE '{interval.start.date()}'"},
         ),
         Suite(
             "curated.reconciliation",
             "SELECT * FROM curated.reconciliation",
-            curated.reconciliation(b),
-            kept=True,
+            curated.reconciliation(dates),
+            materialized=True,
         ),
-        Suite("curated.assets", "SELECT * FROM curated.assets", curated.assets(b)),
+        Suite("curated.assets", "SELECT * FROM curated.assets", curated.assets(dates)),
     ]

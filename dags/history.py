@@ -7,9 +7,15 @@ time, and every month is one mapped task. What is covered already costs no call.
 from datetime import UTC, datetime
 
 import jinja2
-from airflow.sdk import DAG
+from airflow.sdk import DAG, TaskGroup
 
-from ledgerhouse.operate.airflow.pipelines import DEFAULT_ARGS, PARAMS, pipeline
+from ledgerhouse.operate.airflow.pipelines import (
+    DEFAULT_ARGS,
+    PARAMS,
+    complete_mirror_alert,
+    plan_fetch_load,
+    transform_check_publish,
+)
 
 with DAG(
     "history",
@@ -23,4 +29,8 @@ with DAG(
     default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):
-    pipeline(close_gaps=False)
+    with TaskGroup("sources", prefix_group_id=False):
+        _, fetches, load = plan_fetch_load(close_gaps=False)
+    with TaskGroup("curated", prefix_group_id=False):
+        transform, check, publish = transform_check_publish(load)
+    complete_mirror_alert([*fetches, load, publish], [load, transform, check, publish])

@@ -8,9 +8,13 @@ stays in place until the new one is whole. `make replay` does the same from a te
 from datetime import UTC, datetime
 
 import jinja2
-from airflow.sdk import DAG
+from airflow.sdk import DAG, TaskGroup
 
-from ledgerhouse.operate.airflow.pipelines import replay_pipeline
+from ledgerhouse.operate.airflow.pipelines import (
+    complete_mirror_alert,
+    replay_landing,
+    transform_check_publish,
+)
 
 with DAG(
     "replay",
@@ -22,4 +26,8 @@ with DAG(
     template_undefined=jinja2.Undefined,
     tags=["ledgerhouse"],
 ):
-    replay_pipeline()
+    with TaskGroup("sources", prefix_group_id=False):
+        replay = replay_landing()
+    with TaskGroup("curated", prefix_group_id=False):
+        transform, check, publish = transform_check_publish(replay)
+    complete_mirror_alert([replay, publish], [replay, transform, check, publish])

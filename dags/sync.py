@@ -8,9 +8,16 @@ Trigger by hand with `interval_start` and `interval_end` to fetch a span of your
 """
 
 import jinja2
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup
 
-from ledgerhouse.operate.airflow.pipelines import DEFAULT_ARGS, PARAMS, SINCE, pipeline
+from ledgerhouse.operate.airflow.pipelines import (
+    DEFAULT_ARGS,
+    PARAMS,
+    SINCE,
+    complete_mirror_alert,
+    plan_fetch_load,
+    transform_check_publish,
+)
 
 with DAG(
     "sync",
@@ -24,4 +31,8 @@ with DAG(
     default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):
-    pipeline(close_gaps=True)
+    with TaskGroup("sources", prefix_group_id=False):
+        _, fetches, load = plan_fetch_load(close_gaps=True)
+    with TaskGroup("curated", prefix_group_id=False):
+        transform, check, publish = transform_check_publish(load)
+    complete_mirror_alert([*fetches, load, publish], [load, transform, check, publish])

@@ -18,10 +18,19 @@ at 1 - 1/28 = 96 %.
 """
 
 import jinja2
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup
 
 from ledgerhouse.operate.airflow.operators.refresh import PARAMS
-from ledgerhouse.operate.airflow.pipelines import DEFAULT_ARGS, SINCE, refresh_pipeline
+from ledgerhouse.operate.airflow.pipelines import (
+    DEFAULT_ARGS,
+    INTERVAL_READ,
+    SINCE,
+    complete_mirror_alert,
+    plan_fetch_load_again,
+    rebuild_before_publish,
+    report_refresh,
+    transform_check_publish,
+)
 
 with DAG(
     "weekly_refresh",
@@ -35,4 +44,12 @@ with DAG(
     default_args=DEFAULT_ARGS,
     tags=["ledgerhouse"],
 ):
-    refresh_pipeline()
+    with TaskGroup("sources", prefix_group_id=False):
+        plans, fetches, load = plan_fetch_load_again()
+        report = report_refresh(plans, load)
+    with TaskGroup("curated", prefix_group_id=False):
+        transform, check, publish = transform_check_publish(report, interval=INTERVAL_READ)
+        rebuild = rebuild_before_publish(check, publish)
+    complete_mirror_alert(
+        [*fetches, load, publish], [load, report, transform, check, rebuild, publish]
+    )

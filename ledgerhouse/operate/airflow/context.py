@@ -21,7 +21,7 @@ DEFAULT_ARGS = {
     "retry_exponential_backoff": True,
     "retry_delay": retry_delay(),
 }
-DAG_IDS = ("sync", "history", "replay", "weekly_refresh")
+TAG = "ledgerhouse"  # of every DAG of ours, whatever its id: by it the mirror knows them
 # Params of every DAG that fetches; empty means: the run's own data interval.
 PARAMS = {
     "interval_start": Param(None, type=["null", "string"], description="start, UTC, included"),

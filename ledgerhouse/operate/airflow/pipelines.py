@@ -1,12 +1,14 @@
-"""The runs of Ledgerhouse as tasks and their order; the operators are in *_operators.py.
+"""Steps of the DAGs: plan, fetch and load; transform, check and publish; the end of a run.
 
-Fetch runs in parallel and never opens the warehouse. All others open it, so they share the
-pool `warehouse`, which has one slot.
+dags/ and ledgerhouse/airflow.py put them together. Fetches run in parallel and never open the
+warehouse. All others open it, so they share the pool `warehouse`, which has one slot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from airflow.sdk import BaseOperator
 
@@ -16,6 +18,7 @@ from ledgerhouse.operate.airflow.context import (
     INTERVAL,
     PARAMS,
     SINCE,
+    TAG,
     WAREHOUSE_POOL,
 )
 from ledgerhouse.operate.airflow.operators.fetch import FetchOperator
@@ -34,90 +37,69 @@ from ledgerhouse.operate.airflow.operators.refresh import (
     RefreshReportOperator,
 )
 
+# Where no day was touched the checks look at what was read, not at the week that has passed.
+INTERVAL_READ = {name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
 
-def pipeline(*, close_gaps: bool) -> None:
-    """The tasks of one run, inside a DAG: plan → fetch (per account) → load … mirror."""
-    load, complete, _ = plan_fetch_load(
-        lambda **task: PlanOperator(
-            history_start="{{ var.value.start_ts }}", close_gaps=close_gaps, **INTERVAL, **task
+
+class Sources(NamedTuple):
+    """The tasks of plan_fetch_load: `fetches` are those that a whole run needs, of each connection."""
+
+    plans: list[PlanOperator]
+    fetches: list[Any]
+    load: LoadOperator
+
+
+class Curated(NamedTuple):
+    """The tasks of transform_check_publish."""
+
+    transform: TransformOperator
+    check: CheckOperator
+    publish: PublishOperator
+
+
+def plan_fetch_load(*, close_gaps: bool) -> Sources:
+    """For every connection of accounts.toml a plan and its fetches, and the load that follows all.
+
+    `close_gaps`: holes before the run's interval are fetched too, and balances.
+    """
+    return _plan_fetch_load(
+        partial(
+            PlanOperator,
+            history_start="{{ var.value.start_ts }}",
+            close_gaps=close_gaps,
+            **INTERVAL,
         )
     )
-    load >> complete
-    transform_check_publish(load, complete)
 
 
-def plan_fetch_load(
-    plan: Callable[..., PlanOperator],
-) -> tuple[BaseOperator, BaseOperator, list[PlanOperator]]:
-    """A `plan(task_id=, pool=, connection=)` and its fetches for every connection: the load that
-    follows all of them, `complete`, and the plans.
+def plan_fetch_load_again() -> Sources:
+    """As plan_fetch_load, of what is covered: the part of it that `scope` asks for."""
+    return _plan_fetch_load(RefreshPlanOperator)
 
-    A failed fetch does not keep the others from being loaded, and fails the run: `complete`
-    is a leaf that succeeds only when every fetch and the check did. A wrong entry of accounts.toml
-    is a task that says so, and keeps no other account from being fetched.
-    """
-    from airflow.providers.standard.operators.empty import EmptyOperator
 
+def _plan_fetch_load(plan: Callable[..., PlanOperator]) -> Sources:
+    """A failed fetch does not keep the others from being loaded. A wrong entry of accounts.toml is
+    a task that says so, and keeps no other account from being fetched."""
     load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
-    complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
-    listed, wrong = AccountsFile.read().entries()
-    for number, why in wrong.items():
-        RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0) >> complete
-    plans = []
-    for connection, pool in {a.connection: a.pool for a in listed}.items():
-        plans.append(plan(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL, connection=connection))
+    accounts, wrong = AccountsFile.read().entries()
+    plans: list[PlanOperator] = []
+    fetches: list[Any] = [
+        RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0)
+        for number, why in wrong.items()
+    ]
+    for connection, pool in {a.connection: a.pool for a in accounts}.items():
+        planned = plan(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL, connection=connection)
         fetch = FetchOperator.partial(task_id=f"fetch_{connection}", pool=pool).expand_kwargs(
-            plans[-1].output
+            planned.output
         )
-        fetch >> [load, complete]
-    return load, complete, plans
+        fetch >> load
+        plans.append(planned)
+        fetches.append(fetch)
+    return Sources(plans, fetches, load)
 
 
-def replay_pipeline() -> None:
-    """The tasks of a replay: replay → transform → check → publish … mirror."""
-    from airflow.providers.standard.operators.empty import EmptyOperator
-
-    replay = ReplayOperator(task_id="replay", pool=WAREHOUSE_POOL)
-    complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
-    replay >> complete
-    transform_check_publish(replay, complete)
-
-
-def transform_check_publish(
-    rows: BaseOperator,
-    complete: BaseOperator,
-    *,
-    interval: Mapping[str, str] = INTERVAL,
-    doubt: BaseOperator | None = None,
-) -> MirrorOperator:
-    """What follows new raw rows, however they came: transform → check → publish, the mirror, and
-    the alerts, which want to know how the run went. The mirror.
-
-    Where no day was touched, `interval` is checked; `doubt` comes between check and publish.
-    """
-    from ledgerhouse.operate.airflow.operators.alert import AlertOperator
-
-    # A file that could not be loaded keeps the others' days from nobody.
-    transform = TransformOperator(task_id="transform", pool=WAREHOUSE_POOL, trigger_rule="all_done")
-    check = CheckOperator(task_id="check", pool=WAREHOUSE_POOL, transform="transform", **interval)
-    mirror = MirrorOperator(task_id="mirror", pool=WAREHOUSE_POOL).as_teardown(
-        on_failure_fail_dagrun=False
-    )
-    publish = PublishOperator(task_id="publish", pool=WAREHOUSE_POOL, transform="transform")
-    rows >> transform >> check >> publish >> complete
-    if doubt:
-        check >> doubt >> [publish, mirror]
-    # `complete` is done with the first fetch that fails, while the others still run.
-    [rows, transform, check, publish, complete] >> mirror
-    # No slot of the pool: it takes its turn at the warehouse's lock, and sends without it.
-    mirror >> AlertOperator(task_id="alert").as_teardown(on_failure_fail_dagrun=False)
-    return mirror
-
-
-def refresh_pipeline() -> None:
-    """The tasks of a refresh, inside a DAG: as a sync's, with the report before the models and the
-    rebuild before publishing."""
-    load, complete, plans = plan_fetch_load(RefreshPlanOperator)
+def report_refresh(plans: Sequence[PlanOperator], load: BaseOperator) -> RefreshReportOperator:
+    """What was read again, row by row: before the models, so that it is published with the rows."""
     report = RefreshReportOperator(
         task_id="report",
         pool=WAREHOUSE_POOL,
@@ -125,25 +107,70 @@ def refresh_pipeline() -> None:
         plans=[plan.task_id for plan in plans],
         **INTERVAL,
     )
-    load >> [report, complete]
-    # Where no day was touched the checks look at what was read, not at the week that has passed.
-    read = {name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
-    mirror = transform_check_publish(
-        report,
-        complete,
-        interval=read,
-        doubt=RebuildOperator(task_id="rebuild", transform="transform"),
+    load >> report
+    return report
+
+
+def replay_landing() -> ReplayOperator:
+    """Raw, history and coverage again, from the landing alone."""
+    return ReplayOperator(task_id="replay", pool=WAREHOUSE_POOL)
+
+
+def transform_check_publish(
+    rows: BaseOperator, *, interval: Mapping[str, str] = INTERVAL
+) -> Curated:
+    """What follows new raw rows, however they came. Where no day was touched, `interval` is checked."""
+    # A file that could not be loaded keeps the others' days from nobody.
+    transform = TransformOperator(task_id="transform", pool=WAREHOUSE_POOL, trigger_rule="all_done")
+    check = CheckOperator(task_id="check", pool=WAREHOUSE_POOL, transform="transform", **interval)
+    publish = PublishOperator(task_id="publish", pool=WAREHOUSE_POOL, transform="transform")
+    rows >> transform >> check >> publish
+    return Curated(transform, check, publish)
+
+
+def rebuild_before_publish(check: CheckOperator, publish: PublishOperator) -> RebuildOperator:
+    """Curated a second time from raw; nothing is published where production differs."""
+    rebuild = RebuildOperator(task_id="rebuild", transform="transform")
+    check >> rebuild >> publish
+    return rebuild
+
+
+def complete_mirror_alert(
+    needed: Sequence[BaseOperator], writers: Sequence[BaseOperator]
+) -> MirrorOperator:
+    """The end of a run: `complete` succeeds only when all `needed` have, and decides how the run
+    ended; the mirror copies the run into ops.sync_runs, and the alerts want to know how it went.
+
+    `writers` are the tasks that the mirror waits for besides: `complete` has ended with the first
+    fetch that fails, while the others still run.
+    """
+    from airflow.providers.standard.operators.empty import EmptyOperator
+
+    from ledgerhouse.operate.airflow.operators.alert import AlertOperator
+
+    complete = EmptyOperator(task_id="complete", trigger_rule="none_failed")
+    mirror = MirrorOperator(task_id="mirror", pool=WAREHOUSE_POOL).as_teardown(
+        on_failure_fail_dagrun=False
     )
-    load >> mirror
+    # No slot of the pool: it takes its turn at the warehouse's lock, and sends without it.
+    alert = AlertOperator(task_id="alert").as_teardown(on_failure_fail_dagrun=False)
+    list(needed) >> complete
+    [*writers, complete] >> mirror
+    mirror >> alert
+    return mirror
 
 
 __all__ = [
     "DEFAULT_ARGS",
+    "INTERVAL_READ",
     "PARAMS",
     "SINCE",
-    "pipeline",
+    "TAG",
+    "complete_mirror_alert",
     "plan_fetch_load",
-    "refresh_pipeline",
-    "replay_pipeline",
+    "plan_fetch_load_again",
+    "rebuild_before_publish",
+    "replay_landing",
+    "report_refresh",
     "transform_check_publish",
 ]

@@ -22,7 +22,7 @@ from ledgerhouse.operate.airflow.api import (
     run_path,
 )
 from ledgerhouse.operate.commands import CommandFailed
-from ledgerhouse.operate.commands.plan import Plan, dates, make, now, params
+from ledgerhouse.operate.commands.plan import Plan, dates, fetches_its_interval, make, now, params
 from ledgerhouse.operate.commands.progress import Progress
 from ledgerhouse.operate.commands.tables import Answer
 from ledgerhouse.plan.estimate import Cost, total
@@ -377,7 +377,7 @@ def _resume(airflow: AirflowApi, args: Any, made: Mapping[str, Any]) -> int:
 
 def _history(airflow: AirflowApi, args: Any, plan: Plan) -> int:
     """The same range by one run of the DAG history, which cuts it into months."""
-    if args.dag_id != "sync":
+    if not fetches_its_interval(plan.dag):
         raise CommandFailed("--history fetches what sync would: it goes with sync only", 2)
     history, span = "history", plan.span
     if airflow.call("GET", f"/dags/{history}")["is_paused"]:

@@ -10,14 +10,14 @@ from typing import Any
 
 from extract.core.interval import UTC, Interval, iso, utc
 from ledgerhouse.operate.airflow.api import AirflowApi, AirflowApiError
+from ledgerhouse.operate.airflow.context import TAG
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.spending import summed
 from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.estimate import Cost, Known, simulate, total
 from ledgerhouse.warehouse.spending_views import CALLED
 
-BACKFILLED = "sync"  # the DAG of ours whose run fetches its own interval, and no more
-TAG = "ledgerhouse"  # of every DAG of ours
+BACKFILLED = "sync"  # the id, unless it was made with another, of the DAG that is backfilled
 LEFT = {"day": "left_today", "month": "left_month"}
 WAIT_S = 5.0  # for the warehouse, where nothing is published yet
 
@@ -89,10 +89,10 @@ def dag_of(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
         raise CommandFailed(
             f"Airflow knows no DAG {dag_id!r}; it knows: {known or 'none yet'}", 2
         ) from None
-    ours = any(tag["name"] == TAG for tag in dag["tags"])
-    if (ours and dag_id != BACKFILLED) or not dag["timetable_periodic"]:
+    ours = is_ours(dag)
+    if (ours and not fetches_its_interval(dag)) or not dag["timetable_periodic"]:
         instead = (
-            (f"for a range, airflow dags backfill … {BACKFILLED}; in few calls, with --history")
+            f"for a range, airflow dags backfill … {BACKFILLED}; in few calls, with --history"
             if ours
             else "trigger it instead"
         )
@@ -108,13 +108,23 @@ def dag_of(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
     return dag
 
 
+def is_ours(dag: dict[str, Any]) -> bool:
+    return any(tag["name"] == TAG for tag in dag["tags"])
+
+
+def fetches_its_interval(dag: dict[str, Any]) -> bool:
+    """Whether a run of the DAG fetches its own interval and no more, as those of `sync` do; a
+    refresh chooses what it reads."""
+    return is_ours(dag) and dag["timetable_periodic"] and "refetch" in (dag["params"] or {})
+
+
 def make(airflow: AirflowApi, args: Any, now: datetime) -> Plan:
     """What the arguments ask for, checked against Airflow and the books."""
     (start, end), conf = dates(args, now), params(args.conf)
     dag = dag_of(airflow, args.dag_id)
     begins = dag["start_date"] and utc(dag["start_date"])
     if begins and start < begins:
-        where = " (SYNC_START_DATE in .env, which follows START_TS)" * (args.dag_id == BACKFILLED)
+        where = " (SYNC_START_DATE in .env, which follows START_TS)" * fetches_its_interval(dag)
         raise CommandFailed(
             f"{args.dag_id} begins at {iso(begins)}{where}: Airflow gives runs "
             f"before that no task. Set it back, or begin with -s {begins:%Y-%m-%d}",
@@ -168,7 +178,7 @@ def make(airflow: AirflowApi, args: Any, now: datetime) -> Plan:
             )
     return (
         _estimated(plan, now, refetch=bool(conf.get("refetch")))
-        if args.dag_id == BACKFILLED and plan.intervals
+        if fetches_its_interval(dag) and plan.intervals
         else plan
     )
 

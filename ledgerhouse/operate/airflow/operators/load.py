@@ -16,7 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from extract.core.interval import Interval, iso
 from extract.sources import all_sources, get
 from ledgerhouse.config import var_dir, warehouse_path
-from ledgerhouse.operate.airflow.context import DAG_IDS, facts_of, lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.context import TAG, facts_of, lock_owner, resolve_interval
 from ledgerhouse.operate.airflow.operators.plan import read_units
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.process import gc_off
@@ -187,12 +187,13 @@ class MirrorOperator(BaseOperator):
         from ledgerhouse.operate.airflow.api import AirflowApi
         from ledgerhouse.operate.run_log.mirror import mirror
 
-        facts = facts_of(context)
+        attempt_key, airflow = facts_of(context), AirflowApi.for_task()
+        ours = {dag["dag_id"] for dag in airflow.all("/dags", "dags", tags=TAG)}
         with open_warehouse(owner=lock_owner(context)) as con:
             return mirror(
                 con,
-                AirflowApi.for_task(),
+                airflow,
                 var_dir() / "attempts",
-                DAG_IDS,
-                own=tuple(facts.values()),
+                sorted(ours | {attempt_key["dag_id"]}),
+                own=tuple(attempt_key.values()),
             )

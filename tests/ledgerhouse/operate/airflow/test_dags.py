@@ -47,6 +47,9 @@ dags = {name: {
         or getattr(dag.timetable, "_expression", None), "zone": str(dag.timezone),
     "catchup": dag.catchup, "active": dag.max_active_runs, "doc": dag.doc_md,
     "start": dag.start_date.isoformat(), "params": sorted(dag.params),
+    "tags": sorted(dag.tags), "file": dag.fileloc,
+    "groups": {name: sorted(group.children) for name, group in
+               dag.task_group.get_task_group_dict().items() if name},
     "tasks": {task.task_id: fact(task) for task in dag.tasks},
 } for name, dag in bag.dags.items()}
 print(json.dumps({"dags": dags, "errors": bag.import_errors,
@@ -106,13 +109,12 @@ def test_the_dag_files_import_nothing_heavy(tmp_path):
 
 
 def test_the_folder_parses_into_the_dags_that_are_mirrored(parsed):
-    from ledgerhouse.operate.airflow.context import DAG_IDS
+    from ledgerhouse.operate.airflow.context import TAG
 
     assert parsed["errors"] == {} and parsed["heavy"] == []
-    assert set(parsed["dags"]) == set(DAG_IDS), (
-        "ledgerhouse.operate.airflow.context.DAG_IDS names every DAG"
-    )
+    assert set(parsed["dags"]) == {file.stem for file in (ROOT / "dags").glob("*.py")}
     for name, dag in parsed["dags"].items():
+        assert dag["tags"] == [TAG], "by it the mirror knows which DAGs are ours"
         assert dag["doc"] and dag["doc"].startswith(f"### {name}"), "its docstring is its page"
         assert not dag["catchup"] and dag["active"] == 1
         assert dag["params"] == sorted(
@@ -237,6 +239,60 @@ def test_a_failed_source_does_not_keep_the_others_from_arriving(tasks):
 def test_nothing_is_published_before_the_check_has_passed(tasks):
     assert set(tasks["publish"]["upstream"]) == {"check", "rebuild"} & set(tasks)
     assert tasks["publish"]["rule"] == "all_success" and tasks["publish"]["pool"] == "warehouse"
+
+
+def test_the_graph_has_a_box_for_the_sources_and_one_for_curated(parsed):
+    for name, dag in parsed["dags"].items():
+        assert set(dag["groups"]) == {"sources", "curated"}
+        inside = set().union(*dag["groups"].values())
+        assert set(dag["tasks"]) - inside == {"complete", "mirror", "alert"}, name
+        curated = {"transform", "check", "publish"} | {"rebuild"} & set(dag["tasks"])
+        assert set(dag["groups"]["curated"]) == curated
+
+
+# --- in somebody else's dags folder -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """A dags folder with the three lines a DAG, parsed in a process of its own."""
+    home, folder = tmp_path_factory.mktemp("elsewhere"), tmp_path_factory.mktemp("their_dags")
+    for name in ("sync", "history", "weekly_refresh", "replay"):
+        (folder / f"{name}.py").write_text(
+            f"from ledgerhouse.airflow import {name}_dag\n\n{name}_dag()\n"
+        )
+    (folder / "named.py").write_text(
+        "from datetime import UTC, datetime\n"
+        "from ledgerhouse.airflow import sync_dag\n\n"
+        "sync_dag('crypto', schedule='30 * * * *', start_date=datetime(2025, 1, 1, tzinfo=UTC),"
+        " tags=['finance'])\n"
+    )
+    env = {"SYNC_START_DATE": "2026-01-31T06:00:00Z", "RETRY_DELAY_S": "3"}
+    env["LEDGERHOUSE_ACCOUNTS"] = str(ROOT / "accounts.toml")
+    return folder, run(FACTS, home, str(folder), " ".join(HEAVY), **env)
+
+
+def test_three_lines_make_the_same_dag_in_any_folder(parsed, elsewhere):
+    folder, theirs = elsewhere
+    assert theirs["errors"] == {} and theirs["heavy"] == []
+    assert set(theirs["dags"]) == set(parsed["dags"]) | {"crypto"}
+    for name, ours in parsed["dags"].items():
+        dag = theirs["dags"][name]
+        assert dag["file"] == str(folder / f"{name}.py") and dag["doc"]
+        for fact in ours.keys() - {"doc", "file"}:
+            assert dag[fact] == ours[fact], f"{name}: {fact}"
+
+
+def test_id_schedule_start_and_tags_are_theirs_to_choose(parsed, elsewhere):
+    dag = elsewhere[1]["dags"]["crypto"]
+    assert (dag["timetable"], dag["cron"], dag["zone"]) == (
+        "CronDataIntervalTimetable",
+        "30 * * * *",
+        "UTC",
+    )
+    assert dag["start"] == "2025-01-01T00:00:00+00:00"
+    assert dag["tags"] == ["finance", "ledgerhouse"], "ours stays: the mirror goes by it"
+    assert dag["tasks"] == parsed["dags"]["sync"]["tasks"]
 
 
 # --- the interval -----------------------------------------------------------------------------

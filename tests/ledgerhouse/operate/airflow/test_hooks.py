@@ -23,11 +23,11 @@ from extract.core.errors import Fatal, Retriable
 from extract.fetch.client import Client
 from extract.fetch.landing import _line
 from extract.sources import get
+from ledgerhouse.airflow import sync_dag
 from ledgerhouse.config import Account, AccountsFile
 from ledgerhouse.operate.airflow import hooks
 from ledgerhouse.operate.airflow.hooks import SourceHook
 from ledgerhouse.operate.airflow.operators.plan import RefuseOperator
-from ledgerhouse.operate.airflow.pipelines import pipeline
 from ledgerhouse.operate.airflow.provider import connection_types, get_provider_info
 from ledgerhouse.operate.ui.portless import Portless
 from sandbox import keys
@@ -526,11 +526,8 @@ def listed(tmp_path, monkeypatch):
 def test_a_second_account_needs_a_block_and_a_connection_only(
     listed, tmp_path, monkeypatch, sandbox
 ):
-    from airflow.sdk import DAG
-
     assert AccountsFile.read(listed).entries()[0] == [*ACCOUNTS, *SECOND]
-    with DAG("second") as dag:
-        pipeline(close_gaps=True)
+    dag = sync_dag("second")
     assert {"plan_coinbase_second", "fetch_coinbase_second", "fetch_debank"} <= set(dag.task_ids)
     assert dag.get_task("fetch_coinbase_second").pool == "api_coinbase_second" in pools()
     refused = dag.get_task("account_7_of_accounts_toml")

@@ -514,6 +514,7 @@ class FakeAirflow(AirflowApi):
             "timezone": "UTC",
             "max_active_runs": 1,
             "tags": [{"name": "ledgerhouse"}],
+            "params": {"interval_start": {}, "interval_end": {}, "refetch": {}},
         } | (dag or {})
         self.runs = {utc(at): state for at, state in dict(there).items()}
         self.made, self.said = None, []
@@ -712,7 +713,17 @@ def test_a_dry_run_works_before_anything_was_read(run, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
-WEEKLY = {"dag_id": "weekly_refresh", "timetable_summary": "0 2 * * 0"}
+def test_a_sync_of_another_id_is_backfilled_and_priced_as_well(run):
+    fake = FakeAirflow(dag={"dag_id": "crypto"})
+    code, out, err = run(fake, *RANGE[:-1], "crypto", "--dry-run")
+    assert code == 0 and "runs of crypto would be made" in out and "In all:" in out, err
+
+
+WEEKLY = {
+    "dag_id": "weekly_refresh",
+    "timetable_summary": "0 2 * * 0",
+    "params": {"scope": {}, "interval_start": {}, "interval_end": {}},
+}
 
 
 @pytest.mark.parametrize(

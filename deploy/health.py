@@ -1,4 +1,4 @@
-"""Is this container well? `python -m deploy.health SERVICE [URL]` ends with 0 or says why not.
+"""Healthcheck of a container: `python -m deploy.health SERVICE [URL]` ends with 0 or says why not.
 
 It runs every half minute in every container, so it imports no Airflow (5 s of CPU) where a
 question over HTTP will do: the API server and the scheduler answer for themselves, the

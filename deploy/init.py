@@ -1,4 +1,4 @@
-"""`python -m deploy.init`: what must be there before the others start. Idempotent, then it ends.
+"""The one-shot service `init`, `python -m deploy.init`: what the others need before they start.
 
 Makes SQLMesh's database, Airflow's tables and pools, the admin's password, the Connections of
 `.env` (AIRFLOW_CONN_…, encrypted in Airflow's database) where there is none of that name yet, and
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
-from stack.settings import USER, SettingsError, connections, write_private
+from stack.settings import USER, SettingsError, connections, resolve, write_private
 
 PREFIX = "AIRFLOW_CONN_"
 API = "airflow_api"
@@ -23,12 +23,12 @@ PASSWORDS = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"
 
 def main() -> int:
     try:
-        wanted = given(os.environ)
+        wanted = connections_of(os.environ)
         make_database(os.environ["LEDGERHOUSE_STATE_URI"])
         from stack import init
 
         init.main()
-        say_password(Path(os.environ[PASSWORDS]), os.environ["ADMIN_PASSWORD"])
+        write_password(Path(os.environ[PASSWORDS]), os.environ["ADMIN_PASSWORD"])
         for line in store(wanted):
             print(line)
     except SettingsError as error:
@@ -37,22 +37,22 @@ def main() -> int:
     return 0
 
 
-def given(environ: Mapping[str, str]) -> dict[str, str]:
+def connections_of(environ: Mapping[str, str]) -> dict[str, str]:
     """Connection id -> its text, of `environ`'s AIRFLOW_CONN_…, with ${NAME} filled in.
 
     The values are those of .env as written there, quotes and all: Compose hands them over raw,
     because the sandbox's address here is not the one on the host.
     """
     from dotenv import dotenv_values
-    from dotenv.variables import parse_variables
 
     ids = {name.upper(): name for name in connections()}
-    found = {}
+    texts = {}
     for name in sorted(n for n in environ if n.startswith(PREFIX) and environ[n].strip()):
         raw = dotenv_values(stream=StringIO(f"{name}={environ[name]}"), interpolate=False)[name]
-        text = "".join(atom.resolve(environ) for atom in parse_variables(raw or ""))
-        found[ids.get(name[len(PREFIX) :], name[len(PREFIX) :].lower())] = text
-    return found
+        texts[ids.get(name[len(PREFIX) :], name[len(PREFIX) :].lower())] = resolve(
+            raw or "", environ
+        )
+    return texts
 
 
 def make_database(uri: str) -> None:
@@ -70,7 +70,7 @@ def make_database(uri: str) -> None:
     con.close()
 
 
-def say_password(file: Path, password: str) -> None:
+def write_password(file: Path, password: str) -> None:
     """Write the file from which Airflow's API server takes the admin's password."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_private(file, json.dumps({USER: password}))
@@ -81,21 +81,21 @@ def read(name: str, text: str):
     from airflow.models.connection import Connection
 
     try:
-        made = (
+        connection = (
             Connection.from_json(text, conn_id=name)
             if text.lstrip().startswith("{")
             else Connection(conn_id=name, uri=text)
         )
     except Exception as error:  # its text may quote the value, which holds a secret
-        made, why = None, type(error).__name__
+        connection, why = None, type(error).__name__
     else:
         why = "it names no type"
-    if made is None or not made.conn_type:
+    if connection is None or not connection.conn_type:
         raise SettingsError(
             f"{PREFIX}{name.upper()} in .env is neither JSON like that of "
-            f".env.example nor a URI ({why}); mend it"
+            f".env.example nor a URI ({why}); fix it"
         ) from None
-    return made
+    return connection
 
 
 def store(wanted: Mapping[str, str]) -> list[str]:
@@ -124,11 +124,11 @@ def store(wanted: Mapping[str, str]) -> list[str]:
                     "Airflow (Admin, Connections) and run init again"
                 )
                 continue
-            made = read(name, text)
+            connection = read(name, text)
             if known:
                 session.delete(known)
                 session.flush()
-            session.add(made)
+            session.add(connection)
             lines.append(f"connection {name}: stored")
         missing = [
             n

@@ -1,4 +1,4 @@
-"""python -m sandbox --port 8099 --seed 7 --now 2026-01-31T06:00:00Z"""
+"""The command that serves the sandbox: python -m sandbox --port 8099 --seed 7 --now 2026-01-31T06:00:00Z"""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def main() -> None:
     world = World(args.seed, args.start, args.scale, args.late_days)
     clock = Clock(args.now, args.tick)
     print(
-        f"sandbox http://{args.host}:{args.port} {json.dumps(world.about(clock.now()))}", flush=True
+        f"sandbox http://{args.host}:{args.port} {json.dumps(world.summary(clock.now()))}",
+        flush=True,
     )
     inclusive = {"yes": True, "no": False, "seed": None}[args.inclusive]
     app = create_app(

@@ -1,4 +1,4 @@
-"""What no vendor has: the clock, faults, counts, and the truth.
+"""Endpoints that no vendor has: the clock, faults, counts, and the truth.
 
 POST /_control/clock        {"now": "2026-01-31T06:00:00Z"}
 POST /_control/fail         {"vendor": "debank", "status": 500, "count": 2, "endpoint": "token_list"}
@@ -46,13 +46,13 @@ class Control:
             "debank/transactions": self.world.transactions,
             "debank/transfers": self.world.transfers,
         }
-        asked = [(f"/_truth/{name}", self._truth(truth)) for name, truth in truths.items()]
-        asked += [
+        questions = [(f"/_truth/{name}", self._truth(truth)) for name, truth in truths.items()]
+        questions += [
             ("/_truth/balances", self.balances),
             ("/_stats", self.stats),
             ("/_health", self.health),
         ]
-        told = [
+        changes = [
             ("/_control/clock", self.set_clock),
             ("/_control/fail", self.fail),
             ("/_control/units", self.set_units),
@@ -61,8 +61,8 @@ class Control:
             ("/_control/vanish", self.vanish),
         ]
         return [
-            *(Route(path, _plain(answer), methods=["GET"]) for path, answer in asked),
-            *(Route(path, _plain(answer), methods=["POST"]) for path, answer in told),
+            *(Route(path, _plain(answer), methods=["GET"]) for path, answer in questions),
+            *(Route(path, _plain(answer), methods=["POST"]) for path, answer in changes),
         ]
 
     def _truth(self, truth: Callable):
@@ -77,7 +77,7 @@ class Control:
 
     def health(self, _query, _body) -> dict:
         inclusive = {"inclusive": self.debank.inclusive, "now": iso(self.clock.now())}
-        return self.world.about(self.clock.now()) | inclusive
+        return self.world.summary(self.clock.now()) | inclusive
 
     def set_clock(self, _query, body: dict) -> dict:
         self.clock.set(body["now"])
@@ -89,7 +89,7 @@ class Control:
 
     def set_faults(self, _query, body: dict) -> list[dict]:
         self.traffic.faults.set(**body)
-        return self.traffic.faults.told()
+        return self.traffic.faults.listed()
 
     def vanish(self, _query, body: dict) -> dict | None:
         rng = Random(f"ledgerhouse/vanish/{body.get('seed', 0)}")

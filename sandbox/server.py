@@ -1,4 +1,4 @@
-"""Runs the application: `serve` in a thread for tests, `run` in the foreground."""
+"""Servers of the application: `serve` in a thread for tests, `run` in the foreground."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from stack.settings import HOST, PROJECT, USER, Settings, write_private
 
 # What a task imports that is slow, once, in the scheduler its process is forked from:
 # 8-10 s a task without it, 0.09 s with it. The scheduler does so while the metadata database is
-# being made, and begins when that is ready: 3 s sooner than one after the other.
-PRELOAD = '''"""Written by stack.settings: imported by every Airflow process when it starts."""
+# being prepared, and begins when that is ready: 3 s sooner than one after the other.
+PRELOAD = '''"""Written by stack.airflow: imported by every Airflow process when it starts."""
 import os
 import sys
 import time

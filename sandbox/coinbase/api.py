@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.coinbase import responses as wire
+from sandbox.coinbase import responses
 from sandbox.coinbase.auth import refusal
 from sandbox.faults.error_bodies import coinbase_error
 from sandbox.faults.limits import Bucket, SlidingSecond
@@ -93,22 +93,26 @@ class CoinbaseApi:
     # Public
 
     def time(self, _request, now: int) -> dict:
-        return {"data": {"iso": wire.iso(now), "epoch": now}}
+        return {"data": {"iso": responses.iso(now), "epoch": now}}
 
     def currencies(self, _request, _now) -> dict:
         return {"data": [{"id": "USD", "name": "US Dollar", "min_size": "0.01"}]}
 
     def crypto(self, _request, _now) -> dict:
         assets = self.world.exchange.asset_ids
-        return {"data": [wire.currency(code, assets[code]) for code in CURRENCIES if code != "USD"]}
+        return {
+            "data": [responses.currency(code, assets[code]) for code in CURRENCIES if code != "USD"]
+        }
 
     def exchange_rates(self, _request, _now) -> dict:
-        rates = {c.code: wire.decimal_text(10**24 // c.usd_micros, 18) for c in CURRENCIES.values()}
+        rates = {
+            c.code: responses.decimal_text(10**24 // c.usd_micros, 18) for c in CURRENCIES.values()
+        }
         return {"data": {"currency": "USD", "rates": rates}}
 
     def products(self, request, _now) -> dict:
         spot = request.query_params.get("product_type", "SPOT") == "SPOT"
-        products = [wire.product(name) for name in PRODUCTS] if spot else []
+        products = [responses.product(name) for name in PRODUCTS] if spot else []
         return {"products": products, "num_products": len(products)}
 
     # Private
@@ -134,7 +138,7 @@ class CoinbaseApi:
         }
 
     def accounts(self, request, now: int) -> str:
-        rows = [wire.account(self.world, name, now) for name in WALLETS]
+        rows = [responses.account(self.world, name, now) for name in WALLETS]
         return self._page(
             request, [(row["id"], lambda row=row: json.dumps(row)) for row in rows], "desc"
         )
@@ -146,7 +150,7 @@ class CoinbaseApi:
         return name
 
     def account(self, request, now: int) -> dict:
-        return {"data": wire.account(self.world, self._wallet(request), now)}
+        return {"data": responses.account(self.world, self._wallet(request), now)}
 
     def transactions(self, request, now: int) -> str:
         rows = self.world.entries(self._wallet(request), now)
@@ -156,7 +160,9 @@ class CoinbaseApi:
         if order == "desc":
             rows = rows[::-1]
         return self._page(
-            request, [(row.id, lambda row=row: wire.transaction(row, now)) for row in rows], order
+            request,
+            [(row.id, lambda row=row: responses.transaction(row, now)) for row in rows],
+            order,
         )
 
     def _page(self, request, rows: list[tuple[str, Callable[[], str]]], order: str) -> str:
@@ -207,7 +213,7 @@ class CoinbaseApi:
             if not sequence.isdigit():
                 raise Refused(400, "invalid cursor")
             place = (int(sequence), entry_id)
-        found = [
+        visible = [
             fill
             for fill in reversed(self.world.visible_fills(now))
             if (start is None or fill.sequence >= start)
@@ -217,9 +223,9 @@ class CoinbaseApi:
             and (fill.sequence, fill.entry_id) < place
         ]
         limit = _limit(query, FILLS_PAGE_MAX, FILLS_PAGE_MAX)
-        page = found[:limit]
-        cursor = f"{page[-1].sequence}-{page[-1].entry_id}" if len(found) > limit else ""
-        texts = ", ".join(wire.fill(fill, self.world.exchange.user_id) for fill in page)
+        page = visible[:limit]
+        cursor = f"{page[-1].sequence}-{page[-1].entry_id}" if len(visible) > limit else ""
+        texts = ", ".join(responses.fill(fill, self.world.exchange.user_id) for fill in page)
         return f'{{"fills": [{texts}], "cursor": "{cursor}"}}'
 
     def brokerage_accounts(self, request, now: int) -> dict:
@@ -229,7 +235,7 @@ class CoinbaseApi:
             raise Refused(400, "invalid cursor")
         end = int(cursor) + limit
         page, more = names[int(cursor) : end], end < len(names)
-        accounts = [wire.brokerage_account(self.world, name, now) for name in page]
+        accounts = [responses.brokerage_account(self.world, name, now) for name in page]
         return {
             "accounts": accounts,
             "has_next": more,

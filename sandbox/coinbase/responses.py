@@ -29,9 +29,9 @@ def _native(units: int, currency: Currency) -> dict:
 def transaction(row: Entry, now: int) -> str:
     """JSON text of a v2 transaction as it stands at `now`."""
     state = (row.status(now), row.network_status(now) or "")
-    if row.wire is None or row.wire[0] != state:
-        row.wire = (state, json.dumps(_transaction(row, now)))
-    return row.wire[1]
+    if row.json_text is None or row.json_text[0] != state:
+        row.json_text = (state, json.dumps(_transaction(row, now)))
+    return row.json_text[1]
 
 
 def _transaction(row: Entry, now: int) -> dict:
@@ -91,28 +91,28 @@ def _transaction(row: Entry, now: int) -> dict:
     return record
 
 
-def fill(one: Fill, user_id: str) -> str:
-    if one.wire is None:
-        one.wire = json.dumps(
+def fill(record: Fill, user_id: str) -> str:
+    if record.json_text is None:
+        record.json_text = json.dumps(
             {
-                "entry_id": one.entry_id,
-                "trade_id": one.trade_id,
-                "order_id": one.order_id,
-                "trade_time": iso_micros(one.traded),
+                "entry_id": record.entry_id,
+                "trade_id": record.trade_id,
+                "order_id": record.order_id,
+                "trade_time": iso_micros(record.traded),
                 "trade_type": "FILL",
-                "price": one.price,
-                "size": one.size,
-                "commission": one.commission,
-                "product_id": one.product,
-                "sequence_timestamp": iso_micros(one.sequence),
-                "liquidity_indicator": one.liquidity,
-                "size_in_quote": one.size_in_quote,
+                "price": record.price,
+                "size": record.size,
+                "commission": record.commission,
+                "product_id": record.product,
+                "sequence_timestamp": iso_micros(record.sequence),
+                "liquidity_indicator": record.liquidity,
+                "size_in_quote": record.size_in_quote,
                 "user_id": user_id,
-                "side": one.side,
+                "side": record.side,
                 "retail_portfolio_id": user_id,
             }
         )
-    return one.wire
+    return record.json_text
 
 
 def currency(code: str, asset_id: str) -> dict:

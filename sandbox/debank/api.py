@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.debank import responses as wire
+from sandbox.debank import responses
 from sandbox.faults.error_bodies import debank_error
 from sandbox.faults.limits import SlidingSecond
 from sandbox.keys import DEBANK_KEY
@@ -68,7 +68,7 @@ def _chain(chain_id: str) -> str:
 
 def _chains(query) -> frozenset[str] | None:
     text = query.get("chain_ids")
-    return frozenset(_chain(one.strip()) for one in text.split(",")) if text else None
+    return frozenset(_chain(name.strip()) for name in text.split(",")) if text else None
 
 
 def _flag(query, name: str, default: bool) -> bool:
@@ -157,7 +157,7 @@ class DebankApi:
             inclusive=self.inclusive,
             wanted=wanted,
         )
-        return wire.history(page, now)
+        return responses.history(page, now)
 
     def history_list(self, query, now: int) -> str:
         chain, token_id = _chain(_required(query, "chain_id")), query.get("token_id")
@@ -175,7 +175,7 @@ class DebankApi:
     def _tokens(self, query, now: int, wanted: Callable[[Token], bool]) -> list[dict]:
         everything = _flag(query, "is_all", True)
         return [
-            wire.balance(token, units)
+            responses.balance(token, units)
             for token, units in self.world.token_units(_address(query), now).items()
             if units and wanted(token) and (everything or not token.is_scam)
         ]
@@ -192,10 +192,12 @@ class DebankApi:
         born: dict[str, int] = {}
         for tx in self.world.txs(_address(query), now):
             born.setdefault(tx.chain, tx.time)
-        return [wire.chain(chain) | {"born_at": born[chain]} for chain in CHAINS if chain in born]
+        return [
+            responses.chain(chain) | {"born_at": born[chain]} for chain in CHAINS if chain in born
+        ]
 
     def total_balance(self, query, now: int) -> dict:
-        return wire.total(self.world.token_units(_address(query), now))
+        return responses.total(self.world.token_units(_address(query), now))
 
     def units(self, _query, now: int) -> dict:
-        return wire.units(self.balance, self.spent, now, STATS_DAYS)
+        return responses.units(self.balance, self.spent, now, STATS_DAYS)

@@ -1,4 +1,4 @@
-"""DeBank's JSON. Every float here is an amount's own wire text read back, so it prints the same.
+"""DeBank's JSON. Every float here is an amount's own text read back, so it prints the same.
 
 https://docs.cloud.debank.com/en/readme/api-pro-reference/user
 """
@@ -28,11 +28,11 @@ def _usd(units: int, token: Token) -> Decimal:
 
 def item(tx: Tx, now: int) -> str:
     """JSON text of one history item, in its first or its last version."""
-    if tx.wire is None:
+    if tx.json_text is None:
         last = json.dumps(_item(tx, tx.changes_at))
         first = last if tx.changes_at == tx.visible_at else json.dumps(_item(tx, tx.visible_at))
-        tx.wire = (first, last)
-    return tx.wire[now >= tx.changes_at]
+        tx.json_text = (first, last)
+    return tx.json_text[now >= tx.changes_at]
 
 
 def _item(tx: Tx, now: int) -> dict:
@@ -65,7 +65,7 @@ def _item(tx: Tx, now: int) -> dict:
 
 
 def _leg(leg: Leg, other: str, marks: int) -> dict:
-    record = {"amount": float(leg.wire), other: leg.counterparty, "token_id": leg.token.id}
+    record = {"amount": float(leg.api_text), other: leg.counterparty, "token_id": leg.token.id}
     if marks % 3:
         record["price"] = _number(leg.token.price)
     return record
@@ -75,7 +75,8 @@ def _tx(tx: Tx, legs: list[Leg], marks: int) -> dict | None:
     if tx.from_addr is None:
         return None
     value = next(
-        (leg.wire for leg in legs if leg.token is NATIVE[tx.chain] and leg.direction == "out"), "0"
+        (leg.api_text for leg in legs if leg.token is NATIVE[tx.chain] and leg.direction == "out"),
+        "0",
     )
     record = {
         "from_addr": tx.from_addr,
@@ -190,12 +191,12 @@ def total(sums: dict[Token, int]) -> dict:
     return {"total_usd_value": float(sum(worth.values())), "chain_list": chains}
 
 
-def units(left: int, spent: dict[str, int], now: int, days: int) -> dict:
-    """`spent` by date; `remains` is what was left at the end of that day, newest day first."""
-    stats, remains = [], left
+def units(balance: int, spent: dict[str, int], now: int, days: int) -> dict:
+    """`spent` by date; `remains` is the balance at the end of that day, newest day first."""
+    stats, remains = [], balance
     for back in range(days):
         date = iso(now - back * DAY)[:10]
         usage = spent.get(date, 0)
         stats.append({"usage": usage, "remains": remains, "date": date})
         remains += usage
-    return {"balance": left, "stats": stats}
+    return {"balance": balance, "stats": stats}

@@ -1,4 +1,4 @@
-"""How each vendor spells an error."""
+"""Error bodies, as each vendor writes them."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from sandbox.world.moments import http_date
 LONGEST_RUN = 3
 VENDORS = ("coinbase", "debank")
 
-# Answers given instead of the vendor's own: (status said, status of the HTTP answer).
+# Answers given instead of the vendor's own: (status shown, status of the HTTP answer).
 _INSTEAD = {
     "rate_limited": (429, 429),
     "rate_limited_silent": (429, 429),
@@ -115,14 +115,14 @@ class Faults:
                 raise ValueError(f"rate is {rate}, not between 0 and 1")
             for rule in rules:
                 rule.rate = float(rate)
-        kept = [] if vendor is None else [r for r in self.rules if r.vendor != vendor]
-        self.rules = kept + rules
+        others = [] if vendor is None else [r for r in self.rules if r.vendor != vendor]
+        self.rules = others + rules
         self._calls: Counter = Counter()  # by rule and vendor
         self._running: Counter = Counter()  # strikes in a row, by call
 
     def strikes(self, vendor: str, call: str) -> list[Strike]:
         """What the vendor's next call suffers: any that are WORLDLY, then at most one other."""
-        found: list[Strike] = []
+        strikes: list[Strike] = []
         for rule in self.rules:
             if rule.vendor not in (None, vendor) or rule.count == 0:
                 continue
@@ -133,12 +133,12 @@ class Faults:
                 continue
             kind = rng.choice(TRANSIENT) if rule.name == "chaos" else rule.name
             if kind in WORLDLY:
-                found.insert(0, Strike(kind, rng, rule))
-            elif (not found or found[-1].kind in WORLDLY) and (
+                strikes.insert(0, Strike(kind, rng, rule))
+            elif (not strikes or strikes[-1].kind in WORLDLY) and (
                 kind in LASTING or self._running[vendor, call] < LONGEST_RUN
             ):
-                found.append(Strike(kind, rng, rule))
-        return found
+                strikes.append(Strike(kind, rng, rule))
+        return strikes
 
     def done(self, vendor: str, call: str, struck: list[Strike]) -> None:
         """The call is answered and really suffered these."""
@@ -151,7 +151,7 @@ class Faults:
         else:
             self._running.pop((vendor, call), None)
 
-    def told(self) -> list[dict]:
+    def listed(self) -> list[dict]:
         return [vars(rule) for rule in self.rules]
 
     def stats(self) -> dict:
@@ -168,10 +168,10 @@ def instead(strike: Strike, vendor: str, path: str, now: int) -> Response | None
     """
     if strike.kind not in _INSTEAD or ("units" in strike.kind and vendor != "debank"):
         return None
-    said, status = _INSTEAD[strike.kind]
+    shown, status = _INSTEAD[strike.kind]
     if strike.kind == "error_body":
-        said = strike.rng.choice((429, 500))
-    answer = debank_error(said) if vendor == "debank" else coinbase_error(said, path)
+        shown = strike.rng.choice((429, 500))
+    answer = debank_error(shown) if vendor == "debank" else coinbase_error(shown, path)
     answer.status_code = status
     if strike.kind == "rate_limited":
         wait = strike.rng.randrange(1, 8)

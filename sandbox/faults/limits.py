@@ -1,4 +1,4 @@
-"""How many calls a vendor allows, by the wall clock."""
+"""Rate limits: how many calls a vendor allows, by the wall clock."""
 
 from __future__ import annotations
 

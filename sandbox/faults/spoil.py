@@ -1,4 +1,4 @@
-"""Answers with status 200 that are not what the vendor meant to say.
+"""Spoiled answers: status 200, and not what the vendor meant to say.
 
 Each function takes (rng, vendor, path, body) and gives the spoiled body, or None where the
 fault does not apply to such an answer. Amounts survive: strings are strings, and a float that

@@ -1,4 +1,4 @@
-"""What every call passes: faults, the Date header and the counts."""
+"""Middleware of every call: faults, the Date header and the counts."""
 
 from __future__ import annotations
 
@@ -127,13 +127,13 @@ class Traffic:
         if answer := instead(strike, vendor, call, self.clock.now()):
             await answer(scope, receive, send)
             return True
-        said = []
+        messages = []
 
-        async def kept(message) -> None:
-            said.append(message)
+        async def collect(message) -> None:
+            messages.append(message)
 
-        await self.app(scope, receive, kept)
-        start, body = said[0], b"".join(message.get("body", b"") for message in said[1:])
+        await self.app(scope, receive, collect)
+        start, body = messages[0], b"".join(message.get("body", b"") for message in messages[1:])
         if strike.kind == "timeouts":
             if await _gone(receive, self.faults.hold):
                 path = call.partition("?")[0]

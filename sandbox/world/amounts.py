@@ -1,4 +1,4 @@
-"""Amounts are whole base units (int); text and the vendor's floats are made here and only here."""
+"""Amounts as whole base units (int), and their text and the vendor's floats, made only here."""
 
 from __future__ import annotations
 

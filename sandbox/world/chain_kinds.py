@@ -1,4 +1,4 @@
-"""What can happen on chain: each function makes one transaction, or two views of one.
+"""Kinds of events on chain: each function makes one transaction, or two views of one.
 
 All take (history, when, wallet, chain). A wallet that cannot pay receives instead, so every
 seed gives a valid history.
@@ -145,7 +145,7 @@ def swap(h, when, wallet, chain, twins: bool | None = None, change=None) -> None
         legs.append(leg(h, "in", token, _amount(h, token), pool))
     if twins or (twins is None and rng.random() < 0.04):
         last = legs[-1]
-        legs.append(Leg(last.direction, last.token, last.units, last.counterparty, last.wire))
+        legs.append(Leg(last.direction, last.token, last.units, last.counterparty, last.api_text))
     h.add(
         Tx(
             wallet,

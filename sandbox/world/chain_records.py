@@ -11,13 +11,13 @@ from sandbox.world.tokens import NATIVE, Token
 
 @dataclass(slots=True)
 class Leg:
-    """`units` moved "in" or "out"; `wire` is the number as DeBank spells it."""
+    """`units` moved "in" or "out"; `api_text` is the number as DeBank writes it."""
 
     direction: str
     token: Token
     units: int
     counterparty: str
-    wire: str
+    api_text: str
     visible_at: int = 0
 
 
@@ -40,13 +40,15 @@ class Tx:
     is_scam: bool = False
     project: str | None = None
     cex: str | None = None
-    approve: tuple[Token, str, str] | None = None  # token, spender, value on the wire
+    approve: tuple[Token, str, str] | None = None  # token, spender, value as in the response
     time_wire: str = ""
     visible_at: int = 0
     changes_at: int = 0
     gone_at: int = NEVER
     early_cate: str | None = None
-    wire: tuple[str, str] | None = None  # cache of debank_wire: before and after the change
+    json_text: tuple[str, str] | None = (
+        None  # cache of debank.responses: before and after the change
+    )
 
     @property
     def pays_gas(self) -> bool:
@@ -136,7 +138,7 @@ class Tx:
                 "token_key": leg.token.key,
                 "decimals": leg.token.decimals,
                 "counterparty": leg.counterparty,
-                "wire_amount": leg.wire,
+                "wire_amount": leg.api_text,
                 "amount": decimal_text(leg.units, leg.token.decimals),
                 "is_scam": self.is_scam,
                 "is_settled": self.is_settled,

@@ -1,4 +1,4 @@
-"""What can happen on the exchange account: each function adds one or more ledger rows.
+"""Kinds of events on the exchange account: each function adds one or more ledger rows.
 
 All take (history, when). What cannot be paid becomes a deposit, so every seed is valid.
 """

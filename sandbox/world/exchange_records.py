@@ -83,13 +83,13 @@ class Entry:
     settled_at: int | None = None
     ended_at: int | None = None
     end_status: str = ""
-    order: dict | None = None  # the advanced_trade_fill object, as the wire has it
+    order: dict | None = None  # the advanced_trade_fill object, exactly as in the response
     trade_id: str | None = None
     tx_hash: str | None = None
     fee_units: int | None = None
     confirmed_at: int = 0
     address: str | None = None
-    wire: tuple[tuple[str, str], str] | None = None  # cache: (state, text)
+    json_text: tuple[tuple[str, str], str] | None = None  # cache: (state, text)
 
     def is_there(self, now: int) -> bool:
         return self.visible_at <= now < self.gone_at
@@ -149,7 +149,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Fill:
-    """A v3 fill; `sequence` in microseconds. `size` is what the wire says, `base` in coins."""
+    """A v3 fill; `sequence` in microseconds. `size` is the response's text, `base` in coins."""
 
     entry_id: str
     trade_id: str
@@ -165,7 +165,7 @@ class Fill:
     size_in_quote: bool
     liquidity: str
     visible_at: int
-    wire: str | None = None
+    json_text: str | None = None
 
     @property
     def size(self) -> str:

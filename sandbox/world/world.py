@@ -1,4 +1,4 @@
-"""World: the whole history as of any moment, and the truth about it."""
+"""The world of the sandbox: the whole history as of any moment, and the truth about it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class World:
     truth are exact decimal text, all times ISO text:
 
     - `ledger(now)`: Coinbase rows, `amount` signed, network fee included; only is_settled counts.
-    - `fills(now)`: Coinbase fills; `amount` in base coins, `wire_amount` the `size` on the wire.
+    - `fills(now)`: Coinbase fills; `amount` in base coins, `wire_amount` the `size` as in the response.
     - `transactions(now)`: on-chain, one per (wallet, chain, tx_id), with gas and pays_gas.
     - `transfers(now)`: their legs, `amount` unsigned and exact, `wire_amount` the JSON number.
     - `balances(at, now)`: {vendor, account, token, amount} for every account and token with a
@@ -209,7 +209,7 @@ class World:
             ]
         return truth
 
-    def about(self, now: Moment) -> dict:
+    def summary(self, now: Moment) -> dict:
         """How much there is, for the first line of a log."""
         return {
             "seed": self.seed,

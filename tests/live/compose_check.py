@@ -65,10 +65,10 @@ class Unproven(RuntimeError):
 def program(name: str) -> Path:
     """A program of PostgreSQL or Redis, where Debian keeps PostgreSQL's, else on the PATH."""
     debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
-    found = debian[0] if debian else shutil.which(name)
-    if not found:
+    path = debian[0] if debian else shutil.which(name)
+    if not path:
         raise Unproven(f"there is no {name} here: apt-get install postgresql redis-server")
-    return Path(found)
+    return Path(path)
 
 
 def open_to(user: str) -> bool:
@@ -135,9 +135,9 @@ class Compose:
             shutil.chown(path, self.user)
 
     def environment(self, service: str, number: int = 1) -> dict[str, str]:
-        found = self.local.environment(service, number)
-        self.give(Path(found["HOME"]))
-        return found
+        env = self.local.environment(service, number)
+        self.give(Path(env["HOME"]))
+        return env
 
     def as_user(self) -> dict:
         """Arguments of subprocess.run with which it runs as the services do."""
@@ -405,8 +405,8 @@ def play(
         published = books.execute("SELECT count(*) FROM curated.daily_balances").fetchone()[0]
         books.close()
     with screen.step("airflow warehouse status, in a worker"):
-        told = json.loads(compose.airflow("warehouse", "status", "--output", "json"))
-        if not told:
+        status = json.loads(compose.airflow("warehouse", "status", "--output", "json"))
+        if not status:
             raise Unproven("airflow warehouse status knows nothing")
     took = celery_tasks(compose)
     if len(took) != compose.number or sum(took.values()) < sum(hosts.values()) - 2:
@@ -421,11 +421,11 @@ def play(
 def celery_tasks(compose: Compose) -> dict[str, int]:
     """Log of a worker → how many tasks Celery gave it."""
     logs = sorted((compose.root / "logs").glob("worker*.log"))
-    found = {
+    counts = {
         log.stem: len(re.findall(r"execute_workload\[[0-9a-f-]+\] received", log.read_text()))
         for log in logs
     }
-    return {name: count for name, count in found.items() if count}
+    return {name: count for name, count in counts.items() if count}
 
 
 def main() -> int:

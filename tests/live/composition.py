@@ -47,14 +47,14 @@ def each(tree: Any, change) -> Any:
 
 
 def interpolate(text: str, values: Mapping[str, str]) -> str:
-    def fill(found: re.Match) -> str:
-        if found["escaped"]:
+    def fill(match: re.Match) -> str:
+        if match["escaped"]:
             return "$"
-        value = values.get(found["name"], "")
-        if found["how"] == ":-":
-            return value or found["text"]
-        if found["how"] == ":?" and not value:
-            raise Missing(f"{found['name']}: {found['text']}")
+        value = values.get(match["name"], "")
+        if match["how"] == ":-":
+            return value or match["text"]
+        if match["how"] == ":?" and not value:
+            raise Missing(f"{match['name']}: {match['text']}")
         return value
 
     return VARIABLE.sub(fill, text)
@@ -102,26 +102,26 @@ class Local:
 
     def environment(self, service: str, number: int = 1) -> dict[str, str]:
         """What the container sees: the image's ENV, env_file, environment; and no variable more."""
-        one = self.services[service]
-        found = dict(re.findall(r"([A-Z]\w*)=(\S+)", _env_lines()))
-        for file in one.get("env_file", []):
+        definition = self.services[service]
+        env = dict(re.findall(r"([A-Z]\w*)=(\S+)", _env_lines()))
+        for file in definition.get("env_file", []):
             assert file == {"path": ".env", "format": "raw"}
             lines = self.dotenv.read_text().splitlines()
-            found |= dict(line.split("=", 1) for line in lines if line and line[0] != "#")
-        found |= {name: str(value) for name, value in one["environment"].items()}
-        found = {name: self._address(value) for name, value in found.items()}
-        if "SANDBOX_HOST" in found:
-            found["SANDBOX_HOST"] = "127.0.0.1"
+            env |= dict(line.split("=", 1) for line in lines if line and line[0] != "#")
+        env |= {name: str(value) for name, value in definition["environment"].items()}
+        env = {name: self._address(value) for name, value in env.items()}
+        if "SANDBOX_HOST" in env:
+            env["SANDBOX_HOST"] = "127.0.0.1"
         home = self.var.parent / "homes" / f"{service}-{number}"
-        found |= {
+        env |= {
             "PATH": f"{self.python.parent}:/usr/local/bin:/usr/bin:/bin",
             "HOME": str(home),
             "LANG": "C.UTF-8",
         }
-        if "AIRFLOW_HOME" in found:
-            found["AIRFLOW_HOME"] = str(home)
+        if "AIRFLOW_HOME" in env:
+            env["AIRFLOW_HOME"] = str(home)
         home.mkdir(parents=True, exist_ok=True)
-        return found
+        return env
 
     def command(self, command: list[str]) -> list[str]:
         """A command, or a healthcheck's test, of the file; `python` and `airflow` are ours."""

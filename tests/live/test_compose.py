@@ -363,7 +363,7 @@ def test_init_takes_the_connections_as_env_has_them_with_the_sandbox_where_it_is
     here = {
         name: services()["init"]["environment"][name] for name in ("SANDBOX_HOST", "SANDBOX_PORT")
     }
-    found = init.given(
+    found = init.connections_of(
         raw_lines | here | {"AIRFLOW_CONN_KRAKEN": "'kraken://a:b@host'", "AIRFLOW_CONN_EMPTY": " "}
     )
     assert set(found) == {"coinbase_main", "debank", "kraken"}
@@ -387,7 +387,7 @@ def test_init_takes_the_connections_as_env_has_them_with_the_sandbox_where_it_is
 def test_a_connection_that_cannot_be_read_is_named_and_its_secret_is_not(text):
     good = json.dumps({"conn_type": "debank", "host": "http://x", "password": "s3cret"})
     assert init.read("debank", good).password == "s3cret"
-    with pytest.raises(init.SettingsError, match="AIRFLOW_CONN_DEBANK.*mend") as error:
+    with pytest.raises(init.SettingsError, match="AIRFLOW_CONN_DEBANK.*fix") as error:
         init.read("debank", text)
     assert "s3cret" not in str(error.value) and error.value.__cause__ is None
     assert error.value.__suppress_context__ and error.value.__context__ is None

@@ -50,7 +50,7 @@ def example(environ=None):
 
 def belonging_to(var: Path) -> list[str]:
     """Living processes with `var` in their command line, environment or working folder."""
-    found = []
+    living = []
     for process in psutil.process_iter():
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
@@ -59,8 +59,8 @@ def belonging_to(var: Path) -> list[str]:
         except (psutil.Error, OSError):
             continue
         if any(str(var) in trace for trace in traces):
-            found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
-    return found
+            living.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+    return living
 
 
 def wait_until_gone(var: Path) -> list[str]:
@@ -96,7 +96,7 @@ def test_the_example_opens_the_sandbox_with_its_own_keys():
 
 def test_every_connection_of_the_accounts_is_in_the_example():
     missing = {f"AIRFLOW_CONN_{name.upper()}" for name in settings.connections()} - set(example())
-    assert not missing, f"add {missing} to .env.example, or mend accounts.toml"
+    assert not missing, f"add {missing} to .env.example, or fix accounts.toml"
 
 
 def test_every_variable_of_the_example_has_a_comment():
@@ -157,8 +157,8 @@ def test_a_broken_accounts_file_is_named(tmp_path):
 
 
 def test_secrets_stay_the_same_and_are_for_us_only(tmp_path):
-    one = settings.Settings(tmp_path, {})
-    assert one.password == settings.Settings(tmp_path, {}).password
+    ours = settings.Settings(tmp_path, {})
+    assert ours.password == settings.Settings(tmp_path, {}).password
     assert (tmp_path / "secrets.json").stat().st_mode & 0o077 == 0
 
 
@@ -210,9 +210,9 @@ def good_report():
     }
 
 
-def judge(found, total=3, units=50, newest="2026-01-31T06:00:00Z"):
+def judge(shown, total=3, units=50, newest="2026-01-31T06:00:00Z"):
     stats = {"total": {"debank": total}, "units_spent": units}
-    return report.verdict(found, [("debank", "0x1")], newest, stats, ["sync 1"])
+    return report.verdict(shown, [("debank", "0x1")], newest, stats, ["sync 1"])
 
 
 def test_a_good_report_has_nothing_wrong():
@@ -221,9 +221,9 @@ def test_a_good_report_has_nothing_wrong():
 
 @pytest.mark.parametrize("status", ["off", "awaiting_coverage"])
 def test_a_balance_that_is_not_reconciled_is_wrong(status):
-    found = good_report()
-    found["reconciliation"].append({**found["reconciliation"][0], "status": status})
-    assert any(status in sentence for sentence in judge(found))
+    shown = good_report()
+    shown["reconciliation"].append({**shown["reconciliation"][0], "status": status})
+    assert any(status in sentence for sentence in judge(shown))
 
 
 def test_what_else_is_wrong():

@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import requests
 
@@ -141,18 +140,15 @@ def launch(
 
     Raises StackBusy when the var folder is in use and StackFailed when a process does not come up.
     """
-    port = free_port(api_port)
-    ui = f"http://{HOST}:{port}"
-    # A socket's path has at most 103 bytes (macOS), which one below the var folder may not keep.
+    port, sockets = free_port(api_port), postgres.socket_folder()
+    ui, env = f"http://{HOST}:{port}", environment(settings, base, port, sockets)
+    sandbox_url = f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else ""
+    addresses = {"ui": ui, "sandbox": sandbox_url, "postgres": str(sockets)}
     with ExitStack() as ending:
-        folder = ending.enter_context(TemporaryDirectory(prefix="ledgerhouse-"))
-        env = environment(settings, base, port, Path(folder))
-        sandbox_url = f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else ""
-        addresses = {"ui": ui, "sandbox": sandbox_url, "postgres": folder}
         processes = ending.enter_context(supervised(settings.var, command, **addresses))
         rest = AirflowApi(ui, USER, settings.password)
         ending.callback(rest.close)
-        stack = Stack(settings, env, processes, rest, ui, sandbox_url, Path(folder), tell)
+        stack = Stack(settings, env, processes, rest, ui, sandbox_url, sockets, tell)
         stack.start(sandbox, airflow)
         yield stack
         began = time.monotonic()

@@ -7,6 +7,7 @@ its supervisor, and folders with spaces in their names work.
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import subprocess
@@ -28,10 +29,11 @@ class PostgresFailed(RuntimeError):
 def start(processes: Processes, data: Path, sockets: Path, env: Mapping[str, str]) -> None:
     """Start the server of `data` (created on first use), without waiting for it.
 
-    `sockets`: the private folder of its socket: who reaches it is let in. A stale postmaster.pid
-    of a killed server is PostgreSQL's care.
+    `sockets`: of `socket_folder`; created here, closed to other users (who reaches the socket is
+    let in), removed by the guard. A stale postmaster.pid of a killed server is PostgreSQL's care.
     """
     server = initialised(data)
+    sockets.mkdir(mode=0o700)
     if server.system_user:  # we are root, which PostgreSQL refuses to be
         shutil.chown(sockets, server.system_user)
     processes.start(
@@ -46,6 +48,14 @@ def start(processes: Processes, data: Path, sockets: Path, env: Mapping[str, str
         drain_s=15.0,
         remove=sockets,
     )
+
+
+def socket_folder() -> Path:
+    """A folder for the server's socket; it does not exist yet.
+
+    Not below the var folder: a socket's path has at most 103 bytes (sun_path on macOS).
+    """
+    return Path(tempfile.gettempdir()) / f"ledgerhouse-{secrets.token_hex(6)}"
 
 
 def initialised(data: Path) -> Any:

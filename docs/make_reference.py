@@ -56,8 +56,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table; cells in one line."""
 
     def line(cells: Sequence[Any]) -> str:
-        told = (" ".join(str(cell if cell is not None else "").split()) for cell in cells)
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in told) + " |"
+        texts = (" ".join(str(cell if cell is not None else "").split()) for cell in cells)
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in texts) + " |"
 
     return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)]) + "\n"
 
@@ -71,33 +71,33 @@ def code(text: Any) -> str:
 
 def targets() -> str:
     """From the comment at the head of the Makefile, a line a target."""
-    found = []
+    rows = []
     for line in (PROJECT / "Makefile").read_text().splitlines():
         if not line.startswith("#"):
             break
-        told = re.fullmatch(r"# (make \S+(?: [A-Z]+=(?:\"[^\"]*\"|\S+))?)\s+(.*)", line)
-        if told:
-            found.append((code(told[1]), told[2]))
-    return table(("target", "what it does"), found)
+        match = re.fullmatch(r"# (make \S+(?: [A-Z]+=(?:\"[^\"]*\"|\S+))?)\s+(.*)", line)
+        if match:
+            rows.append((code(match[1]), match[2]))
+    return table(("target", "what it does"), rows)
 
 
 def commands() -> str:
     """`airflow dags backfill` and `airflow warehouse …`, with every argument."""
     from ledgerhouse.operate.commands.arguments import BACKFILL, WAREHOUSE
 
-    made = []
-    for prefix, one in [("dags", BACKFILL), *(("warehouse", c) for c in WAREHOUSE.subcommands)]:
-        made += [
-            f"### airflow {prefix} {one.name}\n",
-            f"{one.help}.",
-            getattr(one, "epilog", ""),
+    parts = []
+    for prefix, command in [("dags", BACKFILL), *(("warehouse", c) for c in WAREHOUSE.subcommands)]:
+        parts += [
+            f"### airflow {prefix} {command.name}\n",
+            f"{command.help}.",
+            getattr(command, "epilog", ""),
             "\n"
             + table(
                 ("argument", "what it does"),
-                [(code(" ".join(argument.flags)), _help(argument)) for argument in one.args],
+                [(code(" ".join(argument.flags)), _help(argument)) for argument in command.args],
             ),
         ]
-    return "\n".join(filter(None, made))
+    return "\n".join(filter(None, parts))
 
 
 def _help(argument: Any) -> str:
@@ -113,18 +113,18 @@ def dags() -> str:
     bag = DagBag(str(PROJECT / "dags"))
     if bag.import_errors:
         raise RuntimeError(f"the DAGs cannot be read: {bag.import_errors}")
-    made = []
+    parts = []
     for name, dag in sorted(bag.dags.items()):
         what = dag.doc_md.splitlines()[0].lstrip("# ").removeprefix(f"{name}: ")
         when = getattr(dag.timetable, "expression", None)
         end = "" if what[-1] in ".?!" else "."
-        made += [
+        parts += [
             f"### {name}\n",
             f"{what[:1].upper()}{what[1:]}{end} "
             + (f"Schedule: `{when}`, UTC." if when else "No schedule: it is triggered."),
             "Tasks: " + ", ".join(code(task.task_id) for task in dag.topological_sort()) + ".",
         ]
-        made.append(
+        parts.append(
             "\n"
             + table(
                 ("param", "default", "what it does"),
@@ -136,7 +136,7 @@ def dags() -> str:
             if dag.params
             else ""
         )
-    return "\n".join(made)
+    return "\n".join(parts)
 
 
 def _shown(value: Any) -> str:
@@ -244,8 +244,8 @@ def settings() -> str:
         name = re.match(r"(?:# ?)?([A-Z][A-Z0-9_]+)=(.*)", line)
         if name:
             value = name[2]
-            told = " ".join(words)
-            rows.append((code(name[1]), code("" if value.startswith("{") else value), told))
+            comment = " ".join(words)
+            rows.append((code(name[1]), code("" if value.startswith("{") else value), comment))
             words = []
         elif line.startswith("#"):
             words.append(line.lstrip("# "))
@@ -257,7 +257,7 @@ def settings() -> str:
     )
 
 
-# --- what is kept -----------------------------------------------------------------------------
+# --- what is stored ---------------------------------------------------------------------------
 
 
 def published() -> str:
@@ -276,16 +276,16 @@ def published() -> str:
     )
 
 
-def _path(one: Any) -> str:
-    folder = one.name.split(".")[1]
-    return f"{folder}/month=YYYY-MM/g<N>.parquet" if one.time else f"{folder}/g<N>.parquet"
+def _path(table: Any) -> str:
+    folder = table.name.split(".")[1]
+    return f"{folder}/month=YYYY-MM/g<N>.parquet" if table.time else f"{folder}/g<N>.parquet"
 
 
 def curated() -> str:
     """From SQLMesh's models: types as it infers them, comments as they are written."""
     from sqlmesh import Context
 
-    made = []
+    parts = []
     with tempfile.TemporaryDirectory() as var:
         before = os.environ.get("LEDGERHOUSE_VAR")
         os.environ["LEDGERHOUSE_VAR"] = var
@@ -302,7 +302,7 @@ def curated() -> str:
             key = ", ".join(
                 code(c.name) for grain in model.grains for c in grain.find_all(_column())
             )
-            made += [
+            parts += [
                 f"### {model.name}\n",
                 model.description,
                 f"Key: {key}."
@@ -316,11 +316,11 @@ def curated() -> str:
                     ],
                 ),
             ]
-    return "\n".join(made)
+    return "\n".join(parts)
 
 
 def _kind(kind: Any) -> str:
-    """A type as duckdb_columns() tells it."""
+    """A type as duckdb_columns() spells it."""
     words = kind.sql(dialect="duckdb").replace(", ", ",")
     return {"TEXT": "VARCHAR", "INT": "INTEGER"}.get(words, words)
 

@@ -62,7 +62,9 @@ def _until_stopped(
             with screen.step(title) as step:
                 stack = live.enter_context(
                     launch(
-                        *(settings, base, command),
+                        settings,
+                        base,
+                        command,
                         sandbox=sandbox,
                         airflow=airflow,
                         api_port=API_PORT,

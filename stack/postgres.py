@@ -36,12 +36,10 @@ def start(processes: Processes, data: Path, sockets: Path, env: Mapping[str, str
     sockets.mkdir(mode=0o700)
     if server.system_user:  # we are root, which PostgreSQL refuses to be
         shutil.chown(sockets, server.system_user)
+    settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
     processes.start(
         POSTGRES,
-        [
-            *(str(server.bin_path / "postgres"), "-D", str(server.pgdata)),
-            *("-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"),
-        ],
+        [str(server.bin_path / "postgres"), "-D", str(server.pgdata), *settings],
         {name: env[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in env},
         user=server.system_user,
         stop=signal.SIGINT,  # its fast shutdown

@@ -272,7 +272,7 @@ def kill_fetch(stack, var: Path, status: int) -> dict:
     (scheduler,) = [s for s in stack.processes.services if s.name == "scheduler"]
     deadline, seen = time.monotonic() + LIMIT_S, {}
     while time.monotonic() < deadline:
-        for process in psutil.Process(scheduler.popen.pid).children(recursive=True):
+        for process in psutil.Process(scheduler.guard.pid).children(recursive=True):
             try:
                 logs = [
                     f.path

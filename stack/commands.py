@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import urlsplit
 
 from extract.core.interval import iso
@@ -45,40 +46,26 @@ def _settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], boo
     return Settings(var_dir(values), values), base, preferred is not None
 
 
+@contextmanager
 def _until_stopped(
-    settings: Settings,
-    base: Mapping[str, str],
-    command: str,
-    title: str,
-    show: Callable[[Screen, Stack], None],
-    *,
-    sandbox: Sequence[str] | None = None,
-    airflow: bool = True,
-) -> int:
-    """Start a stack, show where it answers, and keep it until Ctrl-C."""
+    title: str, settings: Settings, base: Mapping[str, str], command: str, **options: Any
+) -> Iterator[tuple[Screen, Stack]]:
+    """A stack started as one step on the screen; after the block it runs until Ctrl-C."""
     screen = Screen()
+    options |= {"api_port": API_PORT}
     try:
         with ExitStack() as live:
             with screen.step(title) as step:
                 stack = live.enter_context(
-                    launch(
-                        settings,
-                        base,
-                        command,
-                        sandbox=sandbox,
-                        airflow=airflow,
-                        api_port=API_PORT,
-                        tell=step.note,
-                    )
+                    launch(settings, base, command, tell=step.note, **options)
                 )
-                if not airflow:
+                if not options.get("airflow", True):
                     stack.create_metadata()
                     stack.serve_api()
-            show(screen, stack)
+            yield screen, stack
             stack.keep()
     except Stopped:
         screen.line("Stopped; nothing is left running.")
-    return 0
 
 
 def up() -> int:
@@ -96,8 +83,7 @@ def up() -> int:
         seed = settings.values.get("SANDBOX_SEED") or "7"
         sandbox = ["--seed", seed, "--now", now, "--start", start, "--tick"]
         title = "start PostgreSQL, the sandbox and Airflow"
-
-    def show(screen: Screen, stack: Stack) -> None:
+    with _until_stopped(title, settings, base, "stack up", sandbox=sandbox) as (screen, stack):
         with screen.step("register and unpause the DAGs"):
             stack.rest.wait_for_dags("sync")
             time.sleep(DAGS_S)
@@ -111,8 +97,7 @@ def up() -> int:
             else "No sandbox: SANDBOX_PORT is not set, real vendors are called"
         )
         screen.line(f"Logs: {settings.logs}. Ctrl-C stops everything.")
-
-    return _until_stopped(settings, base, "stack up", title, show, sandbox=sandbox)
+    return 0
 
 
 def ui() -> int:
@@ -124,13 +109,12 @@ def ui() -> int:
     settings = Settings(var_dir(values) / "demo", values)
     if not (settings.var / "published" / "books.duckdb").exists():
         raise SettingsError(f"no books in {settings.var}: make demo makes them")
-
-    def show(screen: Screen, stack: Stack) -> None:
+    title = "start PostgreSQL and Airflow's API server"
+    started = _until_stopped(title, settings, os.environ, "stack ui", airflow=False)
+    with started as (screen, stack):
         screen.line(f"The books: {stack.ui}/plugin/ledgerhouse  {stack.login(screen.live)}")
         screen.line("Ctrl-C stops it.")
-
-    title = "start PostgreSQL and Airflow's API server"
-    return _until_stopped(settings, os.environ, "stack ui", title, show, airflow=False)
+    return 0
 
 
 def init() -> int:

@@ -43,7 +43,8 @@ CHECKED = f"""{RUNS}
         count(*) FILTER (NOT success AND severity = 'critical') AS critical,
         count(*) FILTER (NOT success AND severity = 'warning') AS warning,
         count(*) FILTER (NOT success AND severity NOT IN ('critical', 'warning')) AS info, run
-    FROM ops.checkpoints JOIN runs USING (run_id) GROUP BY ALL, number ORDER BY number, checkpoint"""
+    FROM ops.checkpoints JOIN runs USING (run_id)
+    GROUP BY run_id, run, number, checkpoint ORDER BY number, checkpoint"""
 
 
 def read(con: duckdb.DuckDBPyConnection, runs: Sequence[Mapping[str, Any]]) -> dict[str, list]:

@@ -81,23 +81,23 @@ def test_it_is_what_the_compose_specification_calls_a_compose_file():
 def test_a_service_has_a_healthcheck_or_ends_by_itself_and_restarts_or_is_awaited():
     awaited = {
         name
-        for one in services().values()
-        for name, how in one.get("depends_on", {}).items()
+        for service in services().values()
+        for name, how in service.get("depends_on", {}).items()
         if how["condition"] == "service_completed_successfully"
     }
-    for name, one in services().items():
-        if ends(one):
+    for name, service in services().items():
+        if ends(service):
             assert name in awaited, f"{name} ends, and nobody waits for it"
-            assert "healthcheck" not in one
+            assert "healthcheck" not in service
         else:
-            assert one["restart"] == "unless-stopped", name
-            check = one["healthcheck"]
+            assert service["restart"] == "unless-stopped", name
+            check = service["healthcheck"]
             assert check["test"][0] in ("CMD", "CMD-SHELL") and len(check["test"]) > 1
             assert {"interval", "timeout", "retries", "start_period"} <= set(check), name
 
 
 def test_who_waits_for_whom_has_no_circle_and_can_come_true():
-    graph = {name: one.get("depends_on", {}) for name, one in services().items()}
+    graph = {name: service.get("depends_on", {}) for name, service in services().items()}
     assert set(TopologicalSorter(graph).static_order()) == set(services())
     for name, others in graph.items():
         for other, how in others.items():
@@ -118,7 +118,9 @@ def secrets_in_plain(tree: dict) -> list[str]:
             if not ONLY_A_VARIABLE.fullmatch(address["password"]):
                 found.append(path)
         found += [
-            path for one in VARIABLE.finditer(text) if one["name"] in SECRETS and one["how"] == ":-"
+            path
+            for match in VARIABLE.finditer(text)
+            if match["name"] in SECRETS and match["how"] == ":-"
         ]
     return found
 
@@ -142,13 +144,18 @@ def test_without_one_of_them_nothing_starts_and_it_is_named(name):
 def test_a_secret_of_the_example_is_empty_and_every_variable_is_explained_there():
     example = read_env({}, EXAMPLE)
     used = {
-        one["name"] for _, text in strings(raw()) for one in VARIABLE.finditer(text) if one["name"]
+        match["name"]
+        for _, text in strings(raw())
+        for match in VARIABLE.finditer(text)
+        if match["name"]
     }
     assert used <= set(example), f"explain {used - set(example)} in .env.example"
     assert SECRETS <= used
     assert {name for name in SECRETS if example[name]} == set()
-    told = " ".join(line for line in EXAMPLE.read_text().splitlines() if line.startswith("#   for"))
-    assert all(name in told for name in SECRETS), "the one-liner makes them all"
+    comment = " ".join(
+        line for line in EXAMPLE.read_text().splitlines() if line.startswith("#   for")
+    )
+    assert all(name in comment for name in SECRETS), "the one-liner makes them all"
 
 
 def test_the_one_line_of_the_example_makes_the_secrets(tmp_path):
@@ -162,30 +169,30 @@ def test_the_one_line_of_the_example_makes_the_secrets(tmp_path):
     env = tmp_path / ".env"
     shutil.copy(EXAMPLE, env)
     subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
-    made = read_env({}, env)
-    assert filled(made)["services"]
-    assert len({made[name] for name in SECRETS}) == len(SECRETS)
-    assert all(re.fullmatch(r"[\w-]{43,}=?", made[name]) for name in SECRETS)
-    assert len(made["JWT_SECRET"]) >= 64
+    variables = read_env({}, env)
+    assert filled(variables)["services"]
+    assert len({variables[name] for name in SECRETS}) == len(SECRETS)
+    assert all(re.fullmatch(r"[\w-]{43,}=?", variables[name]) for name in SECRETS)
+    assert len(variables["JWT_SECRET"]) >= 64
     from cryptography.fernet import Fernet
 
-    Fernet(made["FERNET_KEY"])
+    Fernet(variables["FERNET_KEY"])
 
 
 def test_every_airflow_process_shares_the_secrets_and_only_init_has_the_accounts_keys():
     airflow = {
-        name: one
-        for name, one in filled(values())["services"].items()
-        if "AIRFLOW_HOME" in one.get("environment", {})
+        name: service
+        for name, service in filled(values())["services"].items()
+        if "AIRFLOW_HOME" in service.get("environment", {})
     }
     assert set(airflow) == {"init", "api-server", "scheduler", "dag-processor", "worker"}
     shared = airflow["worker"]["environment"]
-    for name, one in airflow.items():
-        assert shared.items() <= one["environment"].items(), name
+    for name, service in airflow.items():
+        assert shared.items() <= service["environment"].items(), name
         # raw: Compose would fill in ${SANDBOX_HOST} itself, with the host's 127.0.0.1
         given = [{"path": ".env", "format": "raw"}] if name == "init" else None
-        assert one.get("env_file") == given, name
-        assert "books:/var/lib/ledgerhouse" in one["volumes"], name
+        assert service.get("env_file") == given, name
+        assert "books:/var/lib/ledgerhouse" in service["volumes"], name
     text = json.dumps(shared)
     assert "ADMIN_PASSWORD" not in text and values()["ADMIN_PASSWORD"] not in text
 
@@ -196,28 +203,30 @@ def test_images_are_pinned_and_ours_is_nobody_elses():
     assert [line for line in lines if line.startswith("FROM")] == ["FROM ${BASE}"]
     base, digest = base.split("@")
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", digest), digest
-    for image in [*(one["image"] for one in services().values()), base]:
+    for image in [*(service["image"] for service in services().values()), base]:
         assert re.fullmatch(r"[a-z]+:\d+\.\d+(\.\d+)?(-[a-z-]+)?", image), image
-    for name, one in services().items():
-        ours = one["image"].startswith("ledgerhouse:")
-        assert ours == ("build" in one) == (one.get("pull_policy") == "build"), name
+    for name, service in services().items():
+        ours = service["image"].startswith("ledgerhouse:")
+        assert ours == ("build" in service) == (service.get("pull_policy") == "build"), name
         if ours:
-            assert one["build"] == {"context": ".", "dockerfile": "deploy/Dockerfile"}
-            assert one["user"] == "50000:50000" and one["cap_drop"] == ["ALL"]
+            assert service["build"] == {"context": ".", "dockerfile": "deploy/Dockerfile"}
+            assert service["user"] == "50000:50000" and service["cap_drop"] == ["ALL"]
     assert lines[-1].startswith("USER ") and lines[-1] != "USER root"
     assert any("--uid 50000" in line for line in lines)
 
 
 def test_ports_are_open_to_this_host_only():
-    published = [port for one in services().values() for port in one.get("ports", [])]
+    published = [port for service in services().values() for port in service.get("ports", [])]
     assert published and all(str(port).startswith("127.0.0.1:") for port in published)
-    assert not any(one.get("network_mode") or one.get("privileged") for one in services().values())
+    assert not any(
+        service.get("network_mode") or service.get("privileged") for service in services().values()
+    )
 
 
 def test_volumes_are_declared_used_and_what_is_mounted_of_the_project_exists():
     named, bound = set(), set()
-    for one in services().values():
-        for volume in one.get("volumes", []):
+    for service in services().values():
+        for volume in service.get("volumes", []):
             source, target, *how = volume.split(":")
             (bound if source.startswith(".") else named).add(source)
             assert target.startswith("/") and (not source.startswith(".") or how == ["ro"])
@@ -230,8 +239,8 @@ def test_the_commands_of_the_services_and_their_healthchecks_exist():
 
     parser = get_parser()
     commands = [
-        (name, one[key] if key == "command" else one["healthcheck"]["test"][1:])
-        for name, one in services().items()
+        (name, service[key] if key == "command" else service["healthcheck"]["test"][1:])
+        for name, service in services().items()
         for key in ("command", "healthcheck")
         if key in one
     ]
@@ -324,7 +333,7 @@ def test_compose_itself_reads_it_as_we_do(tmp_path):
     shutil.copy(ROOT / "accounts.toml", tmp_path)
     lines = [f"{name}={value}" for name, value in values().items() if name in SECRETS]
     (tmp_path / ".env").write_text(EXAMPLE.read_text() + "\n".join(lines) + "\n")
-    told = subprocess.run(
+    printed = subprocess.run(
         [*program, "--profile", "sandbox", "config", "--format", "json"],
         cwd=tmp_path,
         env={"PATH": "/usr/bin:/bin"},
@@ -332,20 +341,22 @@ def test_compose_itself_reads_it_as_we_do(tmp_path):
         capture_output=True,
         text=True,
     ).stdout
-    told, ours = json.loads(told)["services"], filled(values())["services"]
-    assert set(told) == set(ours)
-    for name, one in ours.items():
-        theirs = {k: v.replace("$$", "$") for k, v in told[name]["environment"].items()}
-        assert one["environment"].items() <= theirs.items(), name
-        if "command" in one:
-            assert one["command"] == [w.replace("$$", "$") for w in told[name]["command"]], name
-        assert set(one.get("depends_on", {})) == set(told[name].get("depends_on", {})), name
+    compose, ours = json.loads(printed)["services"], filled(values())["services"]
+    assert set(compose) == set(ours)
+    for name, service in ours.items():
+        theirs = {k: v.replace("$$", "$") for k, v in compose[name]["environment"].items()}
+        assert service["environment"].items() <= theirs.items(), name
+        if "command" in service:
+            assert service["command"] == [w.replace("$$", "$") for w in compose[name]["command"]], (
+                name
+            )
+        assert set(service.get("depends_on", {})) == set(compose[name].get("depends_on", {})), name
     example = dict(
         line.split("=", 1)
         for line in EXAMPLE.read_text().splitlines()
         if line.startswith("AIRFLOW_CONN_")
     )
-    theirs = {k: v.replace("$$", "$") for k, v in told["init"]["environment"].items()}
+    theirs = {k: v.replace("$$", "$") for k, v in compose["init"]["environment"].items()}
     assert example.items() <= theirs.items(), "init gets the connections as they are written"
 
 

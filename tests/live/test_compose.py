@@ -242,7 +242,7 @@ def test_the_commands_of_the_services_and_their_healthchecks_exist():
         (name, service[key] if key == "command" else service["healthcheck"]["test"][1:])
         for name, service in services().items()
         for key in ("command", "healthcheck")
-        if key in one
+        if key in service
     ]
     seen = set()
     for name, command in commands:

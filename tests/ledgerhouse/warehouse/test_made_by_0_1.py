@@ -20,11 +20,12 @@ import requests
 
 from extract.core.interval import Interval, iso
 from extract.sources import all_sources
+from ledgerhouse.check.run import check
 from ledgerhouse.load.loader import load
 from ledgerhouse.load.replay import FROM_LANDING, replay
 from ledgerhouse.publish.books import open_books
 from ledgerhouse.publish.dataframe import files, frame
-from ledgerhouse.publish.gate import check, publish_checked
+from ledgerhouse.publish.gate import publish_checked
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse import migrate
 from ledgerhouse.warehouse.connection import open_warehouse

@@ -49,6 +49,7 @@ def shared(*names: str) -> dict[str, str]:
 _HISTORY = {column.name: column.comment for column in TABLES["raw.history"].columns}
 _ATTEMPT = {column.name: column.comment for column in TABLES["ops.sync_runs"].columns}
 
+# Whatever columns ops.sync_runs has: those of an older version's books are fewer.
 # An attempt that never began has left no record of what it was to fetch: an earlier one may have.
 _OF_RECORD = ("source", "account", "interval_start", "interval_end")
 LAST_ATTEMPTS = View(
@@ -57,7 +58,7 @@ LAST_ATTEMPTS = View(
     "where it never began",
     _ATTEMPT,
     f"""
-SELECT {", ".join(f"known.{c} AS {c}" if c in _OF_RECORD else c for c in _ATTEMPT)}
+SELECT * EXCLUDE (known) REPLACE ({", ".join(f"known.{c} AS {c}" for c in _OF_RECORD)})
 FROM (
     SELECT *, arg_max(struct_pack({", ".join(f"{c} := {c}" for c in _OF_RECORD)}),
                       (source IS NOT NULL, try_number)) OVER task AS known

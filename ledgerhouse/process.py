@@ -1,8 +1,9 @@
-"""This process: loggers kept quiet for a while, and work without the garbage collector.
+"""Settings of this process while it works: quiet loggers, and no garbage collection.
 
-The collector is off for libraries that copy by the thousand and make few cycles. SQLMesh copies syntax trees (collecting among them took a fifth of its time), Great Expectations its
-expectations. To pass over what is left of them takes 0.3 s once more, in a task's process for
-nothing: it is about to end.
+The collector is off for libraries that copy objects by the thousand and make few cycles: SQLMesh
+copies syntax trees (collecting among them took a fifth of its time), Great Expectations its
+expectations. A last collection takes 0.3 s more, for nothing in a task's process, which is about
+to end.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet(*names: str, level: int = logging.WARNING) -> Iterator[None]:
-    """Of the loggers `names` nothing below `level` is heard; afterwards their levels are as
-    before, also by an error."""
+    """A block in which the loggers `names` log nothing below `level`; afterwards, also after an
+    error, their levels are as before."""
     loggers = [logging.getLogger(name) for name in names]
-    before = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(level)
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
     try:
         yield
     finally:
-        for one, was in zip(loggers, before):
-            one.setLevel(was)
+        for logger, level_before in zip(loggers, before):
+            logger.setLevel(level_before)
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """No collection meanwhile; none afterwards either where there was none before."""
+    """A block without garbage collection; none afterwards either where there was none before."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -41,5 +42,5 @@ def gc_paused() -> Iterator[None]:
 
 
 def gc_off() -> None:
-    """No collection from here on, in a process that ends with what it is about to do."""
+    """Turn garbage collection off, in a process that ends with what it is about to do."""
     gc.disable()

@@ -10,6 +10,10 @@ import fcntl
 import os
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
 
 _COLUMNS = (
     "call_id VARCHAR, called_at VARCHAR, dag_id VARCHAR, run_id VARCHAR, task_id VARCHAR, "
@@ -19,13 +23,13 @@ _COLUMNS = (
 )
 
 
-def load_calls(con, root: Path) -> int:
+def load_calls(con: duckdb.DuckDBPyConnection, root: Path) -> int:
     """Move finished logs into ops.api_calls; the number of new calls. Twice equals once."""
     files = [f for f in sorted((Path(root) / "inbox").glob("*.jsonl")) if _finished(f)]
     if not files:
         return 0
-    fields = dict(field.split(" ") for field in _COLUMNS.split(", "))
-    columns = ", ".join(f"{name}: '{kind}'" for name, kind in fields.items())
+    fields = [tuple(field.split(" ")) for field in _COLUMNS.split(", ")]
+    columns = ", ".join(f"{name}: '{kind}'" for name, kind in fields)
     con.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE calls AS
@@ -35,14 +39,14 @@ def load_calls(con, root: Path) -> int:
                        columns = {{{columns}}}) WHERE call_id IS NOT NULL""",
         [[str(f) for f in files]],
     )
-    names = ", ".join(fields)
-    (since,) = con.execute("SELECT min(called_at) FROM calls").fetchone()
-    (new,) = con.execute(
+    names = ", ".join(name for name, _ in fields)
+    [(since,)] = con.execute("SELECT min(called_at) FROM calls").fetchall()
+    [(new,)] = con.execute(
         f"""
         INSERT INTO ops.api_calls ({names}) SELECT {names} FROM calls ANTI JOIN (
             SELECT call_id FROM ops.api_calls WHERE called_at >= ?) USING (call_id)""",
         [since or datetime.min],
-    ).fetchone()
+    ).fetchall()
     for file in files:
         folder = Path(root) / datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m")
         folder.mkdir(exist_ok=True)
@@ -51,6 +55,7 @@ def load_calls(con, root: Path) -> int:
 
 
 def _finished(file: Path) -> bool:
+    """Whether nobody writes the file any more."""
     with open(file) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)

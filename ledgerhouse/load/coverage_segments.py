@@ -1,9 +1,9 @@
-"""Readings: when each span of time was last read whole, and so which rows a vendor has dropped.
+"""Coverage segments: when each span of time was last read whole, and so which rows have vanished.
 
-A reading is one whole fetch of a dataset over [start, end). `ops.coverage` keeps, for every
-instant, the newest reading of it: disjoint segments, holes where nobody has read. A row is live
-when the newest reading of its time had it; a reading that is newer than all that had it, and
-lacks it, says that it has vanished at the vendor.
+A segment is a span [start, end) of a dataset that one fetch has read whole. `ops.coverage` keeps,
+for every instant, the newest fetch that read it: disjoint segments, holes where none has. A row is
+live when the newest fetch of its time had it; a fetch that is newer than all that had it, and
+lacks it, says that the row has vanished at the vendor.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One reading, or what is left of it; times are naive UTC, as DuckDB has them.
+class CoverageSegment:
+    """What one fetch has read whole, or the part of it that is still the newest; times are naive
+    UTC, as DuckDB has them.
 
     `read_at` is the vendor's clock when it began; `fresh`: part of the batch being loaded.
     """
@@ -32,49 +37,51 @@ class Reading:
     fresh: bool = False
 
 
-def newest(readings: Iterable[Reading]) -> list[Reading]:
-    """The same instants as disjoint segments, each of the newest reading there, oldest first.
+def newest(segments: Iterable[CoverageSegment]) -> list[CoverageSegment]:
+    """The same instants as disjoint segments, each the newest there, oldest first.
 
-    Among readings of one `read_at` the one recorded before wins. O(n log n).
+    Among those of one `read_at` the one recorded before wins. O(n log n).
     """
-    found = list(readings)
+    given = list(segments)
     begin = defaultdict(list)
-    for number, one in enumerate(found):
-        begin[one.start].append((-one.read_at.timestamp(), one.fresh, number))
-    cuts = sorted({t for one in found for t in (one.start, one.end)})
+    for number, segment in enumerate(given):
+        begin[segment.start].append((-segment.read_at.timestamp(), segment.fresh, number))
+    cuts = sorted({cut for segment in given for cut in (segment.start, segment.end)})
     heap: list[tuple] = []
-    segments: list[tuple[int, datetime, datetime]] = []
+    parts: list[tuple[int, datetime, datetime]] = []  # number in `given`, start, end
     for cut, following in zip(cuts, cuts[1:]):
         for entry in begin[cut]:
             heapq.heappush(heap, entry)
-        while heap and found[heap[0][2]].end <= cut:
+        while heap and given[heap[0][2]].end <= cut:
             heapq.heappop(heap)
         if not heap:
             continue
         number = heap[0][2]
-        if segments and segments[-1][0] == number and segments[-1][2] == cut:
-            segments[-1] = (number, segments[-1][1], following)
+        if parts and parts[-1][0] == number and parts[-1][2] == cut:
+            parts[-1] = (number, parts[-1][1], following)
         else:
-            segments.append((number, cut, following))
-    return [replace(found[number], start=start, end=end) for number, start, end in segments]
+            parts.append((number, cut, following))
+    return [replace(given[number], start=start, end=end) for number, start, end in parts]
 
 
 _FIELDS = "start_ts, end_ts, read_at, reason, run_id, batch_id, recorded_at"
 
 
-def open_reach(con, dataset: str) -> None:
-    """reach_<dataset>: coverage as it will be after this batch, where the batch has rows.
+def open_segments(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
+    """The temporary table segments_<dataset>: coverage as it will be after this batch, where the
+    batch has rows.
 
-    Needs the batch's `pages` and `readings` (see loader). Columns: source, account, the fields of Reading.
+    Needs the batch's `pages` and `readings` (what its fetches read whole, see loader). Columns:
+    source, account, the fields of CoverageSegment.
     """
-    known: dict[tuple[str, str], list[Reading]] = defaultdict(list)
+    known: dict[tuple[str, str], list[CoverageSegment]] = defaultdict(list)
     for source, account, *fields in con.execute(
         f"SELECT source, account, {_FIELDS} FROM readings WHERE dataset = ? ORDER BY file",
         [dataset],
     ).fetchall():
-        known[source, account].append(Reading(*fields, fresh=True))
+        known[source, account].append(CoverageSegment(*fields, fresh=True))
     con.execute(
-        f"CREATE OR REPLACE TEMP TABLE reach_{dataset} (source VARCHAR, account VARCHAR, "
+        f"CREATE OR REPLACE TEMP TABLE segments_{dataset} (source VARCHAR, account VARCHAR, "
         "start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, reason VARCHAR, "
         "run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP, fresh BOOLEAN)"
     )
@@ -107,25 +114,25 @@ def open_reach(con, dataset: str) -> None:
                 s.recorded_at,
                 s.fresh,
             )
-            for s in newest([*(Reading(*fields) for fields in before), *fresh])
+            for s in newest([*(CoverageSegment(*fields) for fields in before), *fresh])
         ]
     if rows:
         columns = [list(column) for column in zip(*rows)]
         con.execute(
-            f"INSERT INTO reach_{dataset} SELECT " + ", ".join("unnest(?)" for _ in columns),
+            f"INSERT INTO segments_{dataset} SELECT " + ", ".join("unnest(?)" for _ in columns),
             columns,
         )
 
 
-def record(con, dataset: str) -> None:
-    """Make `ops.coverage` say what reach_<dataset> says; the rest of it stays."""
+def record(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
+    """Make `ops.coverage` say what segments_<dataset> says; the rest of it stays."""
     con.execute(f"""
         DELETE FROM ops.coverage c USING (
-            SELECT source, account, min(start_ts) AS lo, max(end_ts) AS hi FROM reach_{dataset}
+            SELECT source, account, min(start_ts) AS lo, max(end_ts) AS hi FROM segments_{dataset}
             GROUP BY ALL) r
         WHERE c.dataset = '{dataset}' AND (c.source, c.account) = (r.source, r.account)
           AND c.end_ts > r.lo AND c.start_ts < r.hi""")
     con.execute(
         f"INSERT INTO ops.coverage BY NAME SELECT '{dataset}' AS dataset, "
-        f"* EXCLUDE (fresh) FROM reach_{dataset}"
+        f"* EXCLUDE (fresh) FROM segments_{dataset}"
     )

@@ -1,8 +1,8 @@
-"""The audit trail: every version a raw row ever had, who replaced it, and what was there when.
+"""The audit trail of raw rows: every version a row ever had, what replaced it, and when.
 
 `raw.history` gets a version when another takes its place: changed (by a newer one), removed (a
-leg its transaction no longer has), vanished (a whole reading of its time lacks the row), stale
-(an older version met after a newer one). Amounts are kept as text inside `row`.
+leg its transaction no longer has), vanished (a whole fetch of its time lacks the row), stale
+(an older version seen after a newer one). Amounts are kept as text inside `row`.
 
     FROM raw.exchanges_ledger_as_of(TIMESTAMP '2026-01-31')   the rows as they were known then
     FROM ops.changes                                          the trail with the runs behind it
@@ -10,11 +10,16 @@ leg its transaction no longer has), vanished (a whole reading of its time lacks 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from extract.core.datasets import Dataset
 
+if TYPE_CHECKING:
+    import duckdb
 
-def archive_versions(con, dataset: Dataset, batch_id: str) -> None:
-    """What this batch replaces or ends, and what came too late to be current."""
+
+def archive_versions(con: duckdb.DuckDBPyConnection, dataset: Dataset, batch_id: str) -> None:
+    """Write to raw.history what this batch replaces or ends, and what came too late to be current."""
     name, key = dataset.name, ", ".join(dataset.key)
 
     def any_row(what: str) -> bool:
@@ -31,7 +36,7 @@ def archive_versions(con, dataset: Dataset, batch_id: str) -> None:
                o.verdict, '{batch_id}', {row}
         FROM old_{name} o LEFT JOIN incoming_{name} n USING ({key})
         WHERE o.vanished_at IS NULL""")  # its version was kept when it vanished
-    if any_row(f"verdict_{name} WHERE gone IS NOT NULL AND met"):
+    if any_row(f"verdict_{name} WHERE gone IS NOT NULL AND in_batch"):
         its_key, ts, row = _history_row(dataset, "n")
         con.execute(f"""
         INSERT INTO raw.history (dataset, key, ts, row_hash, valid_from, valid_to, change,
@@ -50,8 +55,9 @@ def archive_versions(con, dataset: Dataset, batch_id: str) -> None:
         )
 
 
-def archive_shadowed(con, dataset: Dataset, batch_id: str) -> None:
-    """Versions that a newer reading in the same batch replaced before they were ever current."""
+def archive_shadowed(con: duckdb.DuckDBPyConnection, dataset: Dataset, batch_id: str) -> None:
+    """Write to raw.history the versions that a newer fetch in the same batch replaced before they
+    were ever current."""
     name = dataset.name
     if con.execute(f"SELECT 1 FROM shadowed_{name} LIMIT 1").fetchone():
         _archive_stale(con, dataset, batch_id, f"shadowed_{name}")

@@ -1,13 +1,13 @@
 """Landing → raw rows, history, coverage and touched days, in one transaction a batch.
 
-There is no primary key (DESIGN, decision 3): the batch is deduplicated, joined to the rows
-there are within the batch's own span of time, and judged (see merge). Only what differs is
-written; what it replaces goes to `raw.history`. Every day that lost or gained anything is
-marked in `ops.touched_days`. Uniqueness over those days is asserted before the commit: either
+There is no primary key, which would make the file three times larger: the batch is deduplicated,
+joined to the existing rows within the batch's own span of time, and judged (see merge). Only what
+differs is written; what it replaces goes to `raw.history`. Every day that lost or gained anything
+is marked in `ops.touched_days`. Uniqueness over those days is asserted before the commit: either
 everything of a batch is there afterwards, or nothing.
 
-Each committed batch is noted in the landing too (`loads.jsonl`), so that `ledgerhouse.load.replay` can
-do exactly the same again from the landing alone.
+Each committed batch is noted in the landing too (`loads.jsonl`), so that
+`ledgerhouse.load.replay` can do exactly the same again from the landing alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from datetime import datetime
 from decimal import Context, Decimal
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extract.core.datasets import DATASETS
 from extract.core.interval import UTC, utc
@@ -29,6 +30,9 @@ from extract.fetch import landing
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.load.merge import merge
 from ledgerhouse.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 
@@ -89,9 +93,11 @@ class Loaded:
     vanished: int = 0
 
     def plus(self, other: Loaded) -> Loaded:
+        """Both together."""
         return Loaded(*(a + b for a, b in zip(self.counts(), other.counts())))
 
     def counts(self) -> tuple[int, ...]:
+        """The fields, in their order."""
         return (
             self.files,
             self.rows,
@@ -104,7 +110,7 @@ class Loaded:
         )
 
 
-def load(con, root: Path, sources: dict[str, Source]) -> Loaded:
+def load(con: duckdb.DuckDBPyConnection, root: Path, sources: dict[str, Source]) -> Loaded:
     """Load every waiting file of the landing at `root`, batch by batch; progress by log.
 
     A file that cannot be loaded keeps no other from it; at the end LoadFailed names the first.
@@ -178,7 +184,10 @@ def batches(files: Sequence[Path]) -> Iterable[list[Path]]:
 
 
 def load_files(
-    con, files: Sequence[Path], sources: dict[str, Source], loaded_at: datetime | None = None
+    con: duckdb.DuckDBPyConnection,
+    files: Sequence[Path],
+    sources: dict[str, Source],
+    loaded_at: datetime | None = None,
 ) -> Loaded:
     """Load landed files of one source in one transaction; `loaded_at` is now, unless replayed.
 
@@ -209,9 +218,9 @@ def load_files(
                 [names, batch_id, loaded_at],
             )
     except Exception as error:
-        told = ", ".join(names[:3]) + (" …" if len(files) > 3 else "")
+        listed = ", ".join(names[:3]) + (" …" if len(files) > 3 else "")
         raise LoadFailed(
-            f"loading {source.name} ({told}): {error}. Nothing of this batch was written; the "
+            f"loading {source.name} ({listed}): {error}. Nothing of this batch was written; the "
             "files wait in the landing's inbox and are tried again by the next load."
         ) from error
     for (table,) in con.execute(  # or the next batch needs room for two
@@ -282,6 +291,7 @@ def _open_pages(
 
 
 def _record_batch(con, batch_id, source, dataset, headers, counts, loaded_at) -> None:
+    """The row of ops.batches of one dataset of the batch."""
     accounts = sorted({h["account"] for h in headers})
     runs = sorted({h.get("run_id", "") for h in headers})
     con.execute(

@@ -5,9 +5,9 @@ changed   the row differs and is not older                → old version to his
 same      the row is what we have                         → nothing is written
 stale     the row differs but is older than what we have  → to history, the table untouched
 removed   a leg that its transaction no longer has        → to history, deleted
-vanished  the newest whole reading of its time lacks it   → to history, marked vanished_at
+vanished  the newest whole fetch of its time lacks it     → to history, marked vanished_at
 
-A vanished row that a newer reading shows again has changed: its mark goes. Temporary tables and
+A vanished row that a newer fetch shows again has changed: its mark goes. Temporary tables and
 views of the batch: `incoming_<name>` (its rows, each key once), `existing_<name>` (the rows there are
 that it can meet), `verdict_<name>` (key, rowid of the row there is, verdict, when it vanished,
 whether the batch showed it and for what day) and `old_<name>` (the rows that will be replaced).
@@ -16,10 +16,14 @@ whether the batch showed it and for what day) and `old_<name>` (the rows that wi
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from extract.core.datasets import META, Dataset
 from extract.core.interval import closed, joined
 from ledgerhouse.load import coverage_segments, history
+
+if TYPE_CHECKING:
+    import duckdb
 
 # An existing row is looked for within the batch's own spans of time, this much wider on both
 # sides, so that the join reads a few days and not the history. Chain reorganisations move a
@@ -32,13 +36,15 @@ PARENT_OF = {"onchain_transfers": "onchain_transactions"}
 VERDICTS = ("new", "changed", "same", "stale", "removed", "vanished")
 
 
-def merge(con, dataset: Dataset, mapping: str, batch_id: str) -> tuple[int, ...]:
+def merge(
+    con: duckdb.DuckDBPyConnection, dataset: Dataset, mapping: str, batch_id: str
+) -> tuple[int, ...]:
     """Merge what the SELECT `mapping` makes of `pages`: (rows, then a count of each VERDICTS).
 
     Raises ValueError where a key would be there twice; the caller rolls back.
     """
     name = dataset.name
-    coverage_segments.open_reach(con, name)
+    coverage_segments.open_segments(con, name)
     _read(con, dataset, mapping)
     _open_existing(con, dataset)
     if name in PARENT_OF:
@@ -60,7 +66,7 @@ def merge(con, dataset: Dataset, mapping: str, batch_id: str) -> tuple[int, ...]
         _replace(con, dataset, batch_id)
         _assert_unique(con, dataset)
     coverage_segments.record(con, name)
-    rows = con.execute(f"SELECT count(*) FROM incoming_{name}").fetchone()[0]
+    [(rows,)] = con.execute(f"SELECT count(*) FROM incoming_{name}").fetchall()
     return (rows, *(counts.get(v, 0) for v in VERDICTS))
 
 
@@ -73,7 +79,7 @@ def _columns(dataset: Dataset) -> list[str]:
 
 
 def _read(con, dataset: Dataset, mapping: str) -> None:
-    """incoming_<name>: the newest reading of every key; shadowed_<name>: the older ones."""
+    """incoming_<name>: the newest version of every key; shadowed_<name>: the older ones."""
     name, columns = dataset.name, _of("m", _columns(dataset))
     # Materialized, the mapping runs on every core; as the source of a table it runs on one.
     con.execute(f"""
@@ -86,7 +92,7 @@ def _read(con, dataset: Dataset, mapping: str) -> None:
     _refuse_nameless(con, dataset)
     within = "WHERE m.ts >= m.lo AND m.ts < m.hi" if dataset.has_history else ""
     parent, key = PARENT_OF.get(name), _of("m", dataset.key)
-    # Legs come and go together: those of the reading that is the transaction's newest, which
+    # Legs come and go together: those of the record that is the transaction's newest, which
     # may have none.
     age = (
         f"CASE WHEN (m.page_id, m.item) IN (SELECT (page_id, item) FROM read_{parent} "
@@ -95,7 +101,7 @@ def _read(con, dataset: Dataset, mapping: str) -> None:
         else f"row_number() OVER (PARTITION BY {key} "
         "ORDER BY m.observed_at DESC, m.page_id DESC, m.item)"
     )
-    # Ages are told on narrow rows: payloads need not go through a sort.
+    # Ages are computed on narrow rows: payloads need not go through a sort.
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE read_{name} AS SELECT m.rowid AS row, m.page_id, "
         f"m.item, {age} AS age, max(m.read_at) OVER (PARTITION BY {key}) AS seen_at "
@@ -120,14 +126,15 @@ def _refuse_nameless(con, dataset: Dataset) -> None:
     """A row without its key or time cannot be placed, and must not be skipped: ValueError."""
     needed = dataset.key if dataset.dimension else (*dataset.key, "ts")
     lacking = ", ".join(f"CASE WHEN m.{k} IS NULL THEN '{k}' END" for k in needed)
-    found = con.execute(f"""
+    nameless = con.execute(f"""
         SELECT concat_ws(', ', {lacking}), p.endpoint, m.item, p.file
         FROM mapped_{dataset.name} m JOIN pages p USING (page_id)
         WHERE {" OR ".join(f"m.{k} IS NULL" for k in needed)} LIMIT 1""").fetchone()
-    if found:
+    if nameless:
+        lacks, endpoint, item, file = nameless
         raise ValueError(
-            f"row {found[2]} of a page of {found[1]} has no {found[0]}, so it cannot "
-            f"be placed in {dataset.table} (file {found[3]})"
+            f"row {item} of a page of {endpoint} has no {lacks}, so it cannot "
+            f"be placed in {dataset.table} (file {file})"
         )
 
 
@@ -141,7 +148,7 @@ def _open_existing(con, dataset: Dataset) -> None:
             if name
         ]
         if dataset.has_history:
-            spans += [f"SELECT start_ts, end_ts FROM reach_{dataset.name} WHERE fresh"]
+            spans += [f"SELECT start_ts, end_ts FROM segments_{dataset.name} WHERE fresh"]
         days = con.execute(
             f"SELECT DISTINCT lo::DATE - '1970-01-01'::DATE, "
             f"hi::DATE - '1970-01-01'::DATE FROM ({' UNION ALL '.join(spans)}) "
@@ -182,7 +189,7 @@ def _judge(con, dataset: Dataset) -> None:
     if not dataset.has_history:
         con.execute(f"""
             CREATE OR REPLACE TEMP TABLE verdict_{name} AS
-            SELECT {_of("n", dataset.key)}, o.id, NULL::TIMESTAMP AS gone, {_VERDICT}, true AS met,
+            SELECT {_of("n", dataset.key)}, o.id, NULL::TIMESTAMP AS gone, {_VERDICT}, true AS in_batch,
                    {_day(dataset)}
             FROM incoming_{name} n LEFT JOIN existing_{name} o USING ({key})""")
         return
@@ -196,16 +203,16 @@ def _judge(con, dataset: Dataset) -> None:
                                       OR (n.fresh AND n.read_at > o.changed_at))
                             THEN coalesce(o.vanished_at, n.read_at) END
                    WHEN o.vanished_at > n.observed_at THEN o.vanished_at END AS gone,
-               {_VERDICT}, true AS met, {_day(dataset)}
+               {_VERDICT}, true AS in_batch, {_day(dataset)}
         FROM (SELECT n.*, r.end_ts, r.read_at, r.fresh FROM incoming_{name} n
-              ASOF LEFT JOIN reach_{name} r ON n.source = r.source AND n.account = r.account
+              ASOF LEFT JOIN segments_{name} r ON n.source = r.source AND n.account = r.account
                   AND n.ts >= r.start_ts) n
         LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
         INSERT INTO verdict_{name}
         SELECT {_of("o", dataset.key)}, o.id, r.read_at, 'vanished', false, NULL
         FROM (FROM existing_{name} WHERE vanished_at IS NULL) o
-        ASOF JOIN (FROM reach_{name}) r ON o.source = r.source AND o.account = r.account
+        ASOF JOIN (FROM segments_{name}) r ON o.source = r.source AND o.account = r.account
             AND o.ts >= r.start_ts
         ANTI JOIN (FROM verdict_{name} WHERE verdict <> 'stale') v ON v.id = o.id
         WHERE o.ts < r.end_ts AND r.fresh AND r.read_at > o.changed_at""")
@@ -217,18 +224,18 @@ def _judge_legs(con, dataset: Dataset) -> None:
     parents = f"verdict_{PARENT_OF[name]}"
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE verdict_{name} AS
-        SELECT {_of("n", dataset.key)}, o.id, p.gone, {_VERDICT}, true AS met, {_day(dataset)}
+        SELECT {_of("n", dataset.key)}, o.id, p.gone, {_VERDICT}, true AS in_batch, {_day(dataset)}
         FROM incoming_{name} n
-        JOIN (FROM {parents} WHERE met AND verdict <> 'stale') p USING ({group})
+        JOIN (FROM {parents} WHERE in_batch AND verdict <> 'stale') p USING ({group})
         LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
         INSERT INTO verdict_{name}
         SELECT {_of("o", dataset.key)}, o.id, NULL, 'removed', false, NULL FROM existing_{name} o
-        SEMI JOIN (FROM {parents} WHERE met AND verdict <> 'stale') p USING ({group})
+        SEMI JOIN (FROM {parents} WHERE in_batch AND verdict <> 'stale') p USING ({group})
         ANTI JOIN incoming_{name} n USING ({key})
         UNION ALL
         SELECT {_of("o", dataset.key)}, o.id, p.gone, 'vanished', false, NULL FROM existing_{name} o
-        JOIN (FROM {parents} WHERE NOT met) p USING ({group}) WHERE o.vanished_at IS NULL""")
+        JOIN (FROM {parents} WHERE NOT in_batch) p USING ({group}) WHERE o.vanished_at IS NULL""")
 
 
 def _day(dataset: Dataset) -> str:
@@ -248,6 +255,7 @@ def _touch_days(con, dataset: Dataset, batch_id: str) -> None:
 
 
 def _replace(con, dataset: Dataset, batch_id: str) -> None:
+    """Delete the rows that are replaced, insert those that take their place."""
     name, key = dataset.name, ", ".join(dataset.key)
     con.execute(f"DELETE FROM {dataset.table} WHERE rowid IN (SELECT id FROM old_{name})")
     columns = ", ".join([*_columns(dataset), *(c.name for c in META)])

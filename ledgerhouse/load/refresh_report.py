@@ -1,7 +1,7 @@
-"""What the weekly refresh found: rows of ops.refreshes, and the late and vanished rows by name.
+"""The report of a weekly refresh: its rows of ops.refreshes, and the late and vanished rows by name.
 
-Only what is covered is read again (`ledgerhouse.plan.refresh`), so every new row found is one
-that came later than any lookback reached.
+Only what is covered is read again (`ledgerhouse.plan.refresh`), so every new row is one that came
+later than any lookback reached.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extract.core.datasets import DATASETS, Dataset
 from extract.core.interval import Interval, union
@@ -18,15 +18,16 @@ from ledgerhouse.load.history import row_key
 from ledgerhouse.plan.coverage import LONGEST_LOOKBACK
 from ledgerhouse.warehouse.transaction import transaction
 
-TOLD = 50  # rows listed one by one
+if TYPE_CHECKING:
+    import duckdb
+
+MOST_LISTED = 50  # rows listed one by one
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a refresh found: rows of ops.refreshes, and the first TOLD rows late and vanished.
-
-    `late` and `vanished` hold (dataset, account, key, when it happened, when that was met).
-    """
+class RefreshReport:
+    """What a refresh found: its rows of ops.refreshes, and the first MOST_LISTED rows that came
+    late or vanished, as (dataset, account, key, when it happened, when that was seen)."""
 
     rows: tuple[dict[str, Any], ...]
     late: tuple[tuple, ...] = ()
@@ -34,13 +35,17 @@ class Found:
     read: Interval | None = None
 
     def total(self, column: str) -> int:
+        """The sum of a column over all rows."""
         return sum(row[column] for row in self.rows)
 
 
 def record(
-    con, run_id: str, scope: str | Interval, estimated: Mapping[tuple[str, str], tuple[int, int]]
-) -> Found:
-    """Write what the run `run_id` read and found into ops.refreshes, once; and tell it.
+    con: duckdb.DuckDBPyConnection,
+    run_id: str,
+    scope: str | Interval,
+    estimated: Mapping[tuple[str, str], tuple[int, int]],
+) -> RefreshReport:
+    """Write what the run `run_id` read and found into ops.refreshes, once; and report it.
 
     `estimated`: (source, account) → calls and units, beforehand. Whichever load took the
     run's files from the landing, its batches name the run.
@@ -61,8 +66,8 @@ def record(
         ).fetchall()
     }
     counted, late, vanished = [], [], []
-    for (source, account, name), read in sorted(spans.items()):
-        for span in union(read):
+    for (source, account, name), intervals in sorted(spans.items()):
+        for span in union(intervals):
             counts, new, gone = _judge(con, DATASETS[name], run_id, source, account, span)
             late, vanished = late + new, vanished + gone
             counted.append(
@@ -75,7 +80,7 @@ def record(
                     **counts,
                 }
             )
-    rows, told = [], set()
+    rows, reported = [], set()
     accounts = {(row["source"], row["account"]) for row in counted}
     # Nothing was read whole, but it was paid for.
     for source, account in sorted((spent.keys() | estimated.keys()) - accounts):
@@ -90,16 +95,16 @@ def record(
             }
         )
     for row in counted:
-        who = (row["source"], row["account"])
+        account_key = (row["source"], row["account"])
         cost = (0, 0, 0, 0)
-        if who not in told:
-            cost = (*spent.get(who, (0, 0)), *estimated.get(who, (0, 0)))
-        told.add(who)
+        if account_key not in reported:
+            cost = (*spent.get(account_key, (0, 0)), *estimated.get(account_key, (0, 0)))
+        reported.add(account_key)
         rows.append({"run_id": run_id, "scope": str(scope), **row, **dict(zip(_COSTS, cost))})
     _write(con, run_id, rows)
-    every = [one for read in spans.values() for one in read]
-    whole = Interval(min(s.start for s in every), max(s.end for s in every)) if every else None
-    return Found(tuple(rows), tuple(late), tuple(vanished), whole)
+    every = [interval for read in spans.values() for interval in read]
+    read = Interval(min(i.start for i in every), max(i.end for i in every)) if every else None
+    return RefreshReport(tuple(rows), tuple(late), tuple(vanished), read)
 
 
 _COUNTS = ("rows_new", "rows_changed", "rows_vanished", "rows_removed", "rows_same")
@@ -119,7 +124,7 @@ def _judge(
     # A row with an older version that was current is not new; it may have vanished and be back.
     con.execute(
         f"""
-        CREATE OR REPLACE TEMP TABLE met AS
+        CREATE OR REPLACE TEMP TABLE run_rows AS
         SELECT {row_key(dataset, "r")} AS key, r.ts, r.first_seen_at, r.vanished_at,
                CASE WHEN r.vanished_at IS NOT NULL THEN 'vanished'
                     WHEN {row_key(dataset, "r")} NOT IN (
@@ -130,7 +135,7 @@ def _judge(
           AND r.batch_id IN {mine}""",
         bounds,
     )
-    found = dict(con.execute("SELECT verdict, count(*) FROM met GROUP BY 1").fetchall())
+    verdicts = dict(con.execute("SELECT verdict, count(*) FROM run_rows GROUP BY 1").fetchall())
     (removed,) = con.execute(
         "SELECT count(*) FROM raw.history WHERE dataset = $dataset AND change = 'removed' AND "
         "(key->>'$.source') = $source AND (key->>'$.account') = $account "
@@ -142,11 +147,11 @@ def _judge(
         f"AND ts < '{hi}' AND vanished_at IS NULL",
         [source, account],
     ).fetchone()
-    new, changed = found.get("new", 0), found.get("changed", 0)
+    new, changed = verdicts.get("new", 0), verdicts.get("changed", 0)
     counts = {
         "rows_new": new,
         "rows_changed": changed,
-        "rows_vanished": found.get("vanished", 0),
+        "rows_vanished": verdicts.get("vanished", 0),
         "rows_removed": removed,
         "rows_same": live - new - changed,
     }
@@ -156,7 +161,7 @@ def _judge(
         return [
             (dataset.name, account, *row)
             for row in con.execute(
-                f"SELECT key, ts, {column} FROM met WHERE {where} ORDER BY ts LIMIT {TOLD}"
+                f"SELECT key, ts, {column} FROM run_rows WHERE {where} ORDER BY ts LIMIT {MOST_LISTED}"
             ).fetchall()
         ]
 

@@ -1,4 +1,4 @@
-"""Replay: the warehouse again, from the landing alone, with no call paid.
+"""Replay: the warehouse is built again from the landing alone, without a call to a vendor.
 
     replay(var) -> Replayed
 
@@ -48,11 +48,11 @@ CARRIED = (
     "ops.incidents",
     "ops.notices",
 )
-SAY_EVERY_S = 2.0
+REPORT_EVERY_S = 2.0
 
 
 class ReplayFailed(RuntimeError):
-    """The landing could not be replayed; the warehouse is as it was."""
+    """The landing could not be replayed; the warehouse is as it was before."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,15 @@ def _order(root: Path) -> list[tuple[landing.Load, list[Path]]]:
 
 
 def _load_all(con, order, sources: dict[str, Source], tell) -> Loaded:
-    total, said = Loaded(), float("-inf")
+    """Load batch by batch, in the order of the landing."""
+    total, reported = Loaded(), float("-inf")
     for number, (load, files) in enumerate(order, 1):
         try:
             total = total.plus(load_files(con, files, sources, load.loaded_at))
         except LoadFailed as error:
             raise ReplayFailed(f"load {number} of {len(order)}: {error}") from error
-        if time.monotonic() - said > SAY_EVERY_S or number == len(order):
-            said = time.monotonic()
+        if time.monotonic() - reported > REPORT_EVERY_S or number == len(order):
+            reported = time.monotonic()
             tell(f"replayed {number} of {len(order)} loads, {total.rows:,} rows")
     return total
 

@@ -1,8 +1,9 @@
-"""Units by the vendor's own count, read before and after the fetches of a run, against ours.
+"""Unit balances: what the vendor says is left, before and after the fetches of a run, against our
+own count.
 
-The tasks that read them leave a small file each, since a plan has closed the warehouse by then;
-the load moves the files of its run into `ops.account_units`. A reading that fails is told and
-missed, nothing else: it is never the reason why a run fails.
+The tasks that ask for a balance leave a small file each, since a plan has closed the warehouse by
+then; the load moves the files of its run into `ops.account_units`. A balance that cannot be read
+is logged and missed, nothing else: it is never the reason why a run fails.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import logging
 import os
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from extract.core.interval import UTC, utc
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +36,7 @@ def note(
     balance: int,
     accounts: list[str],
 ) -> None:
-    """Leave one reading, made just now; `accounts` are those that share the connection."""
+    """Leave a balance read just now; `accounts` are those that share the connection."""
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     name = uuid4().hex
@@ -53,55 +57,56 @@ def note(
 
 
 def waiting(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Readings not loaded yet, oldest first."""
-    found = [(file, json.loads(file.read_text())) for file in Path(root).glob("*.json")]
-    return sorted(found, key=lambda one: one[1]["reading_at"])
+    """Balances not loaded yet, oldest first: (file, content)."""
+    balances = [(file, json.loads(file.read_text())) for file in Path(root).glob("*.json")]
+    return sorted(balances, key=lambda entry: entry[1]["reading_at"])
 
 
-def load_readings(con, root: Path, run_id: str) -> None:
-    """Move the run's readings into ops.account_units, twice equals once; a difference is told.
+def load_unit_balances(con: duckdb.DuckDBPyConnection, root: Path, run_id: str) -> None:
+    """Move the run's balances into ops.account_units, twice equals once; a difference is logged.
 
-    Needs the run's calls in ops.api_calls. Readings of other runs wait for theirs, for a day.
+    Needs the run's calls in ops.api_calls. Balances of other runs wait for theirs, for a day.
     """
-    old = datetime.now(UTC) - LEFT_BEHIND
-    for file, told in waiting(root):
-        if told["run_id"] != run_id and utc(told["reading_at"]) > old:
+    oldest = datetime.now(UTC) - LEFT_BEHIND
+    for file, reading in waiting(root):
+        if reading["run_id"] != run_id and utc(reading["reading_at"]) > oldest:
             continue
-        _insert(con, told)
+        _insert(con, reading)
         file.unlink()
 
 
-def _insert(con, told: dict[str, Any]) -> None:
-    at = utc(told["reading_at"]).replace(tzinfo=None)
-    key = [told["source"], told["connection"], told["run_id"], told["moment"]]
-    same = "source = ? AND connection = ? AND run_id = ? AND moment = ?"
+def _insert(con, reading: dict[str, Any]) -> None:
+    """Insert one balance, with what was used since the one before the fetches, and log both counts."""
+    at = utc(reading["reading_at"]).replace(tzinfo=None)
+    key = [reading["source"], reading["connection"], reading["run_id"], reading["moment"]]
+    of_run = "source = ? AND connection = ? AND run_id = ? AND moment = ?"
     if con.execute(
-        f"SELECT 1 FROM ops.account_units WHERE {same} AND reading_at = ?", [*key, at]
+        f"SELECT 1 FROM ops.account_units WHERE {of_run} AND reading_at = ?", [*key, at]
     ).fetchone():
         return
     used = counted = None
     before = con.execute(
-        f"SELECT reading_at, balance FROM ops.account_units WHERE {same} AND reading_at < ? "
+        f"SELECT reading_at, balance FROM ops.account_units WHERE {of_run} AND reading_at < ? "
         "ORDER BY reading_at DESC LIMIT 1",
         [*key[:3], "before", at],
     ).fetchone()
-    if told["moment"] == "after" and before:
-        used = before[1] - told["balance"]
+    if reading["moment"] == "after" and before:
+        used = before[1] - reading["balance"]
         (counted,) = con.execute(
             "SELECT coalesce(sum(units), 0)::BIGINT FROM ops.api_calls WHERE source = ? AND "
             "list_contains(?, account) AND called_at >= ? AND called_at < ?",
-            [told["source"], told["accounts"], before[0], at],
+            [reading["source"], reading["accounts"], before[0], at],
         ).fetchone()
     con.execute(
         "INSERT INTO ops.account_units (reading_at, source, connection, run_id, moment, "
         "balance, used, counted) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [at, *key, told["balance"], used, counted],
+        [at, *key, reading["balance"], used, counted],
     )
     if used is None:
         return
     words = (
-        f"{told['source']}, connection {told['connection']}: {used:,} units by the vendor's "
-        f"count, {counted:,} by ours; {told['balance']:,} are left"
+        f"{reading['source']}, connection {reading['connection']}: {used:,} units by the vendor's "
+        f"count, {counted:,} by ours; {reading['balance']:,} are left"
     )
     if used == counted:
         log.info("%s", words)

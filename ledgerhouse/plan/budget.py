@@ -7,10 +7,10 @@
     calls_per_month = 50000
 
 Days and months are UTC, by our own clock, the one of ops.api_calls. A call is reserved in the
-ledger before it is sent, and settled once it is written in the call log; whoever would pass a
-limit gets BudgetReached and sends nothing. The ledger is one SQLite file that all fetches share
+ledger before it is sent, and settled once it is written in the call log; a call that would pass a
+limit raises BudgetReached and is not sent. The ledger is one SQLite file that all fetches share
 (a fetch never opens the warehouse). What a killed fetch had reserved stays spent unless the call
-log says otherwise; each plan counts the ledger anew from ops.api_calls and the call logs, so
+log says otherwise; each plan counts the ledger again from ops.api_calls and the call logs, so
 that a lost one is no loss.
 """
 
@@ -22,11 +22,15 @@ from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from extract.core.errors import BudgetReached, Fatal
 from extract.core.interval import UTC, first_of_month, iso, utc
 from ledgerhouse.config import Limit
+
+if TYPE_CHECKING:
+    import duckdb
 
 LEDGER = "budget.sqlite"
 WAIT_S = 60.0  # a turn takes less than a millisecond
@@ -43,10 +47,12 @@ Count = Callable[[str, date, list[str]], tuple[list[Spent], set[str]]]
 
 
 def _opens(at: datetime) -> dict[str, date]:
+    """First days of the day and the month that hold the moment."""
     return {"day": at.date(), "month": first_of_month(at.date())}
 
 
 def _opens_again(period: str, at: datetime) -> datetime:
+    """When the next period begins."""
     first = _opens(at)[period]
     following = first + timedelta(days=1 if period == "day" else 31)
     if period == "month":
@@ -57,7 +63,7 @@ def _opens_again(period: str, at: datetime) -> datetime:
 class Ledger:
     """What was spent of one source under its limits, in a file that processes and threads share.
 
-    `now` tells the time; tests set it.
+    `now` is the clock; tests set it.
     """
 
     def __init__(
@@ -92,20 +98,20 @@ class Ledger:
     def settle(self, call_id: str, units: int) -> None:
         """The call is over and written down, at this many units."""
         with self._turn() as con:
-            found = con.execute(
+            reserved = con.execute(
                 "SELECT at, units FROM reserved WHERE call_id = ?", (call_id,)
             ).fetchone()
-            if found:  # else it was counted anew meanwhile, from what is written down
+            if reserved:  # otherwise a recount has taken it from the call log meanwhile
                 con.execute("DELETE FROM reserved WHERE call_id = ?", (call_id,))
-                self._add(con, utc(found[0]), 0, units - found[1])
+                self._add(con, utc(reserved[0]), 0, units - reserved[1])
 
     def remaining(self) -> dict[tuple[str, str], int]:
         """What may still be spent, by (measure, period), of what has a limit."""
         with self._turn() as con:
             spent = self._spent(con, self._now())
         return {
-            (one.measure, one.period): one.allowed - spent[one.period][one.measure]
-            for one in self.limits
+            (limit.measure, limit.period): limit.allowed - spent[limit.period][limit.measure]
+            for limit in self.limits
         }
 
     def recount(self, count: Count) -> None:
@@ -147,6 +153,7 @@ class Ledger:
             )
 
     def close(self) -> None:
+        """Close the file; the next call opens it again."""
         with self._lock:
             if self._con:
                 self._con.close()
@@ -154,7 +161,7 @@ class Ledger:
 
     @contextmanager
     def _turn(self):
-        """The ledger, for one at a time; what is done is kept whole or, after an error, not."""
+        """A transaction on the ledger, one at a time among all processes and threads."""
         with self._lock:
             try:
                 if self._con is None:
@@ -163,7 +170,7 @@ class Ledger:
             except sqlite3.DatabaseError as error:
                 raise Fatal(
                     f"the ledger of the budget, {self.file}, cannot be used: {error}. Where it is "
-                    "damaged, remove it: it is counted anew from the call logs"
+                    "damaged, remove it: it is counted again from the call logs"
                 ) from None
             try:
                 yield self._con
@@ -177,20 +184,20 @@ class Ledger:
         con = sqlite3.connect(
             self.file, timeout=WAIT_S, isolation_level=None, check_same_thread=False
         )
-        # Safe against a kill; a machine that crashes may damage it, and each plan counts anew.
+        # Safe against a kill; a machine that crashes may damage it, and each plan counts again.
         con.execute("PRAGMA synchronous = OFF")
         con.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
         return con
 
     def _spent(self, con, at: datetime) -> dict[str, dict[str, int]]:
-        found = {}
+        spent = {}
         for period, opens in _opens(at).items():
             row = con.execute(
                 "SELECT calls, units FROM totals WHERE source = ? AND period = ? AND opens = ?",
                 (self.source, period, str(opens)),
             ).fetchone()
-            found[period] = dict(zip(("calls", "units"), row or (0, 0)))
-        return found
+            spent[period] = dict(zip(("calls", "units"), row or (0, 0)))
+        return spent
 
     def _add(self, con, at: datetime, calls: int, units: int) -> None:
         for period, opens in _opens(at).items():
@@ -229,11 +236,11 @@ def tallied(calls: Iterable[dict], source: str, first: date) -> tuple[list[Spent
         sums = days.setdefault(day, [0, 0])
         sums[0] += 1
         sums[1] += call["units"]
-    return [(day, *sums) for day, sums in days.items()], seen
+    return [(day, calls, units) for day, (calls, units) in days.items()], seen
 
 
 def from_logs(read: Callable[[date], Iterable[dict]]) -> Count:
-    """Counts the call logs alone; `read(first day)` gives their calls (calls.logged)."""
+    """Counts the call logs alone; `read(first day)` gives their calls (call_log.logged)."""
 
     def count(source: str, first: date, waiting: list[str]):
         spent, seen = tallied(read(first), source, first)
@@ -242,14 +249,14 @@ def from_logs(read: Callable[[date], Iterable[dict]]) -> Count:
     return count
 
 
-def from_warehouse(con, read: Callable[[], Iterable[dict]]) -> Count:
+def from_warehouse(con: duckdb.DuckDBPyConnection, read: Callable[[], Iterable[dict]]) -> Count:
     """Counts ops.api_calls and what is not loaded yet; `read()` gives the calls of the inbox."""
 
     def known(ids: Sequence[str]) -> set[str]:
         return (
             {
-                one
-                for (one,) in con.execute(
+                call_id
+                for (call_id,) in con.execute(
                     "SELECT call_id FROM ops.api_calls WHERE call_id IN (SELECT unnest(?))",
                     [list(ids)],
                 ).fetchall()

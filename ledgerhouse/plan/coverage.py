@@ -1,4 +1,4 @@
-"""What is known already, and so what is left to ask for.
+"""Planning of a sync from coverage: what is known already, and so which fetches are left to make.
 
 Coverage is a set of half-open intervals per source, account and dataset, written by the loader
 in the transaction that wrote their rows. What a run fetches = what was requested − what is
@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from extract.core.interval import Interval, union, utc
 from extract.core.source import Job, Source
 from ledgerhouse.config import Account
+
+if TYPE_CHECKING:
+    import duckdb
 
 # Vendors index late (minutes, rarely hours) and re-categorise recent rows: so much is read again
 # whatever was learned. Less would save calls and risk a row.
@@ -25,7 +29,9 @@ SLOWEST = 0.999  # the quantile that counts
 MARGIN = 1.25
 
 
-def covered(con, source: str, account: str, dataset: str) -> list[Interval]:
+def covered(
+    con: duckdb.DuckDBPyConnection, source: str, account: str, dataset: str
+) -> list[Interval]:
     """Merged intervals over which the dataset is complete, oldest first."""
     rows = con.execute(
         "SELECT start_ts, end_ts FROM ops.covered_spans WHERE source = ? AND account = ? AND "
@@ -36,7 +42,12 @@ def covered(con, source: str, account: str, dataset: str) -> list[Interval]:
 
 
 def unsettled(
-    con, source: str, account: str, dataset: str, since: datetime, back: timedelta
+    con: duckdb.DuckDBPyConnection,
+    source: str,
+    account: str,
+    dataset: str,
+    since: datetime,
+    back: timedelta,
 ) -> list[Interval]:
     """What is covered from `back` before `since` on, and was read less than `back` after it
     happened: rows may have come or changed since. What was read later need not be read again.
@@ -49,7 +60,9 @@ def unsettled(
     return [Interval(a, b) for a, b in rows]
 
 
-def missing(con, source: Source, account: str, requested: Interval) -> list[Interval]:
+def missing(
+    con: duckdb.DuckDBPyConnection, source: Source, account: str, requested: Interval
+) -> list[Interval]:
     """The parts of `requested` that some dataset of the source lacks, oldest first."""
     return union(
         hole
@@ -63,46 +76,48 @@ def events(source: Source) -> list[str]:
     return [d for d in source.mappings if d not in ("balances", "onchain_tokens")]
 
 
-def oldest_pending(con, source: Source, account: str) -> datetime | None:
+def oldest_pending(con: duckdb.DuckDBPyConnection, source: Source, account: str) -> datetime | None:
     """Event time of the oldest ledger row that is not final yet, UTC."""
     if "exchanges_ledger" not in source.mappings:
         return None
-    (ts,) = con.execute(
+    [(ts,)] = con.execute(
         "SELECT min(ts) FROM raw.exchanges_ledger WHERE source = ? AND account = ? AND vanished_at "
         f"IS NULL AND status IN {PENDING}",
         [source.name, account],
-    ).fetchone()
+    ).fetchall()
     return utc(ts) if ts else None
 
 
-def learned_lookback(con, source: Source, account: str, until: datetime) -> timedelta:
+def learned_lookback(
+    con: duckdb.DuckDBPyConnection, source: Source, account: str, until: datetime
+) -> timedelta:
     """How far back rows may still come or change: LOOKBACK, or more where the vendor was slower.
 
-    Learned from the delay between an event and the newest version met of it, over LEARN_FROM
-    before `until`, of rows that happened after the account was first read (older ones were
-    met late because we came late). At most LONGEST_LOOKBACK.
+    Learned from the delay between an event and its newest version, over LEARN_FROM before `until`,
+    of rows that happened after the account was first read (older ones were seen late because we
+    came late). At most LONGEST_LOOKBACK.
     """
     slowest = LOOKBACK
     for dataset in events(source):
-        first = con.execute(
+        [(first,)] = con.execute(
             "SELECT min(read_at) FROM ops.coverage WHERE source = ? AND account = ? AND "
             "dataset = ?",
             [source.name, account, dataset],
-        ).fetchone()[0]
+        ).fetchall()
         if first is None:
             continue
         since = max(utc(first), until - LEARN_FROM).replace(tzinfo=None)
-        (delay,) = con.execute(
+        [(delay,)] = con.execute(
             f"SELECT quantile_disc(changed_at - ts, {SLOWEST}) FROM raw.{dataset} "
             f"WHERE ts >= '{since}' AND source = ? AND account = ?",
             [source.name, account],
-        ).fetchone()
+        ).fetchall()
         slowest = max(slowest, (delay or timedelta(0)) * MARGIN)
     return min(slowest, LONGEST_LOOKBACK)
 
 
 def jobs(
-    con,
+    con: duckdb.DuckDBPyConnection,
     sources: dict[str, Source],
     accounts: Iterable[Account],
     requested: Interval,
@@ -113,12 +128,12 @@ def jobs(
 ) -> list[Job]:
     """The fetches that make `requested` complete for the accounts, oldest first.
 
-    A hole that continues what is covered starts with the lookback (`lookback`, or what was learned), unless
-    that was read long after it happened, as by a backfill that was stopped.
-    `refetch` ignores coverage.
-    APIs that cannot seek in time get one job from the first hole to the end of the last.
+    A hole that continues what is covered starts with the lookback (`lookback`, or what was
+    learned), unless that was read long after it happened, as by a backfill that was stopped.
+    `refetch` ignores coverage. APIs that cannot seek in time get one job from the first hole to
+    the end of the last.
     """
-    found: list[Job] = []
+    jobs: list[Job] = []
     for account in accounts:
         source = sources[account.source]
         holes = [requested] if refetch else missing(con, source, account.account, requested)
@@ -131,15 +146,17 @@ def jobs(
             else lookback
         )
         known = [
-            c
-            for d in events(source)
-            for c in unsettled(con, source.name, account.account, d, holes[0].start, back)
+            interval
+            for dataset in events(source)
+            for interval in unsettled(
+                con, source.name, account.account, dataset, holes[0].start, back
+            )
         ]
-        found += readings(source, account, holes, known, back, pending, snapshot=snapshot)
-    return found
+        jobs += jobs_for_holes(source, account, holes, known, back, pending, snapshot=snapshot)
+    return jobs
 
 
-def readings(
+def jobs_for_holes(
     source: Source,
     account: Account,
     holes: list[Interval],
@@ -158,14 +175,14 @@ def readings(
         spans = [span for hole in holes for span in hole.by_month()]
     else:
         spans = [Interval(holes[0].start, holes[-1].end)]
-    known, found = list(known), []
+    known, jobs = list(known), []
     for span in spans:
         begin = span.start
-        if any(c.start < span.start <= c.end for c in known):
-            begin = max(span.start - back, min(c.start for c in known))
+        if any(interval.start < span.start <= interval.end for interval in known):
+            begin = max(span.start - back, min(interval.start for interval in known))
         if pending and span is spans[-1]:
             begin = min(begin, max(pending, span.start - LONGEST_PENDING))
-        found.append(
+        jobs.append(
             Job(
                 account.source,
                 account.account,
@@ -175,4 +192,4 @@ def readings(
                 snapshot and span is spans[-1],
             )
         )
-    return found
+    return jobs

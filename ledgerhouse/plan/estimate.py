@@ -1,7 +1,7 @@
-"""What runs would cost, told before they run: from the coverage, and from how dense rows were.
+"""Estimate of what runs will cost, before they run: from coverage, and from how dense rows were.
 
-The jobs are those a run would plan (`coverage.readings`); what a job costs is told by its source
-(`Source.expected`) from the number of rows it will meet. Where time is covered, the rows are
+The jobs are those a run would plan (`coverage.jobs_for_holes`); what a job costs, its source says
+(`Source.expected`) from the number of rows it will read. Where time is covered, the rows are
 known and counted, by the hour; elsewhere as many are assumed as the account had per covered hour,
 or, of an account that was never read, the mean of its source's accounts. Where no account was
 read, one page a walk: at least so many calls.
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from extract.core.interval import Interval, union, utc
 from extract.core.source import Job, Source
@@ -22,11 +23,14 @@ from ledgerhouse.plan.coverage import (
     LOOKBACK,
     covered,
     events,
+    jobs_for_holes,
     learned_lookback,
     oldest_pending,
-    readings,
     unsettled,
 )
+
+if TYPE_CHECKING:
+    import duckdb
 
 HOUR = timedelta(hours=1)
 EVER = utc("1970-02-01")
@@ -51,6 +55,7 @@ class Counts:
     before: Sequence[int]  # rows before each, and all rows at the end
 
     def until(self, moment: datetime) -> float:
+        """Rows before the moment."""
         place = bisect_right(self.hours, moment) - 1
         if place < 0:
             return 0.0
@@ -58,12 +63,13 @@ class Counts:
         return self.before[place] + part * (self.before[place + 1] - self.before[place])
 
     def within(self, interval: Interval) -> float:
+        """Rows in the interval."""
         return self.until(interval.end) - self.until(interval.start)
 
 
 @dataclass
 class Known:
-    """What the books say of the accounts; the connection is not needed once it is made."""
+    """What the books, or the warehouse, know of the accounts; complete once `read` has returned."""
 
     covered: dict[tuple[str, str, str], list[Interval]] = field(default_factory=dict)
     unsettled: dict[tuple[str, str], list[Interval]] = field(default_factory=dict)
@@ -71,35 +77,39 @@ class Known:
     pending: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
     counts: dict[tuple, dict[str | None, Counts]] = field(default_factory=dict)
     guessed: set[tuple[str, str]] = field(default_factory=set)  # accounts never read
-    con: object = None
+    con: duckdb.DuckDBPyConnection | None = None
 
     @classmethod
     def read(
-        cls, con, sources: Mapping[str, Source], accounts: Iterable[Account], now: datetime
+        cls,
+        con: duckdb.DuckDBPyConnection | None,
+        sources: Mapping[str, Source],
+        accounts: Iterable[Account],
+        now: datetime,
     ) -> Known:
         """Everything an estimate may ask for, in a few queries an account; `con` None: nothing."""
         known = cls(con=con)
-        for one in accounts:
-            source, key = sources[one.source], (one.source, one.account)
+        for account in accounts:
+            source, key = sources[account.source], (account.source, account.account)
             for dataset in events(source):
                 known.covered[*key, dataset] = covered(con, *key, dataset) if con else []
             known.lookback[key] = (
-                learned_lookback(con, source, one.account, now) if con else LOOKBACK
+                learned_lookback(con, source, account.account, now) if con else LOOKBACK
             )
             known.unsettled[key] = (
                 [
-                    c
-                    for d in events(source)
-                    for c in unsettled(con, *key, d, EVER, known.lookback[key])
+                    interval
+                    for dataset in events(source)
+                    for interval in unsettled(con, *key, dataset, EVER, known.lookback[key])
                 ]
                 if con
                 else []
             )
-            known.pending[key] = oldest_pending(con, source, one.account) if con else None
+            known.pending[key] = oldest_pending(con, source, account.account) if con else None
             if source.expected:  # so that it asks now for what it will ask for
                 span = Interval(now - HOUR, now)
-                for job in readings(source, one, [span], [], LOOKBACK):
-                    source.expected(job, known.rows(one), now)
+                for job in jobs_for_holes(source, account, [span], [], LOOKBACK):
+                    source.expected(job, known.rows(account), now)
         known.con = None
         return known
 
@@ -116,13 +126,13 @@ class Known:
                 return [mean] if column else mean
             seconds = interval_seconds(whole)
             unknown = interval_seconds(interval.minus(whole))
-            parts = [clipped for one in whole if (clipped := _common(one, interval))]
-            found = [
+            parts = [part for span in whole if (part := _common(span, interval))]
+            expected = [
                 sum(counts.within(part) for part in parts)
-                + unknown * sum(counts.within(one) for one in whole) / seconds
+                + unknown * sum(counts.within(span) for span in whole) / seconds
                 for counts in self.counts[*key, dataset, column].values()
             ]
-            return found if column else sum(found)
+            return expected if column else sum(expected)
 
         return rows
 
@@ -160,20 +170,22 @@ class Known:
         for key, whole in read:
             self._count(*key, None)
             rows += sum(
-                counts.within(one)
+                counts.within(span)
                 for counts in self.counts.get((*key, None), {}).values()
-                for one in whole
+                for span in whole
             )
         seconds = sum(interval_seconds(whole) for _, whole in read)
         return rows / seconds if seconds else 0.0
 
 
 def interval_seconds(intervals: Iterable[Interval]) -> float:
-    return sum((one.end - one.start).total_seconds() for one in intervals)
+    """How long the intervals are together."""
+    return sum((i.end - i.start).total_seconds() for i in intervals)
 
 
-def _common(one: Interval, other: Interval) -> Interval | None:
-    start, end = max(one.start, other.start), min(one.end, other.end)
+def _common(first: Interval, second: Interval) -> Interval | None:
+    """The part that both have."""
+    start, end = max(first.start, second.start), min(first.end, second.end)
     return Interval(start, end) if start < end else None
 
 
@@ -192,11 +204,11 @@ def simulate(
     `prices`: units by source and endpoint, else the sources' own. A source without a call to make
     is not in a run's dict.
     """
-    found: list[dict[str, Cost]] = [{} for _ in intervals]
+    runs: list[dict[str, Cost]] = [{} for _ in intervals]
     for number, job in planned(known, sources, accounts, intervals, now, refetch=refetch):
-        run, (cost,) = found[number], priced(known, sources, [job], now, prices=prices).values()
+        run, (cost,) = runs[number], priced(known, sources, [job], now, prices=prices).values()
         run[job.source] = run.get(job.source, Cost()) + cost
-    return found
+    return runs
 
 
 def planned(
@@ -221,8 +233,8 @@ def planned(
             )
             if not holes:
                 continue
-            near = [one for one in fresh if one.end >= holes[0].start - back]
-            for job in readings(source, account, holes, near, back, known.pending.get(key)):
+            near = [interval for interval in fresh if interval.end >= holes[0].start - back]
+            for job in jobs_for_holes(source, account, holes, near, back, known.pending.get(key)):
                 yield number, job
                 read = Interval(job.read_from, job.interval.end)
                 whole = {dataset: union([*spans, read]) for dataset, spans in whole.items()}
@@ -239,25 +251,25 @@ def priced(
     prices: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[tuple[str, str], Cost]:
     """What planned jobs will cost, snapshots too, by source and account."""
-    found: dict[tuple[str, str], Cost] = {}
+    costs: dict[tuple[str, str], Cost] = {}
     for job in jobs:
         source = sources[job.source]
         units = (prices or {}).get(source.name, source.units)
         rows = known.rows(Account(job.source, job.account, job.connection))
         calls = dict(source.expected(job, rows, now)) if source.expected else {"": 1}
         if job.snapshot:
-            calls |= {one.endpoint: 1 for one in source.whole if not one.dataset}
+            calls |= {call.endpoint: 1 for call in source.whole if not call.dataset}
         key = (job.source, job.account)
-        found[key] = found.get(key, Cost()) + Cost(
+        costs[key] = costs.get(key, Cost()) + Cost(
             sum(calls.values()), sum(units.get(e, 0) * count for e, count in calls.items())
         )
-    return found
+    return costs
 
 
 def total(runs: Iterable[Mapping[str, Cost]]) -> dict[str, Cost]:
     """All runs together, by source."""
-    found: dict[str, Cost] = {}
+    costs: dict[str, Cost] = {}
     for run in runs:
         for source, cost in run.items():
-            found[source] = found.get(source, Cost()) + cost
-    return found
+            costs[source] = costs.get(source, Cost()) + cost
+    return costs

@@ -1,4 +1,4 @@
-"""The weekly refresh: which part of the history is read again.
+"""Planning of the weekly refresh: which part of the history is read again.
 
 A sync trusts what is covered and settled; somebody has to ask whether the vendor still says the
 same. Which part is due follows from `ops.coverage` alone, which knows when every instant was last
@@ -20,11 +20,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from extract.core.interval import UTC, Interval, first_of_month, utc
 from extract.core.source import Job, Source
 from ledgerhouse.config import Account
 from ledgerhouse.plan.coverage import LONGEST_LOOKBACK, covered, events
+
+if TYPE_CHECKING:
+    import duckdb
 
 QUARTER, FULL = "quarter", "full"
 PARTS = 4
@@ -42,19 +46,22 @@ class Part:
 
 
 def jobs(
-    con, sources: Mapping[str, Source], accounts: Iterable[Account], scope: str | Interval
+    con: duckdb.DuckDBPyConnection,
+    sources: Mapping[str, Source],
+    accounts: Iterable[Account],
+    scope: str | Interval,
 ) -> list[Job]:
     """The fetches of a refresh, oldest first within an account; no snapshot of balances."""
-    found = []
+    jobs = []
     for account in accounts:
         source = sources[account.source]
         parts = due(con, source, account.account, scope)
         for span in _fetches(source, parts):
-            found.append(Job(source.name, account.account, account.connection, span, span.start))
-    return found
+            jobs.append(Job(source.name, account.account, account.connection, span, span.start))
+    return jobs
 
 
-def newest(con, accounts: Iterable[Account]) -> datetime:
+def newest(con: duckdb.DuckDBPyConnection, accounts: Iterable[Account]) -> datetime:
     """When the accounts were last read; an API that cannot seek is paged from there."""
     at = [
         at
@@ -68,7 +75,9 @@ def newest(con, accounts: Iterable[Account]) -> datetime:
     return utc(max(at)) if at else datetime.now(UTC)
 
 
-def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
+def due(
+    con: duckdb.DuckDBPyConnection, source: Source, account: str, scope: str | Interval
+) -> list[Part]:
     """What of an account's history is to be read again, oldest first."""
     known = history(con, source, account)
     if scope == FULL:
@@ -90,10 +99,10 @@ def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
     if not source.monthly:
         # A month that has settled since the last time waits for the next.
         long_since = [p for p in settled if p.interval.end <= end - PARTS * WEEK] or settled
-        (last,) = con.execute(
+        [(last,)] = con.execute(
             "SELECT max(read_at) FROM ops.coverage WHERE source = ? AND account = ?",
             [source.name, account],
-        ).fetchone()
+        ).fetchall()
         oldest = min((p.read_at for p in long_since), default=utc(last))
         return settled if utc(last) - oldest > PARTS * WEEK - WEEK / 2 else []
     chosen, share = [], 0
@@ -101,11 +110,11 @@ def due(con, source: Source, account: str, scope: str | Interval) -> list[Part]:
         if PARTS * share >= sum(p.rows + 1 for p in settled):
             break
         chosen.append(part)
-        share += part.rows + 1  # an empty month costs a look too
+        share += part.rows + 1  # an empty month costs a call too
     return sorted(chosen, key=lambda p: p.interval)
 
 
-def history(con, source: Source, account: str) -> list[Part]:
+def history(con: duckdb.DuckDBPyConnection, source: Source, account: str) -> list[Part]:
     """All that every dataset of the account covers, cut at months, oldest first."""
     each = [covered(con, source.name, account, dataset) for dataset in events(source)]
     if not all(each):
@@ -132,15 +141,15 @@ def history(con, source: Source, account: str) -> list[Part]:
 
 def _rows_a_month(con, source: Source, account: str) -> dict[datetime, int]:
     """First of a month → rows of the account's largest dataset, which decides the pages."""
-    found: dict[datetime, int] = {}
+    largest: dict[datetime, int] = {}
     for dataset in events(source):
         for month, rows in con.execute(
             f"SELECT date_trunc('month', ts)::TIMESTAMP, count(*) FROM raw.{dataset} "
             "WHERE source = ? AND account = ? AND vanished_at IS NULL GROUP BY 1",
             [source.name, account],
         ).fetchall():
-            found[utc(month)] = max(rows, found.get(utc(month), 0))
-    return found
+            largest[utc(month)] = max(rows, largest.get(utc(month), 0))
+    return largest
 
 
 def _fetches(source: Source, parts: list[Part]) -> list[Interval]:

@@ -1,27 +1,35 @@
-"""What a full refresh asks for (ops.listings) and what is allowed (ops.budgets), as of a plan."""
+"""The tables ops.listings (what a full refresh asks for) and ops.budgets (what is allowed), as of a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from extract.core.source import Source
 from ledgerhouse.warehouse.transaction import transaction
 
+if TYPE_CHECKING:
+    import duckdb
 
-def record(con, sources: Iterable[Source], budgets: Iterable[tuple[str, str, str, int]]) -> None:
+
+def record(
+    con: duckdb.DuckDBPyConnection,
+    sources: Iterable[Source],
+    budgets: Iterable[tuple[str, str, str, int]],
+) -> None:
     """What the sources list and what is allowed of them (source, measure, period, allowed), now."""
     listed = [
         (
             source.name,
-            one.endpoint,
-            one.dataset,
-            one.page,
-            int(one.probes_past_end),
-            one.per_column,
-            one.lists_column,
+            call.endpoint,
+            call.dataset,
+            call.page,
+            int(call.probes_past_end),
+            call.per_column,
+            call.lists_column,
         )
         for source in sources
-        for one in source.whole
+        for call in source.whole
     ]
     with transaction(con):
         for table, columns, rows in (

@@ -1,8 +1,8 @@
-"""Opening the warehouse: one process at a time, and the waiting one says for whom it waits.
+"""Opening the warehouse: one process at a time, under a lock that names its owner.
 
-DuckDB lets one process hold the file and shuts everybody else out, readers included, with an
-error instead of a queue. So every opener takes a lock beside the file first (`flock`, freed by
-the kernel even when the holder is killed) and writes its name into it.
+DuckDB lets one process hold the file and refuses all others, readers included, with an error
+instead of a queue. So every opener takes a lock beside the file first (`flock`, freed by the
+kernel even when its owner is killed) and writes its name into it: a process that waits can say for whom.
 """
 
 from __future__ import annotations
@@ -16,37 +16,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ledgerhouse.config import MEMORY_LIMIT, warehouse_path
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 WAIT_S = 600  # longer than the longest single step measured (a two-year transform: 15 s)
 REPORT_EVERY_S = 10
-STORAGE = "v1.2.0"  # of a file that is made: the first with zstd; any DuckDB since can read it
+STORAGE = "v1.2.0"  # of a new file: the first format with zstd; any DuckDB since can read it
 
 
 class WarehouseBusy(RuntimeError):
-    """Somebody else kept the warehouse for longer than the caller was willing to wait."""
+    """Another process held the warehouse for longer than the caller was willing to wait."""
 
 
 _HELD: set[int] = set()
 
 
-def _let_go() -> None:
+def _release() -> None:
+    """Close the locks that this process holds."""
     for handle in _HELD:
         os.close(handle)
     _HELD.clear()
 
 
-# A fork shares the lock: a worker that outlives its killed parent would keep it for ever.
-os.register_at_fork(after_in_child=_let_go)
+# A fork shares the lock: a worker that outlives its killed parent would keep it forever.
+os.register_at_fork(after_in_child=_release)
 
 
 def holder(path: Path) -> str:
-    """Who holds the warehouse, in words."""
+    """The owner of the warehouse's lock, in words."""
     try:
-        facts = json.loads(_lock_file(path).read_text())
-        return f"{facts['owner']} (process {facts['pid']}, since {facts['since']})"
+        lock = json.loads(_lock_file(path).read_text())
+        return f"{lock['owner']} (process {lock['pid']}, since {lock['since']})"
     except (OSError, ValueError, KeyError):
         return "an unnamed process"
 
@@ -57,9 +62,9 @@ def _lock_file(path: Path) -> Path:
 
 @contextmanager
 def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
-    """Keep the warehouse file for this process; wait up to `wait_s` seconds for a turn.
+    """The warehouse file, locked for this process; waits up to `wait_s` seconds for a turn.
 
-    Raises WarehouseBusy naming the holder when the wait is over.
+    Raises WarehouseBusy naming the owner of the lock when the wait is over.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,13 +86,13 @@ def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
                     log.info("%s waits for %s, held by %s", owner, path.name, holder(path))
                     reported = now
                 time.sleep(0.05)
-        facts = {
+        lock = {
             "owner": owner,
             "pid": process,
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(facts).encode(), 0)
+        os.pwrite(handle, json.dumps(lock).encode(), 0)
         _HELD.add(handle)
         yield path
     finally:
@@ -105,19 +110,19 @@ def open_warehouse(
     wait_s: float = WAIT_S,
     read_only: bool = False,
     compact: bool = False,
-) -> Iterator:
-    """A DuckDB connection to the warehouse (tables made where missing), held until closed.
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection to the warehouse (tables are created where missing), locked until closed.
 
     `compact`: with what is written DuckDB merges the small row groups that loads and transforms
-    leave behind. It rewrites full ones beside them, a second or two at 10M rows, which would else
-    be met at any close; so the weekly refresh asks for it, and nobody else.
+    leave behind. It rewrites full ones beside them, a second or two at 10M rows, which would
+    otherwise be spent at any close; so the weekly refresh asks for it, and nothing else.
     """
     from ledgerhouse.warehouse.schema import create_all
     from ledgerhouse.warehouse.views import add_missing_views
 
     with (
-        hold(Path(path or warehouse_path()), owner, wait_s) as held,
-        connected(held, read_only=read_only and held.exists(), compact=compact) as con,
+        hold(Path(path or warehouse_path()), owner, wait_s) as file,
+        connected(file, read_only=read_only and file.exists(), compact=compact) as con,
     ):
         if not read_only:
             create_all(con)
@@ -127,8 +132,10 @@ def open_warehouse(
 
 
 @contextmanager
-def connected(path: Path, *, read_only: bool = False, compact: bool = False) -> Iterator:
-    """A DuckDB connection for a process that already holds the file."""
+def connected(
+    path: Path, *, read_only: bool = False, compact: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB connection for a process that has locked the file already."""
     import duckdb
 
     con = duckdb.connect(

@@ -1,4 +1,4 @@
-"""A warehouse of an older version: what may be added to its tables, and what is refused.
+"""Migration of a warehouse of an older version: which columns are added, and what is refused.
 
     add_columns(con, wanted) -> tuple[str, ...]     columns added, e.g. "raw.balances.note VARCHAR"
 
@@ -13,7 +13,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ COLUMNS = """
     WHERE database_name = current_database() AND schema_name IN ('raw', 'ops')
     ORDER BY 1, column_index
 """
-# A dataset's key is told by the macro raw.<dataset>_as_of, in warehouses of any version.
+# A dataset's key stands in the macro raw.<dataset>_as_of, in warehouses of any version.
 KEYS = """
     SELECT 'raw.' || replace(function_name, '_as_of', ''), macro_definition
     FROM duckdb_functions() WHERE database_name = current_database() AND schema_name = 'raw'
@@ -35,11 +38,11 @@ KEY = re.compile(r"PARTITION BY (.*?) ORDER BY", re.DOTALL)
 
 
 class SchemaChanged(RuntimeError):
-    """The warehouse holds a table that this version would have to change by more than adding."""
+    """The warehouse has a table that this version would have to change by more than adding."""
 
 
 class Column(NamedTuple):
-    """Type and nullability, as DuckDB tells them."""
+    """A column's type and nullability, as DuckDB has them."""
 
     type: str
     required: bool
@@ -48,24 +51,24 @@ class Column(NamedTuple):
         return self.type + (" NOT NULL" if self.required else "")
 
 
-def add_columns(con, wanted: Iterable[str]) -> tuple[str, ...]:
-    """Add to the tables that are there the nullable columns that `wanted`, the statements making
-    a new warehouse, give them. Belongs inside the caller's transaction.
+def add_columns(con: duckdb.DuckDBPyConnection, wanted: Iterable[str]) -> tuple[str, ...]:
+    """Add the nullable columns that existing tables lack and that `wanted`, the statements that
+    create a new warehouse, give them. Belongs inside the caller's transaction.
 
     Raises SchemaChanged naming every table and column that differs otherwise.
     """
     import duckdb
 
-    there, keys_there = columns(con), _keys(con)
-    if not there:
+    existing, existing_keys = columns(con), _keys(con)
+    if not existing:
         return ()
     with duckdb.connect() as fresh:
         for statement in wanted:
             fresh.execute(statement)
-        here, keys_here = columns(fresh), _keys(fresh)
+        expected, expected_keys = columns(fresh), _keys(fresh)
     missing, wrong = [], []
-    for table in sorted(there.keys() & here.keys()):
-        old, new = there[table], here[table]
+    for table in sorted(existing.keys() & expected.keys()):
+        old, new = existing[table], expected[table]
         wrong += [
             f"{table}.{name} ({old[name]}) is no column of this version"
             for name in old.keys() - new.keys()
@@ -80,8 +83,10 @@ def add_columns(con, wanted: Iterable[str]) -> tuple[str, ...]:
             for name in new.keys() - old.keys()
             if new[name].required or name in FILLED
         ]
-        if keys_there.get(table) != keys_here.get(table) and table in keys_there:
-            old_key, new_key = (", ".join(k.get(table, ())) for k in (keys_there, keys_here))
+        if existing_keys.get(table) != expected_keys.get(table) and table in existing_keys:
+            old_key, new_key = (
+                ", ".join(keys.get(table, ())) for keys in (existing_keys, expected_keys)
+            )
             wrong.append(
                 f"the key of {table} is ({old_key}) in the warehouse, ({new_key}) in this version"
             )
@@ -89,30 +94,32 @@ def add_columns(con, wanted: Iterable[str]) -> tuple[str, ...]:
     if wrong:
         raise SchemaChanged(
             "; ".join(sorted(wrong)) + ". Nothing was written. `make replay` makes the warehouse "
-            "anew from its landing, without a call, and keeps what both versions have of the "
+            "again from its landing, without a call, and keeps what both versions have of the "
             "other tables; or go back to the version that made it"
         )
     for table, name, column in missing:
         con.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {column}')
-    told = tuple(f"{table}.{name} {column}" for table, name, column in missing)
-    if told:
+    added = tuple(f"{table}.{name} {column}" for table, name, column in missing)
+    if added:
         raw = any(table.startswith("raw.") for table, *_ in missing)
         log.warning(
             "added to the warehouse: %s. Old rows have NULL there%s",
-            ", ".join(told),
+            ", ".join(added),
             "; `make replay` fills the raw ones from the landing, without a call" if raw else "",
         )
-    return told
+    return added
 
 
-def columns(con, database: str = "current_database()") -> dict[str, dict[str, Column]]:
+def columns(
+    con: duckdb.DuckDBPyConnection, database: str = "current_database()"
+) -> dict[str, dict[str, Column]]:
     """The tables of raw and ops, by name, with their columns; `database` is SQL of its name."""
-    found: dict[str, dict[str, Column]] = {}
+    tables: dict[str, dict[str, Column]] = {}
     for table, name, kind, required in con.execute(
         COLUMNS.replace("current_database()", database)
     ).fetchall():
-        found.setdefault(table, {})[name] = Column(kind, required)
-    return found
+        tables.setdefault(table, {})[name] = Column(kind, required)
+    return tables
 
 
 def shared(new: dict[str, Column], old: dict[str, Column]) -> Sequence[str]:
@@ -121,6 +128,7 @@ def shared(new: dict[str, Column], old: dict[str, Column]) -> Sequence[str]:
 
 
 def _keys(con) -> dict[str, tuple[str, ...]]:
+    """The columns of each raw table's key, sorted."""
     return {
         table: tuple(sorted(re.findall(r"\w+", match[1])))
         for table, macro in con.execute(KEYS).fetchall()

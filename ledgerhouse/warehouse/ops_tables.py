@@ -33,7 +33,7 @@ SHARED = {
     "calls": "HTTP requests made, retries too",
     "units": "units spent, by our own count",
     "endpoint": "path of the API, without what stands in it for an account",
-    "error": "text of the error, secrets struck out; NULL where there was none",
+    "error": "text of the error, secrets redacted; NULL where there was none",
     "state": "Airflow's word: success, failed, running, skipped, …",
 }
 
@@ -43,9 +43,9 @@ raw.history -- An older version of a raw row, and what became of it
     key VARCHAR NOT NULL -- the row's key as JSON text
     ts TIMESTAMP -- its event time, UTC; NULL for dimensions
     row_hash UBIGINT NOT NULL -- hash of the row's columns
-    valid_from TIMESTAMP NOT NULL -- vendor's clock when this version was first met, UTC
-    valid_to TIMESTAMP NOT NULL -- vendor's clock when the next version was met, UTC
-    change VARCHAR NOT NULL -- changed, removed, vanished, or stale (met after a newer one)
+    valid_from TIMESTAMP NOT NULL -- vendor's clock when this version was first seen, UTC
+    valid_to TIMESTAMP NOT NULL -- vendor's clock when the next version was seen, UTC
+    change VARCHAR NOT NULL -- changed, removed, vanished, or stale (seen after a newer one)
     batch_id VARCHAR NOT NULL -- the load that replaced it (ops.batches)
     row VARCHAR NOT NULL -- the whole row as JSON text, amounts as text
 
@@ -62,7 +62,7 @@ ops.batches -- A load of one landed file into one dataset
     same BIGINT NOT NULL -- rows that were there already
     stale BIGINT NOT NULL -- rows older than what was there: kept in raw.history only
     removed BIGINT NOT NULL -- legs that their transaction no longer has
-    vanished BIGINT NOT NULL -- rows that a whole reading of their time lacked
+    vanished BIGINT NOT NULL -- rows that a whole fetch of their time lacked
     loaded_at TIMESTAMP NOT NULL -- when it was committed, by our clock, UTC
 
 ops.landed_files -- A landed file that has been loaded
@@ -77,7 +77,7 @@ ops.coverage -- A stretch of time of which a dataset is known whole; those of an
     dataset VARCHAR NOT NULL
     start_ts TIMESTAMP NOT NULL
     end_ts TIMESTAMP NOT NULL
-    read_at TIMESTAMP NOT NULL -- vendor's clock when its newest reading began, UTC
+    read_at TIMESTAMP NOT NULL -- vendor's clock when the newest fetch of it began, UTC
     reason VARCHAR NOT NULL -- why paging ended there
     run_id VARCHAR NOT NULL -- the run that read it
     batch_id VARCHAR NOT NULL
@@ -127,7 +127,7 @@ ops.refreshes -- What a weekly refresh found when it read a part of the history 
     start_ts TIMESTAMP
     end_ts TIMESTAMP
     rows_new BIGINT NOT NULL -- rows that came later than any lookback reached
-    rows_changed BIGINT NOT NULL -- rows the vendor tells differently by now
+    rows_changed BIGINT NOT NULL -- rows the vendor reports differently by now
     rows_vanished BIGINT NOT NULL -- rows the vendor no longer has
     rows_removed BIGINT NOT NULL -- legs that their transaction no longer has
     rows_same BIGINT NOT NULL -- rows that are as they were

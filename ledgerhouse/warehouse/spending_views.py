@@ -1,10 +1,10 @@
 """Views of what was spent, and of what a full refresh would have cost instead: ops.spending and
 ops.full_refreshes.
 
-The counterfactual is stated, and computed from what the warehouse knows: somebody without coverage
-asks, at every sync that we made, for the whole history again, of the same accounts, by the same
-endpoints and page sizes as ours (`Source.whole`), over the rows that were known by then. No
-backfill is held against it, and no retry: the savings told are the least there were.
+The full refresh is computed from what the warehouse knows: somebody without coverage asks, at
+every sync of ours, for the whole history again, of the same accounts, by the same endpoints and
+page sizes (`Source.whole`), over the rows that were known by then. No backfill counts in it, and
+no retry: the savings shown are the least there were.
 """
 
 from __future__ import annotations
@@ -107,24 +107,25 @@ def views() -> list[View]:
 
 
 def _rows(dataset: Dataset) -> list[str]:
+    """The queries of _ROWS that count the rows of a dataset."""
     parts = [c for c in PARTS if any(column.name == c for column in dataset.columns)]
-    facts = {"dataset": dataset.name, "listed": dataset.name, "part": _choice("asked_by", parts)}
+    fields = {"dataset": dataset.name, "listed": dataset.name, "part": _choice("asked_by", parts)}
     if not dataset.moves_balances:
-        one = "GROUP BY l.source, l.endpoint, l.page, l.more, account, "
-        # A list that was met empty is asked for, too.
+        per_list = "GROUP BY l.source, l.endpoint, l.page, l.more, account, "
+        # A list that was empty is asked for, too.
         return [
             _ROWS.format(
-                **facts | {"part": "''"},
+                **fields | {"part": "''"},
                 step=1,
                 at="min(first_seen_at)",
-                where=f"l.listed <> '' {one} {_choice('listed', parts)}",
+                where=f"l.listed <> '' {per_list} {_choice('listed', parts)}",
             )
         ] + [
             _ROWS.format(
-                **facts | {"listed": other.name},
+                **fields | {"listed": other.name},
                 step=0,
                 at="min(first_seen_at)",
-                where=f"l.asked_by <> '' {one} {facts['part']}",
+                where=f"l.asked_by <> '' {per_list} {fields['part']}",
             )
             for other in DATASETS.values()
             if other.has_history and any(c.name in parts for c in other.columns)
@@ -132,9 +133,9 @@ def _rows(dataset: Dataset) -> list[str]:
     if not dataset.has_history:
         return []
     return [
-        _ROWS.format(**facts, at="first_seen_at", step=1, where="l.listed = ''"),
+        _ROWS.format(**fields, at="first_seen_at", step=1, where="l.listed = ''"),
         _ROWS.format(
-            **facts, at="vanished_at", step=-1, where="l.listed = '' AND vanished_at IS NOT NULL"
+            **fields, at="vanished_at", step=-1, where="l.listed = '' AND vanished_at IS NOT NULL"
         ),
     ]
 

@@ -1,16 +1,19 @@
-"""One transaction on a DuckDB connection: whole, or as if it had never begun."""
+"""A transaction on a DuckDB connection: committed as a whole, or rolled back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @contextmanager
-def transaction(con: Any) -> Iterator[None]:
-    """What is done inside is committed at the end; after an error nothing of it is there, and the
-    connection is good for the next one. They do not nest."""
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """A block that is committed at its end; after an error nothing of it is there, and the
+    connection is ready for the next one. Transactions do not nest."""
     con.execute("BEGIN")
     try:
         yield

@@ -75,7 +75,7 @@ COVERED_SPANS = View(
     shared("source", "account", "dataset", "start_ts", "end_ts")
     | {
         "segments": "segments of ops.coverage that it is made of",
-        "read_at": "vendor's clock when the newest reading of any of it began, UTC",
+        "read_at": "vendor's clock when the newest fetch of any of it began, UTC",
         "reason": "why paging ended at its end",
         "run_id": "the run that read its end",
     },
@@ -224,7 +224,7 @@ def add_missing_views(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def as_of(dataset: Dataset) -> str:
-    """The table macro raw.<dataset>_as_of(moment): live rows as the vendor told them by then."""
+    """The table macro raw.<dataset>_as_of(moment): live rows as the vendor reported them by then."""
     columns = ", ".join(c.name for c in dataset.columns)
     old = ", ".join(f"CAST(row->>'$.{c.name}' AS {c.type}) AS {c.name}" for c in dataset.columns)
     key = ", ".join(dataset.key)

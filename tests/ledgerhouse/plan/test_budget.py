@@ -523,7 +523,7 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
             read(run, "after")
             load_calls(books.con, tmp_path / "calls")
             for _ in range(2):
-                unit_balances.load_readings(books.con, folder, run)
+                unit_balances.load_unit_balances(books.con, folder, run)
         found = books.con.execute(
             "SELECT run_id, moment, used, counted FROM ops.account_units ORDER BY reading_at"
         ).fetchall()

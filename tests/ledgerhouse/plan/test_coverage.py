@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from extract.core.interval import Interval, union, utc
 from extract.sources import all_sources
 from ledgerhouse.config import Account
-from ledgerhouse.load.coverage_segments import Reading, newest
+from ledgerhouse.load.coverage_segments import CoverageSegment, newest
 from ledgerhouse.plan import coverage
 
 SOURCES = all_sources()
@@ -199,7 +199,7 @@ READINGS = st.lists(
 def test_every_instant_belongs_to_its_newest_reading(told):
     at = [datetime(2026, 1, 1) + timedelta(hours=h) for h in range(41)]
     found = [
-        Reading(at[a], at[b], at[r], str(n), "r", "b", at[0], fresh)
+        CoverageSegment(at[a], at[b], at[r], str(n), "r", "b", at[0], fresh)
         for n, (a, b, r, fresh) in enumerate(told)
     ]
     segments = newest(found)

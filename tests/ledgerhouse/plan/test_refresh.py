@@ -250,7 +250,7 @@ def refreshed(tmp_path_factory):
         yield vendor, books, found, before, gone, vendor.stats(), root, read
 
 
-def again(books: Books, scope, run_id: str, root: Path) -> refresh_report.Found:
+def again(books: Books, scope, run_id: str, root: Path) -> refresh_report.RefreshReport:
     """One refresh as the DAG does it: plan with its estimate, fetch, load, report."""
     jobs = refresh.jobs(books.con, SOURCES, ACCOUNTS, scope)
     now = refresh.newest(books.con, ACCOUNTS)

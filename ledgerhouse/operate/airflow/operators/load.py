@@ -31,7 +31,7 @@ class LoadOperator(BaseOperator):
 
         from ledgerhouse.load.call_log import load_calls
         from ledgerhouse.load.loader import load
-        from ledgerhouse.load.unit_balances import load_readings, waiting
+        from ledgerhouse.load.unit_balances import load_unit_balances, waiting
 
         facts, units = facts_of(context), var_dir() / "account_units"
         with attempt(var_dir() / "attempts", facts) as outcome:
@@ -48,7 +48,7 @@ class LoadOperator(BaseOperator):
                     )
             with open_warehouse(owner=lock_owner(context)) as con:
                 load_calls(con, var_dir() / "calls")
-                load_readings(con, units, facts["run_id"])
+                load_unit_balances(con, units, facts["run_id"])
                 loaded = load(con, var_dir() / "landing", all_sources())
             outcome["rows"] = loaded.new + loaded.changed
         return asdict(loaded)

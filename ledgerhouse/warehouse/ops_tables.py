@@ -49,14 +49,14 @@ raw.history -- An older version of a raw row, and what became of it
     batch_id VARCHAR NOT NULL -- the load that replaced it (ops.batches)
     row VARCHAR NOT NULL -- the whole row as JSON text, amounts as text
 
-ops.batches -- A load of one landed file into one dataset
+ops.batches -- What a load did to one dataset
     batch_id VARCHAR NOT NULL -- the load; several files and datasets share it
-    file VARCHAR NOT NULL -- name of the landed file
+    file VARCHAR NOT NULL -- how many landed files it read (ops.landed_files), such as 12 files
     source VARCHAR NOT NULL
     account VARCHAR NOT NULL
     dataset VARCHAR NOT NULL
     run_id VARCHAR NOT NULL
-    rows BIGINT NOT NULL -- records in the file, of this dataset
+    rows BIGINT NOT NULL -- rows of this dataset in the files, each key once
     new BIGINT NOT NULL -- rows that were not there
     changed BIGINT NOT NULL -- rows that replaced an older version
     same BIGINT NOT NULL -- rows that were there already

@@ -51,6 +51,7 @@ _ATTEMPT = {column.name: column.comment for column in TABLES["ops.sync_runs"].co
 
 # Whatever columns ops.sync_runs has: those of an older version's books are fewer.
 # An attempt that never began has left no record of what it was to fetch: an earlier one may have.
+# The columns are not listed: an older ops.sync_runs, which may only be read, has fewer.
 _OF_RECORD = ("source", "account", "interval_start", "interval_end")
 LAST_ATTEMPTS = View(
     "ops.last_attempts",

@@ -1,4 +1,4 @@
-"""The tables ops.listings (what a full refresh asks for) and ops.budgets (what is allowed), as of a plan."""
+"""Recording of ops.listings (what a full refresh asks for) and ops.budgets (what is allowed)."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ def tables(con) -> list[str]:
     return [
         name
         for (name,) in con.execute(
-            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE database_name IN "
-            "('books', 'newer') AND schema_name IN ('curated', 'raw', 'ops') ORDER BY ALL"
+            "SELECT schema_name || '.' || view_name FROM duckdb_views() WHERE NOT internal "
+            "AND schema_name IN ('curated', 'raw', 'ops') ORDER BY ALL"
         ).fetchall()
     ]
 

@@ -38,7 +38,7 @@ def accounts_file() -> Path:
 
 
 def var_dir() -> Path:
-    """Where everything the project writes lives: $LEDGERHOUSE_VAR, otherwise `var/` in the project."""
+    """The folder of everything the project writes: $LEDGERHOUSE_VAR, otherwise `var/` in it."""
     return Path(os.environ.get("LEDGERHOUSE_VAR") or project_dir() / "var")
 
 

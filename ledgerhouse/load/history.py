@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def archive_versions(con: duckdb.DuckDBPyConnection, dataset: Dataset, batch_id: str) -> None:
-    """Write to raw.history what this batch replaces or ends, and what came too late to be current."""
+    """Write to raw.history what this batch replaces or ends, and what was never current."""
     name, key = dataset.name, ", ".join(dataset.key)
 
     def any_row(what: str) -> bool:

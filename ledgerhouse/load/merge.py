@@ -8,9 +8,10 @@ removed   a leg that its transaction no longer has        → to history, delete
 vanished  the newest whole fetch of its time lacks it     → to history, marked vanished_at
 
 A vanished row that a newer fetch shows again has changed: its mark goes. Temporary tables and
-views of the batch: `incoming_<name>` (its rows, each key once), `existing_<name>` (the rows there are
-that it can meet), `verdict_<name>` (key, rowid of the row there is, verdict, when it vanished,
-whether the batch showed it and for what day) and `old_<name>` (the rows that will be replaced).
+views of the batch: `incoming_<name>` (its rows, each key once), `existing_<name>` (the rows of the
+table that may have the same keys), `verdict_<name>` (key, rowid of the existing row, verdict, when
+it vanished, whether it is in the batch and of what day) and `old_<name>` (the rows that will be
+replaced).
 """
 
 from __future__ import annotations

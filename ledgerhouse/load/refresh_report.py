@@ -1,4 +1,4 @@
-"""The report of a weekly refresh: its rows of ops.refreshes, and the late and vanished rows by name.
+"""Report of a weekly refresh: its rows of ops.refreshes, and the late and vanished rows by name.
 
 Only what is covered is read again (`ledgerhouse.plan.refresh`), so every new row is one that came
 later than any lookback reached.

@@ -76,7 +76,7 @@ def load_unit_balances(con: duckdb.DuckDBPyConnection, root: Path, run_id: str) 
 
 
 def _insert(con, reading: dict[str, Any]) -> None:
-    """Insert one balance, with what was used since the one before the fetches, and log both counts."""
+    """Insert one balance, with what was used since the one before the fetches; log both counts."""
     at = utc(reading["reading_at"]).replace(tzinfo=None)
     key = [reading["source"], reading["connection"], reading["run_id"], reading["moment"]]
     of_run = "source = ? AND connection = ? AND run_id = ? AND moment = ?"

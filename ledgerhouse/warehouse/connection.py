@@ -2,7 +2,8 @@
 
 DuckDB lets one process hold the file and refuses all others, readers included, with an error
 instead of a queue. So every opener takes a lock beside the file first (`flock`, freed by the
-kernel even when its owner is killed) and writes its name into it: a process that waits can say for whom.
+kernel even when its owner is killed) and writes its name into it: a process that waits can say
+for whom.
 """
 
 from __future__ import annotations

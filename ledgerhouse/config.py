@@ -38,7 +38,7 @@ def accounts_file() -> Path:
 
 
 def var_dir() -> Path:
-    """The folder of everything the project writes: $LEDGERHOUSE_VAR, otherwise `var/` in it."""
+    """The folder of all that the project writes: $LEDGERHOUSE_VAR, otherwise its own `var/`."""
     return Path(os.environ.get("LEDGERHOUSE_VAR") or project_dir() / "var")
 
 

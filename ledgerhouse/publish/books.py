@@ -1,4 +1,6 @@
-"""The published books: `open_books().sql("FROM curated.tx_unified")`; and how the file is made.
+"""The file `books.duckdb`: opening it, reading what it says of itself, and building the next one.
+
+    open_books().sql("FROM curated.tx_unified")
 
 Reading takes no lock and waits for nobody. A connection keeps the generation it opened, whole,
 for publish.GRACE; after that its files may be gone, so open one per question, not one per day.
@@ -8,18 +10,23 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import first_of_month
 from ledgerhouse.config import var_dir
 from ledgerhouse.warehouse.views import IN_BOOKS, add_missing_views
 
+if TYPE_CHECKING:
+    import duckdb
+
 BOOKS = "books.duckdb"
 ROOT_VARIABLE = "published_root"
 
-COLUMNS = {  # of what the books say of themselves
+COLUMNS = {  # of the tables in which the books describe themselves
     "published": {
         "generation": "BIGINT",
         "published_at": "TIMESTAMP",
@@ -32,8 +39,10 @@ COLUMNS = {  # of what the books say of themselves
 
 @dataclass(frozen=True)
 class File:
-    """A published file: all rows of a table from day `start` to before `end`, both None where the
-    table is small and whole. `made_from` tells the table's definition (of some, also the content).
+    """A published Parquet file: all rows of a table from day `start` to before `end`.
+
+    Both are None where the file is the whole of a small table. `made_from` is a digest of the
+    table's definition (of some tables, also of the content).
     """
 
     table_name: str
@@ -51,13 +60,14 @@ class File:
 
 
 COLUMNS["published_files"] = {
-    f.name: {"str": "VARCHAR", "int": "BIGINT", "date | None": "DATE"}[f.type] for f in fields(File)
+    f.name: {"str": "VARCHAR", "int": "BIGINT", "date | None": "DATE"}[str(f.type)]
+    for f in fields(File)
 }
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A table's columns and comments; `digest` is that of its definition."""
+class TableDefinition:
+    """A published table's columns and comments; `digest` is that of its definition."""
 
     columns: list[tuple[str, str, str | None]]  # name, type, comment
     comment: str | None
@@ -66,11 +76,11 @@ class Shape:
 
 @dataclass
 class BooksContent:
-    """What the books there are say: nothing, where there are none to be relied on."""
+    """What the newest books say of themselves; empty where there are none, or damaged ones."""
 
     generation: int = 0
     files: list[File] = field(default_factory=list)
-    published: tuple = ()  # published_at, through, run_id
+    published: tuple[Any, ...] = ()  # published_at, through, run_id
     retired: dict[str, datetime] = field(default_factory=dict)
 
 
@@ -79,7 +89,7 @@ def published_dir() -> Path:
     return var_dir() / "published"
 
 
-def open_books(root: Path | None = None):
+def open_books(root: Path | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection whose schemas curated, raw and ops are the newest published books.
 
     The books may have been copied or moved: the folder given is the one that is read. Raises
@@ -106,27 +116,29 @@ def open_books(root: Path | None = None):
     return con
 
 
-def has(con, table: str) -> bool:
-    """Whether these books have the table: they may be older than it."""
+def has(con: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether the books have the table: an older version, which lacked it, may have made them."""
     schema, name = table.split(".")
-    return bool(
-        con.execute(
-            "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
-            "AND table_schema = ? AND table_name = ?",
-            [schema, name],
-        ).fetchone()[0]
-    )
+    ((count,),) = con.execute(
+        "SELECT count(*) FROM information_schema.tables WHERE table_catalog = current_database() "
+        "AND table_schema = ? AND table_name = ?",
+        [schema, name],
+    ).fetchall()
+    return bool(count)
 
 
-def read(root: Path) -> BooksContent:
-    """The books there are; empty ones where they cannot be read or a file of theirs is missing."""
+def read_content(root: Path) -> BooksContent:
+    """What the books in `root` say of themselves.
+
+    No files where one of them is missing or cut off; nothing where the books cannot be read.
+    """
     import duckdb
 
     try:
         with open_books(root) as con:
-            generation, *published = con.execute(
+            ((generation, *published),) = con.execute(
                 "SELECT generation, published_at, through, run_id FROM main.published"
-            ).fetchone()
+            ).fetchall()
             names = ", ".join(f'"{name}"' for name in COLUMNS["published_files"])
             files = [
                 File(*row)
@@ -135,7 +147,7 @@ def read(root: Path) -> BooksContent:
             retired = dict(
                 con.execute("SELECT path, retired_at FROM main.retired_files").fetchall()
             )
-    except (FileNotFoundError, TypeError, duckdb.Error):
+    except (FileNotFoundError, ValueError, duckdb.Error):
         return BooksContent()
     for file in files:
         path = root / file.path
@@ -144,38 +156,44 @@ def read(root: Path) -> BooksContent:
     return BooksContent(generation, files, tuple(published), retired)
 
 
-def build(root: Path, shapes, live, retired, published) -> Path:
-    """The new books, durable, under a temporary name, which is returned.
+def build(
+    root: Path,
+    definitions: Mapping[str, TableDefinition],
+    live: Sequence[File],
+    retired: Mapping[str, datetime],
+    published: tuple[Any, ...],
+) -> Path:
+    """Write the new books, durable, under a temporary name; its path.
 
-    `shapes` by table, `live` the files they read, `retired` the times others were dropped,
-    `published` the row of that table.
+    `definitions` are by table, `live` the files that the books read, `retired` the times at which
+    others were dropped, `published` the row of that table.
     """
     import duckdb
 
     partial = root / f".{BOOKS}.part"
     with duckdb.connect(str(partial)) as books:
-        made = {
-            name: ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
-            for name, columns in COLUMNS.items()
+        columns = {
+            name: ", ".join(f'"{column}" {kind}' for column, kind in kinds.items())
+            for name, kinds in COLUMNS.items()
         }
         books.execute(f"""
             BEGIN;
             CREATE SCHEMA curated; CREATE SCHEMA raw; CREATE SCHEMA ops;
-            CREATE TABLE published ({made["published"]});
-            CREATE TABLE published_files ({made["published_files"]},
+            CREATE TABLE published ({columns["published"]});
+            CREATE TABLE published_files ({columns["published_files"]},
                 month DATE GENERATED ALWAYS AS (date_trunc('month', "start")::DATE) VIRTUAL);
-            CREATE TABLE retired_files ({made["retired_files"]});
+            CREATE TABLE retired_files ({columns["retired_files"]});
             COMMENT ON COLUMN published.through IS 'end of the newest interval covered, UTC';
             COMMENT ON TABLE retired_files IS 'not read by these books; removed after a while'""")
         _insert(books, "published", [published])
         _insert(books, "published_files", [tuple(vars(file).values()) for file in live])
         _insert(books, "retired_files", list(retired.items()))
-        for name, shape in shapes.items():
+        for name, definition in definitions.items():
             paths = sorted(f.path for f in live if f.table_name == name)
-            books.execute(f"CREATE VIEW {name} AS {_view(root, shape, paths)}")
-            if shape.comment:
-                books.execute(f"COMMENT ON VIEW {name} IS {quoted(shape.comment)}")
-            for column, _, comment in shape.columns:
+            books.execute(f"CREATE VIEW {name} AS {_view(root, definition, paths)}")
+            if definition.comment:
+                books.execute(f"COMMENT ON VIEW {name} IS {quoted(definition.comment)}")
+            for column, _, comment in definition.columns:
                 if comment:
                     books.execute(f'COMMENT ON COLUMN {name}."{column}" IS {quoted(comment)}')
         for view in IN_BOOKS:
@@ -188,9 +206,12 @@ def build(root: Path, shapes, live, retired, published) -> Path:
     return partial
 
 
-def _view(root: Path, shape: Shape, paths: list[str]) -> str:
+def _view(root: Path, definition: TableDefinition, paths: Sequence[str]) -> str:
+    """The SELECT of a table from its files."""
     if not paths:
-        nothing = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind, _ in shape.columns)
+        nothing = ", ".join(
+            f'CAST(NULL AS {kind}) AS "{name}"' for name, kind, _ in definition.columns
+        )
         return f"SELECT {nothing} WHERE false"
     place = f"coalesce(getvariable('{ROOT_VARIABLE}'), {quoted(root)})"
     # One text of all names: an expression a file takes ten times as long to read.
@@ -201,8 +222,8 @@ def _view(root: Path, shape: Shape, paths: list[str]) -> str:
     return f"SELECT * FROM read_parquet(string_split({names}, chr(10)), hive_partitioning = false)"
 
 
-def _insert(con, table: str, rows: list[tuple]) -> None:
-    """As one text: binding parameters makes DuckDB import pandas, half of a small publish, and
+def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Insert rows as one JSON text: binding parameters makes DuckDB import pandas, half of a small publish, and
     literals are read four times as slowly."""
     text = json.dumps([dict(zip(COLUMNS[table], row)) for row in rows], default=str)
     con.execute(
@@ -212,7 +233,7 @@ def _insert(con, table: str, rows: list[tuple]) -> None:
 
 
 def durable(path: Path) -> None:
-    """Return when `path`, a file or a folder, is on the disk."""
+    """Force `path`, a file or a folder, to the disk: returns when it is there."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -220,6 +241,6 @@ def durable(path: Path) -> None:
         os.close(handle)
 
 
-def quoted(text) -> str:
-    """A string of SQL."""
+def quoted(text: object) -> str:
+    """A string literal of SQL."""
     return "'" + str(text).replace("'", "''") + "'"

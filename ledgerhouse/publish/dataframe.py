@@ -1,6 +1,6 @@
 """The published books as pandas DataFrames, to the last digit; and the files they are made of.
 
-    from ledgerhouse.publish.dataframe import files, frame
+    from ledgerhouse import files, frame
 
     frame("curated.daily_balances", where="token = ?", parameters=["BTC"])
     frame("SELECT token, sum(net) AS net FROM curated.daily_flows GROUP BY token")
@@ -17,9 +17,12 @@ import decimal
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ledgerhouse.publish.books import open_books, published_dir, read
+from ledgerhouse.publish.books import open_books, published_dir, read_content
+
+if TYPE_CHECKING:
+    import duckdb
 
 DIGITS = 76  # Python rounds sums to 28 digits; a DECIMAL(38,18) has 38, a million of them 44
 TABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?")
@@ -50,7 +53,7 @@ def frame(
         context.prec = max(context.prec, DIGITS)
     with open_books(root) as con:
         if is_table := bool(TABLE.fullmatch(query.strip())):
-            _known(con, query.strip())
+            _require_table(con, query.strip())
             query = f"FROM {query.strip()}" + (f" WHERE {where}" if where else "")
         elif where:
             raise ValueError("where goes with the name of a table; a query has its own WHERE")
@@ -58,8 +61,8 @@ def frame(
             con.execute(query, parameters)
             return _as_frame(con)
         except duckdb.CatalogException as error:
-            there = "" if is_table else f". The books hold: {', '.join(tables(con))}"
-            raise ValueError(f"{str(error).splitlines()[0]}{there}") from None
+            hint = "" if is_table else f". The books hold: {', '.join(tables(con))}"
+            raise ValueError(f"{str(error).splitlines()[0]}{hint}") from None
 
 
 def files(table: str, root: Path | None = None) -> list[Path]:
@@ -71,12 +74,12 @@ def files(table: str, root: Path | None = None) -> list[Path]:
     """
     root = Path(root or published_dir()).resolve()
     with open_books(root) as con:
-        _known(con, table)
-    found = [file for file in read(root).files if file.table_name == table]
-    return [root / file.path for file in sorted(found, key=lambda f: (str(f.month), f.path))]
+        _require_table(con, table)
+    of_table = [file for file in read_content(root).files if file.table_name == table]
+    return [root / file.path for file in sorted(of_table, key=lambda f: (str(f.month), f.path))]
 
 
-def tables(con) -> list[str]:
+def tables(con: duckdb.DuckDBPyConnection) -> list[str]:
     """Names of the published tables and views, like curated.assets (see add_missing_views)."""
     return [
         name
@@ -87,18 +90,20 @@ def tables(con) -> list[str]:
     ]
 
 
-def _known(con, table: str) -> None:
-    if table not in (there := tables(con)):
+def _require_table(con: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Raise ValueError, naming the published tables, unless `table` is one of them."""
+    published = tables(con)
+    if table not in published:
         raise ValueError(
-            f"no table {table!r} in the published books; there are: {', '.join(there)}"
+            f"no table {table!r} in the published books; there are: {', '.join(published)}"
         )
 
 
-def _as_frame(con) -> Any:
-    """The result of what `con` has executed. A column at a time: DuckDB's would be floats."""
+def _as_frame(con: duckdb.DuckDBPyConnection) -> Any:
+    """The result of what `con` has executed, as a DataFrame. A column at a time: DuckDB's would be floats."""
     import pandas
 
-    kinds = [(name, str(kind)) for name, kind, *_ in con.description]
+    kinds = [(name, str(kind)) for name, kind, *_ in con.description or ()]
     repeated = {name for name, _ in kinds if [n for n, _ in kinds].count(name) > 1}
     if repeated:
         raise ValueError(
@@ -112,6 +117,7 @@ def _as_frame(con) -> Any:
 
 
 def _series(values: Sequence[Any], kind: str) -> Any:
+    """A column as a pandas.Series of the type that holds DuckDB's `kind` exactly."""
     import pandas
 
     values = list(values)

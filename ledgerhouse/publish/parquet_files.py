@@ -1,7 +1,7 @@
-"""The files of one published table: which of them a changed day makes stale, and their writing.
+"""The Parquet files of one published table: which of them a changed day makes stale, and writing.
 
 A month is a file; where it holds more than MONTH_ROWS rows it is several, of PIECE days, since a
-changed day costs all rows of its file. A month that has been divided stays so.
+changed day costs all rows of its file. A month that has been divided stays divided.
 """
 
 from __future__ import annotations
@@ -12,67 +12,86 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from extract.core.interval import first_of_month
-from ledgerhouse.publish.books import File, durable, quoted
+from ledgerhouse.publish.books import File, TableDefinition, durable, quoted
+
+if TYPE_CHECKING:
+    import duckdb
 
 PARQUET = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1"
 MONTH_ROWS = 30_000
 PIECE, PIECES = timedelta(days=8), 4
 MOST_MONTHS = 10_000  # files open at once; DuckDB's default would write a month in several
 
-Span = tuple[date, date]
+Span = tuple[date, date]  # days [start, end)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table to publish: by month of `time`, or whole where there is none.
+    """A table to publish: by month of the column `time`, or whole where there is none.
 
-    since     a changed day changes all later rows, and passing time adds some; the variable that
-              makes the view compute only the rows from a day on
-    seen_by   columns whose hash tells a changed month: for tables whose days nobody marks
+    since     the variable that makes the view compute only the rows from a day on: for a table
+              in which a changed day changes all later rows, and passing time adds some
+    hashed    the columns whose hash says that a month has changed: for tables whose days are
+              not marked
     """
 
     name: str
     time: str = ""
     since: str = ""
-    seen_by: str = ""
+    hashed: str = ""
 
 
-def write_files(con, root, table, shape, known, touched, generation) -> list[File]:
-    """The files of one table, those of `known` kept that are still true."""
-    if not all(f.made_from.startswith(shape.digest) for f in known):
+def write_files(
+    con: duckdb.DuckDBPyConnection,
+    root: Path,
+    table: Table,
+    definition: TableDefinition,
+    known: list[File],
+    touched: Iterable[date],
+    generation: int,
+) -> list[File]:
+    """The files of one table: those of `known` that are still true, and new ones for the others."""
+    if not all(f.made_from.startswith(definition.digest) for f in known):
         known = []
-    month, made_from = f"date_trunc('month', {table.time})::DATE", {}
+    month = f"date_trunc('month', {table.time})::DATE"
+    made_from: dict[Any, str] = {}
     if not table.time:
-        wanted, kept = [(None, None)], []
-    elif table.seen_by:
+        stale, files = [(None, None)], []
+    elif table.hashed:
         made_from = dict(
             con.execute(
-                f"SELECT {month}, '{shape.digest} ' || count(*) || ' ' || "
-                f"bit_xor(hash({table.seen_by})) FROM {table.name} GROUP BY 1"
+                f"SELECT {month}, '{definition.digest} ' || count(*) || ' ' || "
+                f"bit_xor(hash({table.hashed})) FROM {table.name} GROUP BY 1"
             ).fetchall()
         )
-        kept = [f for f in known if made_from.get(f.start) == f.made_from]
-        wanted = map(whole_month, made_from.keys() - {f.start for f in kept})
+        files = [f for f in known if made_from.get(f.start) == f.made_from]
+        stale = [whole_month(day) for day in made_from.keys() - {f.start for f in files}]
     elif table.since:  # a view over all history: computed once, not once a month
-        since = min([*(first_of_month(day) for day in touched), known[-1].start]) if known else None
+        first_days = [
+            *(first_of_month(day) for day in touched),
+            *(f.start for f in known[-1:] if f.start),
+        ]
+        since = min(first_days) if known else None
         return [
-            *(f for f in known if f.start < since),
-            *_write_all(con, root, table, since, generation, shape.digest),
+            *(f for f in known if f.start and since and f.start < since),
+            *_write_all(con, root, table, since, generation, definition.digest),
         ]
     else:
         if not known:
             touched = [
-                found
-                for (found,) in con.execute(f"SELECT DISTINCT {month} FROM {table.name}").fetchall()
+                day
+                for (day,) in con.execute(f"SELECT DISTINCT {month} FROM {table.name}").fetchall()
             ]
-        wanted = pieces_to_write(known, touched)
-        kept = [f for f in known if (f.start, f.end) not in wanted]
-        wanted = _divided(con, table, wanted)
-    for start, end in sorted(wanted, key=str):
-        kept += _write(con, root, table, start, end, generation, made_from.get(start, shape.digest))
-    return kept
+        spans = pieces_to_write(known, touched)
+        files = [f for f in known if (f.start, f.end) not in spans]
+        stale = _divided(con, table, spans)
+    for start, end in sorted(stale, key=str):
+        digest = made_from.get(start, definition.digest)
+        files += _write(con, root, table, start, end, generation, digest)
+    return files
 
 
 def whole_month(day: date) -> Span:
@@ -82,25 +101,28 @@ def whole_month(day: date) -> Span:
 
 
 def pieces(month: Span) -> list[Span]:
-    """A month in pieces of PIECE days; its last days belong to the last."""
+    """A month in pieces of PIECE days; its last days belong to the last piece."""
     starts = [month[0] + n * PIECE for n in range(PIECES)]
     return list(zip(starts, [*starts[1:], month[1]]))
 
 
 def pieces_to_write(known: Collection[File], days: Iterable[date]) -> set[Span]:
-    """What `days` make stale: the files that hold them, and where there is none the month; or a
-    piece of it, where other pieces are files."""
-    divided = {f.month for f in known if (f.start, f.end) != whole_month(f.start)}
-    found = set()
+    """The spans of the files that `days` make stale.
+
+    The file that holds a day; where there is none its month, or a piece of the month where other
+    pieces of it are files.
+    """
+    divided = {f.month for f in known if (f.start, f.end) != whole_month(cast(date, f.start))}
+    stale: set[Span] = set()
     for day in days:
         month = whole_month(day)
         parts = pieces(month) if month[0] in divided else [month]
-        found |= {part for part in parts if part[0] <= day < part[1]}
-    return found
+        stale |= {part for part in parts if part[0] <= day < part[1]}
+    return stale
 
 
-def _divided(con, table: Table, spans: Collection[Span]) -> list[Span]:
-    """The spans, a month that holds more than MONTH_ROWS rows as its pieces."""
+def _divided(con: duckdb.DuckDBPyConnection, table: Table, spans: Collection[Span]) -> list[Span]:
+    """The spans to write, a month that holds more than MONTH_ROWS rows as its pieces."""
     months = {span for span in spans if span == whole_month(span[0])}
     if not months:
         return list(spans)
@@ -119,11 +141,18 @@ def _divided(con, table: Table, spans: Collection[Span]) -> list[Span]:
     ]
 
 
-def _write_all(con, root, table: Table, since: date | None, generation, made_from) -> list[File]:
+def _write_all(
+    con: duckdb.DuckDBPyConnection,
+    root: Path,
+    table: Table,
+    since: date | None,
+    generation: int,
+    made_from: str,
+) -> list[File]:
     """The files of a view's months from `since` on (all without it), computed and written in one
-    statement: one a month takes four times as long. Where two threads met, the order of a few
-    rows is another."""
-    aside, where = _aside(root, table), f"WHERE {table.time} >= '{since}'" if since else ""
+    statement: one a month takes four times as long. Where two threads met, a few rows may be in
+    another order."""
+    partial, where = _partial(root, table), f"WHERE {table.time} >= '{since}'" if since else ""
     con.execute(f"SET partitioned_write_max_open_files = {MOST_MONTHS}")
     if since:
         con.execute(f"SET VARIABLE {table.since} = DATE '{since}'")
@@ -131,40 +160,58 @@ def _write_all(con, root, table: Table, since: date | None, generation, made_fro
         written = con.execute(
             f"COPY (SELECT *, strftime({table.time}, '%Y-%m') AS month_of_file FROM {table.name} "
             f"{where} ORDER BY {table.time}) "
-            f"TO {quoted(aside)} ({PARQUET}, PARTITION_BY (month_of_file), RETURN_STATS)"
+            f"TO {quoted(partial)} ({PARQUET}, PARTITION_BY (month_of_file), RETURN_STATS)"
         ).fetchall()
     finally:
         con.execute(f"RESET VARIABLE {table.since}")
     files = []
-    for partial, rows in (one[:2] for one in written):
-        month = date.fromisoformat(Path(partial).parent.name.partition("=")[2] + "-01")
+    for path, rows, *_ in written:
+        month = date.fromisoformat(Path(path).parent.name.partition("=")[2] + "-01")
         files.append(
-            _placed(root, Path(partial), table, *whole_month(month), rows, generation, made_from)
+            _placed(root, Path(path), table, *whole_month(month), rows, generation, made_from)
         )
-    shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
     return files
 
 
-def _write(con, root, table, start, end, generation, made_from) -> list[File]:
-    """One file, or none of days without a row."""
-    aside, where = _aside(root, table), ""
+def _write(
+    con: duckdb.DuckDBPyConnection,
+    root: Path,
+    table: Table,
+    start: date | None,
+    end: date | None,
+    generation: int,
+    made_from: str,
+) -> list[File]:
+    """One file, or none for days without a row."""
+    partial, where = _partial(root, table), ""
     if start:
         where = f"WHERE {table.time} >= '{start}' AND {table.time} < '{end}' ORDER BY {table.time}"
-    (rows,) = con.execute(
-        f"COPY (SELECT * FROM {table.name} {where}) TO {quoted(aside)} ({PARQUET})"
-    ).fetchone()
+    ((rows,),) = con.execute(
+        f"COPY (SELECT * FROM {table.name} {where}) TO {quoted(partial)} ({PARQUET})"
+    ).fetchall()
     if start and not rows:
-        aside.unlink()
+        partial.unlink()
         return []
-    return [_placed(root, aside, table, start, end, rows, generation, made_from)]
+    return [_placed(root, partial, table, start, end, rows, generation, made_from)]
 
 
-def _aside(root: Path, table: Table) -> Path:
+def _partial(root: Path, table: Table) -> Path:
+    """Where a table is written before its files get their names; removed when met again."""
     return root / f".{table.name}.part"
 
 
-def _placed(root, partial: Path, table, start, end, rows, generation, made_from) -> File:
-    """A file that was written aside gets its name, when it is durable."""
+def _placed(
+    root: Path,
+    partial: Path,
+    table: Table,
+    start: date | None,
+    end: date | None,
+    rows: int,
+    generation: int,
+    made_from: str,
+) -> File:
+    """Give a written file its name, once it is durable."""
     folder, name = Path(table.name.split(".")[1]), f"g{generation}"
     if start:
         folder /= f"month={start:%Y-%m}"

@@ -1,17 +1,17 @@
-"""Publishing: what the checks have passed, as monthly Parquet files and a `books.duckdb` of views.
+"""Publishing: the warehouse's tables as monthly Parquet files and a `books.duckdb` of views.
 
     published/books.duckdb                           views curated.*, raw.*, ops.* and what they read
     published/<table>/month=YYYY-MM/g<N>.parquet     the rows of a month; zstd, in time order
     published/<table>/month=YYYY-MM/g<N>-DD.parquet  of a busy month: the rows from day DD, 8 days
     published/<table>/g<N>.parquet                   a small table, whole
 
-No file is ever changed: what changed gets a new file of generation N. `books.duckdb` is
-built aside and renamed over the old one, and that rename is the only switch: its views name their
+No file is ever changed: what changed gets a new file of generation N. `books.duckdb` is built under
+another name and renamed over the old one, and that rename is the only switch: its views name their
 files, so a reader has one generation whole or another. Never glob the folders: files stay there
 for GRACE after the books have dropped them, for the readers that opened them before.
 
 The views hold the folder's absolute path, so they work from any directory, by connect or ATTACH.
-A folder that was moved is told so: `SET VARIABLE published_root = '/new/place'` (open_books does).
+After a move of the folder: `SET VARIABLE published_root = '/new/place'` (open_books does it).
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from extract.core.interval import UTC
-from ledgerhouse.publish.books import BOOKS, File, Shape, build, durable, read
+from ledgerhouse.publish.books import BOOKS, File, TableDefinition, build, durable, read_content
 from ledgerhouse.publish.parquet_files import Table, write_files
+
+if TYPE_CHECKING:
+    import duckdb
 
 WRITERS = 2  # tables written at once; a third made it slower on two cores
 GRACE = timedelta(hours=1)  # longer than the longest reader keeps one connection
@@ -47,8 +51,8 @@ TABLES = (
     Table("raw.onchain_transactions", "ts"),
     Table("raw.onchain_transfers", "ts"),
     Table("raw.onchain_tokens"),
-    Table("raw.balances", "ts", seen_by="row_hash, changed_at"),
-    Table("raw.history", "valid_to", seen_by="row_hash, key, batch_id"),
+    Table("raw.balances", "ts", hashed="row_hash, changed_at"),
+    Table("raw.history", "valid_to", hashed="row_hash, key, batch_id"),
     Table("ops.batches"),
     Table("ops.coverage"),
     Table("ops.refreshes"),
@@ -56,11 +60,11 @@ TABLES = (
     Table("ops.gaps"),
     Table("ops.sync_log"),
     Table("ops.sync_runs"),
-    Table("ops.checkpoints", "checked_at", seen_by="run_id, checkpoint, expectation, checked_at"),
-    Table("ops.api_calls", "called_at", seen_by="call_id"),
+    Table("ops.checkpoints", "checked_at", hashed="run_id, checkpoint, expectation, checked_at"),
+    Table("ops.api_calls", "called_at", hashed="call_id"),
     Table("ops.spending"),
     Table("ops.budgets"),
-    Table("ops.account_units", "reading_at", seen_by="reading_at, connection, moment"),
+    Table("ops.account_units", "reading_at", hashed="reading_at, connection, moment"),
 )
 
 NEWS = ("ops.incidents", "ops.sync_log", "ops.sync_runs")
@@ -93,7 +97,7 @@ class Published:
 
 
 def publish(
-    con,
+    con: duckdb.DuckDBPyConnection,
     root: Path,
     days: Iterable[date] | Mapping[str, Iterable[date]],
     *,
@@ -104,12 +108,12 @@ def publish(
 ) -> Published:
     """Publish the files of `days` from the warehouse `con`, whose lock the caller holds.
 
-    Where `days` are told by table, those of a table that is not named have not changed.
+    Where `days` are given by table, a table that is not named has not changed.
     `full` publishes every month, as do a first publish, damaged books, a rebuilt warehouse, and
     (its own months) a table whose model changed: needed only after days were changed by hand,
-    without marks. `only` these tables: the others stay as the books have them, and so does what the
-    books say of themselves. `now` is naive UTC. Killed anywhere, the books are those of before or
-    those of after; run again, it starts over.
+    without marks. `only` these tables are written: the others stay as the books have them, and so
+    do the time and the run of the books. `now` is naive UTC. Killed anywhere, the books are those
+    from before or those from after; run again, it starts over.
     """
     began, root = time.monotonic(), Path(root).resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -121,81 +125,93 @@ def publish(
     now = now or datetime.now(UTC).replace(tzinfo=None)
     for partial in root.rglob(".*.part*"):  # of a publish that was killed: there is no other now
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
-    shapes, before, there = _shapes(con), read(root), _on_disk(root)
-    generation = 1 + max([before.generation, *there.values()])  # a name is never used twice
+    definitions, before = _definitions(con), read_content(root)
+    on_disk = _generations_on_disk(root)
+    generation = 1 + max([before.generation, *on_disk.values()])  # a name is never used twice
+
+    by_table = (
+        cast("Mapping[str, Iterable[date]]", days)
+        if isinstance(days, Mapping)
+        else dict.fromkeys((table.name for table in TABLES), set(cast("Iterable[date]", days)))
+    )
 
     def files_of(table: Table) -> list[File]:
-        touched = set(days.get(table.name, ()) if isinstance(days, Mapping) else days)
+        touched = set(by_table.get(table.name, ()))
         known = sorted(
             (f for f in before.files if f.table_name == table.name and not full),
             key=lambda file: str(file.start),
         )
         if only and table.name not in only:
             return known
-        with con.cursor() as own:
-            own.execute("SET TimeZone = 'UTC'")
-            return write_files(own, root, table, shapes[table.name], known, touched, generation)
+        with con.cursor() as cursor:
+            cursor.execute("SET TimeZone = 'UTC'")
+            return write_files(
+                cursor, root, table, definitions[table.name], known, touched, generation
+            )
 
     # A month is one row group, which DuckDB writes on one core.
     with ThreadPoolExecutor(WRITERS) as pool:
         live = [file for files in pool.map(files_of, TABLES) for file in files]
-    fresh = [f for f in live if f.generation == generation]
-    for folder in {(root / f.path).parent for f in fresh}:
-        for each in (folder, folder.parent):
-            durable(each)
-    named = {f.path for f in live}
-    retired = {path: before.retired.get(path, now) for path in there if path not in named}
+    written = [f for f in live if f.generation == generation]
+    for folder in {(root / f.path).parent for f in written}:
+        for path in (folder, folder.parent):
+            durable(path)
+    live_paths = {f.path for f in live}
+    retired = {path: before.retired.get(path, now) for path in on_disk if path not in live_paths}
     expired = [path for path, since in retired.items() if now - since >= GRACE]
-    kept = {path: since for path, since in retired.items() if path not in expired}
-    (through,) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchone()
-    told = before.published if only else (now, through, run_id)
-    partial = build(root, shapes, live, kept, (generation, *told))
+    in_grace = {path: since for path, since in retired.items() if path not in expired}
+    ((through,),) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchall()
+    published = before.published if only else (now, through, run_id)
+    partial = build(root, definitions, live, in_grace, (generation, *published))
     os.replace(partial, root / BOOKS)
     durable(root)
     for path in expired:
         (root / path).unlink(missing_ok=True)
         if not any((root / path).parent.iterdir()):
             (root / path).parent.rmdir()
-    return Published(generation, tuple(fresh), len(expired), time.monotonic() - began)
+    return Published(generation, tuple(written), len(expired), time.monotonic() - began)
 
 
-def publish_news(con, root: Path) -> Published | None:
-    """Publish how the last run went: it is known only after the books of that run are out, or
-    were refused. None where there are no books, or none of these tables and models."""
-    before = read(Path(root).resolve())
-    shapes, there = _shapes(con), {f.table_name for f in before.files}
+def publish_news(con: duckdb.DuckDBPyConnection, root: Path) -> Published | None:
+    """Publish the tables that say how the last run went; the others stay as the books have them.
+
+    That is known only after the books of that run are out, or were refused. None where there are
+    no books, or books of other tables and models.
+    """
+    before = read_content(Path(root).resolve())
+    definitions, in_books = _definitions(con), {f.table_name for f in before.files}
     if (
-        not there >= {t.name for t in TABLES if not t.time}
-        or not there <= shapes.keys()
-        or not all(f.made_from.startswith(shapes[f.table_name].digest) for f in before.files)
+        not in_books >= {t.name for t in TABLES if not t.time}
+        or not in_books <= definitions.keys()
+        or not all(f.made_from.startswith(definitions[f.table_name].digest) for f in before.files)
     ):
         return None
     return publish(con, root, {}, only=NEWS)
 
 
-def _on_disk(root: Path) -> dict[str, int]:
+def _generations_on_disk(root: Path) -> dict[str, int]:
     """Every data file under `root`, live or not, and its generation."""
-    found = [*root.glob("*/g*.parquet"), *root.glob("*/month=*/g*.parquet")]
+    paths = [*root.glob("*/g*.parquet"), *root.glob("*/month=*/g*.parquet")]
     return {
         str(path.relative_to(root)): int(match[1])
-        for path in found
+        for path in paths
         if (match := FILE_NAME.fullmatch(path.name))
     }
 
 
-def _shapes(con) -> dict[str, Shape]:
-    """What each table looks like; the SQL of a model's view names the model's version.
+def _definitions(con: duckdb.DuckDBPyConnection) -> dict[str, TableDefinition]:
+    """The definition of each published table; the SQL of a model's view names its version.
 
     The first load is part of every definition: a warehouse that was rebuilt is another one.
     """
-    (origin,) = con.execute(
+    ((origin,),) = con.execute(
         "SELECT arg_min(batch_id, (loaded_at, batch_id)) FROM ops.batches"
-    ).fetchone()
+    ).fetchall()
     columns = con.execute(
         "SELECT schema_name || '.' || table_name, column_name, data_type, comment "
         "FROM duckdb_columns() WHERE database_name = current_database() ORDER BY column_index"
     ).fetchall()
-    made = {
+    tables = {
         name: (comment, sql)
         for name, comment, sql in con.execute(
             " UNION ALL ".join(
@@ -205,17 +221,18 @@ def _shapes(con) -> dict[str, Shape]:
             )
         ).fetchall()
     }
-    shapes = {}
+    definitions = {}
     for name in (table.name for table in TABLES):
-        if name not in made:
+        if name not in tables:
             raise ValueError(f"{name} is not in the warehouse: a sync makes it; publish after one")
-        mine, (comment, sql) = [row[1:] for row in columns if row[0] == name], made[name]
-        for column, kind, _ in mine:
+        of_table, (comment, sql) = [row[1:] for row in columns if row[0] == name], tables[name]
+        for column, kind, _ in of_table:
             if kind in INEXACT:
                 raise ValueError(
                     f"{name}.{column} is a {kind}, which Parquet would hold as a "
                     "float: cast it to DECIMAL(38,18) or BIGINT in its model"
                 )
-        definition = repr(([column[:2] for column in mine], sql, origin))
-        shapes[name] = Shape(mine, comment, hashlib.md5(definition.encode()).hexdigest())
-    return shapes
+        definition = repr(([column[:2] for column in of_table], sql, origin))
+        digest = hashlib.md5(definition.encode()).hexdigest()
+        definitions[name] = TableDefinition(of_table, comment, digest)
+    return definitions

@@ -266,7 +266,7 @@ def published() -> str:
 
     return (
         "Views in `published/books.duckdb`, over Parquet files that never change once they "
-        "are written. Ask `ledgerhouse.publish.dataframe.files()` for the files; never list the folder. A "
+        "are written. Ask `ledgerhouse.files()` for the files; never list the folder. A "
         f"month of more than {MONTH_ROWS:,} rows may be several files, `g<N>-DD.parquet`, of "
         f"{PIECE.days} days from day DD on.\n\n"
         + table(

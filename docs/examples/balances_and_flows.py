@@ -19,7 +19,7 @@ import pandas as pd
 matplotlib.use("Agg")  # pictures go to files; remove this line to see them in a notebook
 import matplotlib.pyplot as plt
 
-from ledgerhouse.publish.dataframe import frame
+from ledgerhouse import frame
 
 FOLDER = Path(sys.argv[1] if len(sys.argv) > 1 else "pictures")
 BLUE, ORANGE, GREY = "#2a6fbb", "#d9822b", "#6b7280"

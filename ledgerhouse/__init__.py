@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ledgerhouse.publish.dataframe import files, frame
 
+    __version__: str
+
 __all__ = ["__version__", "files", "frame"]
 
 

@@ -160,11 +160,11 @@ def models(*arguments: str) -> int:
 def replay() -> int:
     """The warehouse again from its landing, then transform, check and publish; no call is made."""
     from ledgerhouse.operate.commands import CommandFailed
-    from ledgerhouse.operate.commands.replaying import anew
+    from ledgerhouse.operate.commands.replaying import replay_and_publish
 
     with _models_state("stack replay"):
         try:
-            return anew("table", "stack replay")
+            return replay_and_publish("table", "stack replay")
         except CommandFailed as error:
             Screen().line(f"✗ {error}")
             return 1

@@ -197,7 +197,7 @@ def build(
                 if comment:
                     books.execute(f'COMMENT ON COLUMN {name}."{column}" IS {quoted(comment)}')
         for view in IN_BOOKS:
-            if view.tables <= shapes.keys():
+            if view.tables <= definitions.keys():
                 for statement in view.statements():
                     books.execute(statement)
         books.execute("COMMIT")

@@ -1,6 +1,6 @@
-"""`airflow warehouse replay`: the warehouse again from its landing, without a call paid.
+"""`airflow warehouse replay`: build the warehouse again from its landing, without an API call.
 
-What `make replay` does: replay, transform, check, publish. Each step waits for its turn at the
+As `make replay`: replay, transform, check, publish. Each step waits for its turn at the
 warehouse, so it may run beside the stack.
 """
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 
 def replay(args: Any) -> int:
-    state_in_reach()
-    return anew(args.output, "airflow warehouse replay")
+    require_models_state()
+    return replay_and_publish(args.output, "airflow warehouse replay")
 
 
-def anew(output: str, owner: str) -> int:
-    """0 when the books are published again; 1 when the landing or the checks forbid it.
+def replay_and_publish(output: str, owner: str) -> int:
+    """Exit code: 0 when the books are published again, 1 when the checks forbid it.
 
-    `owner` waits for the warehouse, and has it. Raises CommandFailed where there is no landing to
-    be replayed.
+    `owner` waits for the warehouse, and holds it. Raises CommandFailed where the landing cannot be
+    replayed.
     """
     with quiet(
         "sqlmesh", "great_expectations", "extract", "ledgerhouse"
-    ):  # the steps tell it shorter
-        return _anew(output, owner)
+    ):  # the steps say it in fewer words
+        return _replay_and_publish(output, owner)
 
 
-def _anew(output: str, owner: str) -> int:
+def _replay_and_publish(output: str, owner: str) -> int:
     from extract.sources import all_sources
     from ledgerhouse.config import var_dir, warehouse_path
     from ledgerhouse.load.replay import ReplayFailed
@@ -78,8 +78,8 @@ def _anew(output: str, owner: str) -> int:
             except NotChecked as error:
                 critical = error.failed
         answer.document |= {"published": not critical, "critical": list(map(str, critical))}
-        for one in critical:
-            answer.say(f"✗ {one}", style="bold red")
+        for result in critical:
+            answer.say(f"✗ {result}", style="bold red")
         answer.say(
             "✗ nothing is published: the books are as they were"
             if critical
@@ -91,8 +91,8 @@ def _anew(output: str, owner: str) -> int:
     return 1 if critical else 0
 
 
-def state_in_reach() -> None:
-    """CommandFailed where the models' state is not: another one would build them all anew."""
+def require_models_state() -> None:
+    """Raise CommandFailed where the models' state cannot be reached: a second one would build all."""
     from ledgerhouse.config import state_uri, var_dir
 
     uri = state_uri()

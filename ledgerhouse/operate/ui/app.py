@@ -1,4 +1,4 @@
-"""The page's app: JSON from the published books, the page's files, and Data Docs.
+"""The web app of the page: JSON from the published books, the page's files, and Data Docs.
 
 Every route, files included, asks Airflow for a logged-in user who may see plugins: 401 without
 a token, 403 without the right. Nothing is written, and nothing is read but the published copy
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import requires_access_view
@@ -23,10 +23,13 @@ from ledgerhouse.config import var_dir
 from ledgerhouse.operate.ui import calendar, figures
 from ledgerhouse.publish.books import open_books
 
+if TYPE_CHECKING:
+    import duckdb
+
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
-MEMORY = "1GB"  # what one question may take of the API server
+MEMORY = "1GB"  # what one request may take of the API server
 # Nothing from elsewhere, no inline script. Charts and Data Docs set styles on elements.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
@@ -45,15 +48,15 @@ HEADERS = {
 }
 OLDER = (
     "These books were published by an older version and lack a table that is shown here. The "
-    "next run of the DAG sync publishes them anew."
+    "next run of the DAG sync publishes them again."
 )
 LONGEST = 100  # characters of a search or a name in a query
 
 Text = Annotated[str, Query(max_length=LONGEST)]
 
 
-def books() -> Iterator:
-    """The newest books, for one question; 404 where there are none, 503 where they are damaged."""
+def books() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the newest books, for one request; 404 where there are none, 503 where they are damaged."""
     import duckdb
 
     try:
@@ -74,7 +77,7 @@ def books() -> Iterator:
         con.close()
 
 
-Books = Annotated[object, Depends(books)]
+Books = Annotated[Any, Depends(books)]  # FastAPI reads it: no type that is not imported
 
 
 def make_app() -> FastAPI:

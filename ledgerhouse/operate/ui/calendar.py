@@ -1,4 +1,4 @@
-"""Coverage, day by day: what is known of each account, what is not, and why.
+"""Coverage by day and account: what has been read, what has not, and why.
 
 A day is *covered* when every dataset of the account has been read over all of it; else *failed*
 (the last attempt of a fetch of it failed), *gap* (later time is known, it is not), or *partly*.
@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from extract.core.interval import iso
+
+if TYPE_CHECKING:
+    import duckdb
 
 WEEKS = 53
 MOST_GAPS = 200
@@ -84,7 +88,7 @@ GROUP BY ALL ORDER BY g.start_ts DESC, g.source, g.account, g.end_ts
 FULL_DAY = 86_400_000_000
 
 
-def coverage(con, year: int | None = None) -> dict:
+def coverage(con: duckdb.DuckDBPyConnection, year: int | None = None) -> dict:
     """{first, last, years, accounts: [{source, account, since, until, days}], notes, gaps, …}.
 
     `days` are [date, state, covered per mille, index of its note] of the year, or of the WEEKS
@@ -92,23 +96,23 @@ def coverage(con, year: int | None = None) -> dict:
     reason its paging ended, the datasets with a gap, the run that failed and its error.
     """
     spans = con.execute("FROM ops.reached ORDER BY source, account").fetchall()
-    oldest, newest = con.execute(
+    ((oldest, newest),) = con.execute(
         "SELECT min(start_ts)::DATE, (max(end_ts) - INTERVAL 1 MICROSECOND)::DATE "
         "FROM ops.coverage WHERE dataset <> 'balances'"
-    ).fetchone()
+    ).fetchall()
     first, last = _span(newest, year)
     days: dict[tuple, list] = {}
     notes: dict[str, int] = {}  # by their JSON: most days share theirs
-    for source, account, day, *facts in con.execute(
+    for source, account, day, *columns in con.execute(
         DAYS, {"first": str(first), "last": str(last)}
     ).fetchall():
-        state, share, note = _day(*facts)
-        told = json.dumps({name: value for name, value in note.items() if value})
+        state, share, note = _day(*columns)
+        key = json.dumps({name: value for name, value in note.items() if value})
         days.setdefault((source, account), []).append(
-            [str(day), state, share, notes.setdefault(told, len(notes))]
+            [str(day), state, share, notes.setdefault(key, len(notes))]
         )
-    bounds = {(s, a): (since, until) for s, a, since, _, until, _ in spans}
-    keys = list(dict.fromkeys([*bounds, *days]))
+    read_spans = {(s, a): (since, until) for s, a, since, _, until, _ in spans}
+    keys = list(dict.fromkeys([*read_spans, *days]))
     gaps = con.execute(GAPS).fetchall()
     return {
         "first": str(first),
@@ -119,8 +123,8 @@ def coverage(con, year: int | None = None) -> dict:
                 "source": s,
                 "account": a,
                 "days": days.get((s, a), []),
-                "since": when(bounds.get((s, a), (None, None))[0]),
-                "until": when(bounds.get((s, a), (None, None))[1]),
+                "since": when(read_spans.get((s, a), (None, None))[0]),
+                "until": when(read_spans.get((s, a), (None, None))[1]),
             }
             for s, a in keys
         ],
@@ -163,4 +167,5 @@ def _day(micros, reached, reason, run_id, holes, failed_run, error) -> tuple[str
 
 
 def when(moment: datetime | None) -> str | None:
+    """A time as ISO text in UTC, None as None."""
     return iso(moment) if moment else None

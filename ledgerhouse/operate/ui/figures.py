@@ -1,6 +1,6 @@
-"""The questions the page asks of the published books; every answer is bounded, amounts are text.
+"""Queries of the page on the published books; every answer is bounded, amounts are text.
 
-`ops.spending`, `ops.budgets` and `ops.incidents` are asked where the books have them: books
+`ops.spending`, `ops.budgets` and `ops.incidents` are read where the books have them: books
 published by an older version do not.
 """
 
@@ -10,6 +10,7 @@ import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.operate.commands.tables import digits
@@ -18,6 +19,9 @@ from ledgerhouse.plan.coverage import PENDING
 from ledgerhouse.publish.books import has
 from ledgerhouse.warehouse.spending_views import CALLED
 
+if TYPE_CHECKING:
+    import duckdb
+
 MOST_ROWS = 200  # of a table, a page
 MOST_POINTS = 1_500  # of a line
 MOST_ASSETS = 5_000
@@ -25,20 +29,20 @@ MOST_FAILED = 20  # failed expectations named, a checkpoint
 MOST_INCIDENTS = 50
 
 
-def overview(con, docs: Path, now: datetime | None = None) -> dict:
-    """What the head of the page says. `now` is naive UTC."""
+def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = None) -> dict:
+    """The figures at the head of the page. `now` is naive UTC."""
     now = now or datetime.now(UTC).replace(tzinfo=None)
-    generation, at, run_id = con.execute(
+    ((generation, at, run_id),) = con.execute(
         "SELECT generation, published_at, run_id FROM main.published"
-    ).fetchone()
+    ).fetchall()
     spans = con.execute("FROM ops.reached ORDER BY source, account").fetchall()
     statuses = dict(
         con.execute("SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall()
     )
-    (pending,) = con.execute(
+    ((pending,),) = con.execute(
         "SELECT count(*) FROM raw.exchanges_ledger WHERE vanished_at IS NULL "
         f"AND status IN {PENDING}"
-    ).fetchone()
+    ).fetchall()
     return {
         "published": {"generation": generation, "at": when(at), "run": run_id},
         "now": when(now),
@@ -58,7 +62,7 @@ def overview(con, docs: Path, now: datetime | None = None) -> dict:
     }
 
 
-def _month(con, today: date) -> list[dict]:
+def _month(con: duckdb.DuckDBPyConnection, today: date) -> list[dict]:
     """Per source: calls and units of the month, what is allowed, and what a full refresh costs.
 
     `full` and `ours` compare the days that have a full refresh to compare with; None without.
@@ -88,7 +92,7 @@ def _month(con, today: date) -> list[dict]:
     ]
 
 
-def _budgets(con) -> dict[tuple[str, str, str], int]:
+def _budgets(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str, str], int]:
     """(source, measure, period) → allowed."""
     if not has(con, "ops.budgets"):
         return {}
@@ -100,7 +104,7 @@ def _budgets(con) -> dict[tuple[str, str, str], int]:
     }
 
 
-def spending(con, days: int, today: date | None = None) -> dict:
+def spending(con: duckdb.DuckDBPyConnection, days: int, today: date | None = None) -> dict:
     """{first, last, sources: [{source, days: [[date, calls, units]], budget}]}, a row a day with
     a call, of the `days` days up to `today`."""
     today = today or datetime.now(UTC).date()
@@ -137,10 +141,15 @@ def spending(con, days: int, today: date | None = None) -> dict:
     }
 
 
-def reconciliation(con, search: str, status: str, account: str, limit: int, offset: int) -> dict:
-    """{rows, total, offset, statuses}: what is off first. `search` looks in symbol, token, name
-    and account; `total` counts the rows found, `statuses` all of them by status."""
-    found = con.execute(
+def reconciliation(
+    con: duckdb.DuckDBPyConnection, search: str, status: str, account: str, limit: int, offset: int
+) -> dict:
+    """{rows, total, offset, statuses}: what is off first.
+
+    `search` is looked for in symbol, token, name and account; `total` counts the rows that match,
+    `statuses` all rows by status.
+    """
+    matching = con.execute(
         f"""
         SELECT r.source, r.account, r.token, coalesce(a.symbol, r.token), coalesce(a.chain, ''),
                coalesce(a.is_verified, true), r.reported_text, r.computed_text,
@@ -169,8 +178,8 @@ def reconciliation(con, search: str, status: str, account: str, limit: int, offs
         "exact",
     )
     return {
-        "rows": [dict(zip(names, row)) | {"snapshot": when(row[11])} for row in found],
-        "total": found[0][-1] if found else 0,
+        "rows": [dict(zip(names, row)) | {"snapshot": when(row[11])} for row in matching],
+        "total": matching[0][-1] if matching else 0,
         "offset": offset,
         "statuses": dict(
             con.execute("SELECT status, count(*) FROM curated.reconciliation GROUP BY 1").fetchall()
@@ -178,8 +187,8 @@ def reconciliation(con, search: str, status: str, account: str, limit: int, offs
     }
 
 
-def assets(con) -> dict:
-    """{assets, more}: what each account has held, its most moved assets first."""
+def assets(con: duckdb.DuckDBPyConnection) -> dict:
+    """{assets, more}: the assets that each account has held, the most moved first."""
     rows = con.execute(f"""
         SELECT f.source, f.account, f.token, coalesce(a.symbol, f.token), coalesce(a.chain, '')
         FROM (SELECT source, account, token, sum(legs + overflow_legs) AS legs
@@ -193,7 +202,9 @@ def assets(con) -> dict:
     }
 
 
-def balances(con, source: str, account: str, token: str, since: date | None = None) -> dict:
+def balances(
+    con: duckdb.DuckDBPyConnection, source: str, account: str, token: str, since: date | None = None
+) -> dict:
     """{points: [[date, balance]], every, reported}: the balance after each day it changed on, the
     first and the last day known. Where those are more than MOST_POINTS, the last of every
     `every` days. The balance is exact text; to six digits where the books say it is not exact.
@@ -234,9 +245,9 @@ def balances(con, source: str, account: str, token: str, since: date | None = No
     }
 
 
-def _checkpoints(con, docs: Path) -> list[dict]:
+def _checkpoints(con: duckdb.DuckDBPyConnection, docs: Path) -> list[dict]:
     """The last run of each table's checkpoint, worst first; `docs` is its page, if it is kept."""
-    found: dict[str, dict] = {}
+    by_name: dict[str, dict] = {}
     # Bounded by time, which is how the files are sorted: years of checks are millions of rows.
     last = [
         at
@@ -256,7 +267,7 @@ def _checkpoints(con, docs: Path) -> list[dict]:
         [min(last)],
     ).fetchall():
         page = f"runs/{folder_of(run_id)}/{checkpoint}.html"
-        one = found.setdefault(
+        entry = by_name.setdefault(
             checkpoint,
             {
                 "checkpoint": checkpoint,
@@ -270,16 +281,16 @@ def _checkpoints(con, docs: Path) -> list[dict]:
                 "docs": page if (docs / page).is_file() else None,
             },
         )
-        one["passed" if success else severity] += 1
-        if not success and len(one["failed"]) < MOST_FAILED:
-            one["failed"].append(f"{expectation}: {observed or 'failed'}"[:300])
-    return sorted(found.values(), key=lambda c: (-c["critical"], -c["warning"], c["checkpoint"]))
+        entry["passed" if success else severity] += 1
+        if not success and len(entry["failed"]) < MOST_FAILED:
+            entry["failed"].append(f"{expectation}: {observed or 'failed'}"[:300])
+    return sorted(by_name.values(), key=lambda c: (-c["critical"], -c["warning"], c["checkpoint"]))
 
 
 def refused(docs: Path, published_at: datetime | None) -> dict | None:
-    """The newest run of checks, where it is newer than the books and has kept them from change.
+    """The newest run of checks, where it is newer than the books and kept them from being published.
 
-    Its checks are in no books: Data Docs has the run in numbers.
+    Its checks are in no books: `run.json` of the Data Docs has them.
     """
     runs = []
     for path in docs.glob("runs/*/run.json"):
@@ -302,7 +313,7 @@ def refused(docs: Path, published_at: datetime | None) -> dict | None:
     }
 
 
-def _incidents(con) -> dict:
+def _incidents(con: duckdb.DuckDBPyConnection) -> dict:
     """{open, total}: the newest open incidents."""
     if not has(con, "ops.incidents"):
         return {"open": [], "total": 0}

@@ -1,5 +1,5 @@
-"""What Airflow is told about the page. Every Airflow process imports this: it imports
-nothing that costs time."""
+"""The Airflow plugin that adds the page. Every Airflow process imports it: it imports nothing that
+costs time."""
 
 from __future__ import annotations
 

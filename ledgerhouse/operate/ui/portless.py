@@ -1,7 +1,7 @@
-"""Lets Airflow 3.3's Test button test a Connection that has no port.
+"""A middleware with which Airflow 3.3's Test button tests a Connection that has no port.
 
 The page sends port 0 for none; the server takes that for another destination than the stored one
-and answers 400. Mended in Airflow after 3.3.2 (apache/airflow pull request 73298): remove this
+and answers 400. Fixed in Airflow after 3.3.2 (apache/airflow pull request 73298): remove this
 file and its line in plugin.py then. Nothing has the port 0, so no destination is let through.
 """
 
@@ -26,14 +26,14 @@ class Portless:
             or not scope["path"].endswith("/api/v2/connections/test")
         ):
             return await self.app(scope, receive, send)
-        heard, body = [], b""
+        messages, body = [], b""
         while len(body) < LONGEST:
-            heard.append(await receive())
-            body += heard[-1].get("body", b"")
-            if heard[-1]["type"] != "http.request" or not heard[-1].get("more_body"):
-                if (mended := _mended(body)) is not None:
-                    heard = [{"type": "http.request", "body": mended, "more_body": False}]
-                    length = (b"content-length", str(len(mended)).encode())
+            messages.append(await receive())
+            body += messages[-1].get("body", b"")
+            if messages[-1]["type"] != "http.request" or not messages[-1].get("more_body"):
+                if (fixed := _without_port(body)) is not None:
+                    messages = [{"type": "http.request", "body": fixed, "more_body": False}]
+                    length = (b"content-length", str(len(fixed)).encode())
                     scope = scope | {
                         "headers": [
                             length if name == b"content-length" else (name, value)
@@ -42,14 +42,14 @@ class Portless:
                     }
                 break
 
-        async def again() -> Any:
-            return heard.pop(0) if heard else await receive()
+        async def replayed() -> Any:
+            return messages.pop(0) if messages else await receive()
 
-        await self.app(scope, again, send)
+        await self.app(scope, replayed, send)
 
 
-def _mended(body: bytes) -> bytes | None:
-    """The body without its port, where that is 0; None where it is to stay as it is."""
+def _without_port(body: bytes) -> bytes | None:
+    """The body without its port, where that is 0; None where it stays as it is."""
     try:
         data = json.loads(body)
     except ValueError:

@@ -13,7 +13,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from extract.core.interval import Interval, iso
+from extract.core.interval import Interval, iso, utc
 from extract.sources import all_sources, get
 from ledgerhouse.config import var_dir, warehouse_path
 from ledgerhouse.operate.airflow.context import TAG, facts_of, lock_owner, resolve_interval
@@ -77,7 +77,7 @@ class ReplayOperator(BaseOperator):
 
 
 class TransformOperator(BaseOperator):
-    """Rebuild the curated days that loads have touched. The marks stay until they are published."""
+    """Reprocess the curated days that loads have touched. The marks stay until they are published."""
 
     def execute(self, context: Any) -> dict[str, Any]:
         from ledgerhouse.transform.touched_days import transform
@@ -97,7 +97,7 @@ class TransformOperator(BaseOperator):
 
 
 class CheckOperator(BaseOperator):
-    """Validate raw and curated over the days transformed.
+    """Check raw and curated over the days transformed.
 
     Fails on a critical expectation; a warning is logged and recorded in ops.checkpoints.
     """
@@ -115,7 +115,7 @@ class CheckOperator(BaseOperator):
 
         gc_off()
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
-        spans = [Interval(first, after) for first, after in done.get("spans", [])]
+        spans = [Interval(utc(first), utc(after)) for first, after in done.get("spans", [])]
         if spans:
             interval = Interval(spans[0].start, spans[-1].end)
         else:
@@ -136,9 +136,9 @@ class CheckOperator(BaseOperator):
 
 
 class PublishOperator(BaseOperator):
-    """Publish the months that the run has touched and checked; then, and only then, drop the marks.
+    """Publish the days that the run has transformed and checked; then, and only then, drop the marks.
 
-    Skips itself when another run has loaded since: that run's books will have these days too.
+    Skips itself when another run has loaded since: that run publishes these days too.
     """
 
     def __init__(self, *, transform: str, **kwargs: Any):

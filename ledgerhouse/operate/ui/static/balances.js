@@ -38,22 +38,22 @@ export function balances() {
         (value) => choose(mine.find((a) => key(a) === value))));
     if (look) over.element.scrollIntoView({ block: "nearest", behavior: "smooth" });
     const { source, account, token } = row;
-    const found = await ask("balances", { source, account, token });
+    const answer = await ask("balances", { source, account, token });
     if (chosen !== row) return; // another was chosen meanwhile
-    const points = found.points.filter(([, text]) => text !== null);
+    const points = answer.points.filter(([, text]) => text !== null);
     if (!points.length) {
       await chart.show(undefined);
       place.replaceChildren(nothing("No movement of this asset is known."));
       caption.replaceChildren();
       return;
     }
-    const [day, text] = points.at(-1), { reported } = found;
+    const [day, text] = points.at(-1), { reported } = answer;
     caption.replaceChildren(
       h("span", {}, h("b.lh-amount", {}, text), ` ${short(asset(row), 40)} at the end of ${day}`),
       reported ? h("span", {}, "reported ", h("b.lh-amount", {}, reported.balance ?? "unknown"),
         ` at ${moment(reported.at)}`) : "",
       reported ? h(`span.lh-chip.${CHIPS[reported.status]}`, {}, NAMES[reported.status]) : "",
-      found.every > 1 ? h("span", {}, `a point every ${found.every} days`) : "");
+      answer.every > 1 ? h("span", {}, `a point every ${answer.every} days`) : "");
     await chart.show(steps(points, row.symbol));
   }
   return { elements: [over.element, table.element], load, stop: chart.stop };
@@ -68,18 +68,18 @@ function reconciliation(pick) {
 
   async function load() {
     const mine = asked += 1;
-    const found = await ask("reconciliation", { search, status, limit: ROWS, offset });
+    const answer = await ask("reconciliation", { search, status, limit: ROWS, offset });
     if (mine !== asked) return; // a later question is on its way
-    rows = found.rows;
-    if (!filters) tools.replaceChildren(...(filters = make(found.statuses)));
+    rows = answer.rows;
+    if (!filters) tools.replaceChildren(...(filters = make(answer.statuses)));
     body.replaceChildren(rows.length ? draw() : nothing(search || status
       ? "No balance fits the filter." : "No balance has been reported yet."));
     const last = offset + rows.length;
-    pages.replaceChildren(...(found.total ? [
-      h("span", {}, `${count(offset + 1)}–${count(last)} of ${count(found.total)}`),
-      found.total > ROWS ? h("button", { type: "button", disabled: offset === 0,
+    pages.replaceChildren(...(answer.total ? [
+      h("span", {}, `${count(offset + 1)}–${count(last)} of ${count(answer.total)}`),
+      answer.total > ROWS ? h("button", { type: "button", disabled: offset === 0,
         onclick: () => { offset -= ROWS; load(); } }, "Previous") : "",
-      found.total > ROWS ? h("button", { type: "button", disabled: last >= found.total,
+      answer.total > ROWS ? h("button", { type: "button", disabled: last >= answer.total,
         onclick: () => { offset += ROWS; load(); } }, "Next") : ""] : []));
   }
 

@@ -5,18 +5,18 @@ export function checkpoints() {
   const body = h("div.lh-scroll");
   const { element, tools } = card("Checkpoints", "The last checks of every table.", body);
 
-  function load({ checkpoints: found, now }) {
-    const documented = found.some((c) => c.docs);
+  function load({ checkpoints: rows, now }) {
+    const documented = rows.some((c) => c.docs);
     tools.replaceChildren(documented ? h("a", { href: address("docs/index.html"), target: "_blank",
       rel: "noopener" }, "All Data Docs ↗") : "");
-    if (!found.length) {
+    if (!rows.length) {
       body.replaceChildren(nothing("No table has been checked yet."));
       return;
     }
     body.replaceChildren(h("table.lh-table", {}, h("thead", {}, h("tr", {},
       h("th", { scope: "col" }, "table"), h("th.num", { scope: "col" }, "passed"),
       h("th", { scope: "col" }, "failed"), h("th.num", { scope: "col" }, "checked"))),
-    h("tbody", {}, found.map((c) => line(c, now)))));
+    h("tbody", {}, rows.map((c) => line(c, now)))));
   }
   return { element, load };
 }

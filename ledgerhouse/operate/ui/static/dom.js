@@ -41,8 +41,8 @@ export async function ask(path, params = {}) {
   const answer = await fetch(url, { credentials: "same-origin" });
   if (answer.ok) return answer.json();
   if (answer.status === 401) throw new Error("Your session has ended. Reload the page to log in.");
-  const told = await answer.json().catch(() => ({}));
-  throw new Error(typeof told.detail === "string" ? told.detail
+  const body = await answer.json().catch(() => ({}));
+  throw new Error(typeof body.detail === "string" ? body.detail
     : `The API server answered ${answer.status}; its log says why.`);
 }
 

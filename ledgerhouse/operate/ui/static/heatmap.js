@@ -21,28 +21,28 @@ export function coverage(tip) {
   let year, all = false;
 
   async function load() {
-    const found = await ask("coverage", { year });
-    tools.replaceChildren(found.years.length > 1 ? segments("Year", [["", "53 weeks"],
-      ...found.years.slice(-4).reverse().map((y) => [y, String(y)])], year ?? "",
+    const answer = await ask("coverage", { year });
+    tools.replaceChildren(answer.years.length > 1 ? segments("Year", [["", "53 weeks"],
+      ...answer.years.slice(-4).reverse().map((y) => [y, String(y)])], year ?? "",
     (value) => { year = value || undefined; load(); }) : "");
-    const hidden = found.accounts.length - FIRST_ACCOUNTS;
-    body.replaceChildren(...found.accounts.slice(0, all ? undefined : FIRST_ACCOUNTS)
-      .map((account) => calendar(account, found, tip)));
-    if (!found.accounts.length) body.append(nothing("No account has been read yet."));
+    const hidden = answer.accounts.length - FIRST_ACCOUNTS;
+    body.replaceChildren(...answer.accounts.slice(0, all ? undefined : FIRST_ACCOUNTS)
+      .map((account) => calendar(account, answer, tip)));
+    if (!answer.accounts.length) body.append(nothing("No account has been read yet."));
     if (hidden > 0 && !all) body.append(h("button.lh-more", { type: "button", onclick: () => {
       all = true; load();
     } }, `Show ${hidden} more accounts`));
-    gaps.replaceChildren(gapList(found));
+    gaps.replaceChildren(gapList(answer));
   }
   return { element, load };
 }
 
-function calendar(account, found, tip) {
-  const first = Date.parse(found.first), last = Date.parse(found.last);
+function calendar(account, answer, tip) {
+  const first = Date.parse(answer.first), last = Date.parse(answer.last);
   const shift = (new Date(first).getUTCDay() + 6) % 7; // Monday is the first row
   const weeks = Math.floor(((last - first) / DAY + shift) / 7) + 1;
   const days = new Map(account.days.map(([date, state, share, note]) =>
-    [date, { state, share, note: found.notes[note] ?? {} }]));
+    [date, { state, share, note: answer.notes[note] ?? {} }]));
   const tally = {}, cells = [], months = [];
   for (let t = first, n = shift; t <= last; t += DAY, n += 1) {
     const date = new Date(t).toISOString().slice(0, 10);
@@ -58,10 +58,10 @@ function calendar(account, found, tip) {
   }
   const names = ["Mon", "Wed", "Fri"].map((day, i) =>
     svg("text", { x: 0, y: TOP + i * 2 * STEP + 9 }, day));
-  const told = ["covered", "partly", "gap", "failed"].filter((s) => tally[s])
+  const summary = ["covered", "partly", "gap", "failed"].filter((s) => tally[s])
     .map((s) => `${tally[s]} ${tally[s] === 1 ? "day" : "days"} ${STATES[s]}`).join(", ");
   const picture = svg("svg", { viewBox: `0 0 ${LEFT + weeks * STEP} ${TOP + 7 * STEP - 3}`,
-    role: "img", "aria-label": `${account.source} ${account.account}: ${told || "nothing read"}` },
+    role: "img", "aria-label": `${account.source} ${account.account}: ${summary || "nothing read"}` },
   ...months, ...names, ...cells);
   tip.on(picture, (target) => {
     const date = target.dataset.date;
@@ -92,8 +92,8 @@ function explain(date, day) {
 
 const row = (name, text) => h("div.lh-row", {}, h("span", {}, name), h("span", {}, text));
 
-function gapList(found) {
-  if (!found.gaps.length) return h("p.lh-fine", {}, h("i.lh-dot.good"), "No gaps.");
+function gapList(answer) {
+  if (!answer.gaps.length) return h("p.lh-fine", {}, h("i.lh-dot.good"), "No gaps.");
   const line = (gap) => h("tr", {},
     h("td", {}, h("i.lh-dot.bad")),
     h("td", {}, h("strong", {}, gap.source), " ",
@@ -103,15 +103,15 @@ function gapList(found) {
     h("td.num", {}, length(gap)),
     h("td.lh-run", { title: gap.failed_run ?? "" },
       gap.failed_run ? ["failed: ", gap.failed_run] : "not read yet"));
-  const list = h("tbody", {}, found.gaps.slice(0, FIRST_GAPS).map(line));
-  const rest = found.gaps.length - FIRST_GAPS;
+  const list = h("tbody", {}, answer.gaps.slice(0, FIRST_GAPS).map(line));
+  const rest = answer.gaps.length - FIRST_GAPS;
   const more = rest > 0 && h("button.lh-more", { type: "button", onclick: () => {
-    list.append(...found.gaps.slice(FIRST_GAPS).map(line)); more.remove();
+    list.append(...answer.gaps.slice(FIRST_GAPS).map(line)); more.remove();
   } }, `Show ${rest} more`);
-  const capped = found.gaps_total > found.gaps.length
-    && `The newest ${count(found.gaps.length)} of ${count(found.gaps_total)} are listed. `;
+  const capped = answer.gaps_total > answer.gaps.length
+    && `The newest ${count(answer.gaps.length)} of ${count(answer.gaps_total)} are listed. `;
   return h("div", {},
-    h("h3", {}, `${count(found.gaps_total)} ${found.gaps_total === 1 ? "gap" : "gaps"}`),
+    h("h3", {}, `${count(answer.gaps_total)} ${answer.gaps_total === 1 ? "gap" : "gaps"}`),
     h("div.lh-scroll", {}, h("table.lh-table", {}, h("thead", {}, h("tr", {}, [
       ["", ""], ["account", ""], ["datasets", ".lh-datasets"], ["from – to, UTC", ""],
       ["length", ".num"], ["run", ""]].map(([name, look]) =>

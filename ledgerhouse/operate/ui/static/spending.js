@@ -12,20 +12,20 @@ export function spending() {
 
   async function load(overview) {
     month = overview?.month ?? month;
-    const found = await ask("spending", { days });
-    if (!found.sources.length) {
+    const answer = await ask("spending", { days });
+    if (!answer.sources.length) {
       place.replaceChildren(nothing("Nothing has been called yet."));
       return;
     }
     const isPaid = (s) => s.days.some(([, , units]) => units)
       || s.budget.units.day || s.budget.units.month;
-    source ??= (found.sources.find(isPaid) ?? found.sources[0]).source;
-    const mine = found.sources.find((s) => s.source === source) ?? found.sources[0];
+    source ??= (answer.sources.find(isPaid) ?? answer.sources[0]).source;
+    const mine = answer.sources.find((s) => s.source === source) ?? answer.sources[0];
     const paid = isPaid(mine);
     measure = paid ? measure ?? "units" : "calls";
     tools.replaceChildren(
-      found.sources.length > 1 ? select("Source",
-        found.sources.map((s) => [s.source, s.source]), source,
+      answer.sources.length > 1 ? select("Source",
+        answer.sources.map((s) => [s.source, s.source]), source,
         (value) => { source = value; measure = undefined; load(); }) : "",
       paid ? segments("Measure", [["units", "units"], ["calls", "calls"]], measure,
         (value) => { measure = value; load(); }) : "",
@@ -34,18 +34,18 @@ export function spending() {
     const known = new Map(mine.days.map(([date, calls, units]) =>
       [date, measure === "units" ? units : calls]));
     const values = [];
-    for (let t = Date.parse(found.first); t <= Date.parse(found.last); t += DAY) {
+    for (let t = Date.parse(answer.first); t <= Date.parse(answer.last); t += DAY) {
       const date = new Date(t).toISOString().slice(0, 10);
       values.push([date, known.get(date) ?? 0]);
     }
     const { day, month: monthly } = mine.budget[measure];
-    caption.replaceChildren(...told(month.find((m) => m.source === source), measure, day, monthly));
+    caption.replaceChildren(...captionOf(month.find((m) => m.source === source), measure, day, monthly));
     await chart.show(bars(values, measure, day));
   }
   return { element, load, stop: chart.stop };
 }
 
-function told(month, measure, day, monthly) {
+function captionOf(month, measure, day, monthly) {
   if (!month) return [h("span", {}, "Nothing spent this month.")];
   const spent = month[measure], less = saved(month.ours[measure], month.full[measure]);
   return [

@@ -801,9 +801,9 @@ def test_a_broken_law_is_caught(warehouse, only, table, expectation, severity, s
     assert (table, expectation, severity) in failures(results)
     assert {name for _, name, _ in failures(results)} == {expectation, *also}
     assert not any(r.error for r in results)
-    (found,) = [r for r in results if r.expectation == expectation]
-    assert found.unexpected_sample and not found.observed.startswith("0 ")
-    assert bool(failed_critical([found])) == (severity == "critical")
+    (failed,) = [r for r in results if r.expectation == expectation]
+    assert failed.unexpected_sample and not failed.observed.startswith("0 ")
+    assert bool(failed_critical([failed])) == (severity == "critical")
 
 
 def test_every_expectation_has_a_row_that_breaks_it():
@@ -866,10 +866,10 @@ def test_each_of_the_scattered_days_is_looked_at(warehouse, only):
     path = warehouse(
         "UPDATE raw.exchanges_ledger SET kind = 'gift' WHERE entry_id IN ('e0', 'e5', 'e7')"
     )  # on the first, the second and the third
-    for found, looked in ((1, spans[:1]), (2, spans), (1, spans[1:])):
-        whole = Interval(looked[0].start.isoformat(), looked[-1].end.isoformat())
-        (bad,) = [r for r in run(path, whole, spans=looked) if not r.success]
-        assert bad.expectation == "kind_known" and bad.observed.startswith(f"{found} of ")
+    for count, checked_spans in ((1, spans[:1]), (2, spans), (1, spans[1:])):
+        whole = Interval(checked_spans[0].start.isoformat(), checked_spans[-1].end.isoformat())
+        (bad,) = [r for r in run(path, whole, spans=checked_spans) if not r.success]
+        assert bad.expectation == "kind_known" and bad.observed.startswith(f"{count} of ")
 
 
 def test_the_ends_of_the_interval_are_half_open(warehouse, only):
@@ -918,10 +918,10 @@ def test_counts_are_whole_where_samples_are_cut(warehouse, only):
         "NULL AS asset, NULL AS amount) FROM raw.exchanges_ledger l, range(5000) t(i) "
         f"WHERE {IN}"
     )
-    found = {r.expectation: r for r in run(path) if not r.success}
-    assert found["asset_present"].observed == "5000 of 5005 rows"
-    assert found["amounts_fit"].observed == "5000 rows"
-    assert len(found["amounts_fit"].unexpected_sample) == checkpoints.SAMPLE_ROWS
+    failed = {r.expectation: r for r in run(path) if not r.success}
+    assert failed["asset_present"].observed == "5000 of 5005 rows"
+    assert failed["amounts_fit"].observed == "5000 rows"
+    assert len(failed["amounts_fit"].unexpected_sample) == checkpoints.SAMPLE_ROWS
 
 
 @pytest.mark.parametrize("sql", ["", "DROP TABLE curated.assets"], ids=["clean", "raising"])

@@ -67,19 +67,19 @@ def narrow():
 def test_every_table_is_a_frame_of_the_same_values_and_none_is_a_float(here):
     with open_books() as con:
         for table in tables(con):
-            told = con.execute(f"FROM {table} ORDER BY ALL").fetchall()
-            found = frame(table, where="true ORDER BY ALL")  # a view's rows come in any order
-            assert not [c for c in found if found[c].dtype.kind == "f"], table
-            assert list(found.columns) == [c[0] for c in con.description]
+            expected = con.execute(f"FROM {table} ORDER BY ALL").fetchall()
+            data = frame(table, where="true ORDER BY ALL")  # a view's rows come in any order
+            assert not [c for c in data if data[c].dtype.kind == "f"], table
+            assert list(data.columns) == [c[0] for c in con.description]
             for place, (name, kind, *_) in enumerate(con.description):
-                column, kind = found[name], str(kind)
+                column, kind = data[name], str(kind)
                 assert [None if pandas.isna(v) else v for v in column] == [
                     pandas.Timestamp(row[place], tz="UTC")
                     if kind == "TIMESTAMP" and row[place]
                     else pandas.Timestamp(row[place])
                     if kind == "DATE" and row[place]
                     else row[place]
-                    for row in told
+                    for row in expected
                 ], (table, name)
                 if kind.startswith("DECIMAL"):
                     assert {type(v) for v in column} <= {Decimal, type(None)}, (table, name)
@@ -97,19 +97,19 @@ def test_pandas_sums_equal_sql_to_the_last_digit(here, seed):
     rows = (
         "SELECT unnest($amounts::DECIMAL(38,18)[]) AS amount, unnest($groups::VARCHAR[]) AS token"
     )
-    found = frame(rows, given).groupby("token")["amount"].sum()
+    sums = frame(rows, given).groupby("token")["amount"].sum()
     by_sql = frame(
         f"SELECT token, sum(amount) AS amount FROM ({rows}) GROUP BY 1 ORDER BY 1", given
     )
-    assert list(found) == list(by_sql["amount"])
-    assert found.sum() == sum(map(int, (a.replace(".", "") for a in amounts))) * Decimal("1e-18")
+    assert list(sums) == list(by_sql["amount"])
+    assert sums.sum() == sum(map(int, (a.replace(".", "") for a in amounts))) * Decimal("1e-18")
 
 
 def test_a_sum_that_no_decimal_of_38_digits_holds_is_exact(here):
     most = "99999999999999999999.123456789012345678"
-    found = frame("SELECT unnest([?, ?, ?]::DECIMAL(38,18)[]) AS amount", [most] * 3)["amount"]
-    assert format(found.sum(), "f") == "299999999999999999997.370370367037037034"
-    assert found.groupby([1, 1, 1]).sum().iloc[0] == found.sum()
+    amounts = frame("SELECT unnest([?, ?, ?]::DECIMAL(38,18)[]) AS amount", [most] * 3)["amount"]
+    assert format(amounts.sum(), "f") == "299999999999999999997.370370367037037034"
+    assert amounts.groupby([1, 1, 1]).sum().iloc[0] == amounts.sum()
 
 
 def test_where_and_parameters(here):
@@ -119,11 +119,11 @@ def test_where_and_parameters(here):
         parameters=["BTC", date(2026, 2, 1)],
     )
     with open_books() as con:
-        told = con.execute(
+        expected = con.execute(
             "SELECT balance FROM curated.daily_balances WHERE token = 'BTC' "
             "AND date >= '2026-02-01' ORDER BY date"
         ).fetchall()
-    assert told and list(btc.sort_values("date")["balance"]) == [b for (b,) in told]
+    assert expected and list(btc.sort_values("date")["balance"]) == [b for (b,) in expected]
     assert frame("curated.daily_balances", where="false").dtypes.to_dict() | {
         "date": None
     } == btc.dtypes.to_dict() | {"date": None}, "empty ones have the same types"
@@ -147,10 +147,10 @@ def test_what_cannot_be_read_is_told(here, tmp_path):
 
 
 def test_files_are_those_of_the_newest_books_and_the_folder_is_not(here):
-    found = files("curated.daily_flows")
-    assert [f.parent.name for f in found] == [f"month={m:%Y-%m}" for m in MONTHS]
+    paths = files("curated.daily_flows")
+    assert [f.parent.name for f in paths] == [f"month={m:%Y-%m}" for m in MONTHS]
     count = len(frame("curated.daily_flows"))
-    assert duckdb.read_parquet([str(f) for f in found]).shape[0] == count
+    assert duckdb.read_parquet([str(f) for f in paths]).shape[0] == count
     globbed = duckdb.read_parquet(str(here / "daily_flows/*/*.parquet")).shape[0]
     assert globbed > count, "an older generation lies beside them"
     assert files("ops.api_calls") == [], "no call was written down, so there is no month"
@@ -159,14 +159,14 @@ def test_files_are_those_of_the_newest_books_and_the_folder_is_not(here):
 @pytest.mark.parametrize("library", ["pyarrow", "polars"])
 def test_other_parquet_readers_see_the_same_decimals(here, library):
     pytest.importorskip(library)
-    found, told = files("curated.daily_flows"), frame("curated.daily_flows")
+    paths, flows = files("curated.daily_flows"), frame("curated.daily_flows")
     if library == "polars":
         import polars
 
-        net = polars.read_parquet(found, hive_partitioning=False)["net"].to_list()
+        net = polars.read_parquet(paths, hive_partitioning=False)["net"].to_list()
     else:
-        net = list(pandas.read_parquet(found, partitioning=None, dtype_backend="pyarrow")["net"])
-    assert sorted(net) == sorted(told["net"])
+        net = list(pandas.read_parquet(paths, partitioning=None, dtype_backend="pyarrow")["net"])
+    assert sorted(net) == sorted(flows["net"])
 
 
 def test_the_duckdb_shell_reads_the_books(here):

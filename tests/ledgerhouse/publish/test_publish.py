@@ -89,7 +89,7 @@ def sync(con, run: int, changes: dict[date, int], horizon: date, rng=random) -> 
 
 
 def put(con, table: str, **values) -> None:
-    """One row; what must not be NULL and is not told is something."""
+    """One row; what must not be NULL and is not given is something."""
     schema, name = table.split(".")
     something = {"VARCHAR": "x", "TIMESTAMP": "2030-01-01"}
     row = {
@@ -224,9 +224,9 @@ def test_a_reader_meets_no_error_no_lock_and_no_half_state_during_50_publishes(c
         stop.touch()
         out, err = reader.communicate(timeout=120)
     assert reader.returncode == 0, err
-    told = json.loads(out)
-    assert told["last"] == done.generation == 51
-    assert told["seen"] > 5, "the reader must have met generations come and go"
+    report = json.loads(out)
+    assert report["last"] == done.generation == 51
+    assert report["seen"] > 5, "the reader must have met generations come and go"
     assert published(root) == contents(con)
 
 
@@ -374,7 +374,7 @@ def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only,
                 'SELECT "start", "end", month FROM published_files WHERE '
                 "table_name = 'curated.tx_unified' ORDER BY 1"
             ).fetchall()
-        assert all(one[1] <= after[0] for one, after in zip(files, files[1:])), "a day twice"
+        assert all(before[1] <= after[0] for before, after in zip(files, files[1:])), "a day twice"
         for start, end, month in files:
             whole = parquet_files.whole_month(start)
             assert month == whole[0] and (start, end) in [whole, *parquet_files.pieces(whole)]
@@ -575,9 +575,9 @@ def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_pat
                 killed = False
             except Killed:
                 killed = True
-        found, wanted = published(tmp_path), contents(con)
-        assert found in (before, wanted), "neither before nor after"
-        kinds.add(found == before)
+        books_now, wanted = published(tmp_path), contents(con)
+        assert books_now in (before, wanted), "neither before nor after"
+        kinds.add(books_now == before)
         publish(con, tmp_path, days, run_id=f"{run:06d}", now=now)
         assert published(tmp_path) == wanted
         if not killed:

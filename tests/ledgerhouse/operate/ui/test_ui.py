@@ -249,8 +249,8 @@ def test_every_route_wants_a_login(airflow):
         for name in files.get(route, [""]):
             path = PREFIX + route.replace("{path:path}", name) + good.get(route, "")
             asked = {
-                who: requests.get(airflow.url + path, headers=headers, timeout=30)
-                for who, headers in {
+                caller: requests.get(airflow.url + path, headers=headers, timeout=30)
+                for caller, headers in {
                     "nobody": {},
                     "a stranger": {"Authorization": "Bearer nonsense"},
                     "the admin": {"Authorization": f"Bearer {airflow.token}"},
@@ -316,21 +316,21 @@ def test_balances_are_the_sandboxs_truth(ask, kept):
     rows = ask("reconciliation", limit=200)
     assert rows["total"] == len(rows["rows"]) == sum(rows["statuses"].values()) > 20
     truth = {(r["account"], r["token"]): Decimal(r["amount"]) for r in kept.truth}
-    told = {(r["account"], r["token"]): r for r in rows["rows"]}
+    by_key = {(r["account"], r["token"]): r for r in rows["rows"]}
     whole = {key for key in truth if key[0] != BROKEN}
-    assert whole <= set(told)
+    assert whole <= set(by_key)
     for key in whole:
-        assert Decimal(told[key]["computed"]) == truth[key], key
+        assert Decimal(by_key[key]["computed"]) == truth[key], key
         odd = key == (COINBASE, "ETH")
-        assert told[key]["status"] == ("off" if odd else "reconciled")
+        assert by_key[key]["status"] == ("off" if odd else "reconciled")
     assert {r["status"] for r in rows["rows"] if r["account"] == BROKEN} == {"awaiting_coverage"}
     first = rows["rows"][0]
     assert (first["token"], first["difference"]) == ("ETH", "1"), "what is off comes first"
-    assert [r["symbol"] for r in rows["rows"]].count(SYMBOL) >= 1, "a symbol is told as it is"
+    assert [r["symbol"] for r in rows["rows"]].count(SYMBOL) >= 1, "a symbol is shown as it is"
     for key in random.Random(7).sample(sorted(whole), 6):
-        found = ask("balances", source=told[key]["source"], account=key[0], token=key[1])
-        assert Decimal(found["points"][-1][1]) == truth[key]
-        assert found["reported"]["balance"] == told[key]["reported"]
+        answer = ask("balances", source=by_key[key]["source"], account=key[0], token=key[1])
+        assert Decimal(answer["points"][-1][1]) == truth[key]
+        assert answer["reported"]["balance"] == by_key[key]["reported"]
 
 
 def test_the_head_says_what_the_parts_say(ask, kept, books):
@@ -365,24 +365,24 @@ def test_spending_is_the_calls_that_were_made(ask, kept):
             for source in ("coinbase", "debank")
         }.items()
     }
-    told = {
+    spent = {
         s["source"]: tuple(sum(day[i] for day in s["days"]) for i in (1, 2))
         for s in ask("spending", days=7)["sources"]
     }
-    assert told == made and made["debank"][1] > 0
+    assert spent == made and made["debank"][1] > 0
 
 
 def test_a_search_finds_what_it_says_and_pages_add_up(ask):
     everything = ask("reconciliation", limit=200)["rows"]
     for word in ("eth", SYMBOL, BROKEN[:9].upper(), "'; DROP TABLE x; --", "%", "_"):
-        found = ask("reconciliation", search=word, limit=200)["rows"]
+        rows = ask("reconciliation", search=word, limit=200)["rows"]
         wanted = [
             r
             for r in everything
             if word.lower()
             in " ".join([r["symbol"], r["token"], r["source"], r["account"]]).lower()
         ]
-        assert [r for r in found if r in wanted] == wanted, word
+        assert [r for r in rows if r in wanted] == wanted, word
     paged = [
         row
         for offset in range(0, len(everything), 7)
@@ -404,17 +404,17 @@ def test_a_long_line_is_thinned_to_days_that_are_true(books, monkeypatch):
     )
     full = figures.balances(books, "debank", account, token)["points"]
     assert full[0][0] == min(daily) and full[-1][0] == max(daily)
-    held = None  # the line holds a value until its next point: every day is told
+    held = None  # the line holds a value until its next point: every day is shown
     steps = dict(full)
     for day in sorted(daily):
         held = steps.get(day, held)
         assert Decimal(held) == Decimal(daily[day]), day
     for most in (1, 2, 5):
         monkeypatch.setattr(figures, "MOST_POINTS", most)
-        found = figures.balances(books, "debank", account, token)
-        assert len(found["points"]) <= most < len(full) and found["every"] > 1
-        assert found["points"][-1] == full[-1]
-        assert all(Decimal(daily[day]) == Decimal(text) for day, text in found["points"])
+        answer = figures.balances(books, "debank", account, token)
+        assert len(answer["points"]) <= most < len(full) and answer["every"] > 1
+        assert answer["points"][-1] == full[-1]
+        assert all(Decimal(daily[day]) == Decimal(text) for day, text in answer["points"])
 
 
 # Coverage, day by day, against a count of hours
@@ -469,10 +469,10 @@ def test_the_calendar_is_a_count_of_hours(seed):
     with duckdb.connect() as con:
         create_all(con)
         read, failures = random_history(con, rng, accounts, first, days)
-        found = calendar.coverage(con, 2024)
-    told = {
-        (a["account"], day): (state, share, found["notes"][note])
-        for a in found["accounts"]
+        answer = calendar.coverage(con, 2024)
+    by_day = {
+        (a["account"], day): (state, share, answer["notes"][note])
+        for a in answer["accounts"]
         for day, state, share, note in a["days"]
     }
     gaps = set()
@@ -494,11 +494,11 @@ def test_the_calendar_is_a_count_of_hours(seed):
                 if whole
                 else "none"
             )
-            state, share, note = told.get(
+            state, share, note = by_day.get(
                 (account, str((first + number * DAY).date())), ("none", 0, {})
             )
             assert (state, share) == (wanted, whole * 1000 // 24), (account, number)
-            assert ("failed" in note) == failed, "a failure is told, also of a day read since"
+            assert ("failed" in note) == failed, "a failure is shown, also of a day read since"
         for hours in mine:
             missing = sorted(set(range(min(hours), max(hours))) - hours)
             starts = [h for h in missing if h - 1 not in missing]
@@ -510,9 +510,9 @@ def test_the_calendar_is_a_count_of_hours(seed):
             datetime.fromisoformat(g["start"][:-1]),
             datetime.fromisoformat(g["end"][:-1]),
         )
-        for g in found["gaps"]
+        for g in answer["gaps"]
     } == gaps
-    assert found["gaps_total"] == len(gaps)
+    assert answer["gaps_total"] == len(gaps)
 
 
 # Books that are there in part, or not at all
@@ -576,26 +576,26 @@ def test_open_incidents_are_told_and_resolved_ones_not(made):
         "'warning', 'no word', TIMESTAMP '2026-01-01' + INTERVAL 1 HOUR * i, "
         "CASE WHEN i % 3 = 0 THEN now()::TIMESTAMP END FROM range(90) t(i)"
     )
-    found = figures._incidents(made)
-    assert found["total"] == 60 and len(found["open"]) == figures.MOST_INCIDENTS
-    assert found["open"][0]["incident_id"] == "89"
+    incidents = figures._incidents(made)
+    assert incidents["total"] == 60 and len(incidents["open"]) == figures.MOST_INCIDENTS
+    assert incidents["open"][0]["incident_id"] == "89"
 
 
 def test_a_run_that_was_not_published_is_told_until_newer_books_are(tmp_path):
     run = tmp_path / "runs" / "r-1"
     run.mkdir(parents=True)
-    facts = {
+    numbers = {
         "run_id": "r",
         "checked_at": "2026-01-02T00:00:00+00:00",
         "failed": ["keys: 3 rows"],
         "tables": {"raw.a": {"critical": 0}, "raw.b": {"critical": 2}},
     }
-    (run / "run.json").write_text(json.dumps(facts))
-    told = figures.refused(tmp_path, datetime(2026, 1, 1))
-    assert (told["run"], told["docs"]) == ("r", "runs/r-1/raw.b.html")
-    assert figures.refused(tmp_path, None) == told, "before the first books too"
+    (run / "run.json").write_text(json.dumps(numbers))
+    answer = figures.refused(tmp_path, datetime(2026, 1, 1))
+    assert (answer["run"], answer["docs"]) == ("r", "runs/r-1/raw.b.html")
+    assert figures.refused(tmp_path, None) == answer, "before the first books too"
     assert figures.refused(tmp_path, datetime(2026, 1, 3)) is None
-    (run / "run.json").write_text(json.dumps(facts | {"tables": {"raw.a": {"critical": 0}}}))
+    (run / "run.json").write_text(json.dumps(numbers | {"tables": {"raw.a": {"critical": 0}}}))
     assert figures.refused(tmp_path, None) is None
 
 
@@ -614,9 +614,9 @@ def test_a_run_that_was_not_published_is_told_until_newer_books_are(tmp_path):
     ],
 )
 def test_plain_text_is_the_same_amount(text):
-    told = digits(Decimal(text))
-    assert Decimal(told) == Decimal(text) and "e" not in told.lower()
-    assert not ("." in told and told.endswith("0")) and told != "-0"
+    plain = digits(Decimal(text))
+    assert Decimal(plain) == Decimal(text) and "e" not in plain.lower()
+    assert not ("." in plain and plain.endswith("0")) and plain != "-0"
 
 
 def test_tasks_and_the_scheduler_load_the_plugin_without_its_app():
@@ -668,7 +668,7 @@ def test_every_vendored_file_has_its_version_and_its_licence_beside_it():
 
 def chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = next(filter(None, map(shutil.which, names)), None) or next(
+    path = next(filter(None, map(shutil.which, names)), None) or next(
         (
             p
             for p in ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",)
@@ -676,9 +676,9 @@ def chromium() -> str:
         ),
         None,
     )
-    if not found:
+    if not path:
         pytest.skip(f"no browser here ({', '.join(names)}): .ci/run installs Debian's chromium")
-    return found
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -789,9 +789,9 @@ def test_books_of_an_older_version_are_told_as_such(browser, airflow, monkeypatc
         with open_warehouse(airflow.var / FILE, owner="test") as con:
             publish(con, published, [], run_id=RUN)
         browser.page.goto(f"{airflow.url}{PREFIX}/")
-        told = browser.page.locator(".lh-empty")
-        told.wait_for()
-        assert "older version" in told.inner_text() and "sync" in told.inner_text()
+        notice = browser.page.locator(".lh-empty")
+        notice.wait_for()
+        assert "older version" in notice.inner_text() and "sync" in notice.inner_text()
         shutil.rmtree(published)
     finally:
         (airflow.var / "hidden").rename(published)
@@ -805,9 +805,9 @@ def test_without_books_the_page_says_what_to_do(browser, airflow):
     try:
         browser.page.goto(airflow.url)
         browser.page.get_by_role("link", name="Books").click()
-        told = browser.page.locator(".lh-empty")
-        told.wait_for()
-        assert "No books yet" in told.inner_text() and "history" in told.inner_text()
+        notice = browser.page.locator(".lh-empty")
+        notice.wait_for()
+        assert "No books yet" in notice.inner_text() and "history" in notice.inner_text()
         assert browser.wrong == []
     finally:
         (airflow.var / "hidden").rename(published)

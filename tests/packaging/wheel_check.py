@@ -35,7 +35,7 @@ for table in ("curated.tx_unified", "curated.daily_balances"):
     rows = frame(table)
     assert len(rows), table
     print(f"{table}: {len(rows)} rows")
-print(frame("curated.daily_balances").tail(3).to_string())
+print(frame("curated.daily_balances")[["date", "source", "token", "balance"]].tail(3).to_string())
 """
 
 

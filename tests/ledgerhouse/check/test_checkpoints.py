@@ -18,6 +18,8 @@ from ledgerhouse.check import suites as suites_module
 from ledgerhouse.check.checkpoints import CheckResult, failed_critical, record, run_checkpoints
 from ledgerhouse.warehouse.schema import create_all
 
+pytestmark = pytest.mark.slow  # importing Great Expectations alone takes 8 s
+
 INTERVAL = Interval("2026-01-02T06:00:00Z", "2026-01-02T12:00:00Z")
 SWAP, RECEIVED, SCAM, FAILED = ("0x" + c * 64 for c in "abcd")
 
@@ -838,7 +840,6 @@ def test_rows_outside_the_interval_are_not_looked_at(warehouse):
     assert failures(run(path)) == set()
 
 
-@pytest.mark.slow
 def test_of_scattered_days_only_those_are_looked_at(warehouse):
     """Late rows touch single days of years: what lies between is not read, what they touch is."""
     wide = Interval("2025-12-20T00:00:00Z", "2026-01-25T00:00:00Z")

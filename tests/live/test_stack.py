@@ -300,7 +300,10 @@ def test_a_supervisor_that_is_killed_while_it_starts_leaves_nothing(tmp_path, af
 FORKING = """
 import os, signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-os.fork() or os.{how}()
+if os.fork() == 0:
+    os.{how}()
+    if os.fork():
+        os._exit(0)  # its child is an orphan
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -313,27 +316,44 @@ def await_lines(log: Path, count: int) -> None:
     assert log.read_text().count("ready") == count
 
 
-@pytest.mark.parametrize("how", ["setpgrp", "setsid"])
-def test_what_killed_guards_left_is_ended_by_the_next_start(tmp_path, how, monkeypatch, capsys):
-    """The supervisor and the guard are killed, the service ignores SIGTERM and has forked."""
-    monkeypatch.setattr("stack.lock.GUARDS_S", 0.5)
-    program = (
-        "import os, sys\n"
-        "from pathlib import Path\n"
-        "from stack.processes import supervised\n"
-        "with supervised(Path(sys.argv[1]), 'tests') as processes:\n"
-        "    service = processes.start('stubborn', [sys.executable, '-c', sys.argv[2]], os.environ)\n"
-        "    print(service.guard.pid, flush=True)\n"
-        "    service.guard.wait()\n"
-    )
+# Starts a service that is stubborn, says which process guards it, and waits.
+STUBBORN = """
+import os, sys
+from pathlib import Path
+from stack.processes import supervised
+with supervised(Path(sys.argv[1]), "tests") as processes:
+    command = [sys.executable, "-c", sys.argv[2]]
+    service = processes.start("stubborn", command, os.environ, drain_s=1.0)
+    print(service.guard.pid, flush=True)
+    service.guard.wait()
+"""
+
+
+def stubborn(var: Path, how: str) -> tuple[subprocess.Popen, int]:
+    """A supervisor whose service ignores SIGTERM and has forked, and the pid of its guard."""
     supervisor = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path), FORKING.format(how=how)],
+        [sys.executable, "-c", STUBBORN, str(var), FORKING.format(how=how)],
         cwd=settings.PROJECT,
         stdout=subprocess.PIPE,
         text=True,
     )
     guard = int(supervisor.stdout.readline())
-    await_lines(tmp_path / "logs" / "stubborn.log", 2)
+    await_lines(var / "logs" / "stubborn.log", 2)
+    return supervisor, guard
+
+
+@pytest.mark.parametrize("how", ["setpgrp", "setsid"])
+def test_a_killed_supervisor_leaves_no_stubborn_service(tmp_path, how):
+    supervisor, _ = stubborn(tmp_path, how)
+    supervisor.kill()
+    supervisor.communicate()
+    assert not wait_until_gone(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["setpgrp", "setsid"])
+def test_what_killed_guards_left_is_ended_by_the_next_start(tmp_path, how, monkeypatch, capsys):
+    monkeypatch.setattr("stack.lock.GUARDS_S", 0.5)
+    supervisor, guard = stubborn(tmp_path, how)
     os.kill(supervisor.pid, signal.SIGSTOP)  # it would end them, seeing its guard gone
     os.kill(guard, signal.SIGKILL)
     supervisor.kill()

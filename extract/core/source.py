@@ -113,6 +113,42 @@ class FullRefreshCall:
 
 
 @dataclass(frozen=True)
+class Records:
+    """The list of records in the pages of some endpoints, and what is read of each record.
+
+    `list_at` is the key of the list in the body, None where the body is the list. `fields` is a
+    record's structure as DuckDB's from_json wants it: every leaf VARCHAR, so that what is read is
+    the text of the API response (a JSON number read as a double has lost digits).
+    """
+
+    endpoints: tuple[str, ...]
+    list_at: str | None
+    fields: str
+
+    def select(self) -> str:
+        """A SELECT over `pages`: page_id, source, account, params, as_of, item, row, payload.
+
+        `row` is the record's fields as a STRUCT, NULL for what is no object; `payload` its
+        untouched text; `item` counts from 1 within the page.
+        """
+        named = ", ".join(f"'{endpoint}'" for endpoint in self.endpoints)
+        rows, texts, key = f"[{self.fields}]", '["JSON"]', ""
+        if self.list_at:
+            rows, texts, key = (
+                f'{{"{self.list_at}": {rows}}}',
+                f'{{"{self.list_at}": {texts}}}',
+                f".{self.list_at}",
+            )
+        return f"""
+        SELECT page_id, source, account, params, as_of, generate_subscripts(texts, 1) AS item,
+               unnest(rows) AS row, unnest(texts)::VARCHAR AS payload
+        FROM (SELECT page_id, source, account, params, as_of,
+                     from_json(body, '{rows}'){key} AS rows,
+                     from_json(body, '{texts}'){key} AS texts
+              FROM pages WHERE endpoint IN ({named}))"""
+
+
+@dataclass(frozen=True)
 class Form:
     """How Airflow's form for a Connection of this source calls its fields.
 
@@ -133,10 +169,13 @@ class Form:
 class Source:
     """One API: how to fetch it, and the SQL that maps its landed pages to datasets.
 
-    `mappings` gives, for each dataset, a SELECT over `pages(source, account, endpoint, params,
-    body, received_at, as_of)` with the dataset's columns plus `page_id` and `item` (the
-    record's number in the page, the same in each dataset made of it). `rates` gives the
-    vendor's limit per endpoint prefix; `units` the assumed price of a call by endpoint.
+    `records` names the lists of records in the pages: {name: Records}; mappings read each as
+    `records_<name>(page_id, source, account, params, as_of, item, row, payload)`.
+    `mappings` gives, for each dataset, a SELECT over those, or over `pages(page_id, source,
+    account, endpoint, params, body, received_at, as_of)`, with the dataset's columns plus
+    `page_id` and `item` (the record's number in the page, the same in each dataset made of it).
+    `rates` gives the vendor's limit per endpoint prefix; `units` the assumed price of a call by
+    endpoint.
     `monthly`: the API can seek in time, so long ranges are cut into months.
     `form` and `test_connection` are for the Connection: `test_connection(client, api)` makes one call, the cheapest that
     proves the key, and returns in words what it sees; without it the form has no working Test.
@@ -153,6 +192,7 @@ class Source:
     fetch: Callable[[Any, Job], Fetched]
     connect: Callable[..., Any]
     rates: Mapping[str, Rate]
+    records: Mapping[str, Records] = field(default_factory=dict)
     units: Mapping[str, int] = field(default_factory=dict)
     monthly: bool = False
     expected: Callable[[Job, Callable[..., Any], datetime], Mapping[str, int]] | None = None

@@ -3,26 +3,6 @@
 from __future__ import annotations
 
 
-def records(endpoints: str | tuple[str, ...], list_at: str | None, fields: str) -> str:
-    """A SELECT of the records of pages: page_id, source, account, params, as_of, item, row, payload.
-
-    `list_at` is the key of the list in the body, None where the body is the list. `fields` is a
-    record's structure as from_json wants it: every leaf VARCHAR, so that what is read is the
-    wire's text. `row` is NULL for what is no object; `item` counts from 1 within the page.
-    """
-    named = ", ".join(f"'{e}'" for e in ([endpoints] if isinstance(endpoints, str) else endpoints))
-    rows, texts = f"[{fields}]", '["JSON"]'
-    if list_at:
-        rows, texts = f'{{"{list_at}": {rows}}}', f'{{"{list_at}": {texts}}}'
-    of = f".{list_at}" if list_at else ""
-    return f"""
-    SELECT page_id, source, account, params, as_of, generate_subscripts(texts, 1) AS item,
-           unnest(rows) AS row, unnest(texts)::VARCHAR AS payload
-    FROM (SELECT page_id, source, account, params, as_of,
-                 from_json(body, '{rows}'){of} AS rows, from_json(body, '{texts}'){of} AS texts
-          FROM pages WHERE endpoint IN ({named}))"""
-
-
 def decimal(text: str) -> str:
     """SQL of an amount's text as DECIMAL(38,18), NULL where it does not fit or is no number.
 

@@ -17,10 +17,20 @@ from typing import Any
 
 from extract.core.errors import Fatal, FetchStopped, Retriable
 from extract.core.interval import Interval, iso, utc
-from extract.core.source import Covered, Fetched, Form, FullRefreshCall, Job, Page, Rate, Source
+from extract.core.source import (
+    Covered,
+    Fetched,
+    Form,
+    FullRefreshCall,
+    Job,
+    Page,
+    Rate,
+    Records,
+    Source,
+)
 from extract.fetch.client import TIMEOUT_S, Client
 from extract.fetch.http import ccxt_call
-from extract.sources._sql import decimal, records
+from extract.sources._sql import decimal
 
 V2_PAGE = 100
 FILLS_PAGE = 100
@@ -325,7 +335,7 @@ FROM (
                row.trade.fee.currency) AS fee_asset,
            row.network.network_name AS network, row.network.hash AS tx_hash,
            row.advanced_trade_fill.order_id AS order_id, row.trade.id AS trade_id, payload
-    FROM ({records(TRANSACTIONS, "data", _ENTRY)}))
+    FROM records_ledger)
 """
 
 # Perpetuals are ADA-PERP-INTX on the wire and ADA/USDC:USDC in unified symbols (as ccxt reads).
@@ -346,14 +356,14 @@ FROM (
            CASE WHEN product LIKE '%-PERP-%' THEN 'USDC' ELSE split_part(product, '-', 2) END
                AS quote,
            coalesce(row.size_in_quote, 'false') = 'true' AS in_quote
-    FROM (SELECT *, row.product_id AS product FROM ({records(FILLS, "fills", _FILL)})))
+    FROM (SELECT *, row.product_id AS product FROM records_fills))
 """
 
 BALANCES = f"""
 SELECT page_id, item, source, account, row.id AS wallet, row.balance.currency AS token,
        as_of AS ts, row.balance.amount AS amount_text,
        {decimal("row.balance.amount")} AS amount, payload
-FROM ({records(ACCOUNTS, "data", _WALLET)}) WHERE as_of IS NOT NULL
+FROM records_wallets WHERE as_of IS NOT NULL
 """
 
 SOURCE = Source(
@@ -372,6 +382,11 @@ SOURCE = Source(
     connect=connect,
     test_connection=test_connection,
     fetch=fetch,
+    records={
+        "ledger": Records((TRANSACTIONS,), "data", _ENTRY),
+        "fills": Records((FILLS,), "fills", _FILL),
+        "wallets": Records((ACCOUNTS,), "data", _WALLET),
+    },
     mappings={"exchanges_ledger": LEDGER, "exchanges_trades": TRADES, "balances": BALANCES},
     rates={"/v2/": Rate(10_000, 3600, burst=100), "/api/v3/": Rate(30, strict=True)},
     expected=expected,

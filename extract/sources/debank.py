@@ -21,11 +21,21 @@ from typing import Any
 
 from extract.core.errors import ExtractError, Fatal, FetchStopped, Retriable, UnitsExhausted
 from extract.core.interval import UTC, Interval, iso, union
-from extract.core.source import Covered, Fetched, Form, FullRefreshCall, Job, Page, Rate, Source
+from extract.core.source import (
+    Covered,
+    Fetched,
+    Form,
+    FullRefreshCall,
+    Job,
+    Page,
+    Rate,
+    Records,
+    Source,
+)
 from extract.fetch.backward_walk import Piece, Walk, reasons
 from extract.fetch.client import WORKERS, Client, failed
 from extract.fetch.http import http_call, listed
-from extract.sources._sql import decimal, records
+from extract.sources._sql import decimal
 
 PAGE = 20
 _Row = tuple[int, str, str]  # second, chain, id
@@ -383,7 +393,7 @@ _ITEMS = f"""
 SELECT page_id, item, source, account, row, row.chain AS chain, row.id AS tx_id,
        {_TIME.format("row.time_at")} AS ts, coalesce(row.is_scam, 'false') = 'true' AS is_scam,
        TRY_CAST(row.tx.status AS INTEGER) AS status, payload
-FROM ({records((HISTORY, CHAIN_HISTORY), "history_list", _ITEM)})
+FROM records_history
 """
 
 # Gas and "who sent it" are about the account only where it is the sender; an address compares
@@ -433,8 +443,7 @@ FROM (
                body->'$.token_dict', body->'$.token_uuid_dict') AS MAP(VARCHAR, JSON)))) AS row
     FROM pages WHERE endpoint IN ('{HISTORY}', '{CHAIN_HISTORY}')
     UNION ALL
-    SELECT page_id, source, unnest(from_json(body, '["JSON"]')) FROM pages
-    WHERE endpoint = '{TOKENS}')
+    SELECT page_id, source, payload::JSON FROM records_tokens)
 WHERE (row->>'$.chain') IS NOT NULL AND (row->>'$.id') IS NOT NULL
   AND TRY_CAST(row->>'$.decimals' AS INTEGER) IS NOT NULL
 """
@@ -449,7 +458,7 @@ FROM (
     SELECT page_id, item, source, account, row.chain AS chain, row.id AS token, as_of AS ts,
            payload,
            coalesce(units_text(row.raw_amount_hex_str, row.decimals), row.amount) AS amount_text
-    FROM ({records(TOKENS, None, _BALANCE)}))
+    FROM records_tokens)
 """
 
 SOURCE = Source(
@@ -465,6 +474,10 @@ SOURCE = Source(
     test_connection=test_connection,
     remaining_units=remaining_units,
     fetch=fetch,
+    records={
+        "history": Records((HISTORY, CHAIN_HISTORY), "history_list", _ITEM),
+        "tokens": Records((TOKENS,), None, _BALANCE),
+    },
     mappings={
         "onchain_tokens": TOKEN_FACTS,
         "onchain_transactions": TRANSACTIONS,

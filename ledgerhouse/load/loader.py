@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -205,7 +206,7 @@ def load_files(
         con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")
     try:
         with transaction(con):
-            _open_pages(con, files, headers, batch_id, loaded_at)
+            _open_pages(con, source, files, headers, batch_id, loaded_at)
             for name, dataset in DATASETS.items():
                 if name in source.mappings:
                     counts = merge(con, dataset, source.mappings[name], batch_id)
@@ -231,10 +232,15 @@ def load_files(
 
 
 def _open_pages(
-    con, files: Sequence[Path], headers: Sequence[dict], batch_id: str, loaded_at: datetime
+    con: duckdb.DuckDBPyConnection,
+    source: Source,
+    files: Sequence[Path],
+    headers: Sequence[dict],
+    batch_id: str,
+    loaded_at: datetime,
 ) -> None:
-    """The batch's temporary tables: `headers`, `readings` (see ledgerhouse.load.coverage_segments) and `landed_pages`,
-    with the view `pages`."""
+    """The batch's temporary tables: `headers`, `readings` (see ledgerhouse.load.coverage_segments)
+    and `landed_pages`, with the views `pages` and `records_<name>` that mappings read."""
     con.execute(
         "CREATE OR REPLACE TEMP TABLE headers (place INTEGER, file VARCHAR, source VARCHAR, "
         "account VARCHAR, read_at TIMESTAMP)"
@@ -281,12 +287,32 @@ def _open_pages(
     # mapping runs on every core, and has fewer of them in hand at once.
     (threads,) = con.execute("SELECT current_setting('threads')").fetchone()
     slices = max(1, min(SLICES_A_THREAD * threads, count // PAGES_A_SLICE))
-    con.execute(
-        "CREATE OR REPLACE TEMP VIEW pages AS "
-        + " UNION ALL ".join(
-            f"SELECT * FROM landed_pages WHERE page_id % {slices} = {number}"
-            for number in range(slices)
-        )
+    con.execute(f"CREATE OR REPLACE TEMP VIEW pages AS {_in_slices('landed_pages', slices)}")
+    _open_records(con, source, slices)
+
+
+def _open_records(con: duckdb.DuckDBPyConnection, source: Source, slices: int) -> None:
+    """records_<name>, a view, of each list of records in the pages (see Source.records).
+
+    A list that several mappings read is parsed once, into a table: 15 % less CPU for a load of
+    DeBank pages. Where one mapping reads it, the table would cost a fifth more.
+    """
+    for name, records in source.records.items():
+        select, readers = records.select(), rf"\brecords_{name}\b"
+        if sum(bool(re.search(readers, mapping)) for mapping in source.mappings.values()) > 1:
+            # Materialized, the parsing runs on every core; as the source of a table it runs on one.
+            con.execute(
+                f"CREATE OR REPLACE TEMP TABLE parsed_{name} AS "
+                f"WITH parsed AS MATERIALIZED ({select}) FROM parsed"
+            )
+            select = _in_slices(f"parsed_{name}", slices)
+        con.execute(f"CREATE OR REPLACE TEMP VIEW records_{name} AS {select}")
+
+
+def _in_slices(table: str, slices: int) -> str:
+    """A SELECT of a table by page_id modulo `slices`, so that it is scanned by as many threads."""
+    return " UNION ALL ".join(
+        f"SELECT * FROM {table} WHERE page_id % {slices} = {number}" for number in range(slices)
     )
 
 

@@ -392,6 +392,8 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
                 ' "trade_time": "2026-01-31T06:00:00Z"}]}',
             ],
         )
+        for name, records in made["SOURCE"].records.items():
+            con.execute(f"CREATE VIEW records_{name} AS {records.select()}")
         row = con.execute(made["TRADES"]).fetchone()
     assert "0.10" in row and "buy" in row, "the mapping that is shown reads a page"
 

@@ -189,7 +189,7 @@ class Source:
     name: str
     documentation: str
     mappings: Mapping[str, str]
-    fetch: Callable[[Any, Job], Fetched]
+    fetch: Callable[[Any, Any, Job], Fetched]
     connect: Callable[..., Any]
     rates: Mapping[str, Rate]
     records: Mapping[str, Records] = field(default_factory=dict)

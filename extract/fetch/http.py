@@ -90,7 +90,8 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
 
     text, headers = str(error), exchange.last_response_headers or {}
     cause = error.__cause__ or error.__context__
-    status = cause.response.status_code if isinstance(cause, requests.HTTPError) else None
+    response = cause.response if isinstance(cause, requests.HTTPError) else None
+    status = response.status_code if response is not None else None
     if status == 429 or isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection)):
         return RateLimited(text, asked_wait(headers), status=status or 429)
     if isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):

@@ -1,4 +1,4 @@
-"""The sources: one file per API. A new source is one file here, and its twin in `sandbox/`.
+"""The sources: one file (or folder) per API. A new one is a file here, and its twin in `sandbox/`.
 
 A module of this folder is a source when it has a `SOURCE`; nothing else lists them.
 """
@@ -13,12 +13,15 @@ from extract.core.source import Source
 
 
 def names() -> list[str]:
-    """Names of the sources in this folder, without importing them."""
+    """Names of the sources in this folder, files and packages, without importing them."""
     return sorted(
-        f.stem
+        path.stem
         for folder in __path__
-        for f in Path(folder).glob("*.py")
-        if not f.stem.startswith("_")
+        for path in (
+            *Path(folder).glob("*.py"),
+            *(p.parent for p in Path(folder).glob("*/__init__.py")),
+        )
+        if not path.stem.startswith("_")
     )
 
 

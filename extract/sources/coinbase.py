@@ -47,7 +47,7 @@ def connect(*, host: str, login: str, password: str, **_: Any):
     """
     import ccxt
 
-    exchange = ccxt.coinbase(
+    exchange: Any = ccxt.coinbase(
         {
             "apiKey": login.strip(),
             "secret": _pem(password),

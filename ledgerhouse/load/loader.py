@@ -282,10 +282,10 @@ def _open_pages(
         )
     # A reader takes twice the room of the longest line for each thread.
     room = max(h.get("longest", LONGEST_LINE) for h in headers) + 1024
-    (count,) = con.execute(PAGES.format(room=room), [[str(file) for file in files]]).fetchone()
+    (count,) = con.execute(PAGES.format(room=room), [[str(file) for file in files]]).fetchall()[0]
     # A table this small is scanned by one thread, two thousand pages at a time: in slices, the
     # mapping runs on every core, and has fewer of them in hand at once.
-    (threads,) = con.execute("SELECT current_setting('threads')").fetchone()
+    (threads,) = con.execute("SELECT current_setting('threads')").fetchall()[0]
     slices = max(1, min(SLICES_A_THREAD * threads, count // PAGES_A_SLICE))
     con.execute(f"CREATE OR REPLACE TEMP VIEW pages AS {_in_slices('landed_pages', slices)}")
     _open_records(con, source, slices)
@@ -294,8 +294,8 @@ def _open_pages(
 def _open_records(con: duckdb.DuckDBPyConnection, source: Source, slices: int) -> None:
     """records_<name>, a view, of each list of records in the pages (see Source.records).
 
-    A list that several mappings read is parsed once, into a table: 15 % less CPU for a load of
-    DeBank pages. Where one mapping reads it, the table would cost a fifth more.
+    A list that several mappings read is parsed once, into a table: DeBank's pages are mapped in
+    0.25 s of CPU instead of 0.30. For a single reader the table would cost a fifth more.
     """
     for name, records in source.records.items():
         select, readers = records.select(), rf"\brecords_{name}\b"

@@ -22,6 +22,7 @@ from extract.fetch.backward_walk import Walk
 from extract.fetch.client import Client
 from extract.fetch.http import http_call
 from extract.sources import debank
+from extract.sources.debank import history
 from tests.benchmarks.limited import SPAN, START
 from tests.benchmarks.measure import ROOT, cpu_seconds, row, tell
 
@@ -95,14 +96,14 @@ def fetch(url: str, start: int, workers: int) -> tuple[Client, float, float, str
     )
     job = Job(job.source, job.account, job.connection, job.interval, job.interval.start)
     client = Client("debank", "0xabc", rates=debank.SOURCE.rates, units={})
-    got, began, whole = [], time.perf_counter(), debank.Walk
-    debank.Walk = partial(Walk, workers=workers)
+    got, began, whole = [], time.perf_counter(), history.Walk
+    history.Walk = partial(Walk, workers=workers)
     try:
         cpu = cpu_seconds(
             lambda: got.append(debank.fetch(client, debank.connect(host=url, password="key"), job))
         )
     finally:
-        debank.Walk = whole
+        history.Walk = whole
     return client, time.perf_counter() - began, cpu, got[0].covered[0].reason
 
 

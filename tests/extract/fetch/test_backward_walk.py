@@ -20,6 +20,7 @@ from extract.core.source import Job, Rate
 from extract.fetch.backward_walk import Walk
 from extract.fetch.client import Client
 from extract.sources import debank
+from extract.sources.debank import history as debank_history
 
 NOW = "Thu, 01 Jan 2026 00:00:00 GMT"
 START = int(utc("2024-01-01").timestamp())
@@ -80,7 +81,7 @@ def fetch(vendor, start, end, workers, tries=1):
         "debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={}, tries=tries
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(debank, "Walk", partial(Walk, workers=workers))
+        patch.setattr(debank_history, "Walk", partial(Walk, workers=workers))
         return debank.fetch(client, vendor, job)
 
 

@@ -1,7 +1,7 @@
-"""The datasets: one raw table each, the same for every source that fills it.
+"""The datasets: columns, types and keys of the raw tables, the same for every source.
 
-Times are TIMESTAMP in UTC. Amounts come twice: `<name>_text` is the wire's own text, `<name>`
-is DECIMAL(38,18), NULL where the text does not fit. No column is a float.
+Times are TIMESTAMP in UTC. Amounts come twice: `<name>_text` is the text exactly as in the
+API response, `<name>` is DECIMAL(38,18), NULL where the text does not fit. No column is a float.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _text(name: str, comment: str) -> Column:
 
 def _money(name: str, comment: str) -> tuple[Column, Column]:
     return (
-        Column(f"{name}_text", "VARCHAR", f"{comment}; as the wire spells it"),
+        Column(f"{name}_text", "VARCHAR", f"{comment}; exactly as in the API response"),
         Column(name, MONEY, f"{comment}; NULL where it does not fit DECIMAL(38,18)"),
     )
 
@@ -63,15 +63,19 @@ TS = Column("ts", "TIMESTAMP", "when it happened, UTC")
 PAYLOAD = _text("payload", "the record as JSON text, bare numbers quoted, otherwise untouched")
 # Written by the loader, on every raw table.
 META = (
-    Column("row_hash", "UBIGINT", "hash of the row's columns: tells changed from same"),
-    Column("first_seen_at", "TIMESTAMP", "vendor's clock when the row was first met, UTC"),
-    Column("changed_at", "TIMESTAMP", "vendor's clock when this version was first met, UTC"),
+    Column(
+        "row_hash", "UBIGINT", "hash of the row's columns: two versions differ where it differs"
+    ),
+    Column("first_seen_at", "TIMESTAMP", "when the row was first read, by the vendor's clock, UTC"),
+    Column(
+        "changed_at", "TIMESTAMP", "when this version was first read, by the vendor's clock, UTC"
+    ),
     Column("batch_id", "VARCHAR", "the load that wrote this version (ops.batches)"),
     Column(
         "vanished_at",
         "TIMESTAMP",
-        "vendor's clock when a whole reading of its time no "
-        "longer had the row, UTC; NULL while it is there",
+        "when a complete listing of its time no longer had the row, by the vendor's clock, UTC; "
+        "NULL while the vendor lists it",
     ),
 )
 EXCHANGES_TRADES = Dataset(
@@ -88,7 +92,7 @@ EXCHANGES_TRADES = Dataset(
         _text("side", "buy or sell"),
         *_money("price", "quote units per base unit"),
         *_money("amount", "base units; NULL where the exchange gives the size in quote units"),
-        *_money("cost", "quote units, before the fee; NULL where it is not the wire's own"),
+        *_money("cost", "quote units, before the fee; NULL where the response has none"),
         *_money("fee", "fee, in fee_asset units"),
         _text("fee_asset", "asset the fee was paid in"),
         _text("liquidity", "maker or taker"),
@@ -131,7 +135,7 @@ ONCHAIN_TRANSACTIONS = Dataset(
         _text("category", "send, receive, approve or NULL"),
         _text("method", "contract method called"),
         Column("status", "INTEGER", "1 succeeded, 0 failed, NULL not a transaction of its own"),
-        Column("is_scam", "BOOLEAN", "the source calls it a scam"),
+        Column("is_scam", "BOOLEAN", "flagged as a scam by the source"),
         _text("from_addr", "sender of the transaction"),
         _text("to_addr", "what the transaction called"),
         _text("other_addr", "counterparty named by the source"),
@@ -141,7 +145,7 @@ ONCHAIN_TRANSACTIONS = Dataset(
         *_money("gas", "gas paid, in units of the chain's native token"),
         _text("approve_token", "token approved, for approvals"),
         _text("approve_spender", "spender approved, for approvals"),
-        _text("approve_text", "allowance, as the wire spells it"),
+        _text("approve_text", "allowance, exactly as in the API response"),
         PAYLOAD,
     ),
     key=("source", "account", "chain", "tx_id"),
@@ -159,7 +163,7 @@ ONCHAIN_TRANSFERS = Dataset(
         _text("token", "token id within the chain: a contract address, or a name such as eth"),
         _text("counterparty", "the other address"),
         *_money("amount", "units of the token, never negative, not yet rounded to its decimals"),
-        Column("is_scam", "BOOLEAN", "the source calls the transaction a scam"),
+        Column("is_scam", "BOOLEAN", "the transaction is flagged as a scam by the source"),
         Column("is_settled", "BOOLEAN", "false for legs of a failed transaction"),
         PAYLOAD,
     ),

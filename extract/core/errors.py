@@ -1,4 +1,4 @@
-"""What a fetch can end with: errors named by what the caller does next.
+"""Errors of a fetch, named by what the caller does next.
 
     ExtractError
     ├── Retriable            wait and ask again (bounded): network, 5xx, broken answer

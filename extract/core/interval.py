@@ -1,4 +1,4 @@
-"""Time: UTC datetimes, ISO 8601 text, half-open intervals [start, end), and their unions."""
+"""UTC datetimes, ISO 8601 text, half-open intervals of time [start, end), and their unions."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class Interval:
         return self.start <= moment < self.end
 
     def minus(self, covered: Iterable[Interval]) -> list[Interval]:
-        """What of this interval no member of `covered` holds, oldest first."""
-        left, cursor = [], self.start
+        """The parts of this interval that no member of `covered` holds, oldest first."""
+        gaps, cursor = [], self.start
         for other in union(covered):
             if other.end <= cursor or other.start >= self.end:
                 continue
             if other.start > cursor:
-                left.append(Interval(cursor, other.start))
+                gaps.append(Interval(cursor, other.start))
             cursor = max(cursor, other.end)
         if cursor < self.end:
-            left.append(Interval(cursor, self.end))
-        return left
+            gaps.append(Interval(cursor, self.end))
+        return gaps
 
     def by_month(self) -> list[Interval]:
         """The same span cut at the first instant of every calendar month, oldest first."""
@@ -105,9 +105,9 @@ def joined(spans: Iterable[Span]) -> list[Span]:
 def closed(spans: Sequence[Span], gaps: int) -> list[Span]:
     """Disjoint spans in order, with the smallest `gaps` of the gaps between them closed."""
     smallest = sorted(range(1, len(spans)), key=lambda i: spans[i][0] - spans[i - 1][1])
-    kept = sorted(smallest[max(0, gaps) :])
+    remaining = sorted(smallest[max(0, gaps) :])
     return [
         (spans[first][0], spans[after - 1][1])
-        for first, after in zip([0, *kept], [*kept, len(spans)])
+        for first, after in zip([0, *remaining], [*remaining, len(spans)])
         if spans
     ]

@@ -1,4 +1,4 @@
-"""Secrets, struck out of a text in every shape in which a library may have written them.
+"""Redaction of secrets from a text, in every spelling in which a library may have written them.
 
 An error text may hold a key as it is, as repr, JSON or a URL writes it, or one line of a PEM
 file: each is replaced by ***.
@@ -23,7 +23,7 @@ def redact(text: str, secrets: tuple[str, ...]) -> str:
 @lru_cache(maxsize=64)
 def _shapes(secrets: tuple[str, ...]) -> tuple[str, ...]:
     """Every spelling of the secrets and of their long lines, the longest first."""
-    found: set[str] = set()
+    spellings: set[str] = set()
     for secret in secrets:
         spelt = secret.replace("\\n", "\n")
         lines = [line.strip() for line in spelt.splitlines()]
@@ -36,7 +36,7 @@ def _shapes(secrets: tuple[str, ...]) -> tuple[str, ...]:
             " ".join(spelt.split()),
             *parts,
         }:
-            found |= {
+            spellings |= {
                 part,
                 repr(part)[1:-1],
                 json.dumps(part)[1:-1],
@@ -47,4 +47,4 @@ def _shapes(secrets: tuple[str, ...]) -> tuple[str, ...]:
                 quote_plus(part),
                 ascii(part)[1:-1],
             }
-    return tuple(sorted(found - {""}, key=len, reverse=True))
+    return tuple(sorted(spellings - {""}, key=len, reverse=True))

@@ -1,7 +1,7 @@
-"""Source, Job, Page: the contract between an API's file in `extract/sources/` and all else.
+"""The contract of a source: Source, Job, Page, and what else an API's file in `sources/` states.
 
-A Source fills Datasets over Intervals: a Job asks for it, and Pages with what they cover are
-what it brings.
+A Source fetches a Job (an account over an interval) as Pages, and states with Covered which time
+of which dataset they hold whole; its mappings turn the pages into rows of Datasets.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from extract.core.interval import Interval, iso, utc
 
 @dataclass(frozen=True)
 class Page:
-    """One answer of an API, as it came: `body` is the wire's text, never re-serialized."""
+    """One response of an API: `body` is its text exactly as received, never re-serialized."""
 
     endpoint: str
     params: Mapping[str, Any]
@@ -27,7 +27,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Covered:
-    """A dataset is complete over an interval, and why the paging that proves it ended."""
+    """A statement that a dataset was read whole over an interval, and why its paging ended."""
 
     dataset: str
     interval: Interval
@@ -36,8 +36,11 @@ class Covered:
 
 @dataclass
 class Fetched:
-    """What one fetch brought: filled while it runs, landed when it is whole, or when it was stopped
-    for its cost: then `covered` says what of it is whole."""
+    """The result of a fetch: its pages, and what they cover.
+
+    Filled while the fetch runs; landed when it is whole, or when it was stopped for its cost: then
+    `covered` says what of it is whole.
+    """
 
     pages: list[Page] = field(default_factory=list)
     covered: list[Covered] = field(default_factory=list)
@@ -45,7 +48,7 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Job:
-    """One fetch to be made: an account of a source over an interval.
+    """One fetch to do: an account of a source over an interval.
 
     `read_from` is where reading starts: the lookback before the interval (read_from <= interval.start);
     `snapshot` asks for the reported balances too.
@@ -97,7 +100,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class FullRefreshCall:
-    """What a whole reading of an account asks of `endpoint`: the rows of `dataset`, `page` a call.
+    """The calls of `endpoint` that a full refresh of an account needs: `page` rows of `dataset` a call.
 
     `probes_past_end`: one row more is asked for, since a full last page does not say that it is the last;
     `per_column`: asked once for every value of this column; `lists_column`: the pages list the values of this
@@ -150,7 +153,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Form:
-    """How Airflow's form for a Connection of this source calls its fields.
+    """Labels of the fields in Airflow's form for a Connection of this source.
 
     A field with a label is asked for and needed; `login` empty: it is hidden and not needed.
     `secrets` are further secret fields, {name in the extra: label}; `hints` are placeholders by
@@ -179,7 +182,7 @@ class Source:
     `monthly`: the API can seek in time, so long ranges are cut into months.
     `form` and `test_connection` are for the Connection: `test_connection(client, api)` makes one call, the cheapest that
     proves the key, and returns in words what it sees; without it the form has no working Test.
-    `expected`: {endpoint: calls} that a job without a snapshot will take, told the number of rows:
+    `expected`: {endpoint: calls} that a job without a snapshot will take, given the number of rows:
     `rows(dataset, interval)` over the account, `rows(dataset, interval, column)` as a list of them
     by what the column holds; the interval may reach up to now. None: at least a call a job.
     `remaining_units(client, api)`: prepaid units left as the vendor counts them, by one call.

@@ -1,6 +1,6 @@
-"""A walk backwards in time over pages that come newest first, cut in time where it is long.
+"""A reading of pages backwards in time, newest first, cut into parallel pieces where it is long.
 
-Such an API takes an upper bound only, so one walker needs one answer before it can ask for the
+An API whose pages come newest first takes an upper bound only, so a walker needs one answer before it can ask for the
 next page. Times are whole seconds since 1970 and every span is half-open, so a walk may be cut
 at any second: the newer part then ends there, the older part begins there, each by the rule that
 ends and begins the whole walk. Nothing is lost at a cut; a page that crosses one is read for
@@ -82,8 +82,8 @@ class Walk:
     def _cut(self, piece: Piece, fork: Callable[[Any], bool]) -> None:
         """Give the older half of what `piece` has left to an idle worker, if worth a call."""
         with self._lock:
-            left = [one.left() for one in self.pieces]
-            read = sum(len(one.pages) for one in self.pieces)
+            left = [piece.left() for piece in self.pieces]
+            read = sum(len(piece.pages) for piece in self.pieces)
             most = min((read + sum(left)) / PAGES_A_CUT, (read - READ_A_CUT) / READ_A_CUT)
             middle = (piece.floor + piece.cursor) // 2
             if len(self.pieces) > most or middle <= piece.floor:
@@ -97,6 +97,6 @@ class Walk:
 
 
 def reasons(pieces: list[Piece]) -> str:
-    """Why the paging of the whole walk ended: of the oldest part, or of each."""
+    """Why the paging of a walk ended: the reason of its only piece, or of each."""
     why = " or ".join(sorted({piece.reason for piece in pieces}))
     return why if len(pieces) == 1 else f"{why} in each of {len(pieces)} pieces"

@@ -1,4 +1,4 @@
-"""The call log: every HTTP request, failed ones too, written down while it happens.
+"""The call log: a line for every HTTP request, failed ones too, written while it happens.
 
 A fetch never opens the warehouse, so it appends a line a request to a file of its own; the load
 task moves finished files into `ops.api_calls`. The file is locked while its writer lives, so
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -22,16 +22,16 @@ RUN_FIELDS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
 @contextmanager
-def call_log(root: Path, run: dict[str, Any]) -> Iterator:
-    """A function that writes one call (a dict) down at once, in a new file of the inbox."""
+def call_log(root: Path, run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Open a new file of the inbox; gives a function that writes one call (a dict) to it."""
     inbox = Path(root) / "inbox"
     inbox.mkdir(parents=True, exist_ok=True)
-    facts = {key: run.get(key) for key in RUN_FIELDS}
+    run_key = {key: run.get(key) for key in RUN_FIELDS}
     with open(inbox / f"{uuid4().hex}.jsonl", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
 
         def record(call: dict[str, Any]) -> None:
-            file.write(json.dumps({**facts, **call}) + "\n")
+            file.write(json.dumps({**run_key, **call}) + "\n")
             file.flush()
 
         yield record

@@ -1,4 +1,4 @@
-"""One call at a time: paced, retried within bounds, logged. The only place that sleeps.
+"""The client of a source's API: paces, retries and logs every call. The only place that sleeps.
 
 A source sends one HTTP request in `send()` and raises one of `extract.core.errors`; everything
 else about calling (when, how often, how many at once, what is written down) is decided here.
@@ -39,8 +39,8 @@ class Budget(Protocol):
     def settle(self, call_id: str, units: int) -> None: ...
 
 
-class _Boundless:
-    """Without a limit, every call may be sent."""
+class _NoBudget:
+    """A budget without a limit: every call may be sent."""
 
     def reserve(self, units: int) -> tuple[str, datetime]:
         return uuid4().hex, datetime.now(UTC)
@@ -51,7 +51,7 @@ class _Boundless:
 
 @dataclass(frozen=True)
 class Answer:
-    """One good answer: the wire's text, the same parsed, and the vendor's clock."""
+    """A successful response: its text, the same parsed, and the vendor's clock."""
 
     status: int
     body: str
@@ -66,10 +66,10 @@ class _Stopped(Exception):
 
 
 class Client:
-    """Calls one account of one source makes. `record` gets a dict per HTTP request, also failed.
+    """The calls of one account of one source. `record` gets a dict per HTTP request, also failed.
 
     `rates` are the vendor's limits by endpoint prefix, or the Pacing that clients of one key
-    share; `units` maps an endpoint to its price; `secrets` are struck out of every error text;
+    share; `units` maps an endpoint to its price; `secrets` are redacted from every error text;
     `budget` is asked before every request, retries too, and raises BudgetReached.
     Safe for several threads, whose calls share the limits; `record` is called by one at a time.
     """
@@ -93,7 +93,7 @@ class Client:
         self._pacing = rates if isinstance(rates, Pacing) else Pacing(rates)
         self._units, self._record, self._tries = units, record, tries
         self._secrets = tuple(s for s in secrets if s)
-        self._budget = budget or _Boundless()
+        self._budget = budget or _NoBudget()
         self._stopped, self._lock = Event(), Lock()
         # Waiting for the event, not time.sleep: who sleeps is woken when another has failed.
         self._sleep, self._timer = sleep or self._stopped.wait, timer
@@ -101,7 +101,7 @@ class Client:
     def call(self, endpoint: str, send: Callable[[], Answer]) -> Answer:
         """One answer from `endpoint`, asked up to `tries` times.
 
-        Raises Fatal at once, or the last Retriable after the tries are used up.
+        Raises Fatal without another try, or the last Retriable after the tries are used up.
         """
         limiter, price = self._pacing.of(endpoint), self._units.get(endpoint, 0)
         for attempt in range(1, self._tries + 1):
@@ -231,7 +231,7 @@ class Client:
         return min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
     def _clean(self, error: Exception) -> str:
-        # Struck out before the text is cut or its line ends go: half a secret is one, too.
+        # Redacted before the text is cut or its line ends go: half a secret is one, too.
         return redact(" ".join(redact(str(error), self._secrets).split()), self._secrets)[:500]
 
     def _explained(self, error: ExtractError, endpoint: str, attempt: int) -> ExtractError:

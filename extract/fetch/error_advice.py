@@ -1,6 +1,6 @@
-"""What a failed call means to the person who holds the key, and what to do, in words.
+"""Advice on a failed call: what it means to the person who holds the key, and what to do.
 
-The Test button and a failed task say the same, by these words.
+The Test button and a failed task give the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from extract.core.source import Source
 def advice(error: ExtractError, source: Source, host: str, where: str) -> str:
     """The meaning of an error, then the error's own text; `where` names the Connection.
 
-    The text of the error is taken as it is: the client has struck the secrets out of it.
+    The text of the error is taken as it is: the client has redacted the secrets.
     """
     meaning = _meaning(error, source, host, where)
     return f"{meaning} — {error}" if meaning else str(error)

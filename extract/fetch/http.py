@@ -1,6 +1,6 @@
-"""Sending one HTTP request through requests or ccxt, and telling what its answer means.
+"""One HTTP request through requests or ccxt, and what its answer means.
 
-Both give an Answer or raise an error of `extract.fetch.client`; neither sleeps nor retries.
+Both give an Answer or raise an error of `extract.core.errors`; neither sleeps nor retries.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def ccxt_call(
     `expect(data)` returns what else is wrong with it, or None.
 
     ccxt's parsed answer cannot tell a broken body from an empty one (HTTP 200 with half a JSON
-    comes back as no rows), so the wire's text is what counts.
+    comes back as no rows), so the text of the response is what counts.
     """
     import ccxt
 

@@ -1,4 +1,4 @@
-"""Landing: what the vendors answered, as they answered it, written once.
+"""The landing: files of API responses exactly as received, written once, never changed.
 
 One file a fetch, `<source>~<account>~<start>~<end>~<id>.jsonl.zst`: a header line (what was
 asked, what it covers and why paging ended), then a line a page with the body as text. A file
@@ -39,9 +39,9 @@ class Load:
 def write(
     root: Path, job: Job, fetched: Fetched, run: dict[str, Any], secrets: tuple[str, ...] = ()
 ) -> Path:
-    """Land one whole fetch; `run` says who made it (dag_id, run_id, …). Returns the file.
+    """Land one whole fetch; `run` says which run made it (dag_id, run_id, …). Returns the file.
 
-    `secrets` are struck out wherever a vendor has echoed them.
+    `secrets` are redacted wherever a vendor has echoed them.
     """
     import zstandard
 
@@ -155,17 +155,17 @@ def _is_torn(file: Path) -> bool:
 
 def loads(root: Path) -> list[Load]:
     """The committed batches in their order, each once; half a line a kill has left is passed."""
-    found: dict[str, Load] = {}
+    committed: dict[str, Load] = {}
     file = Path(root) / "loads.jsonl"
     for line in file.read_bytes().splitlines() if file.exists() else ():
         try:
-            told = json.loads(line)
+            record = json.loads(line)
         except ValueError:
             continue
-        found[told["batch_id"]] = Load(
-            told["sequence"], told["batch_id"], utc(told["loaded_at"]), tuple(told["files"])
+        committed[record["batch_id"]] = Load(
+            record["sequence"], record["batch_id"], utc(record["loaded_at"]), tuple(record["files"])
         )
-    return sorted(found.values(), key=lambda load: load.sequence)
+    return sorted(committed.values(), key=lambda load: load.sequence)
 
 
 def archived(root: Path) -> dict[str, Path]:

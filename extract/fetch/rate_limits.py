@@ -1,4 +1,4 @@
-"""How fast a vendor may be asked: two kinds of limiter. They never sleep; the client does.
+"""Rate limiters of two kinds, token bucket and sliding window. They never sleep; the client does.
 
 `Bucket` meets a token bucket by even spacing a little below the rate. `Window` meets a strict
 sliding window ("at most R calls in any W seconds"): R slots, each free again W seconds after
@@ -21,7 +21,7 @@ SHARE = 0.98
 
 
 class Bucket:
-    """`rate` calls a second on average, spaced evenly, `burst` at once after a pause."""
+    """A token bucket: `rate` calls a second, spaced evenly, `burst` together after a pause."""
 
     def __init__(self, rate: float, burst: float = 1.0):
         self.turn, self._lock = Lock(), Lock()
@@ -30,7 +30,7 @@ class Bucket:
         self._next = self._held = float("-inf")
 
     def take(self, now: float) -> float:
-        """0.0 when a call may be sent at monotonic time `now`, else the least seconds to wait."""
+        """0.0 when a call may be sent at monotonic time `now`, otherwise the least seconds to wait."""
         with self._lock:
             start = max(self._next - self._ahead, self._held)
             if now < start:
@@ -39,7 +39,7 @@ class Bucket:
             return 0.0
 
     def answered(self, now: float) -> None:
-        """The answer (or failure) of a call arrived: a bucket does not care when."""
+        """The answer (or failure) of a call arrived; a bucket needs no such news."""
 
     def hold(self, until: float) -> None:
         """Nobody sends before `until`: the vendor said too many."""
@@ -48,7 +48,7 @@ class Bucket:
 
 
 class Window:
-    """At most `calls` in any `seconds`, by the count of whoever stands between."""
+    """At most `calls` in any `seconds`, by the count of the vendor or of any proxy before it."""
 
     def __init__(self, calls: int, seconds: float = 1.0):
         self.turn, self._lock = Lock(), Lock()
@@ -57,9 +57,9 @@ class Window:
         self._held = float("-inf")
 
     def take(self, now: float) -> float:
-        """0.0 when a call may be sent at monotonic time `now`, else the least seconds to wait.
+        """0.0 when a call may be sent at monotonic time `now`, otherwise the least seconds to wait.
 
-        Whoever gets 0.0 owes an `answered`.
+        A caller that gets 0.0 owes an `answered`.
         """
         with self._lock:
             # Where every slot's call is under way, none is free before its answer plus W.

@@ -1,4 +1,4 @@
-"""SQL that reads the records of landed pages: what the sources' mappings have in common."""
+"""SQL that the mappings of all sources share."""
 
 from __future__ import annotations
 

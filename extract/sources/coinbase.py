@@ -56,7 +56,7 @@ def connect(*, host: str, login: str, password: str, **_: Any):
         }
     )
     exchange.urls["api"]["rest"] = host.rstrip("/")
-    exchange.number = str  # amounts stay the wire's text
+    exchange.number = str  # amounts stay text, exactly as in the response
     return exchange
 
 
@@ -70,14 +70,14 @@ def _pem(text: str) -> str:
         "the private key cannot be used: it must be the whole text of an ECDSA (ES256) key, "
         "from -----BEGIN EC PRIVATE KEY----- to -----END EC PRIVATE KEY-----"
     )
-    found = re.fullmatch(
+    pem_text = re.fullmatch(
         r"-----BEGIN ([A-Z ]+)-----(.+?)-----END \1-----",
         text.replace("\\n", "\n").strip(),
         re.DOTALL,
     )
-    if not found:
+    if not pem_text:
         raise Fatal(wrong)
-    kind, body = found[1], "".join(found[2].split())
+    kind, body = pem_text[1], "".join(pem_text[2].split())
     lines = [body[at : at + 64] for at in range(0, len(body), 64)]
     pem = "\n".join([f"-----BEGIN {kind}-----", *lines, f"-----END {kind}-----", ""])
     try:
@@ -90,7 +90,7 @@ def _pem(text: str) -> str:
 
 
 def test_connection(client: Client, exchange: Any) -> str:
-    """The wallets on the first page: one call, free, and the first of every fetch."""
+    """The Test button: the wallets on the first page, by one free call, the first of every fetch."""
     answer = client.call(
         ACCOUNTS,
         lambda: ccxt_call(
@@ -212,7 +212,7 @@ def _paging(data: dict, cursors: set[str]) -> str | None:
     """What is wrong with the v2 cursor of a page, or None; `cursors` are those followed so far."""
     pagination = data.get("pagination")
     if not isinstance(pagination, dict) or "next_starting_after" not in pagination:
-        return "no pagination.next_starting_after, so the end of the paging cannot be told"
+        return "no pagination.next_starting_after, so the end of the paging cannot be known"
     return _leads_on(pagination["next_starting_after"], data["data"], cursors)
 
 
@@ -259,7 +259,7 @@ def _fills(client: Client, exchange: Any, got: Fetched, job: Job) -> None:
 
     def wrong(data: dict) -> str | None:
         if not isinstance(data.get("cursor"), str):
-            return "no cursor, so the end of the paging cannot be told"
+            return "no cursor, so the end of the paging cannot be known"
         return _leads_on(data["cursor"], data["fills"], cursors)
 
     while True:
@@ -338,7 +338,7 @@ FROM (
     FROM records_ledger)
 """
 
-# Perpetuals are ADA-PERP-INTX on the wire and ADA/USDC:USDC in unified symbols (as ccxt reads).
+# Perpetuals are ADA-PERP-INTX in the response and ADA/USDC:USDC in unified symbols (as ccxt reads).
 TRADES = f"""
 SELECT page_id, item, source, account,
        base || '/' || quote || CASE WHEN swap THEN ':' || quote ELSE '' END AS symbol,

@@ -1,4 +1,4 @@
-"""Landing → raw rows, history, coverage and touched days, in one transaction a batch.
+"""Loading of landed files: raw rows, history, coverage and touched days, one transaction a batch.
 
 There is no primary key, which would make the file three times larger: the batch is deduplicated,
 joined to the existing rows within the batch's own span of time, and judged (see merge). Only what
@@ -202,7 +202,7 @@ def load_files(
     batch_id = hashlib.sha256("\n".join(names).encode()).hexdigest()[:32]
     loaded_at = utc(loaded_at or datetime.now(UTC)).replace(tzinfo=None)
     total = Loaded(files=len(files))
-    with suppress(duckdb.NotImplementedException):  # made by an earlier batch
+    with suppress(duckdb.NotImplementedException):  # an earlier batch has created it
         con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")
     try:
         with transaction(con):
@@ -258,7 +258,7 @@ def _open_pages(
             for place, (f, h) in enumerate(zip(files, headers))
         ],
     )
-    told = [
+    segments = [
         [
             f.name,
             h["source"],
@@ -275,10 +275,10 @@ def _open_pages(
         for f, h in zip(files, headers)
         for c in h["covered"]
     ]
-    if told:
+    if segments:
         con.executemany(
             f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, ?, ?, ?, ?)",
-            told,
+            segments,
         )
     # A reader takes twice the room of the longest line for each thread.
     room = max(h.get("longest", LONGEST_LINE) for h in headers) + 1024

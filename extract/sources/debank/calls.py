@@ -52,7 +52,7 @@ def remaining_units(client: Client, session: Any) -> int:
 
 
 def test_connection(client: Client, session: Any) -> str:
-    """The units left: one call, at no units."""
+    """The Test button: the units left, by one call that costs none."""
     left = get(client, session, UNITS, {}, _no_balance, []).data["balance"]
     if left <= 0:
         raise UnitsExhausted("no units are left: buy more at cloud.debank.com")
@@ -73,7 +73,7 @@ def get(
     pages: list[Page],
     snapshot: bool = False,
 ) -> Answer:
-    """One paid call; its page is kept. HTTP 403 means the units are used up: no retry helps."""
+    """One paid call, whose page is added to `pages`. HTTP 403 means the units are used up: no retry helps."""
 
     def send() -> Answer:
         try:

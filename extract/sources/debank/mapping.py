@@ -24,7 +24,7 @@ SELECT page_id, item, source, account, row, row.chain AS chain, row.id AS tx_id,
 FROM records_history
 """
 
-# Gas and "who sent it" are about the account only where it is the sender; an address compares
+# Gas and sender are the account's only where it is the sender; an address compares
 # without its checksum's capitals.
 TRANSACTIONS = f"""
 SELECT page_id, item, source, account, chain, tx_id, ts, row.cate_id AS category,
@@ -60,7 +60,7 @@ FROM (
 """
 
 # Keyed by token id alone, a token of the same address on two chains collides in the
-# dictionary: each entry names its own chain, and only that is believed.
+# dictionary: each entry names its own chain, and only that counts.
 TOKENS = f"""
 SELECT page_id, row_number() OVER (PARTITION BY page_id) AS item, source, row->>'$.chain' AS chain,
        row->>'$.id' AS token, coalesce(row->>'$.optimized_symbol', row->>'$.symbol') AS symbol,

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from extract.core.interval import Interval, iso, utc
+from extract.core.records import Records
 
 
 @dataclass(frozen=True)
@@ -113,42 +114,6 @@ class FullRefreshCall:
     probes_past_end: bool = False
     per_column: str = ""
     lists_column: str = ""
-
-
-@dataclass(frozen=True)
-class Records:
-    """The list of records in the pages of some endpoints, and what is read of each record.
-
-    `list_at` is the key of the list in the body, None where the body is the list. `fields` is a
-    record's structure as DuckDB's from_json wants it: every leaf VARCHAR, so that what is read is
-    the text of the API response (a JSON number read as a double has lost digits).
-    """
-
-    endpoints: tuple[str, ...]
-    list_at: str | None
-    fields: str
-
-    def select(self) -> str:
-        """A SELECT over `pages`: page_id, source, account, params, as_of, item, row, payload.
-
-        `row` is the record's fields as a STRUCT, NULL for what is no object; `payload` its
-        untouched text; `item` counts from 1 within the page.
-        """
-        named = ", ".join(f"'{endpoint}'" for endpoint in self.endpoints)
-        rows, texts, key = f"[{self.fields}]", '["JSON"]', ""
-        if self.list_at:
-            rows, texts, key = (
-                f'{{"{self.list_at}": {rows}}}',
-                f'{{"{self.list_at}": {texts}}}',
-                f".{self.list_at}",
-            )
-        return f"""
-        SELECT page_id, source, account, params, as_of, generate_subscripts(texts, 1) AS item,
-               unnest(rows) AS row, unnest(texts)::VARCHAR AS payload
-        FROM (SELECT page_id, source, account, params, as_of,
-                     from_json(body, '{rows}'){key} AS rows,
-                     from_json(body, '{texts}'){key} AS texts
-              FROM pages WHERE endpoint IN ({named}))"""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any
 
 from extract.core.errors import Fatal, FetchStopped, Retriable
 from extract.core.interval import Interval, iso, utc
+from extract.core.records import Records
 from extract.core.source import (
     Covered,
     Fetched,
@@ -25,7 +26,6 @@ from extract.core.source import (
     Job,
     Page,
     Rate,
-    Records,
     Source,
 )
 from extract.fetch.client import TIMEOUT_S, Client

@@ -19,13 +19,13 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Context, Decimal
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.core.datasets import DATASETS
 from extract.core.interval import UTC, utc
+from extract.core.records import QUOTED_BODY, units_text
 from extract.core.source import Source
 from extract.fetch import landing
 from ledgerhouse.config import MEMORY_LIMIT
@@ -47,12 +47,6 @@ PAGES_A_SLICE = 16
 LONGEST_LINE = 2**25  # of a file that does not say
 BYTES_A_BATCH = 10_000_000  # the same bound for a few big files (compressed)
 
-# A bare JSON number would pass through a double in any JSON parser, 17 digits at best. So
-# numbers are quoted first (ccxt does the same). `"key": 1.50` cannot occur inside a JSON
-# string: its quotes would be escaped, which the first class excludes.
-QUOTED_BODY = r"""regexp_replace(body,
-    '([^\\]"\s*:\s*)(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', '\1"\2"', 'g')"""
-
 PAGES = f"""
 CREATE OR REPLACE TEMP TABLE landed_pages AS
 SELECT h.place * 1000000::BIGINT + number AS page_id, h.source, h.account, endpoint,
@@ -66,14 +60,6 @@ FROM read_json(?, format = 'newline_delimited', compression = 'zstd', filename =
 JOIN headers h ON h.file = f.filename
 WHERE kind = 'page'
 """
-
-
-def units_text(hex_units: str, decimals: str) -> str:
-    """Exact decimal text of a hex count of base units: ("0x5f5e100", "8") → "1.00000000"."""
-    return format(Decimal(int(hex_units, 16)).scaleb(-int(decimals), _EXACT), "f")
-
-
-_EXACT = Context(prec=200)
 
 
 class LoadFailed(RuntimeError):

@@ -15,9 +15,10 @@ from statistics import median
 from uuid import uuid4
 
 from extract.core.datasets import EXCHANGES_LEDGER
+from extract.core.records import QUOTED_BODY
 from extract.fetch import landing
 from extract.sources import all_sources
-from ledgerhouse.load.loader import QUOTED_BODY, load
+from ledgerhouse.load.loader import load
 from ledgerhouse.warehouse.connection import connected
 from ledgerhouse.warehouse.schema import create_all
 from tests.benchmarks import data

@@ -14,7 +14,8 @@ fetches of a run.
 
 from __future__ import annotations
 
-from extract.core.source import Form, FullRefreshCall, Rate, Records, Source
+from extract.core.records import Records
+from extract.core.source import Form, FullRefreshCall, Rate, Source
 from extract.sources.debank import mapping
 from extract.sources.debank.calls import (
     CHAIN_HISTORY,

@@ -195,7 +195,7 @@ def alerts() -> str:
     ]
     assert len(fields(Rules)) == 6, "Rules has changed: tell so here"
     return (
-        f"Told once when it opens and once when it is over: to the log, and by {ways} where "
+        f"Sent once when it opens and once when it is over: to the log, and by {ways} where "
         "there is such a Connection. [operations.md](operations.md#alerts) says what to do.\n\n"
         + table(
             ("kind", "severity", "in short"),

@@ -119,15 +119,15 @@ def _dag(
     """The empty DAG; its page in Airflow is the docstring of the function that builds it."""
     if isinstance(schedule, str):  # by itself Airflow 3 gives such a run an empty interval
         schedule = CronDataIntervalTimetable(schedule, timezone="UTC")
-    return DAG(
-        dag_id,
-        doc_md=inspect.getdoc(build),
-        schedule=schedule,
-        start_date=start_date,
-        catchup=False,
-        max_active_runs=1,
-        params=dict(params or {}),
-        template_undefined=jinja2.Undefined,
-        default_args=DEFAULT_ARGS if params else {},
-        tags=[TAG, *tags],
-    )
+    settings: dict[str, Any] = {
+        "doc_md": inspect.getdoc(build),
+        "schedule": schedule,
+        "start_date": start_date,
+        "catchup": False,  # one run closes the whole hole after downtime
+        "max_active_runs": 1,
+        "params": params or {},
+        "template_undefined": jinja2.Undefined,  # a missing interval gets our message
+        "default_args": DEFAULT_ARGS if params else {},
+        "tags": [TAG, *tags],
+    }
+    return DAG(dag_id, **settings)

@@ -1,4 +1,4 @@
-"""What every task asks first: the interval of its run, who it is, and where the accounts are."""
+"""What every task needs: the interval of its run, its own key in the run log, common DAG settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from extract.core.interval import Interval
+from extract.core.interval import Interval, utc
 from ledgerhouse.config import retry_delay, sync_start
 
 WAREHOUSE_POOL = "warehouse"
@@ -40,7 +40,7 @@ def resolve_interval(params: dict[str, Any], start: str, end: str) -> Interval:
     if "interval_start" in params or "interval_end" in params:
         if not {"interval_start", "interval_end"} <= params.keys():
             raise ValueError("give both params, interval_start and interval_end, or neither")
-        return Interval(params["interval_start"], params["interval_end"])
+        return Interval(utc(params["interval_start"]), utc(params["interval_end"]))
     if str(start) in ("", "None") or str(end) in ("", "None"):
         raise ValueError(
             "this run has no data interval (a manual run has none). Trigger it with the params "
@@ -51,11 +51,11 @@ def resolve_interval(params: dict[str, Any], start: str, end: str) -> Interval:
             f"this run's data interval is empty ({start} to {end}): its DAG needs "
             "CronDataIntervalTimetable, or give the params interval_start and interval_end"
         )
-    return Interval(str(start), str(end))
+    return Interval(utc(str(start)), utc(str(end)))
 
 
-def facts_of(context: Any) -> dict[str, Any]:
-    """Who this attempt is: the key of ops.sync_runs."""
+def attempt_key(context: Any) -> dict[str, Any]:
+    """The key of this task attempt in ops.sync_runs."""
     ti = context["ti"]
     return {
         "dag_id": ti.dag_id,
@@ -67,4 +67,5 @@ def facts_of(context: Any) -> dict[str, Any]:
 
 
 def lock_owner(context: Any) -> str:
-    return "task {dag_id}.{task_id} of run {run_id}".format(**facts_of(context))
+    """This task, as another that waits for the warehouse is told who holds it."""
+    return "task {dag_id}.{task_id} of run {run_id}".format(**attempt_key(context))

@@ -1,14 +1,17 @@
-"""Airflow Connections, opened: the only place where a secret is read."""
+"""Hooks: open a source's API by an Airflow Connection, the only place where a secret is read."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+# The name under which Airflow gives it to providers; its own annotations do not export it.
+from airflow.providers.common.compat.sdk import (
+    redact as airflow_redact,  # pyright: ignore[reportPrivateImportUsage]
+)
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
-from airflow.sdk.log import redact as airflow_redact
 
 from extract.core.errors import ExtractError, Fatal
 from extract.core.redact import redact
@@ -49,7 +52,7 @@ class SourceHook(BaseHook):
             raise Fatal(
                 f"Airflow has no Connection {self.connection_id!r}, which accounts.toml names: "
                 f"make it (Admin, Connections; type {title}), or set AIRFLOW_CONN_"
-                f"{self.connection_id.upper()} (see .env.example), or mend the name"
+                f"{self.connection_id.upper()} (see .env.example), or correct the name"
             ) from None
         extra, secrets = _extra(connection), [connection.password or ""]
         secrets += _secrets(extra, form)
@@ -60,7 +63,7 @@ class SourceHook(BaseHook):
         if connection.conn_type != source.name and connection.conn_type in names():
             raise Fatal(
                 f"{self.where} is of the type {connection.conn_type}, and {source.name} is "
-                "to be opened with it: mend accounts.toml, or the Connection"
+                "to be opened with it: fix accounts.toml, or the Connection"
             )
         self.host = (connection.host or "").strip()
         needed = {"host": "host", "password": form.password} | (
@@ -97,8 +100,8 @@ class SourceHook(BaseHook):
             raise Fatal(f"{self.where}: {error}") from None
         return api, {**source.units, **extra.get("units", {})}, tuple(filter(None, secrets))
 
-    def told(self, error: ExtractError, source: Source) -> str:
-        """What an error means to whom the Connection belongs; the Test button says the same."""
+    def advice(self, error: ExtractError, source: Source) -> str:
+        """An error's text with what to do about this Connection; the Test button says the same."""
         return error_advice.advice(error, source, self.host, self.where)
 
     def test_connection(self) -> tuple[bool, str]:
@@ -118,10 +121,10 @@ class SourceHook(BaseHook):
             seen = (
                 source.test_connection(client, api)
                 if source.test_connection
-                else "was not asked: it has no look()"
+                else "was not asked: it has no test_connection()"
             )
         except ExtractError as error:
-            return False, redact(self.told(error, source), secrets)
+            return False, redact(self.advice(error, source), secrets)
         except Exception as error:  # the form must answer, and its text must hold no secret
             return False, redact(f"{type(error).__name__}: {error}", secrets)
         return True, redact(
@@ -160,7 +163,7 @@ def __getattr__(name: str) -> type[SourceHook]:
     for source in names():
         if name == hook_class(source):
             form = get(source).form
-            globals()[name] = made = type(
+            globals()[name] = hook = type(
                 name,
                 (SourceHook,),
                 {
@@ -170,5 +173,5 @@ def __getattr__(name: str) -> type[SourceHook]:
                     "default_conn_name": source,
                 },
             )
-            return made
+            return hook
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

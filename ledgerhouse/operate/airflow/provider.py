@@ -1,6 +1,6 @@
-"""What Airflow learns of this package whenever it starts: commands and connection types.
+"""Airflow provider: the commands and connection types that this package adds to Airflow.
 
-Found by the entry point `apache_airflow_provider`. Every Airflow process calls it, so nothing
+It is found by the entry point `apache_airflow_provider`. Every Airflow process calls it, so nothing
 is imported here but the sources' own files (20 ms), and what is named is imported when it is used.
 https://airflow.apache.org/docs/apache-airflow-providers/howto/create-custom-providers.html
 """
@@ -21,7 +21,7 @@ def connection_types() -> list[dict[str, Any]]:
     """
     from extract.sources import get, names
 
-    found = []
+    types = []
     for name in names():
         try:
             form = get(name).form
@@ -35,7 +35,7 @@ def connection_types() -> list[dict[str, Any]]:
             )
             continue
         labels = {"password": form.password} | ({"login": form.login} if form.login else {})
-        found.append(
+        types.append(
             {
                 "connection-type": name,
                 "hook-class-name": f"ledgerhouse.operate.airflow.hooks.{hook_class(name)}",
@@ -56,11 +56,11 @@ def connection_types() -> list[dict[str, Any]]:
                 },
             }
         )
-    return found
+    return types
 
 
 def hook_class(source: str) -> str:
-    """CoinbaseHook for coinbase: the class that ledgerhouse.operate.airflow.hooks makes when it is asked for it."""
+    """Name of the hook class of a source, CoinbaseHook for coinbase; hooks.py makes it when asked."""
     return "".join(part.capitalize() for part in source.split("_")) + "Hook"
 
 

@@ -1,4 +1,4 @@
-"""Channels that alerts are sent by: Slack, mail and a webhook.
+"""Channels of alerts: the task's log, Slack, mail and a webhook.
 
 An alert goes to the task's log always, and by those of the Airflow Connections `alerts_slack` (type
 slackwebhook), `alerts_smtp` (smtp) and `alerts_webhook` (http: JSON by POST) that exist; [alerts]
@@ -9,7 +9,6 @@ and a text quotes what a vendor said.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from html import escape
@@ -28,38 +27,39 @@ class NotDelivered(RuntimeError):
     """Some channel did not take its notices; they wait for the next try."""
 
 
-def channels(rules: Any, log: logging.Logger) -> dict[str, tuple[Send, tuple[str, ...]]]:
+def channels(rules: Any, log: Any) -> dict[str, tuple[Send, tuple[str, ...]]]:
     """Connection id → how to send a Message by it, and the secrets to keep out of texts."""
-    found: dict[str, tuple[Send, tuple[str, ...]]] = {}
-    makers = {"slack": _slack, "smtp": _smtp, "webhook": _webhook}
-    for way, connection_id in rules.ways:
+    by_connection: dict[str, tuple[Send, tuple[str, ...]]] = {}
+    senders = {"slack": _slack, "smtp": _smtp, "webhook": _webhook}
+    for kind, connection_id in rules.ways:
         try:
             connection = BaseHook.get_connection(connection_id)
         except AirflowNotFoundException:
-            if way in rules.named:
+            if kind in rules.named:
                 log.warning(
                     "accounts.toml names %s for alerts by %s, and Airflow has no such "
-                    "Connection: make it, or mend the name",
+                    "Connection: create it, or correct the name",
                     connection_id,
-                    way,
+                    kind,
                 )
             continue
-        if way == "smtp" and not rules.email_to:
+        if kind == "smtp" and not rules.email_to:
             log.warning(
-                "nobody is mailed: there is a Connection %s, but no email_to in [alerts] "
+                "no mail is sent: there is a Connection %s, but no email_to in [alerts] "
                 "of accounts.toml",
                 connection_id,
             )
             continue
-        found[connection_id] = makers[way](connection_id, connection, rules), _secrets(connection)
-    return found
+        send = senders[kind](connection_id, connection, rules)
+        by_connection[connection_id] = send, _secrets(connection)
+    return by_connection
 
 
 def _slack(connection_id: str, connection: Any, rules: Any) -> Send:
     def send(message: Any) -> None:
         from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
 
-        # As Slack asks: else <!channel> in a token's name would wake everybody.
+        # As Slack asks: otherwise <!channel> in a token's name would wake everybody.
         text = "\n".join(
             [
                 f"*{escape(message.subject, quote=False)}*",
@@ -118,12 +118,12 @@ def _webhook(connection_id: str, connection: Any, rules: Any) -> Send:
 
 
 def _secrets(connection: Any) -> tuple[str, ...]:
-    """What no text may hold: an address that lets anybody post is a secret, too."""
+    """The secrets of a Connection: an address that lets anybody post is one, too."""
     address = [part for part in re.split(r"[/?&=]", connection.host or "") if len(part) >= 8]
     extra = [
         str(value)
-        for one in connection.extra_dejson.values()
-        for value in (one.values() if isinstance(one, dict) else [one])
+        for field in connection.extra_dejson.values()
+        for value in (field.values() if isinstance(field, dict) else [field])
     ]
     return tuple(
         filter(

@@ -1,7 +1,8 @@
-"""What is wrong at this moment, told from the warehouse alone: the present incidents, by kind.
+"""Conditions of alerts: what is wrong at this moment, read from the warehouse, by kind of incident.
 
-Nothing is remembered here; `ledgerhouse.operate.alerts.incidents` tells what is new and what is over. A kind whose
-tables are missing or whose query fails is not judged: what is open of it stays open.
+Nothing is remembered here: `ledgerhouse.operate.alerts.incidents` knows what is new and what is
+over. A kind whose tables are missing or whose query fails is left out: what is open of it stays
+open.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from extract.core.interval import iso, utc
 from ledgerhouse.config import Account, Rules
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 TEXT = 400  # characters of somebody else's words that a text quotes
@@ -23,11 +28,11 @@ KINDS = {
     "failed_source": (
         "critical",
         "Look at the log of that task. The interval stays open, and the "
-        "next run asks for it again; a refused key is mended in its Connection.",
+        "next run asks for it again; a refused key is replaced in its Connection.",
     ),
     "failed_task": (
         "critical",
-        "Look at the log of that task, mend the cause and clear it; what "
+        "Look at the log of that task, fix the cause and clear it; what "
         "was published stays until it succeeds.",
     ),
     "stale_coverage": (
@@ -43,7 +48,7 @@ KINDS = {
     "check_failed": (
         "critical",
         "Nothing is published until it passes: see the Data Docs of the "
-        "run, mend the cause and clear its task check.",
+        "run, fix the cause and clear its task check.",
     ),
     "budget": (
         "warning",
@@ -80,9 +85,9 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Incident:
-    """Something that is wrong now; `key` says whether two are the same.
+    """Something that is wrong now; two with the same `key` are the same incident.
 
-    Not `certain`: nobody can tell at present. It opens nothing, and keeps open what is.
+    Not `certain`: it cannot be known at present. It opens nothing, and keeps open what is.
     """
 
     kind: str
@@ -97,31 +102,32 @@ class Incident:
         return self.kind, self.source, self.account, self.subject
 
 
-def judge(
-    con, accounts: Sequence[Account], rules: Rules, now: datetime
+def present_incidents(
+    con: duckdb.DuckDBPyConnection, accounts: Sequence[Account], rules: Rules, now: datetime
 ) -> dict[str, list[Incident]]:
-    """The present incidents by kind, of the accounts that are listed; kinds that could not be
-    judged are missing. Reads only. `now` is aware."""
+    """What is wrong now, by kind, of the accounts that are listed; kinds that could not be checked
+    are missing. Reads only. `now` is aware."""
     import duckdb
 
     con.execute(
         "CREATE OR REPLACE TEMP TABLE listed (source VARCHAR, account VARCHAR, connection VARCHAR)"
     )
-    for one in accounts:
+    for account in accounts:
         con.execute(
-            "INSERT INTO listed VALUES (?, ?, ?)", [one.source, one.account, one.connection]
+            "INSERT INTO listed VALUES (?, ?, ?)",
+            [account.source, account.account, account.connection],
         )
-    found: dict[str, list[Incident]] = {}
-    for kinds, look in LOOKS.items():
+    by_kind: dict[str, list[Incident]] = {}
+    for kinds, condition in CONDITIONS.items():
         try:
-            seen = look(con, rules, utc(now))
+            incidents = condition(con, rules, utc(now))
         except duckdb.Error as error:
-            log.warning("%s cannot be judged at present: %s", " and ".join(kinds), error)
+            log.warning("%s cannot be checked at present: %s", " and ".join(kinds), error)
             continue
         for kind in kinds:
-            found[kind] = [one for one in seen if one.kind == kind]
+            by_kind[kind] = [incident for incident in incidents if incident.kind == kind]
     con.execute("DROP TABLE listed")
-    return found
+    return by_kind
 
 
 _TRIES = """
@@ -130,14 +136,14 @@ WITH tries AS (
 )"""
 
 
-def _failed_sources(con, rules: Rules, now: datetime) -> list[Incident]:
+def _failed_sources(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
     """The newest run that fetched anything of the account, or that could not plan to."""
     rows = con.execute(
         _TRIES
         + """, mine AS (
         SELECT l.source, l.account, t.* EXCLUDE (source, account) FROM tries t JOIN listed l
             ON t.source = l.source AND t.account = l.account AND t.task_id LIKE 'fetch%'
-        UNION ALL  -- an attempt that never began has not said whose it is
+        UNION ALL  -- an attempt that never began has not text whose it is
         SELECT l.source, l.account, t.* EXCLUDE (source, account) FROM tries t JOIN listed l
             ON t.task_id IN ('plan_' || l.connection, 'fetch_' || l.connection)
         WHERE t.source IS NULL AND t.state = 'failed'
@@ -160,15 +166,15 @@ def _failed_sources(con, rules: Rules, now: datetime) -> list[Incident]:
             account,
             "",
             f"the last run failed: {dag_id} {run_id}, task {task}, of {iso(utc(began))}: "
-            f"{words(error) or 'it left no word'}",
+            f"{quoted(error) or 'it left no message'}",
         )
         for source, account, dag_id, run_id, began, task, error, failed in rows
         if failed
     ]
 
 
-def _failed_tasks(con, rules: Rules, now: datetime) -> list[Incident]:
-    """The newest end of each task that is no fetch, of whatever DAG; a check that has told what
+def _failed_tasks(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
+    """The newest end of each task that is no fetch, of whatever DAG; a check that has recorded what
     failed is check_failed's."""
     rows = con.execute(
         _TRIES
@@ -188,40 +194,40 @@ def _failed_tasks(con, rules: Rules, now: datetime) -> list[Incident]:
             "",
             task,
             f"it failed last: {dag_id} {run_id}, of {iso(utc(at))}: "
-            f"{words(error) or 'it left no word'}",
+            f"{quoted(error) or 'it left no message'}",
         )
         for task, dag_id, run_id, at, error in rows
     ]
 
 
-def _stale(con, rules: Rules, now: datetime) -> list[Incident]:
+def _stale(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
     rows = con.execute("""
         SELECT l.source, l.account, r.whole_to, r.whole_to < r.until
         FROM listed l LEFT JOIN ops.reached r USING (source, account)""").fetchall()
-    told = []
+    incidents = []
     for source, account, reached, hole in rows:
         if reached is None:
-            said = "nothing of it was ever read"
+            text = "nothing of it was ever read"
         elif now - utc(reached) <= rules.stale_after:
             continue
         else:
-            said = f"covered through {iso(utc(reached))}" + (
+            text = f"covered through {iso(utc(reached))}" + (
                 ", where a hole begins" if hole else ""
             )
-        told.append(
+        incidents.append(
             Incident(
                 "stale_coverage",
                 source,
                 account,
                 "",
-                said + "; more than "
+                text + "; more than "
                 f"{rules.stale_after.total_seconds() / 3600:g} hours are missing",
             )
         )
-    return told
+    return incidents
 
 
-def _off(con, rules: Rules, now: datetime) -> list[Incident]:
+def _off(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
     rows = con.execute("""
         SELECT source, account, r.token, coalesce(a.symbol, r.token), status, computed_text,
             reported_text, difference_text, snapshot_ts
@@ -235,7 +241,7 @@ def _off(con, rules: Rules, now: datetime) -> list[Incident]:
             source,
             account,
             token,
-            f"{words(symbol)}: computed {computed}, reported {reported} at "
+            f"{quoted(symbol)}: computed {computed}, reported {reported} at "
             f"{iso(utc(at))}; the difference is {difference}",
             status == "off",
         )
@@ -243,7 +249,7 @@ def _off(con, rules: Rules, now: datetime) -> list[Incident]:
     ]
 
 
-def _checks(con, rules: Rules, now: datetime) -> list[Incident]:
+def _checks(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
     """Of each checkpoint's newest run, what is critical and failed."""
     rows = con.execute("""
         SELECT checkpoint, expectation, observed, run_id FROM ops.checkpoints
@@ -256,14 +262,14 @@ def _checks(con, rules: Rules, now: datetime) -> list[Incident]:
             "",
             "",
             f"{checkpoint}: {expectation}",
-            f"{words(observed)} (run {run_id})",
+            f"{quoted(observed)} (run {run_id})",
         )
         for checkpoint, expectation, observed, run_id in rows
     ]
 
 
 # Fetches that met a limit since it opened. Rows of the version before have no error_type; those
-# of this month are told by their text.
+# of this month are known by their text.
 STOPPED = """
 SELECT count(*) FROM ops.sync_runs WHERE source = $source AND started >= $began AND (
     (error_type = 'BudgetReached' AND (error_fields->>'$.measure') = $measure
@@ -272,17 +278,17 @@ SELECT count(*) FROM ops.sync_runs WHERE source = $source AND started >= $began 
     OR (error_type IS NULL AND starts_with(error, $sentence)))"""
 
 
-def _budgets(con, rules: Rules, now: datetime) -> list[Incident]:
-    told = []
+def _budgets(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
+    incidents = []
     for source, measure, period, allowed in con.execute("FROM ops.budgets").fetchall():
         began = now.date() if period == "day" else now.date().replace(day=1)
-        (spent,) = con.execute(
+        ((spent,),) = con.execute(
             f"SELECT coalesce({'sum(units)' if measure == 'units' else 'count(*)'}, 0)::BIGINT "
             "FROM ops.api_calls WHERE source = ? AND called_at >= ?",
             [source, began],
-        ).fetchone()
+        ).fetchall()
         # A call may cost more than is left: then less is spent, and the fetch was stopped.
-        (stopped,) = con.execute(
+        ((stopped,),) = con.execute(
             STOPPED,
             {
                 "source": source,
@@ -293,26 +299,26 @@ def _budgets(con, rules: Rules, now: datetime) -> list[Incident]:
                 "sentence": f"BudgetReached: the budget of {source} allows {allowed:,} {measure} "
                 f"a {period}:",
             },
-        ).fetchone()
-        said = f"{spent:,} of {allowed:,} {measure} spent since {began}T00:00Z"
+        ).fetchall()
+        text = f"{spent:,} of {allowed:,} {measure} spent since {began}T00:00Z"
         reached = spent >= allowed or bool(stopped)
         if allowed and spent >= rules.budget_at * allowed:  # that it is reached says more
-            told.append(
+            incidents.append(
                 Incident(
                     "budget",
                     source,
                     "",
                     f"{measure} a {period}",
-                    f"{said}: {100 * spent // allowed} %",
+                    f"{text}: {100 * spent // allowed} %",
                     not reached,
                 )
             )
         if reached:
-            told.append(Incident("budget_reached", source, "", f"{measure} a {period}", said))
-    return told
+            incidents.append(Incident("budget_reached", source, "", f"{measure} a {period}", text))
+    return incidents
 
 
-def _unknown(con, rules: Rules, now: datetime) -> list[Incident]:
+def _unknown(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
     rows = con.execute("""
         SELECT source, account, type, count(*), min(ts) FROM raw.exchanges_ledger
         JOIN listed USING (source, account) WHERE kind = 'unknown' AND vanished_at IS NULL
@@ -322,25 +328,25 @@ def _unknown(con, rules: Rules, now: datetime) -> list[Incident]:
             "unknown_type",
             source,
             account,
-            words(kind),
-            f"{_rows(count)} of a type nobody has mapped, the first of {iso(utc(first))}",
+            quoted(kind),
+            f"{_rows(count)} of a type that is not mapped, the first of {iso(utc(first))}",
         )
         for source, account, kind, count, first in rows
     ]
 
 
-def _refreshes(con, rules: Rules, now: datetime) -> list[Incident]:
-    """What the newest refresh of each account has found."""
+def _refreshes(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
+    """What the newest refresh of each account has met: late and vanished rows."""
     rows = con.execute("""
         SELECT source, account, run_id, sum(rows_new)::BIGINT, sum(rows_vanished)::BIGINT
         FROM ops.refreshes JOIN listed USING (source, account)
         WHERE (source, account, run_id) IN (
             SELECT source, account, arg_max(run_id, recorded_at) FROM ops.refreshes GROUP BY ALL)
         GROUP BY ALL""").fetchall()
-    told = []
+    incidents = []
     for source, account, run_id, new, vanished in rows:
         if new:
-            told.append(
+            incidents.append(
                 Incident(
                     "late_rows",
                     source,
@@ -350,7 +356,7 @@ def _refreshes(con, rules: Rules, now: datetime) -> list[Incident]:
                 )
             )
         if vanished:
-            told.append(
+            incidents.append(
                 Incident(
                     "vanished_rows",
                     source,
@@ -359,10 +365,10 @@ def _refreshes(con, rules: Rules, now: datetime) -> list[Incident]:
                     f"{_rows(vanished)} vanished at the vendor ({run_id})",
                 )
             )
-    return told
+    return incidents
 
 
-LOOKS: dict[tuple[str, ...], Callable] = {
+CONDITIONS: dict[tuple[str, ...], Callable] = {
     ("failed_source",): _failed_sources,
     ("failed_task",): _failed_tasks,
     ("stale_coverage",): _stale,
@@ -378,7 +384,7 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'s' * (count != 1)}"
 
 
-def words(text: str | None) -> str:
-    """Somebody else's words on one line, not too long."""
+def quoted(text: str | None) -> str:
+    """A text of others (a vendor, an exception) on one line, not too long."""
     line = " ".join((text or "").split())
     return line if len(line) <= TEXT else line[:TEXT] + "…"

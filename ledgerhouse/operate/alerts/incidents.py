@@ -1,10 +1,10 @@
-"""Incidents over time (ops.incidents), and what is still to be told of them (ops.notices).
+"""Incidents over time (ops.incidents), and the notices of them still to be sent (ops.notices).
 
-An incident is told once when it opens and once when it is over. What is to be told is written in
-the transaction that notices it, for each channel, and marked after the delivery: whoever is killed
-in between tells it again rather than never. Every notice has an id by which a receiver knows a
-second one. A channel that is added later is told what is open by then; "resolved" goes only where
-"opened" went.
+A notice is sent once when an incident opens and once when it is over. It is written for each
+channel in the transaction that notices the incident, and marked after the delivery: a task that is
+killed in between sends it again rather than never. Every notice has an id by which a receiver
+knows a second one. A channel that is added later is sent what is open by then; "resolved" goes
+only where "opened" went.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from extract.core.interval import iso, utc
 from ledgerhouse.operate.alerts.conditions import KINDS, Incident
 from ledgerhouse.warehouse.transaction import transaction
 
+if TYPE_CHECKING:
+    import duckdb
+
 LINES = 20  # notices that a message spells out
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One event of an incident, to be told: `event` is opened or resolved."""
+    """One event of an incident, to be sent: `event` is opened or resolved."""
 
     incident_id: str
     event: str
@@ -39,7 +43,7 @@ class Notice:
 
     @property
     def title(self) -> str:
-        """failed source: debank 0x7a3f…: what it is and whose."""
+        """What it is and whose, such as: failed source: debank 0x7a3f…"""
         whose = " ".join(filter(None, (self.source, self.account, self.subject)))
         return f"{self.kind.replace('_', ' ')}: {whose}"
 
@@ -55,7 +59,7 @@ class Notice:
             ).strip()
         return (
             f"RESOLVED {self.title}. It lasted from {iso(self.opened_at)} to "
-            f"{iso(self.resolved_at)}. It was: {self.text}"
+            f"{iso(self.resolved_at) if self.resolved_at else ''}. It was: {self.text}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,7 +81,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Message:
-    """What one channel is sent at once: the notices, the run that noticed, and a link to it."""
+    """All that one channel is sent by a run: the notices, the run's name, and a link to it."""
 
     notices: tuple[Notice, ...]
     run: str
@@ -87,9 +91,9 @@ class Message:
     def subject(self) -> str:
         """One line."""
         if len(self.notices) == 1:
-            (one,) = self.notices
-            return f"Ledgerhouse: {'resolved: ' * (one.event == 'resolved')}{one.title}"
-        opened = sum(one.event == "opened" for one in self.notices)
+            (notice,) = self.notices
+            return f"Ledgerhouse: {'resolved: ' * (notice.event == 'resolved')}{notice.title}"
+        opened = sum(notice.event == "opened" for notice in self.notices)
         parts = [
             f"{count} {word}"
             for count, word in ((opened, "opened"), (len(self.notices) - opened, "resolved"))
@@ -100,32 +104,32 @@ class Message:
     @property
     def lines(self) -> list[str]:
         """LINES notices at most, and where they were noticed."""
-        told = [str(one) for one in self.notices[:LINES]]
-        if more := len(self.notices) - LINES:
-            told += [f"and {more} more, in ops.incidents"] if more > 0 else []
-        return [*told, f"Run: {self.link or self.run}"]
+        lines = [str(notice) for notice in self.notices[:LINES]]
+        if (more := len(self.notices) - LINES) > 0:
+            lines.append(f"and {more} more, in ops.incidents")
+        return [*lines, f"Run: {self.link or self.run}"]
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "subject": self.subject,
             "run": self.run,
             "link": self.link,
-            "incidents": [one.as_dict() for one in self.notices],
+            "incidents": [notice.as_dict() for notice in self.notices],
         }
 
 
 def reconcile(
-    con,
-    judged: Mapping[str, Sequence[Incident]],
+    con: duckdb.DuckDBPyConnection,
+    present: Mapping[str, Sequence[Incident]],
     channels: Iterable[str],
     *,
     run_id: str,
     now: datetime,
 ) -> tuple[int, int]:
-    """Open what is new, resolve what is gone, note what is to be told (one transaction); how many
-    were opened and resolved.
+    """Open what is new, resolve what is gone, write the notices (one transaction); how many were
+    opened and resolved.
 
-    Of a kind that is not in `judged` nothing is resolved.
+    Of a kind that is not in `present` nothing is resolved.
     """
     at = utc(now).replace(tzinfo=None)
     with transaction(con):
@@ -137,20 +141,29 @@ def reconcile(
             ).fetchall()
         }
         seen: dict[tuple, Incident] = {}
-        for one in (one for kind in judged.values() for one in kind):
-            if one.key not in seen or one.certain:
-                seen[one.key] = one
-        opened = [one for key, one in seen.items() if one.certain and key not in lasting]
+        for incident in chain.from_iterable(present.values()):
+            if incident.key not in seen or incident.certain:
+                seen[incident.key] = incident
+        opened = [
+            incident for key, incident in seen.items() if incident.certain and key not in lasting
+        ]
         resolved = [
             incident_id
             for key, incident_id in lasting.items()
-            if key not in seen and key[0] in judged
+            if key not in seen and key[0] in present
         ]
-        for one in opened:
+        for incident in opened:
             con.execute(
                 "INSERT INTO ops.incidents (incident_id, kind, source, account, subject, "
                 "severity, text, opened_at, opened_by) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [uuid4().hex, *one.key, KINDS[one.kind][0], one.text, at, run_id],
+                [
+                    uuid4().hex,
+                    *incident.key,
+                    KINDS[incident.kind][0],
+                    incident.text,
+                    at,
+                    run_id,
+                ],
             )
         for key, incident_id in lasting.items():
             if key in seen and seen[key].certain:
@@ -184,8 +197,8 @@ def reconcile(
     return len(opened), len(resolved)
 
 
-def waiting(con, channel: str) -> tuple[Notice, ...]:
-    """What the channel has not been told yet, oldest first."""
+def waiting(con: duckdb.DuckDBPyConnection, channel: str) -> tuple[Notice, ...]:
+    """The notices that the channel has not taken yet, oldest first."""
     rows = con.execute(
         """
         SELECT incident_id, event, kind, source, account, subject, severity, text, opened_at,
@@ -198,18 +211,23 @@ def waiting(con, channel: str) -> tuple[Notice, ...]:
     return tuple(Notice(*row) for row in rows)
 
 
-def note(con, tried: Mapping[str, Sequence[Notice]], sent: Iterable[str], now: datetime) -> None:
-    """The notices were tried, by channel; those of the channels `sent` have arrived."""
+def note_sent(
+    con: duckdb.DuckDBPyConnection,
+    tried: Mapping[str, Sequence[Notice]],
+    sent: Iterable[str],
+    now: datetime,
+) -> None:
+    """Note which notices were tried, by channel; those of the channels `sent` have arrived."""
     with transaction(con):
         for channel, notices in tried.items():
-            for one in notices:
+            for notice in notices:
                 con.execute(
                     "UPDATE ops.notices SET tries = tries + 1, sent_at = ? WHERE "
                     "channel = ? AND incident_id = ? AND event = ?",
                     [
                         utc(now).replace(tzinfo=None) if channel in sent else None,
                         channel,
-                        one.incident_id,
-                        one.event,
+                        notice.incident_id,
+                        notice.event,
                     ],
                 )

@@ -22,7 +22,14 @@ from ledgerhouse.operate.airflow.api import (
     run_path,
 )
 from ledgerhouse.operate.commands import CommandFailed
-from ledgerhouse.operate.commands.plan import Plan, dates, fetches_its_interval, make, now, params
+from ledgerhouse.operate.commands.plan import (
+    Plan,
+    dates,
+    fetches_its_interval,
+    now,
+    params,
+    plan_backfill,
+)
 from ledgerhouse.operate.commands.progress import Progress
 from ledgerhouse.operate.commands.tables import Answer
 from ledgerhouse.plan.estimate import Cost, total
@@ -46,7 +53,8 @@ def connect() -> AirflowApi:
 def backfill(args: Any) -> int:
     """Create, follow, plan or cancel a backfill; the exit code."""
     if not (args.follow or args.cancel):
-        dates(args, now()), params(args.conf)  # before anything is asked of Airflow
+        dates(args, now())  # before anything is asked of Airflow
+        params(args.conf)
     try:
         return _backfill(connect(), args)
     except AirflowUnreachable as error:
@@ -57,28 +65,28 @@ def backfill(args: Any) -> int:
 
 def _backfill(airflow: AirflowApi, args: Any) -> int:
     if args.follow or args.cancel:
-        under_way = active(airflow, args.dag_id)
+        under_way = active_backfill(airflow, args.dag_id)
         return cancel(airflow, under_way) if args.cancel else _resume(airflow, args, under_way)
-    plan = make(airflow, args, now())
+    plan = plan_backfill(airflow, args, now())
     if args.dry_run:
-        return show(plan, args)
+        return show_plan(plan, args)
     if args.history:
         return _history(airflow, args, plan)
     if not plan.runs:
         return _nothing(airflow, plan)
     _confirm(args, plan)
-    made = _create(airflow, plan)
+    created = _create(airflow, plan)
     print(
-        f"Backfill {made['id']} of {args.dag_id}: {len(plan.runs)} runs over {plan.span}"
+        f"Backfill {created['id']} of {args.dag_id}: {len(plan.runs)} runs over {plan.span}"
         + (f"; {plan.known} more intervals have their run already" if plan.known else "")
     )
-    return follow(airflow, args, made, dict(zip(plan.runs, plan.intervals, strict=True)))
+    return follow(airflow, args, created, dict(zip(plan.runs, plan.intervals, strict=True)))
 
 
 # --- before -----------------------------------------------------------------------------------
 
 
-def show(plan: Plan, args: Any) -> int:
+def show_plan(plan: Plan, args: Any) -> int:
     """The dry run: every interval, the calls and units it would take, and all of them."""
     answer = Answer(
         args.output,
@@ -184,16 +192,16 @@ def _nothing(airflow: AirflowApi, plan: Plan) -> int:
 
 def _create(airflow: AirflowApi, plan: Plan) -> dict[str, Any]:
     """Airflow's backfill; waits for the one before to be closed, when all its runs have ended."""
-    dag_id, deadline, told = plan.dag["dag_id"], time.monotonic() + CLOSING_S, False
+    dag_id, deadline, announced = plan.dag["dag_id"], time.monotonic() + CLOSING_S, False
     while True:
         try:
             return airflow.call("POST", "/backfills", plan.request)
         except AirflowApiError as error:
             if error.status != 409:
                 raise CommandFailed(
-                    f"Airflow makes no such backfill of {dag_id}: {error}"
+                    f"Airflow creates no such backfill of {dag_id}: {error}"
                 ) from None
-        other = active(airflow, dag_id)
+        other = active_backfill(airflow, dag_id)
         open_runs = [r for r in _runs_of(airflow, other) if r["state"] not in FINAL]
         if open_runs or time.monotonic() > deadline:
             raise CommandFailed(
@@ -201,9 +209,9 @@ def _create(airflow: AirflowApi, plan: Plan) -> dict[str, Any]:
                 f"{other['to_date']}, and there is one at a time: wait for it (airflow dags "
                 f"backfill --follow {dag_id}), or end it (--cancel)"
             )
-        if not told:
+        if not announced:
             print(f"Waiting for Airflow to close backfill {other['id']}, which has ended …")
-            told = True
+            announced = True
         time.sleep(POLL_S)
 
 
@@ -211,21 +219,21 @@ def _create(airflow: AirflowApi, plan: Plan) -> dict[str, Any]:
 
 
 def follow(
-    airflow: AirflowApi, args: Any, made: Mapping[str, Any], wanted: Mapping[datetime, Interval]
+    airflow: AirflowApi, args: Any, created: Mapping[str, Any], wanted: Mapping[datetime, Interval]
 ) -> int:
     """Wait until every wanted run has ended; 0 only when all have succeeded.
 
     `wanted`: logical date → interval. The first failure stops what has not started, unless
     --continue-on-failures.
     """
-    dag_id, stopping = made["dag_id"], False
+    dag_id, stopping = created["dag_id"], False
     changed, seen = time.monotonic(), None
     try:
-        with Progress(f"{dag_id} backfill {made['id']}", len(wanted)) as progress:
+        with Progress(f"{dag_id} backfill {created['id']}", len(wanted)) as progress:
             while True:
                 runs = {
                     utc(r["logical_date"]): r
-                    for r in _runs_of(airflow, made)
+                    for r in _runs_of(airflow, created)
                     if utc(r["logical_date"]) in wanted
                 }
                 states = Counter(run["state"] for run in runs.values())
@@ -239,7 +247,7 @@ def follow(
                 if ended >= len(wanted) or (stopping and not running):
                     break
                 if states["failed"] and not (args.continue_on_failures or stopping):
-                    stopping = _quietly(airflow, made, "pause")
+                    stopping = _quietly(airflow, created, "pause")
                 if states != seen:
                     changed, seen = time.monotonic(), states
                 elif time.monotonic() - changed > LOOK_AFTER_S:
@@ -255,7 +263,7 @@ def follow(
         return 130
     cancelled = len(wanted) - ended
     if stopping:
-        _quietly(airflow, made, "cancel")
+        _quietly(airflow, created, "cancel")
     return _verdict(airflow, dag_id, wanted, runs, cancelled)
 
 
@@ -293,10 +301,10 @@ def _verdict(airflow: AirflowApi, dag_id: str, wanted, runs, cancelled: int) -> 
     return 0 if good == len(wanted) else 1
 
 
-def _quietly(airflow: AirflowApi, made: Mapping[str, Any], what: str) -> bool:
+def _quietly(airflow: AirflowApi, created: Mapping[str, Any], what: str) -> bool:
     """Pause or cancel a backfill; one that has ended meanwhile is as well."""
     try:
-        airflow.call("PUT", f"/backfills/{made['id']}/{what}")
+        airflow.call("PUT", f"/backfills/{created['id']}/{what}")
     except AirflowApiError:
         pass
     return True
@@ -309,7 +317,7 @@ def _can_go_on(airflow: AirflowApi, dag_id: str) -> None:
         why = f"{dag_id} was paused meanwhile"
     if why:
         raise CommandFailed(
-            f"{why}: the backfill waits. Once that is mended: airflow dags "
+            f"{why}: the backfill waits. Once that is fixed: airflow dags "
             f"backfill --follow {dag_id}"
         )
 
@@ -324,20 +332,24 @@ def _runs(airflow: AirflowApi, dag_id: str, first: datetime, last: datetime, **o
     )
 
 
-def _runs_of(airflow: AirflowApi, made: Mapping[str, Any]) -> list:
+def _runs_of(airflow: AirflowApi, created: Mapping[str, Any]) -> list:
     """Backfill runs in the range of a backfill (older ones of the same dates too)."""
     return _runs(
-        airflow, made["dag_id"], utc(made["from_date"]), utc(made["to_date"]), run_type="backfill"
+        airflow,
+        created["dag_id"],
+        utc(created["from_date"]),
+        utc(created["to_date"]),
+        run_type="backfill",
     )
 
 
 # --- one that is there ------------------------------------------------------------------------
 
 
-def active(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
+def active_backfill(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
     """The backfill of the DAG that Airflow has not closed; CommandFailed where there is none."""
     try:
-        found = [
+        open_ones = [
             b
             for b in airflow.call("GET", "/backfills", dag_id=dag_id, order_by="-id", limit=100)[
                 "backfills"
@@ -346,28 +358,28 @@ def active(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
         ]
     except AirflowApiError as error:
         raise CommandFailed(f"{dag_id}: {error}") from None
-    if not found:
+    if not open_ones:
         raise CommandFailed(f"no backfill of {dag_id} is under way")
-    return found[0]
+    return open_ones[0]
 
 
-def cancel(airflow: AirflowApi, made: Mapping[str, Any]) -> int:
+def cancel(airflow: AirflowApi, created: Mapping[str, Any]) -> int:
     """End a backfill: what runs may end, what waits is marked failed by Airflow."""
-    waiting = sum(r["state"] == "queued" for r in _runs_of(airflow, made))
-    _quietly(airflow, made, "cancel")
+    waiting = sum(r["state"] == "queued" for r in _runs_of(airflow, created))
+    _quietly(airflow, created, "cancel")
     print(
-        f"Backfill {made['id']} of {made['dag_id']} is cancelled: {waiting} runs that had not "
+        f"Backfill {created['id']} of {created['dag_id']} is cancelled: {waiting} runs that had not "
         "started never will; one that is running may end"
     )
     return 0
 
 
-def _resume(airflow: AirflowApi, args: Any, made: Mapping[str, Any]) -> int:
-    runs = {utc(r["logical_date"]): r for r in _runs_of(airflow, made)}
+def _resume(airflow: AirflowApi, args: Any, created: Mapping[str, Any]) -> int:
+    runs = {utc(r["logical_date"]): r for r in _runs_of(airflow, created)}
     return follow(
         airflow,
         args,
-        made,
+        created,
         {
             date: Interval(r["data_interval_start"], r["data_interval_end"])
             for date, r in runs.items()

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import iso
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.books import near, one_account, opened
 from ledgerhouse.operate.commands.tables import digits, rows
+
+if TYPE_CHECKING:
+    import duckdb
 
 DAY = timedelta(days=1)
 PRECISION = 100  # digits: Python's own 28 are fewer than an amount has
@@ -53,26 +56,28 @@ def explain(args: Any) -> int:
         source, account = one_account(con, args.source, args.account)
         token, symbol = _token(con, source, account, args.asset)
         _within(con, source, account, token, symbol, day)
-        found = explained(con, source, account, token, day)
+        explanation = explained(con, source, account, token, day)
         answer.document |= {
             "source": source,
             "account": account,
             "token": token,
             "symbol": symbol,
             "day": day,
-            **found,
+            **explanation,
         }
         _show(
             answer,
-            found,
+            explanation,
             f"{symbol} ({token})" if symbol != token else token,
             f"{source} {account}",
             day,
         )
-    return 0 if found["adds_up"] else 1
+    return 0 if explanation["adds_up"] else 1
 
 
-def explained(con, source: str, account: str, token: str, day: date) -> dict[str, Any]:
+def explained(
+    con: duckdb.DuckDBPyConnection, source: str, account: str, token: str, day: date
+) -> dict[str, Any]:
     """Everything behind one day of one balance; amounts as text, sums by Python's decimals."""
     mine, span = [source, account, token], [day, day + DAY]
     balances = {
@@ -110,7 +115,7 @@ def explained(con, source: str, account: str, token: str, day: date) -> dict[str
         "sum": digits(summed),
         "is_exact": bool(exact),
         "adds_up": bool(whole and summed == closing and net == recorded),
-        "legs": [_told(leg, raw) for leg in legs],
+        "legs": [_leg(leg, raw) for leg in legs],
         "snapshots": snapshots,
         "gaps": rows(
             con,
@@ -121,9 +126,9 @@ def explained(con, source: str, account: str, token: str, day: date) -> dict[str
     }
 
 
-def _raw(con, where: Sequence[Any]) -> dict[tuple, dict[str, Any]]:
+def _raw(con: duckdb.DuckDBPyConnection, where: Sequence[Any]) -> dict[tuple, dict[str, Any]]:
     """The raw row of each leg, with the load that wrote it and the run of that load."""
-    found = {(r["chain"], r["txid"], r["leg"]): r for r in rows(con, RAW, where)}
+    by_leg = {(r["chain"], r["txid"], r["leg"]): r for r in rows(con, RAW, where)}
     batches = {
         (b["batch_id"], b["dataset"], b["account"]): b
         for b in rows(
@@ -131,16 +136,17 @@ def _raw(con, where: Sequence[Any]) -> dict[tuple, dict[str, Any]]:
             "SELECT batch_id, dataset, account, any_value(run_id) AS run_id, any_value(file) AS "
             "file, any_value(loaded_at) AS loaded_at FROM ops.batches WHERE batch_id IN "
             "(SELECT unnest(?::VARCHAR[])) GROUP BY ALL",
-            [sorted({row["batch_id"] for row in found.values()})],
+            [sorted({row["batch_id"] for row in by_leg.values()})],
         )
     }
-    for row in found.values():
+    for row in by_leg.values():
         batch = batches.get((row["batch_id"], row["dataset"], where[1]), {})
         row |= {name: batch.get(name) for name in ("run_id", "file", "loaded_at")}
-    return found
+    return by_leg
 
 
-def _told(leg: Mapping[str, Any], raw: Mapping[tuple, Mapping[str, Any]]) -> dict[str, Any]:
+def _leg(leg: Mapping[str, Any], raw: Mapping[tuple, Mapping[str, Any]]) -> dict[str, Any]:
+    """A leg as the answer has it: its amount, why it does not count, and the load that wrote it."""
     row = raw.get((leg["chain"], leg["txid"], leg["leg"]), {})
     return {
         **{
@@ -197,19 +203,21 @@ def _snapshot(reported: Mapping[str, Any], opening: Decimal | None, legs) -> dic
             Decimal(0),
         )
     )
-    told = reported["reported"] if not reported["lost"] else None
+    amount = reported["reported"] if not reported["lost"] else None
     return {
         "ts": reported["ts"],
-        "reported": digits(told),
+        "reported": digits(amount),
         "computed": digits(computed),
-        "difference": digits(told - computed) if None not in (told, computed) else None,
+        "difference": (
+            digits(amount - computed) if amount is not None and computed is not None else None
+        ),
     }
 
 
-def _show(answer, found: Mapping[str, Any], asset: str, account: str, day: date) -> None:
+def _show(answer, explanation: Mapping[str, Any], asset: str, account: str, day: date) -> None:
     answer.say(f"{account}: {asset} on {day}")
     lines = [
-        {"what": f"held when {day} began", "amount": found["opening"]},
+        {"what": f"held when {day} began", "amount": explanation["opening"]},
         *(
             {
                 "what": leg["kind"],
@@ -221,10 +229,10 @@ def _show(answer, found: Mapping[str, Any], asset: str, account: str, day: date)
                 "id": f"{leg['txid']} {leg['leg']}".removesuffix(" entry"),
                 "run": leg["run_id"],
             }
-            for leg in found["legs"]
+            for leg in explanation["legs"]
         ),
-        {"what": "net of the day", "amount": found["net"]},
-        {"what": "held at its end", "amount": found["closing"]},
+        {"what": "net of the day", "amount": explanation["net"]},
+        {"what": "held at its end", "amount": explanation["closing"]},
     ]
     # Its JSON is `legs`: these lines are for reading.
     if answer.output != "json":
@@ -244,33 +252,35 @@ def _show(answer, found: Mapping[str, Any], asset: str, account: str, day: date)
             },
             right=("amount", "aside"),
         )
-    for shot in found["snapshots"]:
+    for shot in explanation["snapshots"]:
         answer.say(
             f"Reported at {iso(shot['ts'])}: {shot['reported']}; computed for that instant: "
             f"{shot['computed']}; difference {shot['difference']}"
         )
-    for gap in found["gaps"]:
+    for gap in explanation["gaps"]:
         answer.say(
             f"Not whole: {gap['dataset']} was not read from {iso(gap['start'])} to "
             f"{iso(gap['end'])}",
             style="bold red",
         )
-    if not found["is_exact"]:
+    if not explanation["is_exact"]:
         answer.say(
             "Not exact: an amount up to this day does not fit DECIMAL(38,18) and is left "
             "out; balance_wide of curated.daily_balances has six digits of it",
             style="red",
         )
-    if None in (found["opening"], found["closing"]):
+    if None in (explanation["opening"], explanation["closing"]):
         answer.say(
             "✗ a sum does not fit DECIMAL(38,18): there is no balance to explain", style="bold red"
         )
-    elif found["adds_up"]:
-        answer.say(f"✓ {found['opening']} + {found['net']} = {found['closing']}, to the last digit")
+    elif explanation["adds_up"]:
+        answer.say(
+            f"✓ {explanation['opening']} + {explanation['net']} = {explanation['closing']}, to the last digit"
+        )
     else:
         answer.say(
-            f"✗ it does not add up: {found['opening']} + {found['net']} is "
-            f"{found['sum']}, not {found['closing']} (daily_flows: {found['recorded_net']})",
+            f"✗ it does not add up: {explanation['opening']} + {explanation['net']} is "
+            f"{explanation['sum']}, not {explanation['closing']} (daily_flows: {explanation['recorded_net']})",
             style="bold red",
         )
 
@@ -282,7 +292,9 @@ def _day(text: str) -> date:
         raise CommandFailed(f"{text!r} is no day: write it like 2026-01-31 (UTC)", 2) from None
 
 
-def _token(con, source: str, account: str, asset: str) -> tuple[str, str]:
+def _token(
+    con: duckdb.DuckDBPyConnection, source: str, account: str, asset: str
+) -> tuple[str, str]:
     """(token, symbol) of the asset that is meant, by token or symbol, however it is spelled."""
     held = rows(
         con,
@@ -293,32 +305,34 @@ def _token(con, source: str, account: str, asset: str) -> tuple[str, str]:
         [source, account],
     )
     wanted = asset.lower()
-    found = [r for r in held if r["token"].lower() == wanted] or [
+    matching = [r for r in held if r["token"].lower() == wanted] or [
         r for r in held if r["symbol"].lower() == wanted
     ]
-    if not found:
+    if not matching:
         known = near(asset, [r["symbol"] for r in held])
         raise CommandFailed(
             f"{source} {account} never held {asset!r}; it holds, or held: "
             f"{', '.join(dict.fromkeys(known)) or 'nothing yet'}",
             2,
         )
-    if len(found) > 1:
+    if len(matching) > 1:
         raise CommandFailed(
-            f"{asset} is {len(found)} tokens of {source} {account}: name one: "
-            + ", ".join(r["token"] for r in found[:8]),
+            f"{asset} is {len(matching)} tokens of {source} {account}: name one: "
+            + ", ".join(r["token"] for r in matching[:8]),
             2,
         )
-    return found[0]["token"], found[0]["symbol"]
+    return matching[0]["token"], matching[0]["symbol"]
 
 
-def _within(con, source: str, account: str, token: str, symbol: str, day: date) -> None:
+def _within(
+    con: duckdb.DuckDBPyConnection, source: str, account: str, token: str, symbol: str, day: date
+) -> None:
     """CommandFailed (2) for a day the balance does not reach, saying which days it has."""
-    first, last = con.execute(
+    ((first, last),) = con.execute(
         "SELECT min(date), max(date) FROM curated.daily_balances WHERE source = ? AND account = ? "
         "AND token = ?",
         [source, account, token],
-    ).fetchone()
+    ).fetchall()
     if first is None:
         raise CommandFailed(
             f"no leg of {symbol} of {source} {account} counts, so it has no "

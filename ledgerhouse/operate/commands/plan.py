@@ -1,4 +1,4 @@
-"""A backfill before it is made: what it may not be, its intervals, and what they would cost."""
+"""The plan of a backfill: whether it can be run, its intervals, and what they would cost."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.estimate import Cost, Known, simulate, total
 from ledgerhouse.warehouse.spending_views import CALLED
 
-BACKFILLED = "sync"  # the id, unless it was made with another, of the DAG that is backfilled
+BACKFILLED = "sync"  # the id of our DAG that is backfilled, unless it was given another
 LEFT = {"day": "left_today", "month": "left_month"}
 WAIT_S = 5.0  # for the warehouse, where nothing is published yet
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for: the DAG as Airflow has it, and the runs to be made, in order."""
+    """A backfill to be created: the DAG as Airflow has it, and the runs, in order."""
 
     dag: dict[str, Any]
-    request: dict[str, Any]  # the body Airflow's backfill is made with
+    request: dict[str, Any]  # the body of Airflow's backfill
     runs: list[datetime]  # their logical dates
     intervals: list[Interval]  # theirs, likewise
-    known: int  # runs there are already and that are not made again
+    known: int  # runs that exist already and are not run again
     costs: list[dict[str, Cost]] | None = None  # by run; None: no estimate for this DAG
     by_history: dict[str, Cost] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
@@ -118,8 +118,8 @@ def fetches_its_interval(dag: dict[str, Any]) -> bool:
     return is_ours(dag) and dag["timetable_periodic"] and "refetch" in (dag["params"] or {})
 
 
-def make(airflow: AirflowApi, args: Any, now: datetime) -> Plan:
-    """What the arguments ask for, checked against Airflow and the books."""
+def plan_backfill(airflow: AirflowApi, args: Any, now: datetime) -> Plan:
+    """The backfill that the arguments ask for, checked against Airflow and the books."""
     (start, end), conf = dates(args, now), params(args.conf)
     dag = dag_of(airflow, args.dag_id)
     begins = dag["start_date"] and utc(dag["start_date"])
@@ -145,9 +145,9 @@ def make(airflow: AirflowApi, args: Any, now: datetime) -> Plan:
         "max_active_runs": args.max_active_runs or dag["max_active_runs"] or 1,
     }
     try:
-        told = airflow.call("POST", "/backfills/dry_run", request)["backfills"]
-        every = (
-            told
+        wanted_runs = airflow.call("POST", "/backfills/dry_run", request)["backfills"]
+        every_run = (
+            wanted_runs
             if args.reset_dagruns
             else airflow.call(
                 "POST", "/backfills/dry_run", request | {"reprocess_behavior": "completed"}
@@ -155,10 +155,10 @@ def make(airflow: AirflowApi, args: Any, now: datetime) -> Plan:
         )
     except AirflowApiError as error:
         raise CommandFailed(
-            f"Airflow makes no such backfill of {args.dag_id}: {error}", 2
+            f"Airflow creates no such backfill of {args.dag_id}: {error}", 2
         ) from None
-    runs = [utc(one["logical_date"]) for one in told]
-    all_runs = [utc(one["logical_date"]) for one in every]
+    runs = [utc(run["logical_date"]) for run in wanted_runs]
+    all_runs = [utc(run["logical_date"]) for run in every_run]
     if not all_runs:
         raise CommandFailed(
             f"no interval of {args.dag_id} ({dag['timetable_summary']}) that is "
@@ -212,9 +212,9 @@ def _estimated(plan: Plan, now: datetime, refetch: bool) -> Plan:
     file = AccountsFile.read()
     sources, mine = all_sources(), file.accounts()
     known, since, spent = _known(sources, mine, now)
-    facts = {"refetch": refetch, "prices": prices(sources, mine)}
-    costs = simulate(known, sources, mine, plan.intervals, now, **facts)
-    whole = simulate(known, sources, mine, [plan.span], now, **facts)[0]
+    how: dict[str, Any] = {"refetch": refetch, "prices": prices(sources, mine)}
+    costs = simulate(known, sources, mine, plan.intervals, now, **how)
+    whole = simulate(known, sources, mine, [plan.span], now, **how)[0]
     over = over_budget(file.limits(), total(costs), spent, now.date())
     remarks = [
         *plan.remarks,
@@ -236,26 +236,26 @@ def over_budget(
     limits, whole: Mapping[str, Cost], spent: Sequence[Mapping[str, Any]], today: date
 ) -> list[str]:
     """Which limits (ledgerhouse.plan.budget) the cost would pass, in sentences; `spent` as CALLED has it."""
-    found = []
-    for one in limits:
-        need = getattr(whole.get(one.source, Cost()), one.measure)
+    remarks = []
+    for limit in limits:
+        need = getattr(whole.get(limit.source, Cost()), limit.measure)
         left = summed(
-            [r for r in spent if r["source"] == one.source],
-            one.measure,
+            [r for r in spent if r["source"] == limit.source],
+            limit.measure,
             today,
-            {one.period: one.allowed},
-        )[LEFT[one.period]]
+            {limit.period: limit.allowed},
+        )[LEFT[limit.period]]
         if need > left:
-            found.append(
-                f"Over budget: about {need:,} {one.measure} of {one.source} are needed, "
-                f"and {max(left, 0):,} of {one.allowed:,} are left this {one.period}. "
+            remarks.append(
+                f"Over budget: about {need:,} {limit.measure} of {limit.source} are needed, "
+                f"and {max(left, 0):,} of {limit.allowed:,} are left this {limit.period}. "
                 "A fetch stops before it passes the limit; what it has read whole stays."
             )
-    return found
+    return remarks
 
 
 def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any]]]:
-    """What the books, else the warehouse, else nobody knows; which of them, in words; and what was
+    """What the books know, else the warehouse, else nothing; which of them, in words; and what was
     spent a day (CALLED)."""
     from ledgerhouse.config import warehouse_path
     from ledgerhouse.publish.books import open_books
@@ -263,7 +263,7 @@ def _known(sources, mine, now: datetime) -> tuple[Known, str, list[dict[str, Any
 
     try:
         with open_books() as con:
-            (at,) = con.execute("SELECT published_at FROM main.published").fetchone()
+            ((at,),) = con.execute("SELECT published_at FROM main.published").fetchall()
             return (
                 Known.read(con, sources, mine, now),
                 f"from the books published at {iso(at)}",
@@ -287,16 +287,16 @@ def prices(sources, mine) -> dict[str, dict[str, int]]:
     """Units by source and endpoint: the sources' own, or what a Connection's extra says."""
     from airflow.models.connection import Connection
 
-    found = {}
+    by_source: dict[str, dict[str, int]] = {}
     for account in mine:
-        own = found.setdefault(account.source, dict(sources[account.source].units))
+        own = by_source.setdefault(account.source, dict(sources[account.source].units))
         try:
             own |= Connection.get_connection_from_secrets(account.connection).extra_dejson.get(
                 "units", {}
             )
         except Exception:  # no such Connection here: the run will say so
             continue
-    return found
+    return by_source
 
 
 def now() -> datetime:

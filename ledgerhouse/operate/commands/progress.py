@@ -6,8 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-QUIET_S = 5.0  # a log hears of it this often at most
+QUIET_S = 5.0  # a log gets a line this often at most
 
 
 class Progress:
@@ -15,8 +16,9 @@ class Progress:
 
     def __init__(self, title: str, total: int):
         self.title, self.total = title, total
-        self._bar = self._task = None
-        self._said, self._said_at = "", float("-inf")
+        self._bar: Any = None
+        self._task: Any = None
+        self._shown, self._shown_at = "", float("-inf")
 
     def __enter__(self) -> Progress:
         from rich import progress
@@ -48,10 +50,10 @@ class Progress:
                 self._task, completed=done + failed, total=self.total, now=trouble + now
             )
             return
-        said = f"{done + failed} of {self.total}  {trouble}{now}"
-        if said != self._said and time.monotonic() - self._said_at > QUIET_S:
-            self._said, self._said_at = said, time.monotonic()
-            print(f"  {self.title}: {said}", file=sys.stderr, flush=True)
+        line = f"{done + failed} of {self.total}  {trouble}{now}"
+        if line != self._shown and time.monotonic() - self._shown_at > QUIET_S:
+            self._shown, self._shown_at = line, time.monotonic()
+            print(f"  {self.title}: {line}", file=sys.stderr, flush=True)
 
 
 class Steps:
@@ -64,7 +66,7 @@ class Steps:
 
     @contextmanager
     def step(self, title: str) -> Iterator[Callable[..., None]]:
-        """Run a step; what is yielded tells what it is doing now."""
+        """Run a step; what is yielded shows what it is doing now."""
         began = time.monotonic()
         sign = "✗"
         with self.console.status(title) as status:

@@ -1,8 +1,8 @@
 """`airflow warehouse units`: what was spent, what it would have been, and what is left.
 
 `ops.spending` (source, day, calls, units, full_refresh_calls, full_refresh_units) and
-`ops.budgets` (source, measure, period, allowed) say so; books without them tell what the call log
-knows.
+`ops.budgets` (source, measure, period, allowed) say so; of books without them only what the call
+log knows is shown.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ def units(args: Any) -> int:
     """Per source and measure; sources whose calls are free have calls alone."""
     with opened(args.output) as (con, answer):
         sources = sorted({source for source, _ in accounts(con, args.source)})
-        told = has(con, "ops.spending")
-        spent = rows(con, "FROM ops.spending" if told else CALLED)
+        has_spending = has(con, "ops.spending")
+        spent = rows(con, "FROM ops.spending" if has_spending else CALLED)
         budgets = rows(con, "FROM ops.budgets") if has(con, "ops.budgets") else []
         today = datetime.now(UTC).date()
-        found = []
+        sums = []
         for source in sources:
             mine = [row for row in spent if row["source"] == source]
             for measure in MEASURES:
                 if measure == "calls" or any(row["units"] for row in mine):
-                    found.append(
+                    sums.append(
                         {
                             "source": source,
                             "measure": measure,
@@ -52,7 +52,7 @@ def units(args: Any) -> int:
         answer.table(
             "spending",
             "Calls and units",
-            found,
+            sums,
             {
                 "source": "source",
                 "measure": "",
@@ -71,7 +71,7 @@ def units(args: Any) -> int:
         answer.say(
             "Full refreshes: everything read again at every sync, with the same endpoints "
             "and page sizes."
-            if told
+            if has_spending
             else "These books do not say what full refreshes would have cost (no ops.spending).",
             style="dim",
         )

@@ -1,4 +1,4 @@
-"""How commands answer: tables for people, tab-separated lines for pipes, JSON for programs.
+"""Output of commands: tables for people, tab-separated lines for pipes, JSON for programs.
 
 Amounts are text from the warehouse to the screen; JSON has them as strings.
 """
@@ -9,16 +9,21 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import iso
+
+if TYPE_CHECKING:
+    import duckdb
 
 WIDTH = 160  # of tables, where the output is no terminal
 UNBROKEN = ("account", "dataset", "ts", "start", "end", "amount", "covered_through", "last_run")
 Row = Mapping[str, Any]
 
 
-def rows(con, sql: str, params: Sequence[Any] = ()) -> list[dict[str, Any]]:
+def rows(
+    con: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] = ()
+) -> list[dict[str, Any]]:
     """The answer of a query, a dict a row."""
     cursor = con.execute(sql, list(params))
     names = [column[0] for column in cursor.description]
@@ -68,11 +73,11 @@ def cell(value: Any) -> str:
 class Answer:
     """One command's answer: tables and remarks, printed in the form that was asked for.
 
-    `facts` are what JSON has beside the tables, by name.
+    `document` is what JSON has beside the tables, by name.
     """
 
-    def __init__(self, output: str, **facts: Any):
-        self.output, self.document = output, dict(facts)
+    def __init__(self, output: str, **document: Any):
+        self.output, self.document = output, dict(document)
         self._console = None
 
     @property
@@ -89,7 +94,7 @@ class Answer:
         self,
         name: str,
         title: str,
-        found: Sequence[Row],
+        lines: Sequence[Row],
         columns: Mapping[str, str],
         marked=lambda row: False,
         right: Sequence[str] = (),
@@ -98,16 +103,16 @@ class Answer:
 
         JSON has every field of the rows, by their names.
         """
-        self.document[name] = [plain(row) for row in found]
+        self.document[name] = [plain(row) for row in lines]
         if self.output == "plain":
             print("\t".join(columns))
-            for row in found:
+            for row in lines:
                 print(
                     "\t".join("" if (v := plain(row.get(c))) is None else str(v) for c in columns)
                 )
         elif self.output == "table":
             self.say(title, style="bold")
-            self.console.print(_table(found, columns, marked, right) if found else "none")
+            self.console.print(_table(lines, columns, marked, right) if lines else "none")
 
     def say(self, text: str, style: str | None = None) -> None:
         """A remark beside the tables; programs do not get it."""
@@ -119,13 +124,13 @@ class Answer:
             print(json.dumps(plain(self.document), indent=1))
 
 
-def as_text(found: Sequence[Row], columns: Mapping[str, str]) -> str:
+def as_text(lines: Sequence[Row], columns: Mapping[str, str]) -> str:
     """The table for a log: nothing is cut or folded, and no line is empty."""
     from rich.console import Console
 
     screen = Console(width=1000, color_system=None)
     with screen.capture() as captured:
-        screen.print(_table(found, columns, lambda row: False, (), whole=True))
+        screen.print(_table(lines, columns, lambda row: False, (), whole=True))
     return "\n".join(line.rstrip() for line in captured.get().splitlines() if line.strip())
 
 
@@ -134,7 +139,7 @@ def short(text: str, keep: int = 11) -> str:
     return text if len(text) <= keep else f"{text[: keep - 5]}…{text[-4:]}"
 
 
-def _table(found, columns, marked, right, whole=False):
+def _table(lines, columns, marked, right, whole=False):
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -145,9 +150,9 @@ def _table(found, columns, marked, right, whole=False):
             heading,
             overflow="fold",
             no_wrap=whole or name in UNBROKEN,
-            justify="right" if name in right or _numbers(found, name) else "left",
+            justify="right" if name in right or _numbers(lines, name) else "left",
         )
-    for row in found:
+    for row in lines:
         # As text, not markup: what a token is called was chosen by a stranger.
         texts = {name: cell(row.get(name)) for name in columns}
         if "account" in texts and not whole:
@@ -156,8 +161,8 @@ def _table(found, columns, marked, right, whole=False):
     return table
 
 
-def _numbers(found, name: str) -> bool:
+def _numbers(lines, name: str) -> bool:
     return any(
         isinstance(row.get(name), (int, Decimal)) and not isinstance(row.get(name), bool)
-        for row in found
+        for row in lines
     )

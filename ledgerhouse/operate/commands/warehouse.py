@@ -1,4 +1,4 @@
-"""`airflow warehouse status` and `coverage`: what is known whole, and whether it is right."""
+"""`airflow warehouse status` and `coverage`: how far each account is covered, and whether it agrees."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def status(args: Any) -> int:
     """Per account; 1 when one has gaps, is off or failed last."""
     with opened(args.output) as (con, answer):
         mine = accounts(con, args.source, args.account)
-        found = [row for row in rows(con, STATUS) if (row["source"], row["account"]) in mine]
-        for row in found:
+        lines = [row for row in rows(con, STATUS) if (row["source"], row["account"]) in mine]
+        for row in lines:
             row["agree"] = f"{row['reconciled']}/{row['assets']}" + (
                 " once covered" if row["awaiting"] else ""
             )
@@ -72,7 +72,7 @@ def status(args: Any) -> int:
         answer.table(
             "accounts",
             "Accounts",
-            found,
+            lines,
             {
                 "source": "source",
                 "account": "account",
@@ -86,7 +86,7 @@ def status(args: Any) -> int:
             marked=_is_wrong,
             right=("agree",),
         )
-        for row in found:
+        for row in lines:
             if row["gaps"]:
                 answer.say(
                     f"{row['source']} {row['account']}: {row['gaps']} gaps; airflow "
@@ -104,7 +104,7 @@ def status(args: Any) -> int:
                     f"{row['source']} {row['account']}: {row['error'] or 'failed'}",
                     style="bold red",
                 )
-    return int(any(map(_is_wrong, found)))
+    return int(any(map(_is_wrong, lines)))
 
 
 def _is_wrong(row) -> bool:
@@ -122,7 +122,7 @@ def coverage(args: Any) -> int:
             raise CommandFailed(
                 f"the books hold no dataset {args.dataset!r}; they hold: {', '.join(known)}", 2
             )
-        found = [
+        lines = [
             row
             for row in rows(con, COVERAGE)
             if (row["source"], row["account"]) in mine and args.dataset in (None, row["dataset"])
@@ -130,7 +130,7 @@ def coverage(args: Any) -> int:
         answer.table(
             "coverage",
             "Coverage, [from, to)",
-            found,
+            lines,
             {
                 "source": "source",
                 "account": "account",
@@ -138,7 +138,7 @@ def coverage(args: Any) -> int:
                 "what": "",
                 "start": "from",
                 "end": "to",
-                "readings": "readings",
+                "readings": "segments",
                 "reason": "why it ended",
                 "run_id": "newest run",
             },

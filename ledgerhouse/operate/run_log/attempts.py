@@ -1,4 +1,4 @@
-"""What a task attempt leaves behind: one small record when it starts, one when it ends.
+"""Records of task attempts: one small file when an attempt starts, one when it ends.
 
 An attempt that is killed leaves only the first; the mirror then takes its end from Airflow.
 """
@@ -51,7 +51,7 @@ def _write(root: Path, record: dict[str, Any]) -> None:
 
 
 def read(root: Path) -> tuple[list[Path], dict[tuple, dict[str, Any]]]:
-    """All records waiting: their files, and per attempt (KEY) what is known of it."""
+    """All records not mirrored yet: their files, and what they say of each attempt, by KEY."""
     files, known = sorted(Path(root).glob("*.json")), {}
     for file in files:
         record = json.loads(file.read_text())

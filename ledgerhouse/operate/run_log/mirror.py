@@ -2,8 +2,8 @@
 
 Airflow's REST API (v2) says how every attempt ended, also the killed ones; the attempts' own
 records say what they did (rows, calls, units). Both are merged by (dag, run, task, map index,
-try). A run that was not over when the mirror looked, such as the one the mirror itself is part
-of, is looked at again by the next mirror; so is one that was cleared since.
+try). A run that was not over when it was mirrored, such as the one the mirror itself is part of,
+is mirrored again by the next one; so is one that was cleared since.
 
 https://airflow.apache.org/docs/apache-airflow/stable/stable-rest-api-ref.html
 """
@@ -64,17 +64,17 @@ def mirror(
     `own` is the attempt (KEY) that is doing this: when the transaction commits it has succeeded,
     so it is written as such.
     """
-    looked_at = datetime.now(UTC)
+    mirrored_at = datetime.now(UTC)
     files, known = attempts.read(records)
     rows: dict[tuple, dict[str, Any]] = {}
     for dag_id, run_id in _runs_to_read(con, airflow, dag_ids, known):
         rows |= _run(airflow, dag_id, run_id)
-    for key, facts in known.items():
-        # Airflow's word on how it ended wins; a record knows what was done.
+    for key, record in known.items():
+        # How it ended is Airflow's to say; a record says what was done.
         row = rows.setdefault(key, dict(zip(attempts.KEY, key)))
         row |= {
             k: v
-            for k, v in facts.items()
+            for k, v in record.items()
             if k not in ("state", "started", "ended")
             or row.get(k) is None
             or (k == "state" and row[k] not in FINAL)
@@ -83,19 +83,19 @@ def mirror(
         rows[own]["state"] = "success"
     with transaction(con):
         for row in rows.values():
-            _upsert(con, row, looked_at)
+            _upsert(con, row, mirrored_at)
     for file in files:
         file.unlink(missing_ok=True)
     return len(rows)
 
 
-def note(con: duckdb.DuckDBPyConnection, own: dict[str, Any], at: datetime) -> None:
-    """The attempt that calls this, and comes after its run's mirror, has succeeded by the end; the
-    next mirror sees whether it has. `own` holds the fields of KEY."""
-    (run_type,) = con.execute(
+def note_own_attempt(con: duckdb.DuckDBPyConnection, own: dict[str, Any], at: datetime) -> None:
+    """Write the attempt that calls this, and comes after its run's mirror, as succeeded; the next
+    mirror sees whether it has. `own` holds the fields of KEY."""
+    ((run_type,),) = con.execute(
         "SELECT any_value(run_type) FROM ops.sync_runs WHERE dag_id = ? AND run_id = ?",
         [own["dag_id"], own["run_id"]],
-    ).fetchone()
+    ).fetchall()
     _upsert(con, {**own, "run_type": run_type, "state": "success"}, at)
 
 
@@ -115,7 +115,7 @@ def _runs_to_read(
             f"state NOT IN {FINAL}"
         ).fetchall()
     )
-    looked = {
+    mirrored = {
         (dag_id, run_id): utc(at)
         for dag_id, run_id, at in con.execute(
             "SELECT dag_id, run_id, max(mirrored_at) FROM ops.sync_runs GROUP BY ALL"
@@ -124,7 +124,7 @@ def _runs_to_read(
     for dag_id in dag_ids:
         recent = airflow.call("GET", f"/dags/{dag_id}/dagRuns", order_by="-id", limit=RECENT_RUNS)
         for run in recent["dag_runs"]:
-            at, ended = looked.get((dag_id, run["dag_run_id"])), run.get("end_date")
+            at, ended = mirrored.get((dag_id, run["dag_run_id"])), run.get("end_date")
             if at is None or ended is None or utc(ended) >= at:
                 wanted.add((dag_id, run["dag_run_id"]))
     return sorted(wanted)
@@ -169,7 +169,7 @@ def _run(airflow: AirflowApi, dag_id: str, run_id: str) -> dict[tuple, dict[str,
     return rows
 
 
-def _upsert(con, row: dict[str, Any], looked_at: datetime) -> None:
+def _upsert(con: duckdb.DuckDBPyConnection, row: dict[str, Any], mirrored_at: datetime) -> None:
     """Write one attempt; what an earlier mirror knew and this one does not is kept."""
     key = [row[k] for k in attempts.KEY]
     where = " AND ".join(f"{k} = ?" for k in attempts.KEY)
@@ -186,5 +186,5 @@ def _upsert(con, row: dict[str, Any], looked_at: datetime) -> None:
     )
     con.execute(
         f"INSERT INTO ops.sync_runs ({', '.join(COLUMNS)}, mirrored_at) VALUES ({marks}, ?)",
-        [*(row.get(c) for c in COLUMNS), looked_at.replace(tzinfo=None)],
+        [*(row.get(c) for c in COLUMNS), mirrored_at.replace(tzinfo=None)],
     )

@@ -1,4 +1,4 @@
-"""The last task of a run as an Airflow operator: notice incidents, and send alerts of them."""
+"""The alert operator, the last task of a run: notice incidents, and send notices of them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from airflow.sdk.configuration import conf
 from extract.core.interval import UTC
 from extract.core.redact import redact
 from ledgerhouse.config import AccountsFile, var_dir
-from ledgerhouse.operate.airflow.context import facts_of, lock_owner
+from ledgerhouse.operate.airflow.context import attempt_key, lock_owner
 from ledgerhouse.operate.alerts.channels import LOG, NotDelivered, channels
 from ledgerhouse.warehouse.connection import hold, open_warehouse
 
-BROKEN = "alerts_broken.json"  # who was told that nobody can look
+BROKEN = "alerts_broken.json"  # which channels were sent that alerts do not work
 
 
 class AlertOperator(BaseOperator):
-    """Bring ops.incidents up to date, and send what is to be told of it.
+    """Bring ops.incidents up to date, and send the notices of it.
 
-    A teardown, so that it comes also after a failed run, and fails none. Where something could
+    A teardown, so that it runs also after a failed run, and fails none. Where something could
     not be delivered it fails, to be tried again soon; what is still waiting then, the next run
-    sends. It holds the warehouse while it looks, not while it sends.
+    sends. It holds the warehouse while it reads and writes, not while it sends.
     """
 
     def execute(self, context: Any) -> dict[str, int]:
@@ -35,45 +35,48 @@ class AlertOperator(BaseOperator):
 
         try:
             rules = AccountsFile.read(what="alerts").rules()
-        except ValueError as error:  # the rest must be told all the same
-            self.log.error("%s. Until it is mended, [alerts] is as if it were not there", error)
+        except ValueError as error:  # the incidents must be sent all the same
+            self.log.error("%s. Until it is fixed, [alerts] is as if it were not there", error)
             rules = Rules()
-        ways = channels(rules, self.log)
-        ways[LOG] = self._log, ()
+        senders = channels(rules, self.log)
+        senders[LOG] = self._log, ()
         with hold(var_dir() / "alerts", lock_owner(context)):  # or two runs would both send
             try:
-                told = self._work(context, rules, ways)
+                return self._notice_and_send(context, rules, senders)
             except NotDelivered:
                 raise
             except Exception as error:
                 if context["ti"].try_number > (context["ti"].max_tries or 0):
-                    self._broken(context, ways, error)
+                    self._send_broken(context, senders, error)
                 raise
-        return told
 
-    def _work(self, context: Any, rules: Any, ways: dict) -> dict[str, int]:
+    def _notice_and_send(self, context: Any, rules: Any, senders: dict) -> dict[str, int]:
         from ledgerhouse.operate.alerts import incidents
-        from ledgerhouse.operate.alerts.conditions import judge
-        from ledgerhouse.operate.run_log.mirror import note
+        from ledgerhouse.operate.alerts.conditions import present_incidents
+        from ledgerhouse.operate.run_log.mirror import note_own_attempt
 
-        listed, _ = AccountsFile.read().entries()
+        accounts, _ = AccountsFile.read().entries()
         with open_warehouse(owner=lock_owner(context)) as con:
             now = datetime.now(UTC)
             opened, resolved = incidents.reconcile(
-                con, judge(con, listed, rules, now), ways, run_id=context["ti"].run_id, now=now
+                con,
+                present_incidents(con, accounts, rules, now),
+                senders,
+                run_id=context["ti"].run_id,
+                now=now,
             )
-            tried = {name: notices for name in ways if (notices := incidents.waiting(con, name))}
-            note(con, facts_of(context), now)
+            tried = {name: notices for name in senders if (notices := incidents.waiting(con, name))}
+            note_own_attempt(con, attempt_key(context), now)
         sent = [
             name
             for name, notices in tried.items()
-            if self._send(ways, name, self._message(context, notices))
+            if self._send(senders, name, self._message(context, notices))
         ]
         with open_warehouse(owner=lock_owner(context)) as con:
             if tried:
-                incidents.note(con, tried, sent, datetime.now(UTC))
+                incidents.note_sent(con, tried, sent, datetime.now(UTC))
             self._publish(con)
-        self._mended(context, ways)
+        self._send_works_again(context, senders)
         if late := sorted(set(tried) - set(sent)):
             raise NotDelivered(
                 f"{', '.join(late)} did not take the alerts: the log above says "
@@ -82,7 +85,7 @@ class AlertOperator(BaseOperator):
         return {"opened": opened, "resolved": resolved, "sent": sum(map(len, tried.values()))}
 
     def _publish(self, con: Any) -> None:
-        """Readers see how this run went now, not after the next; a failure is told, no more."""
+        """Readers see how this run went now, not after the next; a failure is logged, no more."""
         from ledgerhouse.publish.books import published_dir
         from ledgerhouse.publish.publish import publish_news
 
@@ -105,8 +108,8 @@ class AlertOperator(BaseOperator):
             base and (f"{base}/dags/{quote(ti.dag_id)}/runs/{quote(ti.run_id, safe='')}"),
         )
 
-    def _send(self, ways: dict, name: str, message: Any) -> bool:
-        send, secrets = ways[name]
+    def _send(self, senders: dict, name: str, message: Any) -> bool:
+        send, secrets = senders[name]
         try:
             send(message)
         except Exception as error:
@@ -122,11 +125,13 @@ class AlertOperator(BaseOperator):
         return True
 
     def _log(self, message: Any) -> None:
-        for one in message.notices:
-            self.log.log(logging.WARNING if one.event == "opened" else logging.INFO, "%s", one)
+        for notice in message.notices:
+            level = logging.WARNING if notice.event == "opened" else logging.INFO
+            self.log.log(level, "%s", notice)
 
-    def _broken(self, context: Any, ways: dict, error: Exception) -> None:
-        """Nobody can look, perhaps for the warehouse cannot be opened: told once, without it."""
+    def _send_broken(self, context: Any, senders: dict, error: Exception) -> None:
+        """Send once that alerts do not work, maybe because the warehouse cannot be opened: without
+        it, so what was sent is kept in a file."""
         file, now = var_dir() / BROKEN, datetime.now(UTC)
         known = (
             json.loads(file.read_text())
@@ -141,18 +146,22 @@ class AlertOperator(BaseOperator):
         )
         message = self._message(context, (_of_broken(known, "opened", now),))
         known["told"] += [
-            name for name in ways if name not in known["told"] and self._send(ways, name, message)
+            name
+            for name in senders
+            if name not in known["told"] and self._send(senders, name, message)
         ]
         file.write_text(json.dumps(known))
 
-    def _mended(self, context: Any, ways: dict) -> None:
+    def _send_works_again(self, context: Any, senders: dict) -> None:
         file = var_dir() / BROKEN
         if not file.exists():
             return
         known = json.loads(file.read_text())
         message = self._message(context, (_of_broken(known, "resolved", datetime.now(UTC)),))
         known["told"] = [
-            name for name in known["told"] if name in ways and not self._send(ways, name, message)
+            name
+            for name in known["told"]
+            if name in senders and not self._send(senders, name, message)
         ]
         file.write_text(json.dumps(known))
         if not known["told"]:

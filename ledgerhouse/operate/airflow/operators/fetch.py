@@ -1,4 +1,4 @@
-"""Fetching as an Airflow operator: one account of one source over one interval, into the landing.
+"""The fetch operator: one account of one source over one interval, into the landing.
 
 Heavy imports happen inside `execute`.
 """
@@ -6,8 +6,8 @@ Heavy imports happen inside `execute`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
@@ -17,8 +17,8 @@ from extract.core.source import Job
 from extract.fetch.client import Client
 from extract.sources import get
 from ledgerhouse.config import var_dir
-from ledgerhouse.operate.airflow.context import facts_of
-from ledgerhouse.operate.airflow.operators.plan import ledger
+from ledgerhouse.operate.airflow.context import attempt_key
+from ledgerhouse.operate.airflow.operators.budget import ledger
 from ledgerhouse.operate.run_log.attempts import attempt
 
 
@@ -54,7 +54,7 @@ class FetchOperator(BaseOperator):
         from extract.fetch.call_log import call_log
         from ledgerhouse.operate.airflow.hooks import SourceHook
 
-        facts, source = facts_of(context), get(self.source)
+        key, source = attempt_key(context), get(self.source)
         job = Job.from_dict(
             {
                 k: getattr(self, k)
@@ -69,15 +69,16 @@ class FetchOperator(BaseOperator):
                 )
             }
         )
-        about = {
-            "source": job.source,
-            "account": job.account,
-            "interval_start": self.interval_start,
-            "interval_end": self.interval_end,
-        }
         with (
-            attempt(var_dir() / "attempts", facts, **about) as outcome,
-            call_log(var_dir() / "calls", facts) as record,
+            attempt(
+                var_dir() / "attempts",
+                key,
+                source=job.source,
+                account=job.account,
+                interval_start=self.interval_start,
+                interval_end=self.interval_end,
+            ) as outcome,
+            call_log(var_dir() / "calls", key) as record,
         ):
             client, secrets, hook = None, (), SourceHook(self.connection)
             try:
@@ -94,7 +95,7 @@ class FetchOperator(BaseOperator):
                 fetched = source.fetch(client, api, job)
             except ExtractError as error:
                 if isinstance(error, FetchStopped) and error.partial and error.partial.pages:
-                    landing.write(var_dir() / "landing", job, error.partial, facts, secrets)
+                    landing.write(var_dir() / "landing", job, error.partial, key, secrets)
                     outcome["rows"] = len(error.partial.pages)
                     self.log.info(
                         "stopped; %d pages are kept, and whole are: %s",
@@ -103,16 +104,16 @@ class FetchOperator(BaseOperator):
                         or "none",
                     )
                 outcome |= _described(error)
-                words = f"{type(error).__name__}: {hook.told(error, source)}"
+                text = f"{type(error).__name__}: {hook.advice(error, source)}"
                 if isinstance(error, Fatal):  # asking again would meet the same
-                    raise AirflowFailException(words) from None
-                raise type(error)(words) from None
+                    raise AirflowFailException(text) from None
+                raise cast("Callable[[str], ExtractError]", type(error))(text) from None
             finally:
                 outcome |= {
                     "calls": client.calls if client else 0,
                     "units": client.units_spent if client else 0,
                 }
-            file = landing.write(var_dir() / "landing", job, fetched, facts, secrets)
+            file = landing.write(var_dir() / "landing", job, fetched, key, secrets)
             outcome["rows"] = len(fetched.pages)
         self.log.info(
             "%s %s %s: %d pages in %d calls, %d units",
@@ -120,8 +121,8 @@ class FetchOperator(BaseOperator):
             job.account,
             job.interval,
             len(fetched.pages),
-            client.calls,
-            client.units_spent,
+            outcome["calls"],
+            outcome["units"],
         )
         return file.name
 

@@ -1,4 +1,4 @@
-"""What follows a fetch, as Airflow operators: load, transform, check, publish, mirror; and replay.
+"""The operators after the fetches: load, transform, check, publish, mirror; and replay.
 
 All open the warehouse, so they share the pool `warehouse`, which has one slot. Heavy imports
 happen inside `execute`.
@@ -16,8 +16,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from extract.core.interval import Interval, iso, utc
 from extract.sources import all_sources, get
 from ledgerhouse.config import var_dir, warehouse_path
-from ledgerhouse.operate.airflow.context import TAG, facts_of, lock_owner, resolve_interval
-from ledgerhouse.operate.airflow.operators.plan import read_units
+from ledgerhouse.operate.airflow.context import TAG, attempt_key, lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.operators.budget import note_units_left
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.process import gc_off
 from ledgerhouse.warehouse.connection import open_warehouse
@@ -33,22 +33,27 @@ class LoadOperator(BaseOperator):
         from ledgerhouse.load.loader import load
         from ledgerhouse.load.unit_balances import load_unit_balances, waiting
 
-        facts, units = facts_of(context), var_dir() / "account_units"
-        with attempt(var_dir() / "attempts", facts) as outcome:
+        key, units = attempt_key(context), var_dir() / "account_units"
+        with attempt(var_dir() / "attempts", key) as outcome:
             # Oldest first: what an attempt that was killed has read since is not read again.
-            read = {
-                told["connection"]: told
-                for _, told in waiting(units)
-                if told["run_id"] == facts["run_id"]
+            balances = {
+                balance["connection"]: balance
+                for _, balance in waiting(units)
+                if balance["run_id"] == key["run_id"]
             }
-            for connection, told in read.items():
-                if told["moment"] == "before":
-                    outcome |= read_units(
-                        self.log, facts, connection, get(told["source"]), told["accounts"], "after"
+            for connection, balance in balances.items():
+                if balance["moment"] == "before":
+                    outcome |= note_units_left(
+                        self.log,
+                        key,
+                        connection,
+                        get(balance["source"]),
+                        balance["accounts"],
+                        "after",
                     )
             with open_warehouse(owner=lock_owner(context)) as con:
                 load_calls(con, var_dir() / "calls")
-                load_unit_balances(con, units, facts["run_id"])
+                load_unit_balances(con, units, key["run_id"])
                 loaded = load(con, var_dir() / "landing", all_sources())
             outcome["rows"] = loaded.new + loaded.changed
         return asdict(loaded)
@@ -62,7 +67,7 @@ class ReplayOperator(BaseOperator):
 
         from ledgerhouse.load.replay import replay
 
-        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
             done = replay(
                 warehouse_path(),
                 var_dir() / "landing",
@@ -83,7 +88,7 @@ class TransformOperator(BaseOperator):
         from ledgerhouse.transform.touched_days import transform
 
         gc_off()
-        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
             done = transform(owner=lock_owner(context))
             outcome["rows"] = len(done.marks)
         return {
@@ -120,7 +125,7 @@ class CheckOperator(BaseOperator):
             interval = Interval(spans[0].start, spans[-1].end)
         else:
             interval = resolve_interval(context["params"], self.interval_start, self.interval_end)
-        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
             results = check(
                 interval, run_id=context["ti"].run_id, owner=lock_owner(context), spans=spans
             )
@@ -158,7 +163,7 @@ class PublishOperator(BaseOperator):
                 for table, spans in changed.items()
             }
         try:
-            with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+            with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
                 published = publish_checked(
                     done.get("batches", []),
                     changed,
@@ -187,13 +192,13 @@ class MirrorOperator(BaseOperator):
         from ledgerhouse.operate.airflow.api import AirflowApi
         from ledgerhouse.operate.run_log.mirror import mirror
 
-        attempt_key, airflow = facts_of(context), AirflowApi.for_task()
+        key, airflow = attempt_key(context), AirflowApi.for_task()
         ours = {dag["dag_id"] for dag in airflow.all("/dags", "dags", tags=TAG)}
         with open_warehouse(owner=lock_owner(context)) as con:
             return mirror(
                 con,
                 airflow,
                 var_dir() / "attempts",
-                sorted(ours | {attempt_key["dag_id"]}),
-                own=tuple(attempt_key.values()),
+                sorted(ours | {key["dag_id"]}),
+                own=tuple(key.values()),
             )

@@ -1,4 +1,4 @@
-"""Planning as Airflow operators: which fetches make an interval complete, and what they cost.
+"""The plan operator: which fetches make an interval complete, and what they will cost.
 
 Heavy imports happen inside `execute`.
 """
@@ -12,76 +12,18 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from extract.core.errors import ExtractError, Fatal
-from extract.core.interval import Interval
+from extract.core.interval import Interval, utc
 from extract.core.source import Job
-from extract.fetch.client import Client
 from extract.sources import all_sources
 from ledgerhouse.config import AccountsFile, var_dir
-from ledgerhouse.operate.airflow.context import facts_of, lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.context import attempt_key, lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.operators.budget import estimate, note_units_left
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.warehouse.connection import open_warehouse
 
 
-def ledger(source: str) -> Any:
-    """The ledger of a source that has a limit, else None; AirflowFailException for a wrong one.
-
-    Of a file that is new it counts the call logs first, where no plan has counted before.
-    """
-    from extract.fetch.call_log import logged
-    from ledgerhouse.plan.budget import from_logs, open_ledgers
-
-    try:
-        for ledger in open_ledgers(var_dir(), AccountsFile.read(what="budget").limits(), [source]):
-            if not ledger.is_counted:
-                ledger.recount(from_logs(lambda first: logged(var_dir() / "calls", first)))
-            return ledger
-    except ValueError as error:
-        raise AirflowFailException(str(error)) from None
-    return None
-
-
-def read_units(
-    log: Any, facts: dict[str, Any], connection: str, source: Any, accounts: list[str], moment: str
-) -> dict[str, int]:
-    """Note the units left by the vendor's count; what that took. A failure is told, no more."""
-    from extract.fetch.call_log import call_log
-    from ledgerhouse.load.unit_balances import note
-    from ledgerhouse.operate.airflow.hooks import SourceHook
-
-    client = None
-    try:
-        with call_log(var_dir() / "calls", facts) as record:
-            api, units, secrets = SourceHook(connection).open(source)
-            client = Client(
-                source.name,
-                accounts[0],
-                rates=source.rates,
-                units=units,
-                record=record,
-                secrets=secrets,
-                tries=1,
-                budget=ledger(source.name),
-            )
-            balance = source.remaining_units(client, api)
-        note(
-            var_dir() / "account_units",
-            source=source.name,
-            connection=connection,
-            run_id=facts["run_id"],
-            moment=moment,
-            balance=balance,
-            accounts=accounts,
-        )
-        log.info("%s, connection %s: %s units are left", source.name, connection, f"{balance:,}")
-    except Exception as error:
-        why = str(error) if isinstance(error, ExtractError) else type(error).__name__
-        log.warning("the units left of connection %s could not be read: %s", connection, why)
-    return {"calls": client.calls, "units": client.units_spent} if client else {}
-
-
 class PlanOperator(BaseOperator):
-    """Which fetches make this run's interval complete, for the accounts of one connection.
+    """Plan the fetches that make this run's interval complete, for the accounts of one connection.
 
     Returns a list of kwargs for FetchOperator, one a job. `history_start` is how far back an
     account that was never read is read; `close_gaps` asks for holes before the run's interval too,
@@ -114,17 +56,17 @@ class PlanOperator(BaseOperator):
         file = AccountsFile.read()
         listed, _ = file.entries()
         mine, sources = [a for a in listed if a.connection == self.connection], all_sources()
-        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
             with open_warehouse(owner=lock_owner(context)) as con:
                 jobs, now = self.jobs(con, sources, mine, asked)
-                costs = self._budget(con, file, sources, mine, jobs, now)
+                costs = estimate(self.log, con, file, sources, mine, jobs, now)
             outcome["rows"] = len(jobs)
             for source in {job.source for job in jobs if sources[job.source].remaining_units}:
                 planned = [job.account for job in jobs if job.source == source]
                 others = [a.account for a in mine if a.source == source]
-                outcome |= read_units(
+                outcome |= note_units_left(
                     self.log,
-                    facts_of(context),
+                    attempt_key(context),
                     self.connection,
                     sources[source],
                     [planned[0], *others],
@@ -159,7 +101,7 @@ class PlanOperator(BaseOperator):
         run_type = str(getattr(context["dag_run"].run_type, "value", context["dag_run"].run_type))
         close_gaps = self.close_gaps and not params.get("interval_start") and run_type != "backfill"
         if close_gaps:  # holes that failed runs or downtime left are closed by this run
-            start = Interval(self.history_start, interval.end).start
+            start = Interval(utc(self.history_start), interval.end).start
             interval = Interval(min(start, interval.start), interval.end)
         return interval, close_gaps, bool(params.get("refetch"))
 
@@ -172,87 +114,22 @@ class PlanOperator(BaseOperator):
             con, sources, mine, interval, snapshot=close_gaps, refetch=refetch
         ), interval.end
 
-    def _budget(
-        self, con: Any, file: AccountsFile, sources: Any, mine: list, jobs: list[Job], now: datetime
-    ) -> dict:
-        """Count the ledger anew, note what is allowed, and say what the jobs will cost: that, by
-        source and account."""
-        from extract.fetch.call_log import logged
-        from ledgerhouse.plan import spending
-        from ledgerhouse.plan.budget import from_warehouse, open_ledgers
-        from ledgerhouse.plan.estimate import Cost, Known, priced
-
-        try:
-            allowed = file.limits()
-        except ValueError as error:
-            raise AirflowFailException(str(error)) from None
-        spending.record(con, sources.values(), [limit.as_row() for limit in allowed])
-        ledgers = {
-            one.source: one for one in open_ledgers(var_dir(), allowed, {a.source for a in mine})
-        }
-        for ledger in ledgers.values():
-            ledger.recount(from_warehouse(con, lambda: logged(var_dir() / "calls")))
-        if not jobs:
-            return {}
-        costs = priced(
-            Known.read(con, sources, mine, now),
-            sources,
-            jobs,
-            now,
-            prices=self._prices(sources, {job.source for job in jobs}),
-        )
-        for source in sorted({source for source, _ in costs}):
-            cost = sum((one for (name, _), one in costs.items() if name == source), Cost())
-            self.log.info(
-                "%s: %d fetches, about %s calls and %s units",
-                source,
-                len([job for job in jobs if job.source == source]),
-                f"{cost.calls:,}",
-                f"{cost.units:,}",
-            )
-            left = ledgers[source].remaining() if source in ledgers else {}
-            for (measure, period), rest in left.items():
-                if getattr(cost, measure) > rest:
-                    self.log.warning(
-                        "%s: about %s %s are needed, and the budget has %s left of this %s: the "
-                        "run will stop there, keep what it has, and fail; the next goes on",
-                        source,
-                        f"{getattr(cost, measure):,}",
-                        measure,
-                        f"{max(rest, 0):,}",
-                        period,
-                    )
-        return costs
-
-    def _prices(self, sources: Any, wanted: set[str]) -> dict[str, dict[str, int]]:
-        """Units by source and endpoint, as the Connection has them; where it cannot be opened, as
-        assumed: the fetch will say why."""
-        from ledgerhouse.operate.airflow.hooks import SourceHook
-
-        found = {}
-        for name in wanted:
-            try:
-                found[name] = SourceHook(self.connection).open(sources[name])[1]
-            except Fatal:
-                continue
-        return found
-
     def _ensure_pool(self, pool: str) -> None:
         """A connection added to accounts.toml since the start has no pool yet, and a task whose
-        pool is missing waits for ever, without a word."""
-        from ledgerhouse.operate.airflow.api import AirflowApi
+        pool is missing waits forever, without a word."""
+        from ledgerhouse.operate.airflow.api import AirflowApi, AirflowUnreachable
 
         try:
             if AirflowApi.for_task().ensure_pool(
                 pool, f"accounts of connection {self.connection} share its rate limit"
             ):
-                self.log.info("made the pool %s, with one slot", pool)
+                self.log.info("created the pool %s, with one slot", pool)
         except Exception as error:
             self.log.warning(
                 "could not look for the pool %s (%s): where it is missing, the "
-                "fetches wait for it; make it with one slot",
+                "fetches wait for it; create it with one slot",
                 pool,
-                type(error).__name__,
+                error if isinstance(error, AirflowUnreachable) else type(error).__name__,
             )
 
 

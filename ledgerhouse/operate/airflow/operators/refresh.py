@@ -1,4 +1,4 @@
-"""The weekly refresh as Airflow operators: plan, report and rebuild; the rest is the sync's."""
+"""The operators of the weekly refresh: plan, report and rebuild; the others are the sync's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from extract.core.interval import Interval, iso
 from extract.core.source import Job
 from ledgerhouse.config import var_dir
-from ledgerhouse.operate.airflow.context import facts_of, lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.context import attempt_key, lock_owner, resolve_interval
 from ledgerhouse.operate.airflow.operators.plan import PlanOperator
 from ledgerhouse.operate.run_log.attempts import attempt
 from ledgerhouse.warehouse.connection import open_warehouse
@@ -42,7 +42,7 @@ def scope_of(params: dict[str, Any]) -> str | Interval:
 
 
 class RefreshPlanOperator(PlanOperator):
-    """What of one connection's accounts is read again, and what that will cost; see refresh.
+    """Plan what of one connection's accounts is read again, and what that will cost.
 
     All but the choice is as a sync's plan does it.
     """
@@ -72,7 +72,7 @@ class RefreshPlanOperator(PlanOperator):
 
 
 class RefreshReportOperator(BaseOperator):
-    """What the refresh found: into ops.refreshes, and as a table into the log.
+    """Report what the refresh has read: into ops.refreshes, and as a table into the log.
 
     Returns the interval that was read, for the checks: where none was, the run's own.
     """
@@ -97,12 +97,12 @@ class RefreshReportOperator(BaseOperator):
             for source, account, calls, units in ti.xcom_pull(task_ids=plan, key="estimate") or []
         }
         with (
-            attempt(var_dir() / "attempts", facts_of(context)) as outcome,
+            attempt(var_dir() / "attempts", attempt_key(context)) as outcome,
             open_warehouse(owner=lock_owner(context)) as con,
         ):
-            found = refresh_report.record(con, ti.run_id, scope, estimate)
-            outcome["rows"] = len(found.rows)
-            read = found.read
+            report = refresh_report.record(con, ti.run_id, scope, estimate)
+            outcome["rows"] = len(report.rows)
+            read = report.read
             if read is None:
                 (end,) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchone()
                 read = (
@@ -110,26 +110,26 @@ class RefreshReportOperator(BaseOperator):
                     if end
                     else resolve_interval({}, self.interval_start, self.interval_end)
                 )
-        self.log.info("read again (%s):\n%s", scope, table(found.rows))
-        if found.late:
+        self.log.info("read again (%s):\n%s", scope, table(report.rows))
+        if report.late:
             self.log.warning(
                 "%d rows are new in settled time: they came later than any lookback reached (first "
                 "seen is when they were met). The first:\n%s",
-                found.total("rows_new"),
-                _listed(found.late, "first seen"),
+                report.total("rows_new"),
+                _listed(report.late, "first seen"),
             )
-        if found.vanished:
+        if report.vanished:
             self.log.warning(
                 "%d rows have vanished at the vendor; they are kept, marked, and out "
                 "of the balances. The first:\n%s",
-                found.total("rows_vanished"),
-                _listed(found.vanished, "gone"),
+                report.total("rows_vanished"),
+                _listed(report.vanished, "gone"),
             )
         return {"interval_start": iso(read.start), "interval_end": iso(read.end)}
 
 
 class RebuildOperator(BaseOperator):
-    """Build curated again from raw, aside, and compare; fails where production differs.
+    """Build curated a second time from raw, separately, and compare; fails where production differs.
 
     It takes its turn at the warehouse's lock, and holds it only while the file is copied: no slot
     of the pool, so syncs go on meanwhile.
@@ -144,7 +144,7 @@ class RebuildOperator(BaseOperator):
 
         done, run_id = context["ti"].xcom_pull(task_ids=self.transform) or {}, context["ti"].run_id
         failure = ""
-        with attempt(var_dir() / "attempts", facts_of(context)) as outcome:
+        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
             try:
                 rebuilt = rebuild.rebuild(
                     var_dir(), batches=done.get("batches", []), owner=lock_owner(context)

@@ -575,8 +575,8 @@ def test_the_words_of_a_failed_task_are_the_buttons(connect, fail):
     client = Client("debank", "0x1", rates={}, units=units, secrets=secrets)
     with pytest.raises(Fatal) as error:
         get("debank").test_connection(client, api)
-    task = hook.told(error.value, get("debank"))
+    task = hook.advice(error.value, get("debank"))
     assert task.startswith(button.replace("this Connection", "the Airflow Connection 'mine'"))
     assert "debank account 0x1, /v1/account/units: HTTP 401" in task
-    lost = hook.told(Retriable("no answer: x"), get("debank"))
+    lost = hook.advice(Retriable("no answer: x"), get("debank"))
     assert lost.startswith("no answer from http://127.0.0.1")

@@ -23,7 +23,7 @@ from ledgerhouse.operate.airflow.operators import alert as alert_operators
 from ledgerhouse.operate.airflow.operators.alert import AlertOperator
 from ledgerhouse.operate.alerts import channels, conditions, incidents
 from ledgerhouse.operate.alerts.channels import NotDelivered
-from ledgerhouse.operate.alerts.conditions import KINDS, Incident, judge
+from ledgerhouse.operate.alerts.conditions import KINDS, Incident, present_incidents
 from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.operate.commands.warehouse import STATUS
 from ledgerhouse.operate.ui import calendar, figures
@@ -164,16 +164,16 @@ class Books:
             NOW + timedelta(seconds=self.number),
         )
 
-    def judged(self, now=NOW, rules=RULES) -> dict[tuple, Incident]:
-        found = judge(self.con, MINE, rules, now)
-        assert set(found) == set(KINDS), "every kind was judged"
+    def incidents(self, now=NOW, rules=RULES) -> dict[tuple, Incident]:
+        found = present_incidents(self.con, MINE, rules, now)
+        assert set(found) == set(KINDS), "every kind was checked"
         return {one.key: one for kind in found.values() for one in kind}
 
 
 @pytest.fixture
 def books():
     made = Books()
-    assert made.judged() == {}, "all is well"
+    assert made.incidents() == {}, "all is well"
     yield made
     made.con.close()
 
@@ -193,7 +193,7 @@ def story_failed_source_of_a_plan_and_of_an_attempt_that_never_began(books):
     for task in ("plan_debank", "fetch_debank"):
         books.ran()
         books.ran(task=task, source=None, account=None, state="failed")
-        yield ("failed_source", "debank", "0xa", ""), f"task {task}", "left no word"
+        yield ("failed_source", "debank", "0xa", ""), f"task {task}", "left no message"
     books.ran()
 
 
@@ -364,11 +364,15 @@ def test_each_kind_opens_once_and_is_resolved_once(books, name):
     steps, opened = 0, 0
     for key, *said in STORIES[name](books):
         for _ in range(2):  # a look that finds nothing new tells nothing
-            found = books.judged()
+            found = books.incidents()
             assert {one.key for one in found.values() if one.certain} <= {key}, name
             assert key is None or key in found
             opened += incidents.reconcile(
-                books.con, judge(books.con, MINE, Rules(), NOW), ["log"], run_id="r", now=NOW
+                books.con,
+                present_incidents(books.con, MINE, Rules(), NOW),
+                ["log"],
+                run_id="r",
+                now=NOW,
             )[0]
         for part in said if key and found[key].certain else ():
             assert part in found[key].text
@@ -376,9 +380,13 @@ def test_each_kind_opens_once_and_is_resolved_once(books, name):
     later = NOW + timedelta(days=1) if name == "budget" else NOW
     if name == "budget":  # a new day, in which the coverage is older
         books.cover(MINE[0], NOW, later), books.cover(MINE[1], NOW, later)
-    assert books.judged(later) == {}
+    assert books.incidents(later) == {}
     done = incidents.reconcile(
-        books.con, judge(books.con, MINE, Rules(), later), ["log"], run_id="s", now=later
+        books.con,
+        present_incidents(books.con, MINE, Rules(), later),
+        ["log"],
+        run_id="s",
+        now=later,
     )
     assert (opened, done) == ((1, (0, 1)) if steps else (0, (0, 0)))
     assert [n.event for n in incidents.waiting(books.con, "log")] == (
@@ -392,7 +400,7 @@ def test_every_kind_has_a_story():
 
 def test_accounts_that_are_not_listed_any_more_are_nobodys_incident(books):
     books.ran(state="failed")
-    found = judge(books.con, MINE[1:], Rules(), NOW + timedelta(hours=1))
+    found = present_incidents(books.con, MINE[1:], Rules(), NOW + timedelta(hours=1))
     assert not any(found.values())
 
 
@@ -405,7 +413,7 @@ def test_covered_through_is_as_far_as_the_dataset_that_lags_whoever_tells_it(boo
         "CREATE TABLE published AS SELECT 1 AS generation, now() AS published_at, 'r' AS run_id"
     )
     reached = "2026-03-09T23:00:00Z"
-    alert = books.judged()["stale_coverage", "debank", "0xa", ""]
+    alert = books.incidents()["stale_coverage", "debank", "0xa", ""]
     assert alert.text.startswith(f"covered through {reached};")
     (status,) = [row for row in rows(books.con, STATUS) if row["source"] == "debank"]
     assert iso(status["covered_through"]) == reached
@@ -420,13 +428,17 @@ def test_a_kind_that_cannot_be_judged_stays_as_it_is(books, caplog):
 
     def look():
         return incidents.reconcile(
-            books.con, judge(books.con, MINE, Rules(), NOW), ["log"], run_id="r", now=NOW
+            books.con,
+            present_incidents(books.con, MINE, Rules(), NOW),
+            ["log"],
+            run_id="r",
+            now=NOW,
         )
 
     assert look() == (1, 0)
     books.do("DROP TABLE ops.checkpoints")
     assert look() == (0, 0)
-    assert "check_failed and refresh_difference cannot be judged at present" in caplog.text
+    assert "check_failed and refresh_difference cannot be checked at present" in caplog.text
     assert books.con.execute(
         "SELECT kind FROM ops.incidents WHERE resolved_at IS NULL"
     ).fetchall() == [("check_failed",)]
@@ -463,7 +475,7 @@ def told():
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEP, max_size=9))
 def test_any_sequence_of_states_is_told_once_each_to_each_channel(told, steps):
-    """A step: what is wrong, kinds that cannot be judged, channels that are down, and a kill
+    """A step: what is wrong, kinds that cannot be checked, channels that are down, and a kill
     before the delivery or between it and its mark."""
     con = told
     con.execute("DELETE FROM ops.incidents; DELETE FROM ops.notices")
@@ -494,7 +506,7 @@ def test_any_sequence_of_states_is_told_once_each_to_each_channel(told, steps):
                 ids[name] |= {n.as_dict()["id"] for n in fresh}
                 got[name] += [(n.event, n.kind, n.source, n.account, n.subject) for n in fresh]
         if kill != "after":
-            incidents.note(con, tried, set(got) - set(down), now)
+            incidents.note_sent(con, tried, set(got) - set(down), now)
 
     kills = False
     for number, (state, blind, down, kill) in enumerate(steps):
@@ -608,7 +620,7 @@ def alert(tmp_path, monkeypatch):
         text = "said <b>&</b> {{ 7 * 7 }} <!channel>"
         monkeypatch.setattr(
             conditions,
-            "judge",
+            "present_incidents",
             lambda *_: {
                 kind: [
                     Incident("stale_coverage", "debank", "0xa", str(i), text) for i in range(wrong)
@@ -798,7 +810,7 @@ def test_a_killed_task_has_told_or_tells_at_the_next_try(alert, webhook, monkeyp
     def die(*_):
         raise Killed
 
-    for name, target in (("_send", AlertOperator), ("note", incidents)):
+    for name, target in (("_send", AlertOperator), ("note_sent", incidents)):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(target, name, die)
             alert()

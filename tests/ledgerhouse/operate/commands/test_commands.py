@@ -805,9 +805,12 @@ def test_ctrl_c_ends_the_following_and_says_how_to_go_on(run, monkeypatch):
 
 
 def test_the_provider_is_as_airflows_schema_says_and_imports_nothing():
-    from airflow.providers_manager import _create_provider_info_schema_validator
+    from importlib.resources import files
 
-    _create_provider_info_schema_validator().validate(get_provider_info())
+    from jsonschema import validate
+
+    schema = json.loads(files("airflow").joinpath("provider_info.schema.json").read_text())
+    validate(get_provider_info(), schema)
     loaded = subprocess.run(
         [
             sys.executable,

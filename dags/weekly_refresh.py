@@ -1,11 +1,11 @@
-"""### weekly_refresh: is what we know still what the vendors say, and curated what raw gives?
+"""### weekly_refresh: read a part of the history again, and rebuild curated to compare it
 
 Sundays at 02:00 UTC. Nothing is wiped: a part of the history is **read again**, also where it is
-covered, and what the vendor answers differently by now is loaded like any other row. **report** says
-how many rows are new, changed, vanished and the same (`ops.refreshes`), lists those that vanished,
-and warns of new ones: they came later than any lookback reached. **rebuild** builds curated from raw a
-second time, in a copy, and compares it with production row by row; a difference fails the run, naming
-table, day, key and both values.
+covered, and what the vendor answers differently by now is loaded like any other row. **report**
+says how many rows are new, changed, vanished and the same (`ops.refreshes`), lists those that
+vanished, and warns of new ones: they came later than any lookback reached. **rebuild** builds
+curated from raw a second time, separately, and compares it with production row by row; a
+difference fails the run, naming table, day, key and both values.
 
 `scope`: **quarter** (default) is the fourth part of an account's months that was read longest ago,
 by `ops.coverage`: in four weeks every month has been read. An API that cannot seek (Coinbase) is

@@ -71,6 +71,7 @@ SLEEPERS = {
     "ledgerhouse/warehouse/connection.py",
     "ledgerhouse/operate/airflow/api.py",
     "ledgerhouse/operate/commands/backfill.py",
+    "ledgerhouse/operate/commands/follow.py",
 }
 
 

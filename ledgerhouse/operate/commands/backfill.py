@@ -9,9 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 from extract.core.interval import Interval, iso, utc
 from ledgerhouse.operate.airflow.api import (
@@ -19,9 +17,15 @@ from ledgerhouse.operate.airflow.api import (
     AirflowApi,
     AirflowApiError,
     AirflowUnreachable,
-    run_path,
 )
 from ledgerhouse.operate.commands import CommandFailed
+from ledgerhouse.operate.commands.follow import (
+    backfill_runs,
+    change,
+    follow,
+    follow_history,
+    runs_between,
+)
 from ledgerhouse.operate.commands.plan import (
     Plan,
     dates,
@@ -30,13 +34,11 @@ from ledgerhouse.operate.commands.plan import (
     params,
     plan_backfill,
 )
-from ledgerhouse.operate.commands.progress import Progress
 from ledgerhouse.operate.commands.tables import Answer
 from ledgerhouse.plan.estimate import Cost, total
 
 POLL_S = 1.0
 CLOSING_S = 90.0  # Airflow closes a backfill up to half a minute after its last run
-LOOK_AFTER_S = 30.0  # without a change, ask whether anything can change at all
 DEAREST = 0.5  # a history that takes less than half the calls is worth saying
 SHOWN = 12  # intervals printed at either end of a long list
 HOW = (
@@ -83,9 +85,6 @@ def _backfill(airflow: AirflowApi, args: Any) -> int:
     return follow(airflow, args, created, dict(zip(plan.runs, plan.intervals, strict=True)))
 
 
-# --- before -----------------------------------------------------------------------------------
-
-
 def show_plan(plan: Plan, args: Any) -> int:
     """The dry run: every interval, the calls and units it would take, and all of them."""
     answer = Answer(
@@ -120,7 +119,7 @@ def show_plan(plan: Plan, args: Any) -> int:
             "total": {s: vars(c) for s, c in sorted(whole.items())},
             "history_total": {s: vars(c) for s, c in sorted(plan.by_history.items())},
         }
-        answer.say(f"In all: {_said(whole)}.")
+        answer.say(f"In all: {_spelled(whole)}.")
         if advice := _advice(plan):
             answer.say(advice)
     for remark in plan.remarks:
@@ -139,7 +138,7 @@ def _cells(cost: Mapping[str, Cost] | None) -> dict[str, Any]:
     }
 
 
-def _said(cost: Mapping[str, Cost]) -> str:
+def _spelled(cost: Mapping[str, Cost]) -> str:
     calls, units = (sum(getattr(c, n) for c in cost.values()) for n in ("calls", "units"))
     if not calls:
         return "0 calls and 0 units: all of it is covered"
@@ -157,7 +156,7 @@ def _advice(plan: Plan) -> str:
     )
     if ours and theirs < DEAREST * ours:
         return (
-            f"One run of the DAG history would fetch the same for {_said(plan.by_history)}: "
+            f"One run of the DAG history would fetch the same for {_spelled(plan.by_history)}: "
             "add --history."
         )
     return ""
@@ -167,7 +166,7 @@ def _confirm(args: Any, plan: Plan) -> None:
     """Ask before a reset, and before what --history would do for much less; -y answers."""
     advice = _advice(plan)
     if plan.costs is not None and not args.yes:
-        print(f"To be fetched: {_said(total(plan.costs))}. {advice}")
+        print(f"To be fetched: {_spelled(total(plan.costs))}. {advice}")
     if args.yes or not (args.reset_dagruns or advice):
         return
     if not sys.stdin.isatty():
@@ -181,7 +180,7 @@ def _confirm(args: Any, plan: Plan) -> None:
 def _nothing(airflow: AirflowApi, plan: Plan) -> int:
     """Every interval has its run: how they ended."""
     first, last = utc(plan.request["from_date"]), utc(plan.request["to_date"])
-    ended = Counter(run["state"] for run in _runs(airflow, plan.dag["dag_id"], first, last))
+    ended = Counter(run["state"] for run in runs_between(airflow, plan.dag["dag_id"], first, last))
     print(
         f"Nothing to do: all {plan.known} intervals have their run ("
         + ", ".join(f"{count} {state}" for state, count in sorted(ended.items()))
@@ -202,7 +201,7 @@ def _create(airflow: AirflowApi, plan: Plan) -> dict[str, Any]:
                     f"Airflow creates no such backfill of {dag_id}: {error}"
                 ) from None
         other = active_backfill(airflow, dag_id)
-        open_runs = [r for r in _runs_of(airflow, other) if r["state"] not in FINAL]
+        open_runs = [r for r in backfill_runs(airflow, other) if r["state"] not in FINAL]
         if open_runs or time.monotonic() > deadline:
             raise CommandFailed(
                 f"backfill {other['id']} of {dag_id} is under way, from {other['from_date']} to "
@@ -213,137 +212,6 @@ def _create(airflow: AirflowApi, plan: Plan) -> dict[str, Any]:
             print(f"Waiting for Airflow to close backfill {other['id']}, which has ended …")
             announced = True
         time.sleep(POLL_S)
-
-
-# --- meanwhile --------------------------------------------------------------------------------
-
-
-def follow(
-    airflow: AirflowApi, args: Any, created: Mapping[str, Any], wanted: Mapping[datetime, Interval]
-) -> int:
-    """Wait until every wanted run has ended; 0 only when all have succeeded.
-
-    `wanted`: logical date → interval. The first failure stops what has not started, unless
-    --continue-on-failures.
-    """
-    dag_id, stopping = created["dag_id"], False
-    changed, seen = time.monotonic(), None
-    try:
-        with Progress(f"{dag_id} backfill {created['id']}", len(wanted)) as progress:
-            while True:
-                runs = {
-                    utc(r["logical_date"]): r
-                    for r in _runs_of(airflow, created)
-                    if utc(r["logical_date"]) in wanted
-                }
-                states = Counter(run["state"] for run in runs.values())
-                running = sorted(wanted[d] for d, r in runs.items() if r["state"] == "running")
-                progress.show(
-                    states["success"],
-                    states["failed"],
-                    ", ".join(map(str, running[:2])) or "waiting for the scheduler",
-                )
-                ended = states["success"] + states["failed"]
-                if ended >= len(wanted) or (stopping and not running):
-                    break
-                if states["failed"] and not (args.continue_on_failures or stopping):
-                    stopping = _quietly(airflow, created, "pause")
-                if states != seen:
-                    changed, seen = time.monotonic(), states
-                elif time.monotonic() - changed > LOOK_AFTER_S:
-                    _can_go_on(airflow, dag_id)
-                    changed = time.monotonic()
-                time.sleep(POLL_S * max(1, len(wanted) // 100))
-    except KeyboardInterrupt:
-        print(
-            f"\nThe backfill goes on in Airflow. Follow it again: airflow dags backfill --follow "
-            f"{dag_id}; end it: airflow dags backfill --cancel {dag_id}",
-            file=sys.stderr,
-        )
-        return 130
-    cancelled = len(wanted) - ended
-    if stopping:
-        _quietly(airflow, created, "cancel")
-    return _verdict(airflow, dag_id, wanted, runs, cancelled)
-
-
-def _verdict(airflow: AirflowApi, dag_id: str, wanted, runs, cancelled: int) -> int:
-    failed = sorted((d, r) for d, r in runs.items() if r["state"] == "failed")
-    good = sum(r["state"] == "success" for r in runs.values())
-    print(
-        f"{'✓' if good == len(wanted) else '✗'} {good} of {len(wanted)} runs succeeded"
-        + (f", {len(failed)} failed" if failed else "")
-        + (
-            f", {cancelled} were not started (--continue-on-failures starts them)"
-            if cancelled
-            else ""
-        )
-    )
-    for date, run in failed[:5]:
-        tasks = airflow.call(
-            "GET",
-            f"{run_path(dag_id, run['dag_run_id'])}/taskInstances",
-            state="failed",
-            limit=10,
-        )["task_instances"]
-        names = ", ".join(dict.fromkeys(task["task_id"] for task in tasks)) or "no task"
-        print(
-            f"  {wanted[date]}: {names} failed; {airflow.url}/dags/{dag_id}/runs/"
-            f"{quote(run['dag_run_id'], safe='')}"
-        )
-    if len(failed) > 5:
-        print(f"  and {len(failed) - 5} more")
-    if failed:
-        print(
-            "  What they lack stays uncovered: the next sync fetches it, or run this again with "
-            "--rerun-failed-tasks"
-        )
-    return 0 if good == len(wanted) else 1
-
-
-def _quietly(airflow: AirflowApi, created: Mapping[str, Any], what: str) -> bool:
-    """Pause or cancel a backfill; one that has ended meanwhile is as well."""
-    try:
-        airflow.call("PUT", f"/backfills/{created['id']}/{what}")
-    except AirflowApiError:
-        pass
-    return True
-
-
-def _can_go_on(airflow: AirflowApi, dag_id: str) -> None:
-    """CommandFailed when no run of the DAG can start or end."""
-    why = "no scheduler is alive" * (not airflow.scheduler_is_alive())
-    if airflow.call("GET", f"/dags/{dag_id}")["is_paused"]:
-        why = f"{dag_id} was paused meanwhile"
-    if why:
-        raise CommandFailed(
-            f"{why}: the backfill waits. Once that is fixed: airflow dags "
-            f"backfill --follow {dag_id}"
-        )
-
-
-def _runs(airflow: AirflowApi, dag_id: str, first: datetime, last: datetime, **only: Any) -> list:
-    return airflow.all(
-        f"/dags/{dag_id}/dagRuns",
-        "dag_runs",
-        logical_date_gte=iso(first),
-        logical_date_lte=iso(last),
-        **only,
-    )
-
-
-def _runs_of(airflow: AirflowApi, created: Mapping[str, Any]) -> list:
-    """Backfill runs in the range of a backfill (older ones of the same dates too)."""
-    return _runs(
-        airflow,
-        created["dag_id"],
-        utc(created["from_date"]),
-        utc(created["to_date"]),
-        run_type="backfill",
-    )
-
-
-# --- one that is there ------------------------------------------------------------------------
 
 
 def active_backfill(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
@@ -365,8 +233,8 @@ def active_backfill(airflow: AirflowApi, dag_id: str) -> dict[str, Any]:
 
 def cancel(airflow: AirflowApi, created: Mapping[str, Any]) -> int:
     """End a backfill: what runs may end, what waits is marked failed by Airflow."""
-    waiting = sum(r["state"] == "queued" for r in _runs_of(airflow, created))
-    _quietly(airflow, created, "cancel")
+    waiting = sum(r["state"] == "queued" for r in backfill_runs(airflow, created))
+    change(airflow, created, "cancel")
     print(
         f"Backfill {created['id']} of {created['dag_id']} is cancelled: {waiting} runs that had not "
         "started never will; one that is running may end"
@@ -375,7 +243,7 @@ def cancel(airflow: AirflowApi, created: Mapping[str, Any]) -> int:
 
 
 def _resume(airflow: AirflowApi, args: Any, created: Mapping[str, Any]) -> int:
-    runs = {utc(r["logical_date"]): r for r in _runs_of(airflow, created)}
+    runs = {utc(r["logical_date"]): r for r in backfill_runs(airflow, created)}
     return follow(
         airflow,
         args,
@@ -400,37 +268,5 @@ def _history(airflow: AirflowApi, args: Any, plan: Plan) -> int:
     run = airflow.call("POST", f"/dags/{history}/dagRuns", {"logical_date": None, "conf": conf})[
         "dag_run_id"
     ]
-    print(f"{history} over {span}: {_said(plan.by_history)}; run {run}")
-    path = run_path(history, run)
-    try:
-        with Progress(f"{history} {span}", 1) as progress:
-            while (state := airflow.call("GET", path)["state"]) not in FINAL:
-                tasks = Counter(
-                    (t["task_id"], t["state"])
-                    for t in airflow.all(f"{path}/taskInstances", "task_instances")
-                )
-                done = Counter({"success": 0, "failed": 0})
-                for (_, ended), count in tasks.items():
-                    done[ended] += count
-                progress.total = max(sum(tasks.values()), 1)
-                progress.show(
-                    done["success"] + done["skipped"],
-                    done["failed"],
-                    ", ".join(dict.fromkeys(task for task, s in tasks if s == "running"))
-                    or "waiting",
-                )
-                time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        print(
-            f"\nThe run goes on in Airflow: {airflow.url}/dags/{history}/runs/"
-            f"{quote(run, safe='')}",
-            file=sys.stderr,
-        )
-        return 130
-    print(
-        f"✓ {history} over {span} succeeded"
-        if state == "success"
-        else f"✗ {history} over {span} failed: {airflow.url}/dags/{history}/runs/"
-        f"{quote(run, safe='')}"
-    )
-    return 0 if state == "success" else 1
+    print(f"{history} over {span}: {_spelled(plan.by_history)}; run {run}")
+    return follow_history(airflow, history, run, span)

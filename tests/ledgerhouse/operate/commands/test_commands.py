@@ -27,6 +27,7 @@ from extract.sources import all_sources
 from ledgerhouse.operate.airflow.api import AirflowApi, AirflowApiError
 from ledgerhouse.operate.airflow.provider import get_provider_info
 from ledgerhouse.operate.commands import backfill as backfilling
+from ledgerhouse.operate.commands import follow as following
 from ledgerhouse.operate.commands.explain import explained
 from ledgerhouse.operate.commands.spending import summed
 from ledgerhouse.operate.commands.tables import cell, digits
@@ -613,6 +614,7 @@ FIRST, SECOND, THIRD = (f"2024-11-12T{hour:02d}:00:00Z" for hour in (0, 6, 12))
 def run(airflow, monkeypatch):
     """run(fake, "-s", …) → (exit code, stdout, stderr) of `airflow dags backfill`."""
     monkeypatch.setattr(backfilling, "POLL_S", 0)
+    monkeypatch.setattr(following, "POLL_S", 0)
 
     def run(fake, *argv):
         monkeypatch.setattr(backfilling, "connect", lambda: fake)
@@ -785,7 +787,7 @@ def test_what_cannot_be_is_refused_in_words_and_nothing_is_made(run, fake, argv,
 
 def test_a_scheduler_that_dies_meanwhile_is_told_and_the_backfill_kept(run, monkeypatch):
     fake = FakeAirflow(dies=True)
-    monkeypatch.setattr(backfilling, "LOOK_AFTER_S", -1)
+    monkeypatch.setattr(following, "LOOK_AFTER_S", -1)
     code, _, err = run(fake, *RANGE, "-y")
     assert code == 1 and "no scheduler is alive: the backfill waits" in err
     assert "--follow sync" in err

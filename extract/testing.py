@@ -286,7 +286,7 @@ def _opened(source: Source, fetched: Fetched, account: str) -> duckdb.DuckDBPyCo
 
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
-    con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")  # type: ignore
+    con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")
     con.execute(
         "CREATE TABLE landed (page_id BIGINT, source VARCHAR, account VARCHAR, endpoint VARCHAR, "
         "params VARCHAR, body VARCHAR, received_at TIMESTAMP, as_of TIMESTAMP)"

@@ -133,7 +133,7 @@ def load(con: duckdb.DuckDBPyConnection, root: Path, sources: dict[str, Source])
     return total
 
 
-def _archive_loaded(con, root: Path) -> None:
+def _archive_loaded(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Note the batches whose files are committed but still in the inbox, then move the files.
 
     After a kill between commit and here, the next load does it: nothing is loaded twice.
@@ -302,8 +302,16 @@ def _in_slices(table: str, slices: int) -> str:
     )
 
 
-def _record_batch(con, batch_id, source, dataset, headers, counts, loaded_at) -> None:
-    """The row of ops.batches of one dataset of the batch."""
+def _record_batch(
+    con: duckdb.DuckDBPyConnection,
+    batch_id: str,
+    source: str,
+    dataset: str,
+    headers: Sequence[dict],
+    counts: Sequence[int],
+    loaded_at: datetime,
+) -> None:
+    """Write the line of one dataset of a batch into ops.batches."""
     accounts = sorted({h["account"] for h in headers})
     runs = sorted({h.get("run_id", "") for h in headers})
     con.execute(

@@ -130,11 +130,13 @@ class Life:
         self.look()
         return answer["result"]
 
-    def run(self, start, end, *, whole: bool, refetch: bool = False, harm: bool = True) -> bool:
+    def run(
+        self, start, end, *, close_gaps: bool, refetch: bool = False, harm: bool = True
+    ) -> bool:
         """One run as the DAG does it; False where a step of it was killed."""
         self.runs += 1
         run_id = f"run-{os.getpid()}-{self.runs}"
-        jobs = self.step("plan", lambda: self._plan(Interval(start, end), whole, refetch))
+        jobs = self.step("plan", lambda: self._plan(Interval(start, end), close_gaps, refetch))
         self.rng.shuffle(jobs)
         tasks: list[dict] = []
         self.airflow[run_id] = {
@@ -234,9 +236,9 @@ class Life:
 
         return self.step("publish", publish, harm) is not None
 
-    def _plan(self, span: Interval, whole: bool, refetch: bool) -> list[Job]:
+    def _plan(self, span: Interval, close_gaps: bool, refetch: bool) -> list[Job]:
         with open_warehouse(self.path, owner="torture") as con:
-            return coverage.jobs(con, SOURCES, ACCOUNTS, span, snapshot=whole, refetch=refetch)
+            return coverage.jobs(con, SOURCES, ACCOUNTS, span, snapshot=close_gaps, refetch=refetch)
 
     def _fetch(self, job: Job, run: dict) -> str:
         from extract.fetch.call_log import call_log

@@ -132,7 +132,7 @@ def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(
     monkeypatch.setattr(publish, "TABLES", [t for t in publish.TABLES if "curated" not in t.name])
     rng = random.Random(seed)
     with opened(var) as con:
-        fresh, shapes = content(con), publish._shapes(con)
+        fresh, shapes = content(con), publish._definitions(con)
         gone = age(con, rng)
         lost = {(table, name) for table, names in gone.items() for name in names}
         kept = content(con)
@@ -144,7 +144,8 @@ def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(
             assert f"{table}.{name} " in told
             assert con.execute(f"SELECT count({name}) FROM {table}").fetchone() == (0,)
             assert (
-                table not in shapes or shapes[table].digest != publish._shapes(con)[table].digest
+                table not in shapes
+                or shapes[table].digest != publish._definitions(con)[table].digest
             ), f"{table} would not be published anew"
         caplog.clear()
         schema.create_all(con)  # and that is all there is to do

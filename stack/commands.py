@@ -50,22 +50,26 @@ def _settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], boo
 def _until_stopped(
     title: str, settings: Settings, base: Mapping[str, str], command: str, **options: Any
 ) -> Iterator[tuple[Screen, Stack]]:
-    """A stack started as one step on the screen; after the block it runs until Ctrl-C."""
+    """A stack started as one step on the screen; after the block it runs until Ctrl-C (Stopped)."""
     screen = Screen()
     options |= {"api_port": API_PORT}
+    with ExitStack() as live:
+        with screen.step(title) as step:
+            stack = live.enter_context(launch(settings, base, command, tell=step.note, **options))
+            if not options.get("airflow", True):
+                stack.create_metadata()
+                stack.serve_api()
+        yield screen, stack
+        stack.keep()
+
+
+@contextmanager
+def _stop_is_success() -> Iterator[None]:
+    """Ctrl-C is how the commands end that run until then."""
     try:
-        with ExitStack() as live:
-            with screen.step(title) as step:
-                stack = live.enter_context(
-                    launch(settings, base, command, tell=step.note, **options)
-                )
-                if not options.get("airflow", True):
-                    stack.create_metadata()
-                    stack.serve_api()
-            yield screen, stack
-            stack.keep()
+        yield
     except Stopped:
-        screen.line("Stopped; nothing is left running.")
+        Screen().line("Stopped; nothing is left running.")
 
 
 def up() -> int:
@@ -83,7 +87,8 @@ def up() -> int:
         seed = settings.values.get("SANDBOX_SEED") or "7"
         sandbox = ["--seed", seed, "--now", now, "--start", start, "--tick"]
         title = "start PostgreSQL, the sandbox and Airflow"
-    with _until_stopped(title, settings, base, "stack up", sandbox=sandbox) as (screen, stack):
+    started = _until_stopped(title, settings, base, "stack up", sandbox=sandbox)
+    with _stop_is_success(), started as (screen, stack):
         with screen.step("register and unpause the DAGs"):
             stack.rest.wait_for_dags("sync")
             time.sleep(DAGS_S)
@@ -111,7 +116,7 @@ def ui() -> int:
         raise SettingsError(f"no books in {settings.var}: make demo makes them")
     title = "start PostgreSQL and Airflow's API server"
     started = _until_stopped(title, settings, os.environ, "stack ui", airflow=False)
-    with started as (screen, stack):
+    with _stop_is_success(), started as (screen, stack):
         screen.line(f"The books: {stack.ui}/plugin/ledgerhouse  {stack.login(screen.live)}")
         screen.line("Ctrl-C stops it.")
     return 0

@@ -8,22 +8,24 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import psutil
 import psycopg2
 import pytest
 import requests
 
-from stack import report, settings
+from stack import commands, report, settings
 from stack.airflow import environment
 from stack.demo import times
 from stack.follow import progress
 from stack.init import pools
 from stack.live import running
 from stack.lock import Holder, StackBusy, holder, lock
-from stack.processes import StackFailed, supervised
+from stack.processes import StackFailed, Stopped, supervised
 
 pytestmark = pytest.mark.live
 
@@ -392,6 +394,21 @@ def test_a_process_that_ignores_the_end_is_killed(tmp_path, how):
         processes.start("deaf", deaf, os.environ, drain_s=0.5)
         await_lines(tmp_path / "logs" / "deaf.log", 2)
     assert not belonging_to(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["starts", "runs"])
+def test_ctrl_c_is_the_ordinary_end_of_make_up(tmp_path, monkeypatch, capsys, moment):
+    @contextmanager
+    def launch(*_, **__):
+        if moment == "starts":
+            raise Stopped(signal.SIGINT)
+        yield MagicMock(keep=MagicMock(side_effect=Stopped(signal.SIGINT)))
+
+    monkeypatch.setattr(commands, "launch", launch)
+    monkeypatch.setattr(commands, "DAGS_S", 0)
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    assert commands.up() == 0
+    assert capsys.readouterr().out.endswith("Stopped; nothing is left running.\n")
 
 
 def test_the_second_ctrl_c_does_not_wait_for_what_drains(tmp_path):

@@ -13,15 +13,16 @@ Semi-internal parts (`_engine_adapter`) are pinned to sqlmesh 0.236.4, held by t
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from sqlglot.expressions import Expr
-from sqlglot.helper import ensure_list
+from sqlglot.expressions import or_
 from sqlmesh.core.config import Config, GatewayConfig, LinterConfig, ModelDefaultsConfig, PlanConfig
 from sqlmesh.core.config.categorizer import AutoCategorizationMode, CategorizerConfig
 from sqlmesh.core.config.connection import DuckDBConnectionConfig, PostgresConnectionConfig
 from sqlmesh.core.engine_adapter.duckdb import DuckDBEngineAdapter
+from sqlmesh.utils.date import make_inclusive
 
 FIRST_DAY = "2009-01-01"
 VAR = Path(os.environ.get("LEDGERHOUSE_VAR") or Path(__file__).parents[1] / "var").absolute()
@@ -31,16 +32,59 @@ class TxDuckDBAdapter(DuckDBEngineAdapter):
     """DuckDB with transactions: a model that fails or is killed leaves its old days in place."""
 
     SUPPORTS_TRANSACTIONS = True
-    rewrite = None  # makes others of a statement: set while days that lie apart are evaluated
+    # While scattered days are evaluated together (ledgerhouse/transform/scattered_days.py): their
+    # spans, [start, end) in milliseconds. Otherwise empty: the whole interval is replaced.
+    touched_spans: Sequence[tuple[int, int]] = ()
 
-    def execute(self, expressions, *args, **kwargs):
-        if self.rewrite:
-            expressions = [
-                made
-                for e in ensure_list(expressions)
-                for made in (self.rewrite(e) if isinstance(e, Expr) else [e])
-            ]
-        return super().execute(expressions, *args, **kwargs)
+    def insert_overwrite_by_time_partition(
+        self,
+        table_name,
+        query_or_df,
+        start,
+        end,
+        time_formatter,
+        time_column,
+        target_columns_to_types=None,
+        source_columns=None,
+        **kwargs,
+    ):
+        """Delete and insert the rows of an interval; of touched spans, exactly theirs."""
+        if not self.touched_spans:
+            return super().insert_overwrite_by_time_partition(
+                table_name,
+                query_or_df,
+                start,
+                end,
+                time_formatter,
+                time_column,
+                target_columns_to_types=target_columns_to_types,
+                source_columns=source_columns,
+                **kwargs,
+            )
+        source_queries, columns = self._get_source_queries_and_columns_to_types(
+            query_or_df,
+            target_columns_to_types,
+            target_table=table_name,
+            source_columns=source_columns,
+        )
+        columns = columns or self.columns(table_name)
+        touched = [
+            time_column.column.between(
+                *(time_formatter(at, columns) for at in make_inclusive(*span, self.dialect))
+            )
+            for span in self.touched_spans
+        ]
+        with self.transaction():
+            for span in touched:  # one by one: an OR of ranges would read the whole table
+                self.delete_from(table_name, where=span)
+            for source_query in source_queries:
+                with source_query as query:
+                    self._insert_append_query(
+                        table_name,
+                        self._order_projections_and_filter(query, columns, where=or_(*touched)),
+                        target_columns_to_types=columns,
+                        order_projections=False,
+                    )
 
     def columns(self, table_name, include_pseudo_columns=False):
         # DESCRIBE runs in a transaction of its own and is fetched after its commit: empty.

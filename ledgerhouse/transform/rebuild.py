@@ -1,15 +1,15 @@
-"""The curated tables again from raw, aside, and compared with production row by row.
+"""Rebuild of the curated tables from raw, in a separate copy, compared with production row by row.
 
     rebuild(var, batches=…, owner=…) -> Rebuilt       raises RebuildMismatch where a table differs
 
-Incremental models are right only if no day was ever missed; this is how one finds out. Nothing
-here writes to production: its file is copied while nobody else has it (the only time it is held),
-and everything happens in `var/rebuild/`, a SQLMesh environment with physical tables and a state
+Incremental models are right only if no day was ever missed; this finds a missed one. Nothing here
+writes to production: its file is copied while nobody else has it (the only time it is held), and
+everything else happens in `var/rebuild/`, a SQLMesh environment with physical tables and a state
 of its own. (A dev environment of the warehouse itself would point its views at production's
 tables, and restating it would write them.) The folder is removed at the end, and by the next
 rebuild where this one was killed.
 
-In the copy, production's tables are put aside under other names; then the models run as a first
+In the copy, production's tables get other names; then the models run as a first
 transform does, over every day there is. Then both are compared (ledgerhouse.transform.compare).
 
 Needs room for another warehouse and another curated; memory stays within what DuckDB may take.
@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ledgerhouse.transform.compare import TABLES, Difference, compare, physical
 from ledgerhouse.transform.sqlmesh_context import FILE
@@ -34,10 +35,13 @@ from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.warehouse.transaction import transaction
 
+if TYPE_CHECKING:
+    import duckdb
+
 log = logging.getLogger(__name__)
 
 FOLDER = "rebuild"
-ROOM = 2.2  # of the warehouse's size: the copy, and what is built in it
+DISK_FACTOR = 2.2  # of the warehouse's size: the copy, and what is built in it
 STATE_URI = "LEDGERHOUSE_STATE_URI"
 RAW_MARKS = ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "onchain_transfers")
 
@@ -63,7 +67,7 @@ class RebuildMismatch(RuntimeError):
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What one rebuild did. `rows`: compared, by table; `left_out`: days loaded meanwhile."""
+    """Result of one rebuild. `rows`: compared, by table; `left_out`: days loaded meanwhile."""
 
     rows: dict[str, int]
     differences: tuple[Difference, ...]
@@ -77,26 +81,32 @@ class Rebuilt:
 def rebuild(
     var: Path, *, batches: Iterable[str] = (), owner: str = "rebuild", wait_s: float = WAIT_S
 ) -> Rebuilt:
-    """Build curated anew from a copy of the warehouse in `var`, and compare.
+    """Build curated again from a copy of the warehouse in `var`, and compare.
 
     `batches` are those transformed: days that others have marked since may lag behind their raw
-    rows and are left out. Raises RebuildMismatch, DiskFull, WarehouseBusy or TransformFailed; the folder
-    is gone afterwards in any case.
+    rows and are left out. Raises RebuildMismatch, DiskFull, WarehouseBusy or TransformFailed; the
+    folder is gone afterwards in any case.
     """
     began, root = time.monotonic(), Path(var).resolve() / FOLDER
-    with hold(root, owner, wait_s):  # two rebuilds at once would take each other's folder away
+    with hold(root, owner, wait_s):  # a second rebuild would remove the folder of this one
         shutil.rmtree(root, ignore_errors=True)
         try:
             held_s = _copy(root.parent / FILE, root / FILE, owner, wait_s)
             with _own_state():
-                left_out, versions = _put_aside(root / FILE, set(batches))
+                left_out, versions = _rename_production(root / FILE, set(batches))
                 transform(root / FILE, owner=owner, wait_s=wait_s)
-                rows, found, stale = compare(root / FILE, left_out, versions)
+                rows, differences, stale = compare(root / FILE, left_out, versions)
             size = sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         finally:
             shutil.rmtree(root, ignore_errors=True)
     rebuilt = Rebuilt(
-        rows, tuple(found), tuple(sorted(left_out)), stale, held_s, time.monotonic() - began, size
+        rows,
+        tuple(differences),
+        tuple(sorted(left_out)),
+        stale,
+        held_s,
+        time.monotonic() - began,
+        size,
     )
     log.info(
         "%s rows of curated compared with their rebuild in %.0f s, of which the warehouse "
@@ -106,14 +116,14 @@ def rebuild(
         held_s,
         size / 1e9,
     )
-    if found:
+    if differences:
         raise RebuildMismatch(rebuilt)
     return rebuilt
 
 
-def record(con, run_id: str, rebuilt: Rebuilt) -> None:
+def record(con: duckdb.DuckDBPyConnection, run_id: str, rebuilt: Rebuilt) -> None:
     """The comparison as critical expectations of the run in ops.checkpoints: none may fail."""
-    wrong = {one.table: str(one) for one in rebuilt.differences}
+    wrong = {difference.table: str(difference) for difference in rebuilt.differences}
     with transaction(con):
         con.execute(
             "DELETE FROM ops.checkpoints WHERE run_id = ? AND checkpoint = ?", [run_id, FOLDER]
@@ -134,15 +144,18 @@ def record(con, run_id: str, rebuilt: Rebuilt) -> None:
 
 
 def _copy(warehouse: Path, draft: Path, owner: str, wait_s: float) -> float:
-    """The warehouse's file as it stands between two writers; the seconds it was held."""
+    """Copies the warehouse's file between two writers; returns the seconds it was held."""
     draft.parent.mkdir(parents=True)
     with hold(warehouse, owner, wait_s) as held:
         began = time.monotonic()
         if not held.exists():
-            raise FileNotFoundError(f"{held} is not there: a sync makes it")
+            raise FileNotFoundError(f"{held} is not there: a sync creates it")
         log_file = held.with_name(held.name + ".wal")  # left by a writer that was killed
         parts = [part for part in (held, log_file) if part.exists()]
-        needed, free = ROOM * sum(p.stat().st_size for p in parts), shutil.disk_usage(draft.parent)
+        needed, free = (
+            DISK_FACTOR * sum(p.stat().st_size for p in parts),
+            shutil.disk_usage(draft.parent),
+        )
         if free.free < needed:
             raise DiskFull(
                 f"comparing curated with its rebuild needs {needed / 1e9:.1f} GB of disk "
@@ -156,7 +169,7 @@ def _copy(warehouse: Path, draft: Path, owner: str, wait_s: float) -> float:
 
 @contextmanager
 def _own_state() -> Iterator[None]:
-    """Nobody here may reach production's state of the models: theirs is in the copy's own file."""
+    """Without LEDGERHOUSE_STATE_URI: the copy keeps the state of its models in its own file."""
     uri = os.environ.pop(STATE_URI, None)
     try:
         yield
@@ -165,8 +178,8 @@ def _own_state() -> Iterator[None]:
             os.environ[STATE_URI] = uri
 
 
-def _put_aside(draft: Path, batches: set[str]) -> tuple[set[date], dict[str, str]]:
-    """Production's tables as `production.<table>`, no models any more, and every day marked.
+def _rename_production(draft: Path, batches: set[str]) -> tuple[set[date], dict[str, str]]:
+    """Makes production's tables `production.<table>`, drops the models, and marks every day.
 
     Returns the days whose marks are of batches not among `batches`, and the physical name of
     each table in production.
@@ -211,8 +224,8 @@ def _put_aside(draft: Path, batches: set[str]) -> tuple[set[date], dict[str, str
     return left_out, versions
 
 
-def _drop_models(con) -> None:
-    """Everything of SQLMesh's but what was put aside."""
+def _drop_models(con: duckdb.DuckDBPyConnection) -> None:
+    """Drops everything of SQLMesh's but production's renamed tables."""
     ours = ("raw", "ops", "production", "main", "information_schema", "pg_catalog")
     for kind in ("view", "table"):
         for schema, name in con.execute(

@@ -1,237 +1,206 @@
-"""Days that lie apart, evaluated by SQLMesh in one go instead of one evaluation a day.
+"""Evaluation of several scattered days of a model together, instead of one evaluation a day.
 
 SQLMesh evaluates one contiguous interval at a time, and rendering a model and its audits costs it
 0.25 s whatever the interval's size: twenty late days cost twenty times that in each model. Here
-the scheduler is given one batch from the first day to the last, and the adapter bounds what
-SQLMesh then executes (the delete, the insert, the audits) to the days themselves:
+the days of a model are one batch: SQLMesh evaluates it from the first day to the last, and each of
+its three steps is bounded to the days themselves:
 
-    ts BETWEEN <first> AND <last>
-    ts BETWEEN <first> AND <last> AND (ts BETWEEN <day 1> AND <day 1> OR ts BETWEEN …)
+    query            the macros @touched and @touched_rows (sqlmesh_project/macros/touched.py)
+    delete, insert   `TxDuckDBAdapter.touched_spans` (sqlmesh_project/config.py)
+    audits           `@this_model` is a temporary view of those days, and the same macros
 
-It is right for a model whose rows do not depend on how many days are evaluated together, which is
-held by tests for ours (tests/ledgerhouse/transform/test_touched_days.py); other models are evaluated day by day as ever. So
-are ours when a batch fails: SQLMesh then names the day, and the days before it are done. An audit
-that sums over its interval sums over all spans; the checkpoints compare each day and token.
+Only a model that asks for its days by these macros is evaluated so (`bounded_by_touched`): it
+promises that no row depends on which other days are evaluated with its own, held for ours by
+tests/ledgerhouse/transform/test_scattered_days.py. Any other model is evaluated day by day, also
+one of ours that production still runs in a version from before the macros. So are all when a batch
+fails: SQLMesh then names the day, and the days before it are done. An audit that sums over its
+interval sums over all the days; the checkpoints compare each day and token.
 
 Semi-internal to SQLMesh (0.236.4): `Context.create_scheduler`, `Scheduler.batch_intervals` and
-`evaluate`, held by the same tests.
+`evaluate`, `SnapshotEvaluator.evaluate`, held by the same tests.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlmesh.core.context import Context
+    from sqlmesh.core.engine_adapter.base import EngineAdapter
+    from sqlmesh.core.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
 Span = tuple[int, int]  # [start, end) in milliseconds, as SQLMesh has them
-DAY = timedelta(days=1)
+MACROS = {"touched", "touched_rows"}
+AUDITED_VIEW = "touched_rows_of_this_model"  # temporary: of the connection
 
 
-def bounded(
-    expression: Any, spans: Sequence[tuple[date, date]], tables: Collection[str] = ()
-) -> list[Any]:
-    """A statement over [first day, last day] as those that do the same over `spans`, [start, end)
-    in order: a DELETE becomes one of each span, any other stays one.
+def bounded_by_touched(snapshot: Snapshot) -> bool:
+    """Whether a model's days can be evaluated together: everything of it that is bounded to an
+    interval is bounded by @touched or @touched_rows."""
+    from sqlmesh.core.dialect import MacroFunc, MacroVar
 
-    Of `tables` (by name, no views) the spans are read range by range, as UNION ALL: zone maps help
-    a range and not an OR of ranges. A view is read once: twenty of its plans would take longer.
-
-    Where a condition (of WHERE, HAVING, QUALIFY or ON) speaks of the first or the last day, so do
-    its alternatives of each span; the parts of an AND that do are kept together. Raises ValueError
-    for a day outside of a condition: it cannot be said for several spans.
-    """
-    from sqlglot import exp
-
-    first, last = str(spans[0][0]), str(spans[-1][1] - DAY)
-    moves = [{first: str(start), last: str(end - DAY)} for start, end in spans]
-    whole = expression.copy()
-    parts: dict[int, list[Any]] = {}  # by clause: its parts that speak of a bound, in order
-    for literal in list(whole.find_all(exp.Literal)):
-        if literal.is_string and literal.this[:10] in (first, last):
-            clause, part = _part(literal)
-            mine = parts.setdefault(id(clause), [])
-            if not any(part is other for other in mine):
-                mine.append(part)
-    if isinstance(whole, exp.Delete) and parts:
-        return [_moved(whole, move) for move in moves]
-    for mine in parts.values():
-        choices = [exp.and_(*(_moved(part, move) for part in mine)) for move in moves]
-        column = _ranged(mine)
-        table = _table(column) if column is not None else None
-        if table and table.name in tables:
-            table.replace(
-                exp.Subquery(
-                    this=exp.union(
-                        *(exp.select("*").from_(table.copy()).where(choice) for choice in choices),
-                        distinct=False,
-                    ),
-                    alias=exp.TableAlias(this=exp.to_identifier(table.alias_or_name, quoted=True)),
-                )
-            )
-        else:
-            mine[0].replace(exp.and_(mine[0].copy(), exp.or_(*choices)))
-    return [whole]
+    model: Any = snapshot.model
+    if (
+        not snapshot.is_incremental_by_time_range
+        or not model.is_sql
+        or model.depends_on_self
+        or model.batch_size
+        or model.pre_statements
+        or model.post_statements
+    ):
+        return False
+    queries = [model.query, *(audit.query for audit, _ in model.audits_with_args)]
+    if any(
+        variable.name.lower().startswith(("start_", "end_"))
+        for query in queries
+        for variable in query.find_all(MacroVar)
+    ):
+        return False
+    return any(macro.name.lower() in MACROS for macro in model.query.find_all(MacroFunc))
 
 
-def _ranged(parts: Sequence[Any]) -> Any:
-    """The one column whose range these parts say, no wider than from the first to the last day:
-    then those of several spans are disjoint, and whole days. None where it is not so."""
-    from sqlglot import exp
+def evaluate_scattered_days(ctx: Context) -> None:
+    """Have the runs of this SQLMesh context evaluate all days of a model together where they can.
 
-    for part in parts:
-        bounds = ("low", "high") if isinstance(part, exp.Between) else ("expression",)
-        if not (
-            isinstance(part, (exp.Between, exp.GTE, exp.LTE, exp.GT, exp.LT))
-            and isinstance(part.this, exp.Column)
-            and part.this == parts[0].this
-            and all(_is_constant(part.args[b]) for b in bounds)
-        ):
-            return None
-    return parts[0].this
-
-
-def _table(column: Any) -> Any:
-    """The table that a column of a WHERE is of; None where it is a subquery, and where a join or a
-    window comes before the condition."""
-    from sqlglot import exp
-
-    select = column.find_ancestor(exp.Select)
-    if not isinstance(_part(column)[0], exp.Where):
-        return None
-    tables = [select.args["from_"].this, *(join.this for join in select.args.get("joins") or ())]
-    named = [t for t in tables if t.alias_or_name == column.table] if column.table else tables
-    return named[0] if len(named) == 1 and isinstance(named[0], exp.Table) else None
-
-
-def _is_constant(node: Any) -> bool:
-    from sqlglot import exp
-
-    return isinstance(node.this if isinstance(node, exp.Cast) else node, exp.Literal)
-
-
-def _part(literal: Any) -> tuple[Any, Any]:
-    """The clause a literal is in, and that part of its AND."""
-    from sqlglot import exp
-
-    path = [literal]
-    while path[-1] is not None:
-        node, above = path[-1], path[-1].parent
-        if isinstance(above, (exp.Where, exp.Having, exp.Qualify)) or (
-            isinstance(above, exp.Join) and node.arg_key == "on"
-        ):
-            return above, next(n for n in reversed(path) if not isinstance(n, (exp.And, exp.Paren)))
-        path.append(above)
-    raise ValueError(f"{literal.sql('duckdb')} is outside of any condition")
-
-
-def _moved(part: Any, days: dict[str, str]) -> Any:
-    from sqlglot import exp
-
-    def moved(node):
-        if isinstance(node, exp.Literal) and node.is_string and node.this[:10] in days:
-            return exp.Literal.string(days[node.this[:10]] + node.this[10:])
-        return node
-
-    return part.copy().transform(moved)
-
-
-def evaluate_at_once(ctx: Any, models: Collection[str]) -> None:
-    """Have the runs of this SQLMesh context evaluate all spans of these models together.
-
-    `models` by name, as `curated.tx_unified`: INCREMENTAL_BY_TIME_RANGE by day. One with a batch
-    size is evaluated as ever. An exception of a single span carries it as `interval`.
+    Where they are evaluated by themselves, an exception carries its day as `interval`.
     """
     from sqlmesh.core.scheduler import Scheduler
     from sqlmesh.core.snapshot import SnapshotIntervals
+    from sqlmesh.core.snapshot.definition import parent_snapshots_by_name
+    from sqlmesh.utils.date import now_timestamp
 
-    class AtOnce(Scheduler):
+    class ScatteredDaysScheduler(Scheduler):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.scattered: dict[str, list[Span]] = {}
-            self.tables = {
-                s.table_name().rpartition(".")[2]
-                for s in self.snapshots.values()
-                if s.is_materialized
-            }
 
         def batch_intervals(self, *args, **kwargs):
             batches = super().batch_intervals(*args, **kwargs)
             for snapshot, spans in batches.items():
-                if (
-                    len(spans) > 1
-                    and plain(snapshot.name) in models
-                    and (not snapshot.node.batch_size)
-                ):
+                if len(spans) > 1 and bounded_by_touched(snapshot):
                     self.scattered[snapshot.name] = spans
                     batches[snapshot] = [(spans[0][0], spans[-1][1])]
             return batches
 
-        def evaluate(self, snapshot, start, end, **kwargs):
+        def evaluate(self, snapshot, start, end, *args, **kwargs):
             spans = self.scattered.get(snapshot.name)
             if not spans:
-                return super().evaluate(snapshot, start, end, **kwargs)
-            evaluate, state = super().evaluate, self.state_sync
-            adapter = self.snapshot_evaluator.get_adapter(snapshot.model_gateway)
-            adapter.rewrite = _bounding(spans, self.tables)
-            self.state_sync = Each(state, spans)
+                return super().evaluate(snapshot, start, end, *args, **kwargs)
             try:
-                return evaluate(snapshot, start, end, **kwargs)
+                return self.evaluate_together(snapshot, spans, *args, **kwargs)
             except Exception as error:
                 log.warning(
-                    "%s failed over %d spans at once, so each is evaluated by itself: %s",
+                    "%s failed over %d spans of days together, so each is evaluated by itself: %s",
                     plain(snapshot.name),
                     len(spans),
                     error,
                 )
-            finally:
-                adapter.rewrite, self.state_sync = None, state
             results = []
             for span in spans:
                 try:
-                    results += evaluate(snapshot, *span, **kwargs)
+                    results += super().evaluate(snapshot, *span, *args, **kwargs)
                 except Exception as error:
-                    error.interval = span
+                    error.interval = span  # type: ignore[attr-defined]
                     raise
             return results
 
-    class Each:
-        """The state, told of every span instead of one from the first day to the last."""
-
-        def __init__(self, state, spans):
-            self.state, self.spans = state, spans
-
-        def add_interval(self, snapshot, start, end, is_dev=False, last_altered_ts=None):
-            self.state.add_snapshots_intervals(
+        def evaluate_together(
+            self, snapshot, spans, execution_time, deployability_index, batch_index, **kwargs
+        ):
+            """`Scheduler.evaluate` over several spans: evaluate, audit, record exactly them."""
+            adapter: Any = self.snapshot_evaluator.get_adapter(snapshot.model_gateway)
+            common = {
+                "start": spans[0][0],
+                "end": spans[-1][1],
+                "execution_time": execution_time,
+                "snapshots": parent_snapshots_by_name(snapshot, self.snapshots),
+                "deployability_index": deployability_index,
+                "touched_spans": [inclusive(span) for span in spans],
+            }
+            environment = kwargs.pop("environment_naming_info", None)
+            adapter.touched_spans = spans
+            try:
+                self.snapshot_evaluator.evaluate(
+                    snapshot, batch_index=batch_index, **common, **kwargs
+                )
+            finally:
+                adapter.touched_spans = ()
+            results = self._audit_snapshot(
+                snapshot=snapshot,
+                environment_naming_info=environment,
+                this_model=audited_view(adapter, snapshot, spans),
+                **common,
+            )
+            self.state_sync.add_snapshots_intervals(
                 [
                     SnapshotIntervals(
                         name=snapshot.name,
                         identifier=snapshot.identifier,
                         version=snapshot.version,
                         dev_version=snapshot.dev_version,
-                        intervals=self.spans,
+                        intervals=spans,
                         dev_intervals=[],
-                        last_altered_ts=last_altered_ts,
+                        last_altered_ts=now_timestamp(),
                     )
                 ]
             )
+            return results
 
-    ctx.create_scheduler = lambda snapshots, evaluator: AtOnce(
-        snapshots,
-        evaluator,
-        ctx.state_sync,
-        default_catalog=ctx.default_catalog,
-        max_workers=ctx.concurrent_tasks,
-        console=ctx.console,
-        notification_target_manager=ctx.notification_target_manager,
+    def create_scheduler(snapshots, snapshot_evaluator):
+        return ScatteredDaysScheduler(
+            snapshots,
+            snapshot_evaluator,
+            ctx.state_sync,
+            default_catalog=ctx.default_catalog,
+            max_workers=ctx.concurrent_tasks,
+            console=ctx.console,
+            notification_target_manager=ctx.notification_target_manager,
+        )
+
+    ctx.create_scheduler = create_scheduler
+
+
+def audited_view(adapter: EngineAdapter, snapshot: Snapshot, spans: Sequence[Span]) -> Any:
+    """A temporary view of a model's rows of these days, each span read by its range."""
+    from sqlglot import exp
+
+    table, model = snapshot.table_name(), snapshot.model
+    columns, time_column = adapter.columns(table), model.time_column
+    assert time_column is not None, "an incremental model by time range has one"
+    bounds = [
+        [model.convert_to_time_column(at, columns) for at in inclusive(span)] for span in spans
+    ]
+    adapter.execute(
+        exp.Create(
+            this=exp.to_table(AUDITED_VIEW),
+            kind="VIEW",
+            replace=True,
+            properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
+            expression=exp.union(
+                *(
+                    exp.select("*")
+                    .from_(exp.to_table(table))
+                    .where(time_column.column.between(first, last))
+                    for first, last in bounds
+                ),
+                distinct=False,
+            ),
+        )
     )
+    return exp.to_table(AUDITED_VIEW)
 
 
-def _bounding(spans: Sequence[Span], tables: Collection[str]) -> Callable[[Any], list[Any]]:
-    days = [(day_of(start), day_of(end)) for start, end in spans]
-    return lambda expression: bounded(expression, days, tables)
+def inclusive(span: Span) -> tuple[str, str]:
+    """First and last microsecond of a span, as @start_ts and @end_ts write them."""
+    from sqlmesh.utils.date import make_inclusive, to_ts
+
+    first, last = make_inclusive(*span, "duckdb")
+    return to_ts(first), to_ts(last)
 
 
 def day_of(milliseconds: int) -> date:

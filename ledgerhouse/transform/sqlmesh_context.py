@@ -1,9 +1,10 @@
-"""SQLMesh on this warehouse: the models in production, their runs and plans, and what it tells.
+"""SQLMesh on this warehouse: a context, the prod environment of the models, their runs and plans.
 
-    context(path)                    a SQLMesh context, and the story of what it evaluates
-    ensure_production(ctx, ...)      the prod environment, made where there is none
-    invalidate_intervals(ctx, spans), run(ctx, …)  days marked as not done, and done again
-    plan_production(), sqlmesh(args) the versions of the models that production runs
+    context(path)                      a SQLMesh context, and the record of what it evaluates
+    ensure_production(ctx, …)          the prod environment, made where there is none
+    invalidate_intervals(ctx, spans)   days marked as not done …
+    run_models(ctx, …)                 … and evaluated again
+    plan_production(), sqlmesh(args)   the versions of the models that production runs
 
 The caller of the first three holds the warehouse. `state_sync.remove_intervals` is semi-internal
 (sqlmesh 0.236.4); tests/ledgerhouse/transform/test_touched_days.py holds what is used of it.
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ledgerhouse.config import warehouse_path
 from ledgerhouse.process import gc_paused
@@ -28,11 +29,18 @@ from ledgerhouse.transform.scattered_days import day_of, plain
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 from ledgerhouse.warehouse.schema import create_all
 
+if TYPE_CHECKING:
+    import duckdb
+    from sqlmesh.core.context import Context
+    from sqlmesh.core.environment import Environment
+    from sqlmesh.utils.concurrency import NodeExecutionFailedError
+
 log = logging.getLogger(__name__)
 
-# In the checkout beside the packages, in the wheel inside this one.
-PROJECT = next(
-    folder for up in (2, 1) if (folder := Path(__file__).parents[up] / "sqlmesh_project").is_dir()
+# As package data of an installed ledgerhouse; in a checkout, beside the packages.
+PACKAGED_PROJECT = Path(__file__).parents[1] / "sqlmesh_project"
+PROJECT = (
+    PACKAGED_PROJECT if PACKAGED_PROJECT.is_dir() else Path(__file__).parents[2] / "sqlmesh_project"
 )
 FILE = "warehouse.duckdb"  # config.py names the file itself, and so the catalog of the views
 DAY = timedelta(days=1)
@@ -53,16 +61,16 @@ class TransformFailed(RuntimeError):
 
 
 @dataclass
-class Story:
-    """What SQLMesh told while it ran: models evaluated, and why others failed."""
+class Evaluations:
+    """Record of a SQLMesh context: the models it evaluated, and why others failed."""
 
-    evaluated: dict[str, int]  # model: number of intervals
+    intervals: dict[str, int]  # evaluated, by model, in order
     failures: list[str]
 
 
 @contextmanager
-def context(path: Path) -> Iterator:
-    """A SQLMesh context on this warehouse, nothing parsed yet, and its story; closed at the end.
+def context(path: Path) -> Iterator[tuple[Context, Evaluations]]:
+    """A SQLMesh context on this warehouse, nothing parsed yet, and its record; closed at the end.
 
     Models come from the state, so the project's files are read only when there is a plan to make.
     """
@@ -72,15 +80,15 @@ def context(path: Path) -> Iterator:
 
     if path.name != FILE:
         raise ValueError(f"{path} cannot be transformed: the views name their file, {FILE}")
-    story = Story({}, [])
+    evaluations = Evaluations({}, [])
 
     class Listener(NoopConsole):  # here, because importing SQLMesh takes seconds
         def update_snapshot_evaluation_progress(self, snapshot, interval, *args, **kwargs):
             name = plain(snapshot.name)
-            story.evaluated[name] = story.evaluated.get(name, 0) + 1
+            evaluations.intervals[name] = evaluations.intervals.get(name, 0) + 1
 
         def log_failed_models(self, errors):
-            story.failures += [_reason(error) for error in errors]
+            evaluations.failures += [_reason(error) for error in errors]
 
     previous, var = get_console(), os.environ.get("LEDGERHOUSE_VAR")
     set_console(Listener())
@@ -91,7 +99,7 @@ def context(path: Path) -> Iterator:
     try:
         with gc_paused():
             ctx = Context(paths=str(PROJECT), load=False)
-            yield ctx, story
+            yield ctx, evaluations
     finally:
         if ctx is not None:
             ctx.close()
@@ -103,7 +111,7 @@ def context(path: Path) -> Iterator:
             os.environ["LEDGERHOUSE_VAR"] = var
 
 
-def ensure_production(ctx, story: Story, published: bool) -> bool:
+def ensure_production(ctx: Context, evaluations: Evaluations, published: bool) -> bool:
     """Make the prod environment where there is none, or where making it was cut short.
 
     A state that knows prod while the warehouse has no views (`published`) is that of a file since
@@ -115,7 +123,7 @@ def ensure_production(ctx, story: Story, published: bool) -> bool:
     if environment and environment.finalized_ts:
         if published:
             return False
-        log.warning("the models' state belongs to a warehouse that is gone: starting it anew")
+        log.warning("the models' state belongs to a warehouse that is gone: starting a new one")
         ctx.state_sync.remove_state()
         ctx.migrate()
     log.info("making the prod environment of the models")
@@ -131,32 +139,32 @@ def ensure_production(ctx, story: Story, published: bool) -> bool:
         )
     except SQLMeshError as error:
         raise TransformFailed(
-            f"the prod environment could not be made: {'; '.join(story.failures) or error}"
+            f"the prod environment could not be made: {'; '.join(evaluations.failures) or error}"
         ) from error
     return True
 
 
-def tables_of(ctx) -> set[str]:
+def tables_of(ctx: Context) -> set[str]:
     """Models of prod that keep rows. Views are made by plans: a run would only make them again."""
-    snapshots = ctx.state_sync.get_environment("prod").snapshots
+    snapshots = _production(ctx).snapshots
     return {plain(s.name) for s in snapshots if not (s.is_view or s.is_symbolic or s.is_seed)}
 
 
-def invalidate_intervals(ctx, spans: dict[str, list[Span]]) -> None:
+def invalidate_intervals(ctx: Context, spans: dict[str, list[Span]]) -> None:
     """Mark the spans of each model as not done: one interval per model per call.
 
-    In every version of it that is kept, not only production's: a version gone back to, or one
-    that waits in a dev environment, would else keep those days as they were when it was left.
+    In every version of it that is kept, not only production's: otherwise a version gone back to,
+    or one of a dev environment, would keep those days as they were when it was last run.
     `remove_intervals` keeps only the last of several intervals of one version, silently.
     """
-    names = {s.name for s in ctx.state_sync.get_environment("prod").snapshots}
+    names = {s.name for s in _production(ctx).snapshots}
     versions: dict[str, dict[str, Any]] = {}
     for s in ctx.state_sync.get_snapshots_by_names(names, exclude_expired=False):
         versions.setdefault(plain(s.name), {})[s.version] = s
     for turn in range(max((len(each) for each in spans.values()), default=0)):
         ctx.state_sync.remove_intervals(
             [
-                (version, tuple(_milliseconds(day) for day in each[turn]))
+                (version, (_milliseconds(each[turn][0]), _milliseconds(each[turn][1])))
                 for model, each in spans.items()
                 if turn < len(each)
                 for version in versions[model].values()
@@ -165,13 +173,24 @@ def invalidate_intervals(ctx, spans: dict[str, list[Span]]) -> None:
         )
 
 
+def _production(ctx: Context) -> Environment:
+    environment = ctx.state_sync.get_environment("prod")
+    assert environment is not None, "ensure_production comes first"
+    return environment
+
+
+def midnight(day: date) -> datetime:
+    """The instant at which a UTC day begins."""
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
 def _milliseconds(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
+    return int(midnight(day).timestamp() * 1000)
 
 
-def run_models(ctx, story: Story, models: set[str], end: date) -> None:
+def run_models(ctx: Context, evaluations: Evaluations, models: set[str], end: date) -> None:
     """Run `models` over what they lack before `end`; TransformFailed unless all succeed."""
-    from sqlmesh.core.scheduler import CompletionStatus
+    from sqlmesh.utils import CompletionStatus
 
     try:
         status = ctx.run(
@@ -185,10 +204,13 @@ def run_models(ctx, story: Story, models: set[str], end: date) -> None:
         )
     except Exception as error:
         raise TransformFailed(f"SQLMesh could not run the models: {error}") from error
-    if status not in (CompletionStatus.SUCCESS, CompletionStatus.NOTHING_TO_DO) or story.failures:
+    if (
+        status not in (CompletionStatus.SUCCESS, CompletionStatus.NOTHING_TO_DO)
+        or evaluations.failures
+    ):
         raise TransformFailed(
-            "; ".join(story.failures or ["SQLMesh named no model"])
-            + ". Days already published stay as they were; mend the cause and run again: the "
+            "; ".join(evaluations.failures or ["SQLMesh named no model"])
+            + ". Days already published stay as they were; fix the cause and run again: the "
             "touched days are still marked."
         )
 
@@ -196,7 +218,7 @@ def run_models(ctx, story: Story, models: set[str], end: date) -> None:
 def plan_production(
     path: Path | None = None, *, owner: str = "plan", wait_s: float = WAIT_S
 ) -> bool:
-    """Make the prod environment (and the curated views) when there is none; True when made.
+    """Make the prod environment (and the curated views) where there is none; True when made.
 
     It backfills the models' first day only: the first transform does the rest.
     """
@@ -204,8 +226,8 @@ def plan_production(
         with connected(held) as con:
             create_all(con)
             published = has_views(con)
-        with context(held) as (ctx, story):
-            return ensure_production(ctx, story, published)
+        with context(held) as (ctx, evaluations):
+            return ensure_production(ctx, evaluations, published)
 
 
 def sqlmesh_plan(args: Sequence[str], path: Path | None = None, *, wait_s: float = WAIT_S) -> int:
@@ -216,7 +238,7 @@ def sqlmesh_plan(args: Sequence[str], path: Path | None = None, *, wait_s: float
 def sqlmesh(args: Sequence[str], path: Path | None = None, *, wait_s: float = WAIT_S) -> int:
     """`sqlmesh ARGS` on the warehouse, holding it meanwhile; the command's exit code.
 
-    Unless told otherwise it plans up to the newest raw row, not up to the wall clock.
+    Without --execution-time it plans up to the newest raw row, not up to the wall clock.
     """
     with hold(Path(path or warehouse_path()), f"sqlmesh {' '.join(args[:1])}", wait_s) as held:
         with connected(held) as con:
@@ -239,13 +261,14 @@ def sqlmesh(args: Sequence[str], path: Path | None = None, *, wait_s: float = WA
         ).returncode
 
 
-def newest_day(con) -> date:
+def newest_day(con: duckdb.DuckDBPyConnection) -> date:
     """Day of the newest raw row that moves a balance; the models' first day when there is none."""
-    (newest,) = con.execute(NEWEST).fetchone()
+    ((newest,),) = con.execute(NEWEST).fetchall()
     return newest.date() if newest and newest.date() <= LAST_DAY else FIRST_DAY
 
 
-def has_views(con) -> bool:
+def has_views(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the curated views are there: a plan has made the prod environment."""
     return bool(
         con.execute(
             "SELECT 1 FROM duckdb_views() WHERE schema_name = 'curated' AND view_name = 'tx_unified'"
@@ -253,15 +276,15 @@ def has_views(con) -> bool:
     )
 
 
-def _reason(error) -> str:
-    """One failed model in words: which, over which days, and why."""
+def _reason(error: NodeExecutionFailedError) -> str:
+    """A failed model as one sentence: which, over which days, and why."""
     node, cause = error.node, error.__cause__ or error
     log.error("%s", cause)  # whole, with DuckDB's pointer into the query
     days = ""
-    interval = getattr(cause, "interval", getattr(node, "interval", None))  # of one day, of many
+    interval = getattr(cause, "interval", getattr(node, "interval", None))  # of one span, of all
     if interval:
         days = f" over [{day_of(interval[0])}, {day_of(interval[1])})"
     audits = getattr(cause, "errors", None)
-    told = "; ".join(str(audit) for audit in audits) if audits else str(cause).strip()
-    why = (told or repr(cause)).splitlines()[0]
+    message = "; ".join(str(audit) for audit in audits) if audits else str(cause).strip()
+    why = (message or repr(cause)).splitlines()[0]
     return f"{plain(node.snapshot_name)} failed{days}: {why}"

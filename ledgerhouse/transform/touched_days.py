@@ -1,14 +1,14 @@
 """From raw to curated: reprocess exactly the days the loader touched, and survive any kill.
 
 The order is what makes it crash-safe: read the marks (ops.touched_days, written in the transaction
-that wrote the raw rows), invalidate those days in SQLMesh's state, run, require success; the caller checks
-and publishes, and only then `clear_touched_days` deletes the marks that were read. Whatever dies in between,
-the same marks are met again and the same days are forgotten again. A plain run would not do: a
-kill between two "forgets" leaves days marked done and stale.
+that wrote the raw rows), invalidate those days in SQLMesh's state, run, require success; the
+caller checks and publishes, and only then `clear_touched_days` deletes the marks that were read.
+Whatever dies in between, the next call reads the same marks and invalidates the same days. A plain
+run would not do: a kill between two calls of `invalidate_intervals` leaves stale days marked done.
 
-    transform(owner="sync") -> Transformed     marks read, days reprocessed, models run
-    touched(con, batches)                    their marks again, and the days that changed by table
-    clear_touched_days(con, marks)                      after the checks have passed and the books are out
+    transform(owner="sync") -> Transformed   marks read, days reprocessed, models run
+    touched(con, batches)                    marks of these batches, and the days they change by table
+    clear_touched_days(con, marks)           after the checks have passed and the books are out
 
 No clock is read: the days themselves say how far to run, so a sandbox may live in any year.
 """
@@ -20,10 +20,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extract.core.interval import Interval, closed, joined
 from ledgerhouse.config import warehouse_path
-from ledgerhouse.transform.scattered_days import evaluate_at_once
+from ledgerhouse.transform.scattered_days import evaluate_scattered_days
 from ledgerhouse.transform.sqlmesh_context import (
     DAY,
     FIRST_DAY,
@@ -34,6 +35,7 @@ from ledgerhouse.transform.sqlmesh_context import (
     ensure_production,
     has_views,
     invalidate_intervals,
+    midnight,
     newest_day,
     run_models,
     tables_of,
@@ -41,17 +43,21 @@ from ledgerhouse.transform.sqlmesh_context import (
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 from ledgerhouse.warehouse.schema import create_all
 
-MOST = 64  # spans; past them the smallest gaps are reprocessed with their neighbours
-# In a model that is not evaluated at once a span costs 0.15 s whatever its size, as much as 40,000
-# rows: so past EXACT spans any gap that holds fewer is.
+if TYPE_CHECKING:
+    import duckdb
+
+MAX_SPANS = 64  # past them the smallest gaps are reprocessed with their neighbours
+# In a model whose days are evaluated one by one a span costs 0.15 s whatever its size, as much as
+# 40,000 rows: so past EXACT_SPANS any gap that holds fewer is reprocessed too.
 ROWS_A_SPAN = 40_000
-EXACT = 8
-ROWS_A_RUN = 3_000_000  # 10M rows at once ran out of the 4 GB that DuckDB may take
+EXACT_SPANS = 8
+ROWS_A_RUN = 3_000_000  # 10M rows in one run exceeded the 4 GB that DuckDB may take
 
 Mark = tuple[str, date, str]  # dataset, day, batch_id: a row of ops.touched_days
 
-# Days around a marked day whose rows may change with it: an entry looks for its fills a day around.
-REACH = {
+# By model and dataset: days around a marked day whose rows may change with it, for an entry looks
+# for its fills a day around.
+AFFECTED_DAYS = {
     "curated.staged_exchanges": {"exchanges_ledger": 0, "exchanges_trades": 1},
     "curated.tx_unified": {
         "exchanges_ledger": 0,
@@ -62,9 +68,10 @@ REACH = {
     },
     "curated.assets": {"exchanges_ledger": 0, "onchain_tokens": 0},
 }
-REACH["curated.daily_flows"] = REACH["curated.tx_unified"]
+AFFECTED_DAYS["curated.daily_flows"] = AFFECTED_DAYS["curated.tx_unified"]
 
-# A token's decimals and symbol are part of every leg in it, also of legs loaded long before.
+# Days of the legs of tokens whose row these batches wrote: a token's decimals and symbol are part
+# of every leg in it, also of legs loaded long before.
 RESCALED = """
     WITH written AS (
         SELECT DISTINCT source, chain, token FROM raw.onchain_tokens
@@ -84,7 +91,7 @@ TABLE_SIZES = " UNION ALL ".join(
 
 @dataclass(frozen=True)
 class Transformed:
-    """What one transform did. `marks` goes to `clear_touched_days` once the checks have passed."""
+    """The result of one transform. `marks` goes to `clear_touched_days` once the checks have passed."""
 
     marks: tuple[Mark, ...] = ()
     days: tuple[Span, ...] = ()  # reprocessed in curated.tx_unified, [start, end), oldest first
@@ -96,9 +103,9 @@ class Transformed:
 
     @property
     def spans(self) -> list[Interval]:
-        """The marked days, neighbours together, oldest first: what is to be checked."""
+        """The marked days as spans, oldest first: what is to be checked."""
         return [
-            Interval(str(first), str(after))
+            Interval(midnight(first), midnight(after))
             for first, after in coalesce(day for _, day, _ in self.marks)
         ]
 
@@ -125,36 +132,40 @@ def transform(path: Path | None = None, *, owner: str, wait_s: float = WAIT_S) -
                 for table, touched in _changed(days, marks).items()
             }
             rows_a_day = _rows_a_day(con)
-            most = max(len(touched) for touched in days.values())
-            pauses = _pauses(con) if most * rows_a_day > ROWS_A_RUN else []
+            max_days = max(len(affected) for affected in days.values())
+            pauses = _pauses(con) if max_days * rows_a_day > ROWS_A_RUN else []
         if published and not any(days.values()):
             return Transformed(marks=marks, changed=changed, seconds=time.monotonic() - began)
-        spans = {model: coalesce(touched) for model, touched in days.items()}
+        spans = {model: coalesce(affected) for model, affected in days.items()}
         spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
-        # To the newest row, not only the last marked day: heals what a plan by hand has left out.
+        # To the newest row, not only the last marked day: also what a plan by hand has left out.
         end = max([newest + DAY, *(span[-1][1] for span in spans.values() if span)])
-        with context(held) as (ctx, story):
-            planned = ensure_production(ctx, story, published)
+        with context(held) as (ctx, evaluations):
+            planned = ensure_production(ctx, evaluations, published)
             tables = tables_of(ctx)
-            for model in tables - set(REACH):  # yours, downstream of ours: every day that moved
+            for model in tables - set(AFFECTED_DAYS):  # of users, downstream: every affected day
                 spans[model] = coalesce(
-                    days["curated.tx_unified"], limit=EXACT, apart=int(ROWS_A_SPAN / rows_a_day)
+                    days["curated.tx_unified"],
+                    limit=EXACT_SPANS,
+                    wide_gap=int(ROWS_A_SPAN / rows_a_day),
                 )
             invalidate_intervals(ctx, spans)
-            evaluate_at_once(ctx, REACH.keys() - {"curated.assets"})
+            evaluate_scattered_days(ctx)
             for stop in [*(day for day in pauses if day < end), end]:
-                run_models(ctx, story, tables, stop)
+                run_models(ctx, evaluations, tables, stop)
     return Transformed(
         marks=marks,
         days=tuple(spans["curated.tx_unified"]),
         changed=changed,
-        models=tuple(story.evaluated),
+        models=tuple(evaluations.intervals),
         planned=planned,
         seconds=time.monotonic() - began,
     )
 
 
-def touched(con, batches: Iterable[str]) -> tuple[tuple[Mark, ...], dict[str, set[date]]]:
+def touched(
+    con: duckdb.DuckDBPyConnection, batches: Iterable[str]
+) -> tuple[tuple[Mark, ...], dict[str, set[date]]]:
     """The marks of these batches, and by table the days whose rows their load and transform may
     have changed."""
     wanted = set(batches)
@@ -170,34 +181,37 @@ def _changed(days: Mapping[str, set[date]], marks: Iterable[Mark]) -> dict[str, 
     return changed
 
 
-def clear_touched_days(con, marks: Iterable[Mark]) -> int:
-    """Delete exactly these marks (those written since stay), in one statement; how many went."""
+def clear_touched_days(con: duckdb.DuckDBPyConnection, marks: Iterable[Mark]) -> int:
+    """Delete exactly these marks (those written since stay), in one statement; returns how many."""
     marks = list(marks)
     if not marks:
         return 0
     datasets, days, batches = (list(column) for column in zip(*marks))
-    return con.execute(
+    ((deleted,),) = con.execute(
         """
         DELETE FROM ops.touched_days WHERE (dataset, day, batch_id) IN (
             SELECT (unnest($datasets), unnest($days), unnest($batches)))
         """,
         {"datasets": datasets, "days": days, "batches": batches},
-    ).fetchone()[0]
+    ).fetchall()
+    return deleted
 
 
-def coalesce(days: Iterable[date], limit: int = MOST, apart: int | None = None) -> list[Span]:
-    """Neighbouring days as spans, oldest first; past `limit` spans the smallest gaps are closed,
-    but not those of `apart` days and more, unless there are MOST spans."""
+def coalesce(
+    days: Iterable[date], limit: int = MAX_SPANS, wide_gap: int | None = None
+) -> list[Span]:
+    """Days as spans of neighbours, oldest first. Past `limit` spans the smallest gaps are closed,
+    those of `wide_gap` days and more only past MAX_SPANS."""
     spans = joined((day, day + DAY) for day in set(days))
     gaps = max(0, len(spans) - limit)
-    if apart is not None:
-        near = sum((after[0] - before[1]).days < apart for before, after in zip(spans, spans[1:]))
-        gaps = max(min(gaps, near), len(spans) - MOST)
+    if wide_gap is not None:
+        narrow = sum((b[0] - a[1]).days < wide_gap for a, b in zip(spans, spans[1:]))
+        gaps = max(min(gaps, narrow), len(spans) - MAX_SPANS)
     return closed(spans, gaps)
 
 
-def marks_of(con) -> tuple[Mark, ...]:
-    """Every mark there is."""
+def marks_of(con: duckdb.DuckDBPyConnection) -> tuple[Mark, ...]:
+    """Every mark in ops.touched_days."""
     return tuple(
         con.execute(
             "SELECT DISTINCT dataset, day, batch_id FROM ops.touched_days ORDER BY ALL"
@@ -205,16 +219,16 @@ def marks_of(con) -> tuple[Mark, ...]:
     )
 
 
-def _rows_a_day(con) -> float:
+def _rows_a_day(con: duckdb.DuckDBPyConnection) -> float:
     """Raw rows that move a balance, per day of the history; at least one."""
-    rows, days = con.execute(
+    ((rows, days),) = con.execute(
         f"SELECT sum(rows), date_diff('day', min(first), max(last)) + 1 FROM ({TABLE_SIZES})"
-    ).fetchone()
+    ).fetchall()
     return max(1.0, float(rows) / days) if rows else 1.0
 
 
-def _pauses(con) -> list[date]:
-    """Where a run over all of the history pauses, oldest first: after each ROWS_A_RUN rows."""
+def _pauses(con: duckdb.DuckDBPyConnection) -> list[date]:
+    """Days before which each run over the whole history ends: after each ROWS_A_RUN rows."""
     return [
         day
         for (day,) in con.execute(f"""
@@ -225,29 +239,29 @@ def _pauses(con) -> list[date]:
     ]
 
 
-def _days(con, marks: Sequence[Mark]) -> dict[str, set[date]]:
+def _days(con: duckdb.DuckDBPyConnection, marks: Sequence[Mark]) -> dict[str, set[date]]:
     """Days to reprocess, per model. Raises TransformFailed for a day no model can hold."""
     marked: dict[str, set[date]] = {}
     for dataset, day, _ in marks:
         marked.setdefault(dataset, set()).add(day)
     batches = sorted({batch for dataset, _, batch in marks if dataset == "onchain_tokens"})
     if batches:
-        moved = con.execute(RESCALED, {"batches": batches}).fetchall()
-        marked["token_rescaled"] = {day for (day,) in moved}
+        rescaled = con.execute(RESCALED, {"batches": batches}).fetchall()
+        marked["token_rescaled"] = {day for (day,) in rescaled}
     days = {
         model: {
-            day + around * DAY
-            for dataset, reach in datasets.items()
+            day + offset * DAY
+            for dataset, around in datasets.items()
             for day in marked.get(dataset, ())
-            for around in range(-reach, reach + 1)
+            for offset in range(-around, around + 1)
         }
-        for model, datasets in REACH.items()
+        for model, datasets in AFFECTED_DAYS.items()
     }
     for day in set().union(*days.values()):
         if not FIRST_DAY - DAY <= day <= LAST_DAY:
             raise TransformFailed(
                 f"rows dated {day} are marked in ops.touched_days, but the models cover "
-                f"{FIRST_DAY} to {LAST_DAY}. Mend the date where the source maps it; if it is "
+                f"{FIRST_DAY} to {LAST_DAY}. Fix the date where the source maps it; if it is "
                 "true, move FIRST_DAY here and in sqlmesh_project/config.py and run `make plan`."
             )
     return days

@@ -40,9 +40,7 @@ WITH flows AS (
   SELECT
     @wide_sum(amount_wide, is_settled AND NOT is_scam) AS net_wide,
     COUNT(*) FILTER(WHERE is_settled AND NOT is_scam AND (counts OR is_overflow)) AS legs
-  FROM curated.tx_unified
-  WHERE
-    ts BETWEEN @start_ts AND @end_ts
+  FROM @touched_rows(curated.tx_unified, ts) AS t
 )
 SELECT f.legs, t.legs AS expected_legs
 FROM flows AS f

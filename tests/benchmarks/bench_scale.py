@@ -131,7 +131,7 @@ def _steps(landing: Path, done: dict, run_id: str) -> list[tuple[str, Callable[[
     ]
 
 
-def _told(times: list[dict[str, float]]) -> str:
+def _medians(times: list[dict[str, float]]) -> str:
     parts = [f"{step} {median([t[step] for t in times]):.2f} s" for step in _steps_of(times)]
     return ", ".join(parts) + f"; CPU {median([t['cpu'] for t in times]):.2f} s"
 
@@ -170,14 +170,14 @@ def rows(
 
 
 def growth_rows(short, long, small: int, large: int) -> list[dict]:
-    found = []
+    table = []
     for step in ("load", "transform"):
         times = {
             name: [t[step] for t in all_times]
             for name, all_times in (("short", short), ("long", long))
         }
         growth = ratio(times["long"], times["short"])
-        found.append(
+        table.append(
             row(
                 f"{NEW:,}-row increment at {large:,} of history against {small:,}: {step}",
                 f"**{growth:.2f}×**: {spread(times['long'])} against {spread(times['short'])}",
@@ -190,14 +190,14 @@ def growth_rows(short, long, small: int, large: int) -> list[dict]:
                 "SQLMesh's state in PostgreSQL included, imports not",
             )
         )
-    return found
+    return table
 
 
 def cycle_row(times, large: int) -> dict:
     total = _totals(times)
     return row(
         f"database work of one sync cycle ({', '.join(_steps_of(times))}) at {large:,}",
-        f"**{median(total):.2f} s** ({min(total):.2f}–{max(total):.2f}): {_told(times)}",
+        f"**{median(total):.2f} s** ({min(total):.2f}–{max(total):.2f}): {_medians(times)}",
         "≤ 4 s",
         "≤ 1 s",
         median(total) <= 4,
@@ -211,7 +211,7 @@ def late_row(times, large: int) -> dict:
     total = _totals(times)
     return row(
         f"{LATE_DAYS} scattered late days at {large:,}",
-        f"**{median(total):.2f} s** ({min(total):.2f}–{max(total):.2f}): {_told(times)}",
+        f"**{median(total):.2f} s** ({min(total):.2f}–{max(total):.2f}): {_medians(times)}",
         "≤ 10 s",
         "≤ 3 s",
         median(total) <= 10,

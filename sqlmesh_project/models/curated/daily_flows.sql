@@ -38,9 +38,7 @@ WITH legs AS (
     COALESCE(token, '') AS token,
     amount, amount_wide, counts, is_overflow, is_settled, is_scam,
     counts OR (is_overflow AND is_settled AND NOT is_scam) AS moves
-  FROM curated.tx_unified
-  WHERE
-    ts BETWEEN @start_ts AND @end_ts
+  FROM @touched_rows(curated.tx_unified, ts) AS t
 ), sums AS (
   SELECT
     date, domain, source, account, token,

@@ -47,9 +47,7 @@ WITH both_domains AS (
     domain, source, account, chain, txid, leg, ts, kind, token, symbol, amount, amount_text,
     is_overflow, is_settled, is_scam, counts, status, price, fee, fee_token, counterparty, ref,
     fills
-  FROM curated.staged_exchanges
-  WHERE
-    ts BETWEEN @start_ts AND @end_ts
+  FROM @touched_rows(curated.staged_exchanges, ts) AS e
   UNION ALL
   SELECT
     domain, source, account, chain, txid, leg, ts, kind, token, symbol, amount, amount_text,
@@ -57,7 +55,7 @@ WITH both_domains AS (
     fills
   FROM curated.staged_onchain
   WHERE
-    ts BETWEEN @start_ts AND @end_ts
+    @touched(ts)
 )
 SELECT
   CAST(domain AS VARCHAR) AS domain,

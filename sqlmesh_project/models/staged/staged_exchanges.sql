@@ -46,9 +46,7 @@ WITH entries AS (
     CASE WHEN l.vanished_at IS NULL THEN l.status ELSE 'vanished' END AS status,
     l.fee, l.fee_asset, l.order_id, l.trade_id, l.tx_hash,
     CAST(l.ts AS DATE) AS day
-  FROM raw.exchanges_ledger AS l
-  WHERE
-    l.ts BETWEEN @start_ts AND @end_ts
+  FROM @touched_rows(raw.exchanges_ledger, ts) AS l
 ), orders AS (
   SELECT DISTINCT source, account, order_id, day FROM entries WHERE NOT order_id IS NULL
 ), fills AS (
@@ -61,13 +59,11 @@ WITH entries AS (
       WHEN MIN(t.price) = MAX(t.price) AND COUNT(t.price) = COUNT(*) THEN MIN(t.price)
     END AS price
   FROM orders AS o
-  JOIN raw.exchanges_trades AS t
+  JOIN @touched_rows(raw.exchanges_trades, ts, 1) AS t
     ON t.source = o.source AND t.account = o.account AND t.order_id = o.order_id
     AND t.ts >= o.day - INTERVAL '1' DAY AND t.ts < o.day + INTERVAL '2' DAY
   WHERE
-    t.ts BETWEEN CAST(@start_ts AS TIMESTAMP) - INTERVAL '1' DAY
-    AND CAST(@end_ts AS TIMESTAMP) + INTERVAL '1' DAY
-    AND t.vanished_at IS NULL
+    t.vanished_at IS NULL
   GROUP BY
     o.source, o.account, o.order_id, o.day
 )

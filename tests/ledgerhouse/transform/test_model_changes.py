@@ -64,7 +64,7 @@ def plan(warehouse: Path, *args: str) -> list[str]:
     """`make plan` in this process; the models it evaluated."""
     with opened(warehouse) as con:
         newest = sqlmesh_context.newest_day(con)
-    with sqlmesh_context.context(warehouse) as (ctx, story):
+    with sqlmesh_context.context(warehouse) as (ctx, evaluations):
         ctx.load()
         ctx.plan(
             args[0] if args else "prod",
@@ -76,7 +76,7 @@ def plan(warehouse: Path, *args: str) -> list[str]:
             skip_linter=True,
             include_unmodified="--include-unmodified" in args,
         )
-    return list(story.evaluated)
+    return list(evaluations.intervals)
 
 
 def content(warehouse: Path, schema: str = "curated") -> dict[str, tuple]:
@@ -149,7 +149,7 @@ def test_a_change_goes_through_dev_to_prod_and_back(home, tmp_path, name, change
         assert "fills" in [d[0] for d in con.execute("FROM curated.tx_unified").description]
 
 
-def test_going_back_at_once_is_row_for_row_and_builds_nothing(home):
+def test_going_back_immediately_is_row_for_row_and_builds_nothing(home):
     old = content(home)
     edit(ADDED, DESCRIBED)
     plan(home)

@@ -195,7 +195,7 @@ def test_without_room_on_the_disk_nothing_is_begun(var, monkeypatch):
         shutil,
         "disk_usage",
         lambda path: usage._replace(
-            free=int(rb.ROOM * (var / sqlmesh_context.FILE).stat().st_size) - 1
+            free=int(rb.DISK_FACTOR * (var / sqlmesh_context.FILE).stat().st_size) - 1
         ),
     )
     before = content(var)

@@ -154,7 +154,7 @@ def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
 
 def test_without_marks_nothing_is_loaded(warehouse):
     script = (
-        "import sys; from ledgerhouse.transform.touched_days import transform; done = transform(who='t'); "
+        "import sys; from ledgerhouse.transform.touched_days import transform; done = transform(owner='t'); "
         "assert done.marks == () and 'sqlmesh' not in sys.modules"
     )
     subprocess.run(
@@ -278,7 +278,7 @@ def test_decimals_learned_later_rescale_old_legs(warehouse):
         ]
 
 
-def test_consume_deletes_only_the_marks_that_were_read(con):
+def test_clearing_deletes_only_the_marks_that_were_read(con):
     put(con, "exchanges_ledger", [entry("a", "2026-03-01")], "b1")
     read = tf.marks_of(con)
     put(con, "exchanges_ledger", [entry("b", "2026-03-01"), entry("c", "2026-03-02")], "b2")
@@ -346,8 +346,10 @@ def scattered(warehouse) -> list[date]:
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_days_apart_are_evaluated_at_once_and_only_they(warehouse, monkeypatch, caplog, together):
-    """Also where a statement cannot be made for several spans: then day by day."""
+def test_scattered_days_are_evaluated_together_and_only_they(
+    warehouse, monkeypatch, caplog, together
+):
+    """Also where that fails, whatever the cause: then day by day."""
     late = scattered(warehouse)
 
     stained = [
@@ -360,7 +362,7 @@ def test_days_apart_are_evaluated_at_once_and_only_they(warehouse, monkeypatch, 
             con.execute(f"UPDATE {physical(con, name)} SET {column} = {stain}")
     statements = []
     if not together:
-        monkeypatch.setattr(scattered_days, "_part", lambda literal: 1 / 0)
+        monkeypatch.setattr(scattered_days, "audited_view", lambda *given: 1 / 0)
     monkeypatch.setattr(
         "sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter._execute", recorded(statements)
     )
@@ -371,7 +373,7 @@ def test_days_apart_are_evaluated_at_once_and_only_they(warehouse, monkeypatch, 
         for s in statements
         if 'INSERT INTO "warehouse"."sqlmesh__curated"."curated__tx_unified' in s
     ]
-    assert len(inserts) == (1 if together else len(late))
+    assert len(inserts) == (1 if together else 1 + len(late))
     assert ("evaluated by itself: division by zero" in caplog.text) is not together
     with opened(warehouse) as con:
         for name, column, stain in stained:
@@ -395,7 +397,7 @@ def recorded(statements: list[str]):
     return execute
 
 
-def test_of_days_apart_the_one_that_fails_is_named_and_those_before_are_done(warehouse):
+def test_of_scattered_days_the_one_that_fails_is_named_and_those_before_are_done(warehouse, caplog):
     late = scattered(warehouse)
     with opened(warehouse) as con:
         con.execute(
@@ -408,6 +410,8 @@ def test_of_days_apart_the_one_that_fails_is_named_and_those_before_are_done(war
         r"\[2026-03-17, 2026-03-18\): .*unique_combination",
     ):
         tf.transform(warehouse, owner="test")
+    (warning,) = [r.message for r in caplog.records if "evaluated by itself" in r.message]
+    assert "unique_combination" in warning, "the audit of all four days has found it"
     with opened(warehouse) as con:
         assert con.execute(
             "SELECT count(*) FROM curated.staged_exchanges WHERE "
@@ -457,7 +461,7 @@ def test_a_failing_model_never_removes_published_days(warehouse, monkeypatch, at
 STATE = "sqlmesh.core.state_sync.db.facade.EngineAdapterStateSync"
 ADAPTER = "sqlmesh.core.engine_adapter.duckdb.DuckDBEngineAdapter"
 KILLS = {  # name: what to replace, whether it runs first, and what its arguments must speak of
-    "in the forget loop": (f"{STATE}.remove_intervals", 1, ""),
+    "in the loop that invalidates intervals": (f"{STATE}.remove_intervals", 1, ""),
     "between delete and insert": (f"{ADAPTER}._insert_append_query", 0, "tx_unified"),
     "before a model is recorded as done": (f"{STATE}.add_snapshots_intervals", 0, "daily_flows"),
 }
@@ -581,7 +585,7 @@ def missing(ctx, model: str, end: str) -> list[tuple[date, date]]:
 
 
 def test_remove_intervals_takes_one_interval_per_model_per_call(warehouse):
-    """The contract of `forget`. When several in a call begin to work, its loop can go."""
+    """The contract of `invalidate_intervals`. When several in a call work, its loop can go."""
     with opened(warehouse) as con:
         put(con, "exchanges_ledger", [entry("a", "2026-02-01")], "b1")
     settle(warehouse)
@@ -618,10 +622,10 @@ def test_coalesce_joins_neighbours_and_bounds_the_number_of_spans():
         (at[5], at[5] + DAY),
     ]
     assert tf.coalesce(at, limit=1) == [(day, at[5] + DAY)]
-    assert tf.coalesce(at, limit=1, apart=8) == [(day, at[4] + DAY), (at[5], at[5] + DAY)]
-    assert tf.coalesce(at, apart=8) == tf.coalesce(at), "few spans stay exact"
-    many = [day + 30 * n * DAY for n in range(tf.MOST + 5)]
-    assert len(tf.coalesce(many, apart=8)) == tf.MOST
+    assert tf.coalesce(at, limit=1, wide_gap=8) == [(day, at[4] + DAY), (at[5], at[5] + DAY)]
+    assert tf.coalesce(at, wide_gap=8) == tf.coalesce(at), "few spans stay exact"
+    many = [day + 30 * n * DAY for n in range(tf.MAX_SPANS + 5)]
+    assert len(tf.coalesce(many, wide_gap=8)) == tf.MAX_SPANS
 
 
 def test_a_long_history_is_built_in_several_runs_and_equals_the_truth(warehouse, monkeypatch):

@@ -104,7 +104,7 @@ class RefreshReportOperator(BaseOperator):
             outcome["rows"] = len(report.rows)
             read = report.read
             if read is None:
-                (end,) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchone()
+                ((end,),) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchall()
                 read = (
                     Interval(end - refresh.WEEK, end)
                     if end

@@ -272,8 +272,12 @@ def plan(warehouse) -> list[str]:
 
 def test_a_constant_that_is_a_bound_day_stays_that_day(warehouse, tmp_path, monkeypatch):
     """A condition of a model on the first day of several is no bound of theirs: no row is lost."""
-    listed_since = "FROM both_domains\nWHERE\n  COALESCE(status, '') >= '2026-01-01'\nORDER BY"
-    changes = {"models/curated/tx_unified.sql": {"FROM both_domains\nORDER BY": listed_since}}
+    by_range = "FROM @touched_rows(curated.staged_exchanges, ts) AS e"
+    listed_since = (
+        "FROM curated.staged_exchanges\n  WHERE\n"
+        "    @touched(ts) AND COALESCE(status, '') >= '2026-01-01'"
+    )
+    changes = {"models/curated/tx_unified.sql": {by_range: listed_since}}
     project = edited_project(tmp_path / "project", changes)
     monkeypatch.setattr(sqlmesh_context, "PROJECT", project)
     assert "curated.tx_unified" in plan(warehouse)

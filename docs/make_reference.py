@@ -185,7 +185,7 @@ def alerts() -> str:
     hours = unset.stale_after.total_seconds() / 3600
     said = [
         ("stale_after_hours", f"{hours:g}", "hours after which coverage is stale"),
-        ("budget_at", unset.budget_at, "share of a budget from which on it is told"),
+        ("budget_at", unset.budget_at, "share of a budget from which on an alert is sent"),
         *(
             (way, connection, f"id of the Airflow Connection that {way} notices go by")
             for way, connection in WAYS.items()
@@ -362,14 +362,14 @@ def tables(schema: str) -> str:
                 "SELECT view_name, comment FROM duckdb_views() WHERE schema_name = ?", [schema]
             ).fetchall()
         )
-        told = views | dict(
+        comments = views | dict(
             con.execute(
                 "SELECT table_name, comment FROM duckdb_tables() WHERE schema_name = ?", [schema]
             ).fetchall()
         )
         for name in names:
             full, dataset = f"{schema}.{name}", DATASETS.get(name) if schema == "raw" else None
-            words = TABLES[full].comment if full in TABLES else told[name]
+            words = TABLES[full].comment if full in TABLES else comments[name]
             if dataset:
                 words = "Key: " + ", ".join(map(code, dataset.key))
             made += [
@@ -398,7 +398,7 @@ def macros() -> str:
     from extract.core.datasets import DATASETS
 
     return (
-        "In the warehouse: the rows as the vendor had told them by a moment, with the "
+        "In the warehouse: the rows as they were known at a moment, with the "
         "columns of the dataset.\n\n"
         + table(
             ("macro", "rows of"),

@@ -56,7 +56,7 @@ def main() -> int:
     folder = var / "demo"
     screen.line(
         f"Ledgerhouse demo, seed {seed}: history {iso(start)} to {iso(until)}, then "
-        f"two syncs up to {iso(now)}. State: {folder} (made anew)"
+        f"two syncs up to {iso(now)}. State: {folder} (made again)"
     )
     clear(folder)
     os.environ["LEDGERHOUSE_ACCOUNTS"] = str(PROJECT / "accounts.toml")

@@ -71,7 +71,7 @@ def wide_sum(evaluator, amount, condition):
 
 @macro()
 def rounded(evaluator, amount, decimals):
-    """`amount` at the token's own scale: the wire's 16179.999999999998 of 6 decimals is 16180.
+    """`amount` at the token's own scale: the response's 16179.999999999998 of 6 decimals is 16180.
 
     Unknown decimals, and 18 or more, leave it as it is; NULL where rounding up leaves
     DECIMAL(38,18). DuckDB's ROUND wants a constant scale, hence the CASE.

@@ -67,5 +67,5 @@ def attempt_key(context: Any) -> dict[str, Any]:
 
 
 def lock_owner(context: Any) -> str:
-    """This task, as another that waits for the warehouse is told who holds it."""
+    """This task, in words: the lock names it to who waits for the warehouse."""
     return "task {dag_id}.{task_id} of run {run_id}".format(**attempt_key(context))

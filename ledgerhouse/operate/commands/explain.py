@@ -164,7 +164,7 @@ def _leg(leg: Mapping[str, Any], raw: Mapping[tuple, Mapping[str, Any]]) -> dict
             )
         },
         "amount": digits(leg["amount"]) if leg["amount"] is not None else None,
-        "wire": leg["amount_text"],
+        "amount_text": leg["amount_text"],
         "why_not": _why_not(leg),
         **{
             name: row.get(name)
@@ -223,7 +223,7 @@ def _show(answer, explanation: Mapping[str, Any], asset: str, account: str, day:
                 "what": leg["kind"],
                 "ts": leg["ts"],
                 "amount": leg["amount"] if leg["counts"] else None,
-                "aside": "" if leg["counts"] else leg["wire"],
+                "aside": "" if leg["counts"] else leg["amount_text"],
                 "status": leg["status"],
                 "why_not": leg["why_not"],
                 "id": f"{leg['txid']} {leg['leg']}".removesuffix(" entry"),

@@ -1,0 +1,1 @@
+"""Great Expectations on raw and curated: suites, checkpoints and Data Docs."""

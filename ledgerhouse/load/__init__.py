@@ -1,0 +1,1 @@
+"""From the landing into raw: merge, coverage, history, call log; and replay."""

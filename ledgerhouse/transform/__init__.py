@@ -1,0 +1,1 @@
+"""From raw to curated: touched days, SQLMesh, rebuild and comparison."""

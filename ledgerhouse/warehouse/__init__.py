@@ -1,0 +1,1 @@
+"""The DuckDB file: its lock, transactions, schema, views and migrations."""

@@ -1,0 +1,1 @@
+"""Operators: one module per step of a run."""

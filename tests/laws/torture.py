@@ -48,6 +48,7 @@ from extract.fetch import landing  # noqa: E402
 from extract.fetch.client import Client  # noqa: E402
 from extract.sources import all_sources  # noqa: E402
 from ledgerhouse.load.replay import replay  # noqa: E402
+from ledgerhouse.operate.airflow.api import AirflowApi, AirflowApiError  # noqa: E402
 from ledgerhouse.operate.run_log.attempts import attempt  # noqa: E402
 from ledgerhouse.operate.run_log.mirror import mirror  # noqa: E402
 from ledgerhouse.plan import coverage  # noqa: E402
@@ -76,6 +77,24 @@ class Truth:
         return lambda now: requests.get(
             f"{self.url}/_truth/{place}", {"now": now}, timeout=30
         ).json()
+
+
+class Runs(AirflowApi):
+    """Airflow's REST API, of the runs of a life."""
+
+    def __init__(self, runs: dict[str, dict]):
+        self.runs = runs
+
+    def call(self, method: str, path: str, body=None, **params):
+        if path.endswith("/dagRuns"):
+            return {"dag_runs": list(self.runs.values())}
+        run_id, _, tasks = path.split("/dagRuns/")[1].partition("/")
+        if run_id not in self.runs:
+            raise AirflowApiError(404, path)
+        run = self.runs[run_id]
+        return (
+            {"task_instances": run["tasks"], "total_entries": len(run["tasks"])} if tasks else run
+        )
 
 
 class Life:
@@ -151,7 +170,7 @@ class Life:
                 tasks, "fetch", lambda at, job=job: self._fetch(job, at), run_id, harm, number
             )
         if self.task(tasks, "load", self._load, run_id, harm):
-            alive &= not self.curated or self._believe(run_id, harm)
+            alive &= not self.curated or self._check_and_publish(run_id, harm)
         else:
             alive = False
         self.airflow[run_id]["end_date"] = iso(datetime.now(UTC))
@@ -187,20 +206,10 @@ class Life:
         return done
 
     def _mirror(self) -> int:
-        def get(path: str) -> dict:
-            if "?order_by" in path:
-                return {"dag_runs": list(self.airflow.values())}
-            run = self.airflow.get(path.split("/dagRuns/")[1].partition("/")[0])
-            if run is None:
-                raise LookupError(path)
-            if "/taskInstances?" not in path:
-                return run
-            return {"task_instances": run["tasks"], "total_entries": len(run["tasks"])}
-
         with open_warehouse(self.path, owner="torture") as con:
-            return mirror(con, get, self.var / "attempts", ["torture"])
+            return mirror(con, Runs(self.airflow), self.var / "attempts", ["torture"])
 
-    def _believe(self, run_id: str, harm: bool) -> bool:
+    def _check_and_publish(self, run_id: str, harm: bool) -> bool:
         from ledgerhouse.check.checkpoints import failed_critical
         from ledgerhouse.check.run import check as run_checks
         from ledgerhouse.publish import gate

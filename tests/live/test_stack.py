@@ -57,11 +57,12 @@ def belonging_to(var: Path) -> list[str]:
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            traces = [*process.cmdline(), *process.environ().values(), process.cwd()]
+            command = process.cmdline()
+            traces = [*command, *process.environ().values(), process.cwd()]
         except (psutil.Error, OSError):
             continue
         if any(str(var) in trace for trace in traces):
-            living.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
+            living.append(f"{process.pid} {' '.join(command)[:120]}")
     return living
 
 

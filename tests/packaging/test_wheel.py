@@ -183,9 +183,9 @@ def test_what_the_packages_import_is_declared_and_nothing_more():
     }
     names = set().union(*(imported(folder) for folder in (*PACKAGES, "sqlmesh_project", "dags")))
     providers = {  # the namespace package airflow belongs to many distributions
-        f"apache-airflow-providers-{module.split('.')[2]}"
+        "-".join(["apache-airflow-providers", *parts[2 : 4 if parts[2] == "common" else 3]])
         for module in names
-        if module.startswith("airflow.providers.")
+        if (parts := module.split("."))[:2] == ["airflow", "providers"]
     }
     tops = (
         {name.split(".")[0] for name in names}

@@ -755,6 +755,7 @@ def test_the_days_of_the_marks_are_all_that_the_real_transform_changed(tmp_path,
         ).fetchall() == [(7, 1)]
 
 
+@pytest.mark.slow
 def test_the_tasks_hand_on_the_days_that_the_transform_computed(tmp_path, monkeypatch):
     """Transform and publish as Airflow calls them: what goes between them is JSON."""
     from types import SimpleNamespace

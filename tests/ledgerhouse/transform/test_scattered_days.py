@@ -24,6 +24,8 @@ from tests.ledgerhouse.transform.test_touched_days import (  # noqa: F401
     settle,
 )
 
+pytestmark = pytest.mark.slow
+
 DAY = timedelta(days=1)
 START = date(2026, 1, 1)
 INSERTED = 'INSERT INTO "warehouse"."sqlmesh__curated"."curated__tx_unified'
@@ -235,7 +237,7 @@ def test_a_query_over_several_spans_is_that_of_each(project, lived_in, name):  #
         return sorted(con.execute(query.sql("duckdb")).fetchall(), key=repr)
 
     with duckdb.connect(str(lived_in / sqlmesh_context.FILE), read_only=True) as con:
-        for _ in range(30):
+        for _ in range(20):  # rendering costs 0.2 s a span
             spans = random_spans(rng, date(2077, 2, 15))
             each = [row for span in spans for row in rows_of(con, [span])]
             assert rows_of(con, spans) == sorted(each, key=repr)

@@ -92,6 +92,7 @@ def test_it_is_opened_with_nothing_refused_and_no_row_changed(var):
             assert con.execute(f"SELECT {names} FROM {table} ORDER BY ALL").fetchall() == rows
 
 
+@pytest.mark.slow
 def test_another_day_is_loaded_on_top_checked_and_published_and_replay_gives_the_same(var):
     old = frame("SELECT domain, source, account, txid, leg FROM curated.tx_unified")
     with serve(**WORLD) as url:

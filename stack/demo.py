@@ -41,6 +41,11 @@ def times(clock: datetime) -> tuple[datetime, datetime, datetime]:
     return start, until, now
 
 
+def shown(path: Path) -> Path:
+    """A path as people read it: from the working folder on, where it is below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def clear(var: Path) -> None:
     """Remove the state of an earlier demo; StackBusy when one is running there."""
     with lock(var, "stack demo"):
@@ -56,7 +61,7 @@ def main() -> int:
     folder = var / "demo"
     screen.line(
         f"Ledgerhouse demo, seed {seed}: history {iso(start)} to {iso(until)}, then "
-        f"two syncs up to {iso(now)}. State: {folder} (made again)"
+        f"two syncs up to {iso(now)}. State: {shown(folder)} (made again)"
     )
     clear(folder)
     os.environ["LEDGERHOUSE_ACCOUNTS"] = str(PROJECT / "accounts.toml")
@@ -149,8 +154,8 @@ def conclude(screen: Screen, var: Path, folder: Path, result: dict[str, Any]) ->
             f"counted the same {calls:,} calls and {stats['units_spent']:,} units"
         )
     screen.line(
-        f"{total:.0f} s in all. Everything is in {var / 'demo.json'}; the warehouse is "
-        f"{warehouse}. To see the books in Airflow's UI: make ui"
+        f"{total:.0f} s in all. Everything is in {shown(var / 'demo.json')}; the warehouse is "
+        f"{shown(warehouse)}. To see the books in Airflow's UI: make ui"
     )
     return 1 if wrong else 0
 

@@ -67,11 +67,14 @@ reference: $(STAMP)
 
 dev: $(DEV_STAMP)
 
+# Three workers on two cores: what starts Airflow or PostgreSQL waits more than it computes.
+PYTEST := -m pytest tests -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(DEV_STAMP)
-	@$(RUN) -m pytest tests -n 2 --dist loadfile
+	@$(RUN) $(PYTEST)
 
 test-fast: $(DEV_STAMP)
-	@$(RUN) -m pytest tests -n 2 --dist loadfile -m "not live and not slow and not browser"
+	@$(RUN) $(PYTEST) -m "not live and not slow and not browser"
 
 lint: $(DEV_STAMP)
 	@$(RUN) -m ruff check .

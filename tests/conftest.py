@@ -22,6 +22,15 @@ for variable in [v for v in os.environ if v.startswith(("LEDGERHOUSE_", "AIRFLOW
     del os.environ[variable]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long first, so that no worker is left alone with one at the end."""
+    marks: dict[Path, set[str]] = {}
+    for item in items:
+        marks.setdefault(item.path, set()).update(mark.name for mark in item.iter_markers())
+    rank = {path: ("live" not in names, "slow" not in names) for path, names in marks.items()}
+    items.sort(key=lambda item: rank[item.path])  # stable: a file stays together
+
+
 @pytest.fixture
 def con():
     import duckdb

@@ -17,11 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from extract.core.interval import iso
+from ledgerhouse.operate.commands.progress import Steps
 from stack.airflow import environment, state_uri
 from stack.live import Stack, launch
 from stack.lock import StackBusy, holder, lock
 from stack.processes import Stopped
-from stack.screen import Screen
 from stack.settings import (
     API_PORT,
     PROJECT,
@@ -49,9 +49,9 @@ def _settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], boo
 @contextmanager
 def _until_stopped(
     title: str, settings: Settings, base: Mapping[str, str], command: str, **options: Any
-) -> Iterator[tuple[Screen, Stack]]:
+) -> Iterator[tuple[Steps, Stack]]:
     """A stack started as one step on the screen; after the block it runs until Ctrl-C (Stopped)."""
-    screen = Screen()
+    screen = Steps()
     options |= {"api_port": API_PORT}
     with ExitStack() as live:
         with screen.step(title) as step:
@@ -69,7 +69,7 @@ def _stop_is_success() -> Iterator[None]:
     try:
         yield
     except Stopped:
-        Screen().line("Stopped; nothing is left running.")
+        Steps().line("Stopped; nothing is left running.")
 
 
 def up() -> int:
@@ -124,7 +124,7 @@ def ui() -> int:
 
 def init() -> int:
     """Create the databases, Airflow's tables and its pools; nothing stays running."""
-    screen = Screen()
+    screen = Steps()
     settings, base, _ = _settings(os.environ)
     with (
         screen.step("make the databases, tables and pools"),
@@ -171,7 +171,7 @@ def replay() -> int:
         try:
             return replay_and_publish("table", "stack replay")
         except CommandFailed as error:
-            Screen().line(f"✗ {error}")
+            Steps().line(f"✗ {error}")
             return 1
 
 

@@ -20,10 +20,10 @@ from typing import Any
 import requests
 
 from extract.core.interval import iso
+from ledgerhouse.operate.commands.progress import Steps
 from stack.follow import follow
 from stack.live import Stack, running
 from stack.lock import lock
-from stack.screen import Screen
 from stack.settings import PROJECT, read_env, var_dir
 
 SIX_HOURS = timedelta(hours=6)
@@ -56,7 +56,7 @@ def clear(var: Path) -> None:
 
 def main() -> int:
     """Run the demo and print its report; 0 when all is well, else 1."""
-    screen, var, seed = Screen(), var_dir(read_env(os.environ)), _seed()
+    screen, var, seed = Steps(), var_dir(read_env(os.environ)), _seed()
     start, until, now = times(datetime.now(UTC))
     folder = var / "demo"
     screen.line(
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def play(
-    screen: Screen, stack: Stack, start: datetime, until: datetime, now: datetime
+    screen: Steps, stack: Stack, start: datetime, until: datetime, now: datetime
 ) -> list[dict]:
     """The three runs, played one after the other: name, run_id, clock and whether it is a sync."""
     with screen.step("register the DAGs"):
@@ -125,7 +125,7 @@ def play(
     return runs
 
 
-def conclude(screen: Screen, var: Path, folder: Path, result: dict[str, Any]) -> int:
+def conclude(screen: Steps, var: Path, folder: Path, result: dict[str, Any]) -> int:
     """Print the report, write demo.json; 0 when all is well, else 1."""
     from ledgerhouse.config import AccountsFile
     from ledgerhouse.warehouse.connection import open_warehouse

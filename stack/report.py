@@ -50,19 +50,14 @@ CHECKED = f"""{RUNS}
 def read(con: duckdb.DuckDBPyConnection, runs: Sequence[Mapping[str, Any]]) -> dict[str, list]:
     """The report's rows. `runs`: {"name", "run_id"} each."""
     from extract.sources import names
+    from ledgerhouse.operate.commands.tables import rows
 
     ours = {"names": [r["name"] for r in runs], "ids": [r["run_id"] for r in runs]}
     return {
-        "reconciliation": _rows(con, RECONCILIATION, {}),
-        "fetched": _rows(con, FETCHED, {**ours, "sources": list(names())}),
-        "checkpoints": _rows(con, CHECKED, ours),
+        "reconciliation": rows(con, RECONCILIATION),
+        "fetched": rows(con, FETCHED, {**ours, "sources": list(names())}),
+        "checkpoints": rows(con, CHECKED, ours),
     }
-
-
-def _rows(con: duckdb.DuckDBPyConnection, sql: str, params: Mapping[str, Any]) -> list[dict]:
-    cursor = con.execute(sql, dict(params))
-    columns = [column[0] for column in cursor.description]
-    return [dict(zip(columns, values, strict=True)) for values in cursor.fetchall()]
 
 
 def verdict(

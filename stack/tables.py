@@ -9,14 +9,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ledgerhouse.operate.commands.tables import short
+
 TOP = 5  # reconciled assets shown per account
 Row = Mapping[str, Any]
-
-
-def short(text: str, length: int) -> str:
-    """A long text with its middle left out, at most `length` characters."""
-    tail = min(4, length // 3)
-    return text if len(text) <= length else f"{text[: length - tail - 1]}…{text[-tail:]}"
 
 
 def show(console: Console, report: Mapping[str, Any]) -> None:

@@ -42,10 +42,10 @@ import requests  # noqa: E402
 
 from extract.core.interval import iso  # noqa: E402
 from ledgerhouse.operate.airflow.api import AirflowApi  # noqa: E402
+from ledgerhouse.operate.commands.progress import Steps  # noqa: E402
 from sandbox.world.world import World  # noqa: E402
 from stack.follow import follow  # noqa: E402
 from stack.processes import POSTGRES, Processes, supervised  # noqa: E402
-from stack.screen import Screen  # noqa: E402
 from stack.settings import USER, free_port, read_env  # noqa: E402
 from tests.helpers.books import assert_truth  # noqa: E402
 from tests.live.composition import EXAMPLE, Local, filled  # noqa: E402
@@ -287,7 +287,7 @@ class Compose:
 
 
 def check(root: Path, days: int, workers: int) -> int:
-    screen = Screen()
+    screen = Steps()
     clock = datetime.now(UTC)
     until = clock.replace(hour=clock.hour // 6 * 6, minute=0, second=0, microsecond=0) - SIX_HOURS
     now, start = until + SIX_HOURS, (until - timedelta(days=days)).replace(hour=0)
@@ -360,7 +360,7 @@ def check(root: Path, days: int, workers: int) -> int:
 
 
 def play(
-    screen: Screen, compose: Compose, stack, start: datetime, until: datetime, now: datetime
+    screen: Steps, compose: Compose, stack, start: datetime, until: datetime, now: datetime
 ) -> str:
     """A history and a sync through Celery, compared with the truth; what there was, in words."""
     sandbox = f"http://127.0.0.1:{compose.ports['sandbox']}"

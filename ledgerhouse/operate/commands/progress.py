@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 QUIET_S = 5.0  # a log gets a line this often at most
+WIDTH = 120  # of what is printed, where the output is no terminal
 
 
 class Progress:
@@ -57,24 +61,58 @@ class Progress:
 
 
 class Steps:
-    """A command's steps on stderr: a spinner in a terminal, a line each at their end."""
+    """Steps with their elapsed time: a live line in a terminal, plain lines in a log.
 
-    def __init__(self) -> None:
+    `timings`: step → seconds, in the order they ended. With `stderr` what goes to standard output
+    is left to the command's answer.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=stderr, highlight=False)
+        self.live = self.console.is_terminal
+        if not self.live:
+            self.console.width = WIDTH
+        self.began = time.monotonic()
+        self.timings: dict[str, float] = {}
+
+    def line(self, text: str = "") -> None:
+        self.console.print(text, markup=False)
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Callable[..., None]]:
-        """Run a step; what is yielded shows what it is doing now."""
-        began = time.monotonic()
-        sign = "✗"
-        with self.console.status(title) as status:
-            try:
-                yield lambda text, *_: status.update(f"{title}: {text}")
-                sign = "✓"
-            finally:
-                status.stop()
-                self.console.print(
-                    f"{sign} {title}  {time.monotonic() - began:.1f} s", markup=False
-                )
+    def step(self, title: str) -> Iterator[Step]:
+        """Run a step; prints what became of it and how long it took."""
+        status = self.console.status(title) if self.live else None
+        step = Step(self, title, status)
+        if not status:
+            self.line(f"… {title}")
+        try:
+            with status or nullcontext():
+                yield step
+        except BaseException:
+            self.line(f"✗ {title}  {step.elapsed():.1f} s")
+            raise
+        self.timings[title] = round(step.elapsed(), 1)
+        self.line(f"✓ {title}  {step.elapsed():.1f} s")
+
+
+class Step:
+    """A step under way, and the last note about it."""
+
+    def __init__(self, steps: Steps, title: str, status: Status | None) -> None:
+        self.steps, self.title, self.status = steps, title, status
+        self.began, self.noted, self.noted_at = time.monotonic(), "", float("-inf")
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began
+
+    def note(self, text: str, *_: object) -> None:
+        """What the step is doing now."""
+        from rich.markup import escape
+
+        if self.status:
+            self.status.update(f"{self.title}  {self.elapsed():.0f} s  [dim]{escape(text)}[/dim]")
+        elif text != self.noted and time.monotonic() - self.noted_at > QUIET_S:
+            self.noted, self.noted_at = text, time.monotonic()
+            self.steps.line(f"    {self.elapsed():5.1f} s  {text}")

@@ -45,11 +45,11 @@ def _replay_and_publish(output: str, owner: str) -> int:
     from ledgerhouse.publish.gate import NotChecked, check_and_publish
     from ledgerhouse.transform.touched_days import transform
 
-    steps, run_id = Steps(), f"replay__{iso(datetime.now(UTC))}"
+    steps, run_id = Steps(stderr=True), f"replay__{iso(datetime.now(UTC))}"
     try:
-        with steps.step("replay the landing") as note:
+        with steps.step("replay the landing") as step:
             done = rebuild(
-                warehouse_path(), var_dir() / "landing", all_sources(), owner=owner, tell=note
+                warehouse_path(), var_dir() / "landing", all_sources(), owner=owner, tell=step.note
             )
     except ReplayFailed as error:
         raise CommandFailed(str(error)) from None

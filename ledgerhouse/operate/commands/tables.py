@@ -22,10 +22,10 @@ Row = Mapping[str, Any]
 
 
 def rows(
-    con: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] = ()
+    con: duckdb.DuckDBPyConnection, sql: str, params: Sequence[Any] | dict[str, Any] = ()
 ) -> list[dict[str, Any]]:
     """The answer of a query, a dict a row."""
-    cursor = con.execute(sql, list(params))
+    cursor = con.execute(sql, params if isinstance(params, dict) else list(params))
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
 

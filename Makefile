@@ -32,7 +32,7 @@ COMPOSE_STAMP := $(COMPOSE)/.requirements
 WHEEL := .venv-wheel
 INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal \
-	--python-version 3.11 --generate-hashes --no-annotate $(ARGS)
+	--python-version 3.11 --generate-hashes --no-annotate --no-strip-extras $(ARGS)
 
 .PHONY: demo up ui plan models replay airflow shell reference dev test test-fast lint format lock \
 	torture bench compose-check wheel wheel-check clean

@@ -393,14 +393,14 @@ def play(
             "SELECT (SELECT count(*) FROM raw.exchanges_ledger), (SELECT count(*) "
             "FROM raw.onchain_transfers)"
         ).fetchone()
-        status = dict(
+        counts = dict(
             con.execute(
                 "SELECT status, count(*) FROM curated.reconciliation GROUP BY ALL"
             ).fetchall()
         )
         con.close()
-        if set(status) != {"reconciled"}:
-            raise Unproven(f"not every balance reconciles: {status}")
+        if set(counts) != {"reconciled"}:
+            raise Unproven(f"not every balance reconciles: {counts}")
         books = duckdb.connect(str(compose.var / "published" / "books.duckdb"), read_only=True)
         published = books.execute("SELECT count(*) FROM curated.daily_balances").fetchone()[0]
         books.close()
@@ -414,7 +414,7 @@ def play(
     return (
         f"{sum(took.values())} tasks through Celery ({', '.join(map(str, took.values()))} by "
         f"worker); {rows[0]:,} ledger entries and {rows[1]:,} transfers equal the truth; "
-        f"{status['reconciled']} balances reconcile; {published:,} daily balances published"
+        f"{counts['reconciled']} balances reconcile; {published:,} daily balances published"
     )
 
 

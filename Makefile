@@ -32,7 +32,7 @@ COMPOSE_STAMP := $(COMPOSE)/.requirements
 WHEEL := .venv-wheel
 INSTALL := -m pip install --quiet --quiet --disable-pip-version-check
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal \
-	--python-version 3.11 --generate-hashes --no-annotate --no-strip-extras $(ARGS)
+	--python-version 3.11 --generate-hashes --no-annotate $(ARGS)
 
 .PHONY: demo up ui plan models replay airflow shell reference dev test test-fast lint format lock \
 	torture bench compose-check wheel wheel-check clean
@@ -88,12 +88,13 @@ format: $(DEV_STAMP)
 	@$(RUN) -m ruff check --fix .
 	@$(RUN) -m ruff format .
 
-# The versions that the files hold are kept where they can be.
+# The versions that the files hold are kept where they can be. The image's file names the extras:
+# pip 23 does not take celery for celery[redis] where it asks for hashes.
 lock: $(DEV_STAMP)
 	@$(COMPILE) pyproject.toml -o requirements.txt
 	@$(COMPILE) --group stack -c requirements.txt -o requirements-stack.txt
 	@$(COMPILE) --group dev -c requirements.txt -c requirements-stack.txt -o requirements-dev.txt
-	@$(COMPILE) --group deploy -c requirements.txt -c requirements-stack.txt -o deploy/requirements.txt
+	@$(COMPILE) --no-strip-extras --group deploy -c requirements.txt -c requirements-stack.txt -o deploy/requirements.txt
 
 torture: $(STAMP)
 	@$(RUN) tests/laws/torture.py --lives $(or $(N),20) $(ARGS)

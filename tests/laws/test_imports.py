@@ -142,8 +142,8 @@ def room(one: Import) -> str:
     return one.name.split(".")[0]
 
 
-def refuse(broken: list, rule: str, mend: str) -> None:
-    assert not broken, "\n".join([f"{rule}.", *map(str, broken), f"To mend: {mend}."])
+def refuse(broken: list, rule: str, fix: str) -> None:
+    assert not broken, "\n".join([f"{rule}.", *map(str, broken), f"To fix: {fix}."])
 
 
 def place(name: str) -> str:

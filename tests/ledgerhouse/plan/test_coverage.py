@@ -139,7 +139,10 @@ def test_covered_time_is_not_asked_again_unless_it_is_asked_for(con):
     [
         ("2026-01-07T05:00:00Z", "2026-01-07T05:00:00Z"),  # longer than the lookback
         ("2026-01-19T05:00:00Z", "2026-01-19T00:00:00Z"),  # within it
-        ("2025-11-07T05:00:00Z", "2025-12-21T00:00:00Z"),  # for ever: the weekly refresh's
+        (
+            "2025-11-07T05:00:00Z",
+            "2025-12-21T00:00:00Z",
+        ),  # pending for longer: the weekly refresh's
     ],
 )
 def test_what_is_pending_is_read_again_until_it_is_final(con, pending, begin):

@@ -18,7 +18,10 @@ import duckdb
 import pytest
 import requests
 
-from extract.core.interval import Interval, iso
+from extract.core.interval import Interval, iso, utc
+from extract.core.source import Fetched, Job, Page
+from extract.fetch import landing
+from extract.fetch.call_log import RUN_FIELDS
 from extract.sources import all_sources
 from ledgerhouse.check.run import check
 from ledgerhouse.load.loader import load
@@ -77,6 +80,16 @@ def test_its_books_are_read(var):
     assert list(reached["source"]) == ["coinbase", "debank"]
     assert [iso(moment) for moment in reached["whole_to"]] == [BEFORE, BEFORE]
     assert list(frame("ops.last_attempts")["try_number"]) == [2]
+
+
+def test_a_file_landed_now_has_the_fields_that_its_files_have(var, tmp_path):
+    """Whichever version reads a landing next."""
+    (old, *_) = (landing.header(file) for file in landing.archived(var / "landing").values())
+    job = Job("debank", "0x1", "debank", Interval(START, NOW), utc(START))
+    run = {key: old[key] for key in old.keys() & {"dag_id", *RUN_FIELDS}}
+    page = Page("/v1", {}, "{}", utc(NOW))
+    new = landing.header(landing.write(tmp_path / "new", job, Fetched([page]), run))
+    assert new.keys() == old.keys() and "tail" in new
 
 
 def test_it_is_opened_with_nothing_refused_and_no_row_changed(var):

@@ -146,7 +146,7 @@ def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(
             assert (
                 table not in shapes
                 or shapes[table].digest != publish._definitions(con)[table].digest
-            ), f"{table} would not be published anew"
+            ), f"{table} would not be published again"
         caplog.clear()
         schema.create_all(con)  # and that is all there is to do
         assert not caplog.text

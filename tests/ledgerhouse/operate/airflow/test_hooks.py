@@ -291,7 +291,7 @@ def test_an_echoed_key_is_neither_told_nor_logged(connect, fail, caplog, secret)
 
 
 @pytest.mark.parametrize(
-    "path, mended",
+    "path, fixed",
     [
         ("/api/v2/connections/test", True),
         ("/base/api/v2/connections/test", True),
@@ -300,7 +300,7 @@ def test_an_echoed_key_is_neither_told_nor_logged(connect, fail, caplog, secret)
 )
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), port=st.sampled_from([0, 1, None, 443, "none"]))
-def test_only_the_port_0_of_a_test_is_taken_for_none(path, mended, data, port):
+def test_only_the_port_0_of_a_test_is_taken_for_none(path, fixed, data, port):
     """Whatever the pieces the body comes in, all else goes on as it came."""
     asked = {"host": "é", "password": "***"} | ({} if port == "none" else {"port": port})
     body = data.draw(st.sampled_from([json.dumps(asked).encode(), b"no JSON", b""]))
@@ -335,7 +335,7 @@ def test_only_the_port_0_of_a_test_is_taken_for_none(path, mended, data, port):
         )
     )
     assert seen["headers"] == [(b"content-length", str(len(seen["body"])).encode())]
-    if mended and port == 0 and body.startswith(b"{"):
+    if fixed and port == 0 and body.startswith(b"{"):
         assert json.loads(seen["body"]) == asked | {"port": None}
     else:
         assert seen["body"] == body

@@ -184,6 +184,19 @@ ONCHAIN_TOKENS = Dataset(
     key=("source", "chain", "token"),
     dimension=True,
 )
+ONCHAIN_CHAINS = Dataset(
+    "onchain_chains",
+    (
+        SOURCE,
+        _text("chain", "blockchain, e.g. eth"),
+        _text("name", "name"),
+        _text("native_token", "id, within the chain, of the token in which gas is paid"),
+        _text("wrapped_token", "id of the wrapped native token; NULL where there is none"),
+    ),
+    key=("source", "chain"),
+    dimension=True,
+)
+SNAPSHOT_TS = Column("ts", "TIMESTAMP", "instant of the snapshot by the vendor's clock, UTC")
 BALANCES = Dataset(
     "balances",
     (
@@ -191,22 +204,48 @@ BALANCES = Dataset(
         ACCOUNT,
         _text("wallet", "the exchange's sub-account, or the chain"),
         _text("token", "asset code, or chain:token as in curated.tx_unified"),
-        Column("ts", "TIMESTAMP", "instant of the snapshot by the vendor's clock, UTC"),
+        SNAPSHOT_TS,
         *_money("amount", "units the vendor reports"),
         PAYLOAD,
+        *_money("price", "the vendor's price of a unit, USD; NULL or 0 where it knows none"),
+        Column(
+            "is_verified", "BOOLEAN", "the vendor verified the token; NULL where it says nothing"
+        ),
     ),
     key=("source", "account", "wallet", "token", "ts"),
+    moves_balances=False,
+)
+POSITIONS = Dataset(
+    "positions",
+    (
+        SOURCE,
+        ACCOUNT,
+        _text("position", "protocol and number of the position within its answer"),
+        _text("role", "supply, borrow, reward or staked"),
+        _text("token", "chain:token, as in curated.tx_unified"),
+        SNAPSHOT_TS,
+        _text("chain", "blockchain, e.g. eth"),
+        _text("protocol", "id of the protocol, e.g. aave3"),
+        _text("name", "what the vendor calls the position, e.g. Lending"),
+        _text("symbol", "ticker of the token"),
+        *_money("amount", "units of the token; owed where the role is borrow"),
+        *_money("price", "the vendor's price of a unit, USD; NULL or 0 where it knows none"),
+        PAYLOAD,
+    ),
+    key=("source", "account", "position", "role", "token", "ts"),
     moves_balances=False,
 )
 # Order matters: a load fills them in this order.
 DATASETS: dict[str, Dataset] = {
     d.name: d
     for d in (
+        ONCHAIN_CHAINS,
         ONCHAIN_TOKENS,
         EXCHANGES_LEDGER,
         EXCHANGES_TRADES,
         ONCHAIN_TRANSACTIONS,
         ONCHAIN_TRANSFERS,
         BALANCES,
+        POSITIONS,
     )
 }

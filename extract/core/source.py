@@ -24,13 +24,33 @@ class Page:
     body: str
     received_at: datetime  # the vendor's own clock: the Date header, in UTC
     as_of: datetime | None = None  # snapshots only: the one instant all its pages speak of
+    read_from: datetime | None = None  # rows before it are not loaded; None: the job's read_from
 
 
 @dataclass(frozen=True)
 class Covered:
-    """A statement that a dataset was read whole over an interval, and why its paging ended."""
+    """A statement that a dataset was read whole over an interval, and why its paging ended.
+
+    `parts` are the parts of the account (wallets of an exchange) that were read; the others have
+    not changed since they were read last, so only rows of these can be missed as vanished. None:
+    every part was read.
+    """
 
     dataset: str
+    interval: Interval
+    reason: str
+    parts: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A part of an account that could not be read over an interval, and why; the rest was.
+
+    `part` is what column `wallet` of raw.balances holds for it: an exchange's wallet, or a chain.
+    """
+
+    dataset: str
+    part: str
     interval: Interval
     reason: str
 
@@ -40,11 +60,15 @@ class Fetched:
     """The result of a fetch: its pages, and what they cover.
 
     Filled while the fetch runs; landed when it is whole, or when it was stopped for its cost: then
-    `covered` says what of it is whole.
+    `covered` says what of it is whole; `unread` names the parts of the account within that which
+    could not be read. `part_states` is {part: text}: what tells that a part has not changed since.
+    The next job gets it back as `known`, and needs not read a part whose text is still the same.
     """
 
     pages: list[Page] = field(default_factory=list)
     covered: list[Covered] = field(default_factory=list)
+    unread: list[Unread] = field(default_factory=list)
+    part_states: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +76,9 @@ class Job:
     """One fetch to do: an account of a source over an interval.
 
     `read_from` is where reading starts: the lookback before the interval (read_from <= interval.start);
-    `snapshot` asks for the reported balances too.
+    `snapshot` asks for the reported balances too. `known` is {part: text} of Fetched.part_states,
+    of parts read whole up to the interval and without pending rows; `unread` is {part: from when
+    it could not be read}, so that it is read again from there.
     """
 
     source: str
@@ -61,6 +87,8 @@ class Job:
     interval: Interval
     read_from: datetime
     snapshot: bool = False
+    known: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, datetime] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -71,6 +99,8 @@ class Job:
             "interval_end": iso(self.interval.end),
             "read_from": iso(self.read_from),
             "snapshot": self.snapshot,
+            "known": dict(self.known),
+            "unread": {part: iso(since) for part, since in self.unread.items()},
         }
 
     @classmethod
@@ -82,6 +112,8 @@ class Job:
             interval=Interval(job["interval_start"], job["interval_end"]),
             read_from=utc(job["read_from"]),
             snapshot=bool(job["snapshot"]),
+            known=dict(job.get("known") or {}),
+            unread={part: utc(since) for part, since in (job.get("unread") or {}).items()},
         )
 
 

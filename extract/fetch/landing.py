@@ -51,6 +51,8 @@ def write(
     name = f"{job.source}~{job.account}~{stamp}~{uuid4().hex[:12]}.jsonl.zst"
     asked = job.as_dict()
     asked["tail"] = asked.pop("read_from")  # the field's name in landings of every version
+    del asked["known"]  # what the job knew does not matter to a reader of its answer
+    del asked["unread"]
     header = {
         "kind": "fetch",
         **asked,
@@ -62,20 +64,32 @@ def write(
                 "start": iso(c.interval.start),
                 "end": iso(c.interval.end),
                 "reason": c.reason,
+                **({} if c.parts is None else {"parts": list(c.parts)}),
             }
             for c in fetched.covered
         ],
+        "unread": [
+            {
+                "dataset": u.dataset,
+                "part": u.part,
+                "start": iso(u.interval.start),
+                "end": iso(u.interval.end),
+                "reason": u.reason,
+            }
+            for u in fetched.unread
+        ],
+        "part_states": fetched.part_states,
     }
     lines = [
         _line(
             {
                 "kind": "page",
                 "number": number,
-                **asdict(page),
+                **{name: value for name, value in asdict(page).items() if name != "read_from"},
                 "params": json.dumps(dict(page.params), sort_keys=True),
                 "received_at": iso(page.received_at),
                 "as_of": iso(page.as_of) if page.as_of else None,
-                "lo": iso(job.read_from),
+                "lo": iso(page.read_from or job.read_from),
                 "hi": iso(job.interval.end),
             },
             secrets,

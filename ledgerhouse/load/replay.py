@@ -33,7 +33,10 @@ log = logging.getLogger(__name__)
 FROM_LANDING = (
     *(d.table for d in DATASETS.values()),
     "raw.history",
+    "raw.rejected",
     "ops.coverage",
+    "ops.unread_parts",
+    "ops.part_states",
     "ops.batches",
     "ops.landed_files",
 )
@@ -45,6 +48,7 @@ CARRIED = (
     "ops.budgets",
     "ops.listings",
     "ops.account_units",
+    "ops.held_accounts",
     "ops.incidents",
     "ops.notices",
 )

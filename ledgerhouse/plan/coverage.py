@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from extract.core.datasets import DATASETS
 from extract.core.interval import Interval, union, utc
 from extract.core.source import Job, Source
 from ledgerhouse.config import Account
@@ -73,7 +74,7 @@ def missing(
 
 def events(source: Source) -> list[str]:
     """The datasets of a source that have a history (not snapshots, not dimensions)."""
-    return [d for d in source.mappings if d not in ("balances", "onchain_tokens")]
+    return [d for d in source.mappings if DATASETS[d].has_history]
 
 
 def oldest_pending(con: duckdb.DuckDBPyConnection, source: Source, account: str) -> datetime | None:

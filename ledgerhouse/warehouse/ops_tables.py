@@ -64,6 +64,79 @@ ops.batches -- What a load did to one dataset
     removed BIGINT NOT NULL -- legs that their transaction no longer has
     vanished BIGINT NOT NULL -- rows that a whole fetch of their time lacked
     loaded_at TIMESTAMP NOT NULL -- when it was committed, by our clock, UTC
+    read BIGINT -- records of this dataset in the pages, within their interval: all of them are in rows, shadowed or rejected
+    shadowed BIGINT -- records that a newer or equal version in the same batch replaced
+    rejected BIGINT -- records without a place in the table (raw.rejected)
+
+raw.rejected -- A record of a vendor's answer that has no place in its raw table: kept as it is, with the reason
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    dataset VARCHAR NOT NULL
+    endpoint VARCHAR NOT NULL
+    file VARCHAR NOT NULL -- landed file in which it was first met
+    page INTEGER NOT NULL -- number of the page in the file, from 0
+    item INTEGER NOT NULL -- number of the record in the page, from 1
+    reason VARCHAR NOT NULL -- what is wrong with it
+    payload VARCHAR -- the record as JSON text
+    first_seen_at TIMESTAMP NOT NULL -- vendor's clock when it was first met, UTC
+    batch_id VARCHAR NOT NULL -- the load that met it first (ops.batches)
+
+raw.adjustments -- A movement that no vendor lists: an opening balance, growth of a rebasing token, or one of adjustments.toml
+    adjustment_id VARCHAR NOT NULL -- its id, the same after a replay
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    token VARCHAR NOT NULL -- asset code, or chain:token id; see curated.assets
+    ts TIMESTAMP NOT NULL -- when it is booked, UTC
+    kind VARCHAR NOT NULL -- opening, opening_inferred, rebase, or a kind of adjustments.toml
+    amount_text VARCHAR NOT NULL -- signed change of the balance in token units, exact
+    amount DECIMAL(38,18) -- the same; NULL where it does not fit DECIMAL(38,18)
+    evidence VARCHAR NOT NULL -- what proves it: a snapshot and its landed file, a URL, a hash
+    note VARCHAR -- words of the user
+    recorded_at TIMESTAMP NOT NULL
+
+ops.unread_parts -- A part of an account (a wallet, a chain) that a fetch could not read, over a stretch of time
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    dataset VARCHAR NOT NULL
+    part VARCHAR NOT NULL -- the exchange's wallet, or the chain: as wallet in raw.balances
+    start_ts TIMESTAMP NOT NULL
+    end_ts TIMESTAMP NOT NULL
+    reason VARCHAR NOT NULL -- why it could not be read, when it was last tried
+    first_tried_at TIMESTAMP NOT NULL -- vendor's clock when it failed first, UTC
+    read_at TIMESTAMP NOT NULL -- vendor's clock when it was last tried, UTC
+    run_id VARCHAR NOT NULL -- the run that tried last
+    batch_id VARCHAR NOT NULL
+
+ops.part_states -- What told, when a part of an account was last read whole, that it has not changed since
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    part VARCHAR NOT NULL -- the exchange's wallet, or another part: the source knows
+    state VARCHAR NOT NULL -- text of the source, the same as long as nothing has changed
+    read_at TIMESTAMP NOT NULL -- vendor's clock when that fetch began, UTC
+    batch_id VARCHAR NOT NULL
+
+ops.breaks -- A token whose computed balance differs from the reported one: where that began, and what may be the cause
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    token VARCHAR NOT NULL -- asset code, or chain:token id; see curated.assets
+    last_good_ts TIMESTAMP -- newest snapshot before it, UTC; NULL where there is none
+    first_bad_ts TIMESTAMP NOT NULL -- first snapshot that shows it, UTC
+    last_bad_ts TIMESTAMP NOT NULL -- newest snapshot that shows it, UTC
+    step_text VARCHAR NOT NULL -- by how much reported - computed changed there, exact
+    residual_text VARCHAR NOT NULL -- reported - computed after it, exact
+    suspect VARCHAR NOT NULL -- opening, rebase, late, unsettled, scam, vanished, doubled, sign, fee, transfer, gas or unknown
+    suspect_ref VARCHAR -- the row whose amount the step is: txid leg
+    explanation VARCHAR NOT NULL -- the suspect in words
+    refetch_calls BIGINT -- requests that reading the window again would take, estimated
+    refetch_units BIGINT -- units that it would take, estimated
+    found_at TIMESTAMP NOT NULL -- by our clock, UTC
+
+ops.held_accounts -- An account whose newest days are not published, because a critical check failed on its rows
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    held_since TIMESTAMP NOT NULL -- when it was first held back, by our clock, UTC
+    run_id VARCHAR NOT NULL -- the run whose checks failed last
+    reason VARCHAR NOT NULL -- the checkpoints and expectations that failed on its rows
 
 ops.landed_files -- A landed file that has been loaded
     file VARCHAR NOT NULL -- its name in the landing
@@ -117,6 +190,7 @@ ops.checkpoints -- What an expectation found in a run
     start_ts TIMESTAMP -- start of what was checked, UTC, included
     end_ts TIMESTAMP -- end of what was checked, UTC, excluded
     checked_at TIMESTAMP NOT NULL -- when, by our clock, UTC
+    accounts VARCHAR -- accounts whose rows failed it, as a JSON list of [source, account]; NULL where that is not known
 
 ops.refreshes -- What a weekly refresh found when it read a part of the history again
     run_id VARCHAR NOT NULL
@@ -205,7 +279,7 @@ ops.listings -- What a full refresh asks for, as the sources say (Source.whole)
     asked_by VARCHAR NOT NULL -- asked once for every value of this column
     listed VARCHAR NOT NULL -- lists the values of this column instead of rows
 """
-_LINE = re.compile(r"    (\w+) ([A-Z]+(?: NOT NULL)?)(?: -- (.+))?")
+_LINE = re.compile(r"    (\w+) ([A-Z]+(?:\(\d+,\d+\))?(?: NOT NULL)?)(?: -- (.+))?")
 
 
 @dataclass(frozen=True)

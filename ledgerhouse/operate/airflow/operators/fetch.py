@@ -6,7 +6,7 @@ Heavy imports happen inside `execute`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from airflow.sdk import BaseOperator
@@ -42,12 +42,15 @@ class FetchOperator(BaseOperator):
         interval_end: str,
         read_from: str,
         snapshot: bool,
+        known: Mapping[str, str] | None = None,
+        unread: Mapping[str, str] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.source, self.account, self.connection = source, account, connection
         self.interval_start, self.interval_end = interval_start, interval_end
         self.read_from, self.snapshot = read_from, snapshot
+        self.known, self.unread = known or {}, unread or {}
 
     def execute(self, context: Any) -> str:
         from extract.fetch import landing
@@ -66,6 +69,8 @@ class FetchOperator(BaseOperator):
                     "interval_end",
                     "read_from",
                     "snapshot",
+                    "known",
+                    "unread",
                 )
             }
         )

@@ -362,7 +362,8 @@ FROM (
 BALANCES = f"""
 SELECT page_id, item, source, account, row.id AS wallet, row.balance.currency AS token,
        as_of AS ts, row.balance.amount AS amount_text,
-       {decimal("row.balance.amount")} AS amount, payload
+       {decimal("row.balance.amount")} AS amount, payload,
+       NULL::VARCHAR AS price_text, NULL::DECIMAL(38,18) AS price, NULL::BOOLEAN AS is_verified
 FROM records_wallets WHERE as_of IS NOT NULL
 """
 

@@ -78,13 +78,14 @@ WHERE (row->>'$.chain') IS NOT NULL AND (row->>'$.id') IS NOT NULL
 
 # raw_amount is a JSON number that has lost digits where it is long; the hex text is exact.
 TOKEN_FIELDS = """{"chain": "VARCHAR", "id": "VARCHAR", "raw_amount_hex_str": "VARCHAR",
-    "decimals": "VARCHAR", "amount": "VARCHAR"}"""
+    "decimals": "VARCHAR", "amount": "VARCHAR", "price": "VARCHAR", "is_verified": "VARCHAR"}"""
 BALANCES = f"""
 SELECT page_id, item, source, account, chain AS wallet, chain || ':' || token AS token, ts,
-       amount_text, {decimal("amount_text")} AS amount, payload
+       amount_text, {decimal("amount_text")} AS amount, payload,
+       price_text, {decimal("price_text")} AS price, is_verified = 'true' AS is_verified
 FROM (
     SELECT page_id, item, source, account, row.chain AS chain, row.id AS token, as_of AS ts,
-           payload,
+           payload, row.price AS price_text, row.is_verified AS is_verified,
            coalesce(units_text(row.raw_amount_hex_str, row.decimals), row.amount) AS amount_text
     FROM records_tokens)
 """

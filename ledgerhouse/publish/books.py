@@ -2,6 +2,10 @@
 
     open_books().sql("FROM curated.tx_unified")
 
+The views name their files in the folder in which they were published. Moved or copied books are
+read by open_books(), or by a connection with the setting file_search_path at their folder, and
+refuse anything else; the names of files are unique, so those of other books are never read.
+
 Reading takes no lock and waits for nobody. A connection keeps the generation it opened, whole,
 for publish.GRACE; after that its files may be gone, so open one per question, not one per day.
 """
@@ -213,13 +217,26 @@ def _view(root: Path, definition: TableDefinition, paths: Sequence[str]) -> str:
             f'CAST(NULL AS {kind}) AS "{name}"' for name, kind, _ in definition.columns
         )
         return f"SELECT {nothing} WHERE false"
-    place = f"coalesce(getvariable('{ROOT_VARIABLE}'), {quoted(root)})"
-    # One text of all names: an expression a file takes ten times as long to read.
-    names = (
-        f"{place} || '/' || replace({quoted(chr(10).join(paths))}, chr(10), "
-        f"chr(10) || {place} || '/')"
+    root_variable = f"getvariable('{ROOT_VARIABLE}')"
+    place = (
+        f"CASE WHEN {root_variable} IS NOT NULL THEN {root_variable} || '/' "
+        f"WHEN current_setting('file_search_path') <> '' THEN '' ELSE {quoted(f'{root}/')} END"
     )
-    return f"SELECT * FROM read_parquet(string_split({names}, chr(10)), hive_partitioning = false)"
+    # One text of all names: an expression a file takes ten times as long to read.
+    names = f"{place} || replace({quoted(chr(10).join(paths))}, chr(10), chr(10) || {place})"
+    # A copy must not read the files of the books it was copied from.
+    at_home = (
+        f"{root_variable} IS NOT NULL OR current_setting('file_search_path') <> '' OR EXISTS "
+        f"(SELECT 1 FROM duckdb_databases() WHERE path = {quoted(root / BOOKS)})"
+    )
+    moved = quoted(
+        f"these books were published in {root} and have been moved or copied: open them with the "
+        f"setting file_search_path, or the variable {ROOT_VARIABLE}, at the folder they are in"
+    )
+    return (
+        f"SELECT * FROM read_parquet(string_split({names}, chr(10)), hive_partitioning = false) "
+        f"WHERE CASE WHEN {at_home} THEN true ELSE error({moved}) END"
+    )
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

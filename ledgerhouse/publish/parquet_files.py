@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 from extract.core.interval import first_of_month
 from ledgerhouse.publish.books import File, TableDefinition, durable, quoted
@@ -216,7 +217,8 @@ def _placed(
     if start:
         folder /= f"month={start:%Y-%m}"
         name += "" if (start, end) == whole_month(start) else f"-{start:%d}"
-    path, size = folder / f"{name}.parquet", partial.stat().st_size
+    # Unique, so that copied books which go on apart never read each other's files.
+    path, size = folder / f"{name}.{uuid4().hex[:8]}.parquet", partial.stat().st_size
     (root / folder).mkdir(parents=True, exist_ok=True)
     durable(partial)
     os.rename(partial, root / path)

@@ -1,17 +1,18 @@
 """Publishing: the warehouse's tables as monthly Parquet files and a `books.duckdb` of views.
 
     published/books.duckdb                           views curated.*, raw.*, ops.* and what they read
-    published/<table>/month=YYYY-MM/g<N>.parquet     the rows of a month; zstd, in time order
-    published/<table>/month=YYYY-MM/g<N>-DD.parquet  of a busy month: the rows from day DD, 8 days
-    published/<table>/g<N>.parquet                   a small table, whole
+    published/<table>/month=YYYY-MM/g<N>.<id>.parquet     the rows of a month; zstd, in time order
+    published/<table>/month=YYYY-MM/g<N>-DD.<id>.parquet  of a busy month: from day DD on, 8 days
+    published/<table>/g<N>.<id>.parquet                   a small table, whole
 
-No file is ever changed: what changed gets a new file of generation N. `books.duckdb` is built under
+No file is ever changed: what changed gets a new file of generation N, whose random <id> keeps books
+that were copied, and go on apart, from reading each other's files. `books.duckdb` is built under
 another name and renamed over the old one, and that rename is the only switch: its views name their
 files, so a reader has one generation whole or another. Never glob the folders: files stay there
 for GRACE after the books have dropped them, for the readers that opened them before.
 
-The views hold the folder's absolute path, so they work from any directory, by connect or ATTACH.
-After a move of the folder: `SET VARIABLE published_root = '/new/place'` (open_books does it).
+The views hold the folder's absolute path, so they work from any directory, by connect or ATTACH;
+moved or copied, see ledgerhouse.publish.books.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 WRITERS = 2  # tables written at once; a third made it slower on two cores
 GRACE = timedelta(hours=1)  # longer than the longest reader keeps one connection
 INEXACT = ("FLOAT", "DOUBLE", "HUGEINT", "UHUGEINT")  # Parquet gets a float of each of them
-FILE_NAME = re.compile(r"g(\d+)(-\d\d)?\.parquet")
+FILE_NAME = re.compile(r"g(\d+)(-\d\d)?(\.[0-9a-f]{8})?\.parquet")
 
 TABLES = (
     Table("curated.tx_unified", "ts"),

@@ -48,7 +48,7 @@ def command(name: str) -> Callable[[Any], None]:
         from importlib import import_module
 
         module, function = name.split(".")
-        known = (CommandFailed, FileNotFoundError, *_busy())
+        known = (CommandFailed, FileExistsError, FileNotFoundError, *_busy())
         try:
             code = getattr(import_module(f"ledgerhouse.operate.commands.{module}"), function)(args)
         except known as error:

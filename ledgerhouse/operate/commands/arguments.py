@@ -120,6 +120,16 @@ WAREHOUSE = GroupCommand(
             epilog="Exit code 1 when the rows do not add up to the balance.",
         ),
         ActionCommand(
+            name="export",
+            func=command("exporting.export"),
+            args=(
+                Arg(("--duckdb",), required=True, metavar="FILE", help="the file to write"),
+                Arg(("--force",), action="store_true", help="replace the file if it is there"),
+                OUTPUT,
+            ),
+            help="The books as one DuckDB file, which needs no other file to be read",
+        ),
+        ActionCommand(
             name="replay",
             func=command("replaying.replay"),
             args=(OUTPUT,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -242,20 +243,48 @@ def test_the_invariants_of_the_reader_can_be_broken(con, tmp_path):
 
 
 def test_the_books_work_anywhere_also_after_the_folder_was_moved(con, tmp_path, monkeypatch):
-    root = tmp_path / "it's here"
+    root, moved = tmp_path / "it's here", tmp_path / "moved"
     publish(con, root, [])
     monkeypatch.chdir("/")
     wanted = contents(con)
     with duckdb.connect(str(root / BOOKS), read_only=True) as plain:
         assert contents(plain) == wanted
         plain.execute("FROM published")
-    shutil.move(root, tmp_path / "moved")
-    assert published(tmp_path / "moved") == wanted
+    (tmp_path / "linked").symlink_to(root)
+    with duckdb.connect(str(tmp_path / "linked" / BOOKS), read_only=True) as linked:
+        assert contents(linked) == wanted
+    shutil.move(root, moved)
+    assert published(moved) == wanted
+    searched = {"file_search_path": str(moved)}  # as a BI tool gives it
+    with duckdb.connect(str(moved / BOOKS), read_only=True, config=searched) as bi:
+        assert contents(bi) == wanted
     with duckdb.connect() as other:
-        other.execute(f"ATTACH '{tmp_path}/moved/{BOOKS}' AS b (READ_ONLY)")
-        other.execute(f"SET VARIABLE published_root = '{tmp_path}/moved'")
+        other.execute(f"ATTACH '{moved}/{BOOKS}' AS b (READ_ONLY)")
+        with pytest.raises(duckdb.Error):  # there is nothing where they were published
+            other.execute("FROM b.curated.tx_unified").fetchall()
+        other.execute(f"SET VARIABLE published_root = '{moved}'")
         rows = other.execute("FROM b.curated.tx_unified").fetchall()
         assert sorted(rows, key=repr) == wanted["curated.tx_unified"]
+
+
+def test_copied_books_never_read_the_files_of_others(con, tmp_path):
+    """Not those they were copied from, nor, by name, those of books that went on apart."""
+    here, copy = tmp_path / "here", tmp_path / "copy"
+    publish(con, here, [])
+    shutil.copytree(here, copy)
+    with duckdb.connect(str(copy / BOOKS), read_only=True) as plain:
+        for table in ("curated.tx_unified", "ops.batches"):
+            with pytest.raises(duckdb.Error, match="have been moved or copied: open them with"):
+                plain.execute(f"FROM {table}").fetchall()
+    was, days = published(copy), sync(con, 1, {date(2031, 2, 1): 5}, NOW.date())
+    publish(con, here, days)
+    assert published(copy) == was and published(here) == contents(con) != was
+    publish(con, copy, days)  # both have written the same generation
+    with duckdb.connect() as mixed:
+        mixed.execute(f"ATTACH '{copy}/{BOOKS}' AS b (READ_ONLY)")
+        mixed.execute(f"SET file_search_path = '{here}'")
+        with pytest.raises(duckdb.IOException):
+            mixed.execute("FROM b.curated.tx_unified").fetchall()
 
 
 def test_comments_and_types_are_carried_over_and_no_amount_is_a_float(con, tmp_path):
@@ -382,16 +411,21 @@ def test_whatever_grows_and_shrinks_each_day_is_in_one_file(con, tmp_path, only,
     assert seen == {True, False}, "months whole and in pieces"
 
 
+def named(file):
+    """A file's path without the random end of its name, and its rows."""
+    return re.sub(r"\.[0-9a-f]{8}\.parquet$", "", file.path), file.rows
+
+
 def test_a_late_day_of_a_busy_month_rewrites_its_days_and_not_the_month(con, tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_files, "MONTH_ROWS", 12)
     publish(con, tmp_path, sync(con, 1, {date(2031, 1, 9): 5}, date(2031, 4, 28)))
     done = publish(con, tmp_path, sync(con, 2, {date(2031, 1, 16): 1}, date(2031, 4, 28)))
-    assert [(f.path, f.rows) for f in done.files if f.table_name == "curated.tx_unified"] == [
-        ("tx_unified/month=2031-01/g2-09.parquet", 5 + 3 + 1)
+    assert [named(f) for f in done.files if f.table_name == "curated.tx_unified"] == [
+        ("tx_unified/month=2031-01/g2-09", 5 + 3 + 1)
     ]
     done = publish(con, tmp_path, sync(con, 3, {date(2031, 1, 31): 1}, date(2031, 4, 28)))
-    assert [(f.path, f.rows) for f in done.files if f.table_name == "curated.tx_unified"] == [
-        ("tx_unified/month=2031-01/g3-25.parquet", 3 + 1)
+    assert [named(f) for f in done.files if f.table_name == "curated.tx_unified"] == [
+        ("tx_unified/month=2031-01/g3-25", 3 + 1)
     ]
     assert published(tmp_path) == contents(con)
 
@@ -482,7 +516,9 @@ def test_dropped_files_stay_for_the_grace_of_their_readers_and_no_longer(con, tm
         publish(con, tmp_path, days, now=started + 30 * DAY + GRACE - timedelta(seconds=1))
         assert contents(reader) == was, "a reader keeps the generation it opened"
         publish(con, tmp_path, days, now=started + 30 * DAY + GRACE)
-    names = {int(p.stem[1:]) for p in (tmp_path / "tx_unified" / "month=2031-01").iterdir()}
+    names = {
+        int(p.name[1:].split(".")[0]) for p in (tmp_path / "tx_unified" / "month=2031-01").iterdir()
+    }
     assert names == {2, 3, 4}, "1 was dropped an hour ago, 2 a second ago, 3 now"
     assert published(tmp_path) == contents(con)
 

@@ -898,3 +898,16 @@ def test_a_command_is_given_the_settings_of_the_running_stack(tmp_path):
     assert "18124" in env["AIRFLOW_CONN_DEBANK"]
     assert str(tmp_path / "sockets") in env["LEDGERHOUSE_STATE_URI"]
     assert str(tmp_path / "sockets") in env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"]
+
+
+def test_an_export_is_one_file_that_is_not_replaced_unasked(kept, airflow, tmp_path):
+    import duckdb
+
+    file = tmp_path / "books.duckdb"
+    code, out, err = airflow("warehouse", "export", "--duckdb", str(file), "-o", "json")
+    answer = json.loads(out)
+    assert code == 0 and answer["rows"] > 0 and answer["file"] == str(file.resolve()), err
+    with duckdb.connect(str(file), read_only=True) as one:
+        assert one.execute("SELECT count(*) > 0 FROM curated.daily_balances").fetchone() == (True,)
+    code, out, err = airflow("warehouse", "export", "--duckdb", str(file))
+    assert (code, out) == (1, "") and "name another file, or use --force" in err

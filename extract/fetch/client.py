@@ -98,12 +98,16 @@ class Client:
         # Waiting for the event, not time.sleep: who sleeps is woken when another has failed.
         self._sleep, self._timer = sleep or self._stopped.wait, timer
 
-    def call(self, endpoint: str, send: Callable[[], Answer]) -> Answer:
-        """One answer from `endpoint`, asked up to `tries` times.
+    def call(
+        self, endpoint: str, send: Callable[[], Answer], *, tries: int | None = None
+    ) -> Answer:
+        """One answer from `endpoint`, asked up to `tries` times (the client's, or fewer; a limit
+        concerns all calls, and is waited for as often as the client does).
 
         Raises Fatal without another try, or the last Retriable after the tries are used up.
         """
         limiter, price = self._pacing.of(endpoint), self._units.get(endpoint, 0)
+        fewer = min(tries or self._tries, self._tries)
         for attempt in range(1, self._tries + 1):
             self._pace(limiter)
             started = self._timer()
@@ -129,9 +133,10 @@ class Client:
                     error=error,
                 )
                 wait = self._backoff(error, attempt)
+                most = self._tries if isinstance(error, RateLimited) else fewer
                 if limiter and isinstance(error, RateLimited):
                     limiter.hold(self._timer() + wait)  # the limit is everybody's
-                if isinstance(error, Fatal) or attempt == self._tries:
+                if isinstance(error, Fatal) or attempt >= most:
                     raise self._explained(error, endpoint, attempt) from None
                 log.warning(
                     "%s %s: %s; asking again in %.1f s (try %d of %d)",
@@ -140,7 +145,7 @@ class Client:
                     self._clean(error),
                     wait,
                     attempt,
-                    self._tries,
+                    most,
                 )
                 self._sleep(wait)
             else:

@@ -6,7 +6,7 @@ Both give an Answer or raise an error of `extract.core.errors`; neither sleeps n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -57,6 +57,33 @@ def _unsent(error: Exception) -> bool:
     return isinstance(error, ConnectTimeout) or isinstance(
         reason, (NewConnectionError, ConnectTimeoutError)
     )
+
+
+class CcxtClients:
+    """ccxt clients of one key, made by `opened()`: as many as threads call at one time.
+
+    A ccxt client is one thread's: it keeps the answer that it has just got, and its session.
+    """
+
+    def __init__(self, opened: Callable[[], Any]):
+        self._opened, self._idle = opened, [opened()]
+
+    def call(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        key: str,
+        expect: Callable[[Any], str | None] = lambda data: None,
+    ) -> Answer:
+        """The implicit endpoint method of that name, as ccxt_call."""
+        try:
+            exchange = self._idle.pop()  # list.pop is atomic
+        except IndexError:
+            exchange = self._opened()
+        try:
+            return ccxt_call(exchange, getattr(exchange, method), params, key, expect)
+        finally:
+            self._idle.append(exchange)
 
 
 def ccxt_call(

@@ -352,12 +352,17 @@ def test_blocks_of_python_and_toml_are_whole(page, tmp_path):
 
 
 def test_the_walk_of_a_new_source_is_made_of_what_there_is():
-    """Names, arguments and fields of the blocks are those of coinbase.py, and it compiles."""
-    from extract.sources import coinbase
-
-    there = set(vars(coinbase)) | set(dir(__builtins__)) | {"__builtins__"}
-    source = (ROOT / "extract/sources/coinbase.py").read_text()
+    """Names, arguments and fields of the blocks are those of coinbase/, and it compiles."""
+    folder = ROOT / "extract/sources/coinbase"
+    modules = [
+        importlib.import_module(f"extract.sources.coinbase.{path.stem}".removesuffix(".__init__"))
+        for path in sorted(folder.glob("*.py"))
+    ]
+    known = {name: value for module in modules for name, value in vars(module).items()}
+    there = set(known) | set(dir(__builtins__)) | {"__builtins__"}
+    source = "\n".join(path.read_text() for path in folder.glob("*.py"))
     spoken = {n.attr for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)}
+    there |= {n.name for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef)}
     found = blocks(ROOT / "docs/adding-a-source.md", "python")
     found = [text for text in found if "extract.testing" not in text]  # the tests of the source
     assert len(found) == 5
@@ -376,7 +381,7 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
     assert names - stored - arguments - builtin - {"ccxt"} <= there
     assert {n.attr for n in ast.walk(whole) if isinstance(n, ast.Attribute)} <= spoken
     assert {n.name for n in ast.walk(whole) if isinstance(n, ast.FunctionDef)} <= there
-    made: dict = dict(vars(coinbase))
+    made: dict = dict(known)
     exec("\n".join(found), made)  # the SOURCE at the end is a Source, or this raises
     assert made["SOURCE"].name == "coinbase" and "trade_id" in made["TRADES"]
     with duckdb.connect() as con:
@@ -388,7 +393,7 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
         con.execute(
             "INSERT INTO pages VALUES (1, 's', 'a', ?, '{}', ?, now()::TIMESTAMP, NULL)",
             [
-                coinbase.FILLS,
+                known["FILLS"],
                 '{"fills": [{"trade_id": "t", "price": "0.10", "side": "BUY",'
                 ' "trade_time": "2026-01-31T06:00:00Z"}]}',
             ],

@@ -10,9 +10,10 @@ import pytest
 import zstandard
 
 import extract.fetch.http
-import extract.sources.coinbase
+import extract.sources.coinbase.calls
 from extract.core.errors import Fatal, Retriable, UnitsExhausted
 from extract.core.interval import iso, utc
+from extract.fetch.client import WORKERS
 from extract.fetch.landing import header, waiting
 from ledgerhouse.load.loader import load
 from sandbox.faults.faults import LASTING, LONGEST_RUN, TRANSIENT
@@ -39,7 +40,7 @@ SAID = {
         r"last row of the page before .* is missing",
     ),
     "repeated_cursor": (r"was followed before: the paging goes in a circle", None),
-    "reordered_rows": (r"not newest first", r"not newest first"),
+    "reordered_rows": (None, r"not newest first"),  # a Coinbase wallet is read to its end then
     "duplicated_rows": (None, None),
 }
 
@@ -51,15 +52,15 @@ def fault(url, profile: str, **more) -> None:
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch):
     """More pages of fewer rows, so that cursors matter."""
-    monkeypatch.setattr(extract.sources.coinbase, "V2_PAGE", 12)
-    monkeypatch.setattr(extract.sources.coinbase, "FILLS_PAGE", 12)
+    monkeypatch.setattr(extract.sources.coinbase.calls, "V2_PAGE", 12)
+    monkeypatch.setattr(extract.sources.coinbase.calls, "FILLS_PAGE", 12)
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """Clients wait half a second for an answer, the sandbox holds it back for longer."""
     monkeypatch.setattr(extract.fetch.http, "TIMEOUT_S", 0.5)
-    monkeypatch.setattr(extract.sources.coinbase, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(extract.sources.coinbase.calls, "TIMEOUT_S", 0.5)
 
 
 @contextmanager
@@ -93,10 +94,9 @@ def test_a_passing_fault_costs_calls_and_nothing_else(profile, tmp_path, request
         for source, said in zip(("coinbase", "debank"), SAID[profile]):
             struck = url.app.faults.struck[source, profile]
             errors = [c["error"] for c in books.calls if c["source"] == source and c["error"]]
-            assert bool(struck) == (said is not None or profile == "duplicated_rows")
-            if profile == "reordered_rows" and source == "coinbase":
-                assert 0 < len(errors) <= struck, "the order of fills and wallets means nothing"
-            elif profile == "timeouts":
+            harmless = profile in ("duplicated_rows", "reordered_rows")
+            assert bool(struck) == (said is not None or harmless)
+            if profile == "timeouts":
                 assert len(errors) >= struck
             else:
                 assert len(errors) == (struck if said else 0), "one call more for each, logged"
@@ -121,7 +121,8 @@ def undisturbed(tmp_path_factory):
         (source, profile, said)
         for profile in TRANSIENT
         for source, said in zip(("coinbase", "debank"), SAID[profile])
-        if said
+        # A cursor that goes in a circle is met in a wallet, which is named as unread.
+        if said and (source, profile) != ("coinbase", "repeated_cursor")
     ],
 )
 def test_a_fault_that_stays_is_told_and_the_next_run_makes_up_for_it(
@@ -169,7 +170,9 @@ def test_a_key_or_units_that_end_in_mid_run_stop_it_at_once(profile, tmp_path):
                     "buy more" if units else "authentication_error|Unauthorized", str(error)
                 )
                 failed = [c for c in books.calls[calls:] if c["error"]]
-                assert failed == books.calls[-1:], "asked once, then stopped"
+                assert failed[-1] == books.calls[-1], "asked, then stopped"
+                begun = books.calls.index(failed[0])  # others may be under way by then
+                assert len(failed) <= len(books.calls) - begun <= WORKERS
         assert failures >= 4 and len(list(waiting(tmp_path))) == len(jobs) - failures + kept
         load(books.con, books.root, books.sources)
         fault(url, "none")

@@ -7,7 +7,8 @@ covered; plus the lookback, the recent past that may still change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,67 @@ def oldest_pending(con: duckdb.DuckDBPyConnection, source: Source, account: str)
     return utc(ts) if ts else None
 
 
+def unread(con: duckdb.DuckDBPyConnection, source: Source, account: str) -> dict[str, datetime]:
+    """Parts of the account that could not be read: {wallet or chain: from when on}."""
+    rows = con.execute(
+        "SELECT part, min(start_ts) FROM ops.unread_parts WHERE source = ? AND account = ? "
+        "GROUP BY 1",
+        [source.name, account],
+    ).fetchall()
+    return {part: utc(since) for part, since in rows}
+
+
+def known_states(
+    con: duckdb.DuckDBPyConnection, source: Source, account: str, back: timedelta
+) -> dict[str, str]:
+    """{part: what tells that it has not changed}, of parts where nothing is awaited.
+
+    A vendor's balance is ahead of its history at times. So a wallet's text is trusted where its
+    rows add up to the balance that came with it, or where that balance has stood for longer than
+    the lookback `back` (one with an opening never adds up); and where none of its rows is pending.
+    """
+    mine = "source = $source AND account = $account"
+    named = {"source": source.name, "account": account}
+    if "exchanges_ledger" not in source.mappings:  # parts without a history of their own
+        rows = con.execute(f"SELECT part, state FROM ops.part_states WHERE {mine}", named)
+        return dict(rows.fetchall())
+    [(newest,)] = con.execute(f"SELECT max(ts) FROM raw.balances WHERE {mine}", named).fetchall()
+    if newest is None:
+        return {}
+    [(before,)] = con.execute(
+        f"SELECT max(ts) FROM raw.balances WHERE {mine} AND ts <= $then",
+        {**named, "then": newest - back},
+    ).fetchall()
+    # Whole and fractional parts, since a sum of DECIMAL(38,18) may not fit.
+    rows = con.execute(
+        f"""
+        WITH rows AS (
+            SELECT wallet, asset AS token, sum(trunc(amount)::DECIMAL(38,0)) AS whole,
+                   sum(amount - trunc(amount)) AS part
+            FROM raw.exchanges_ledger
+            WHERE {mine} AND is_settled AND vanished_at IS NULL GROUP BY ALL
+        ), reported AS (
+            SELECT wallet, token, max_by(amount, ts) AS amount, min(ts) AS since,
+                   count(DISTINCT amount_text) = 1 AS stands, max(ts) AS until
+            FROM raw.balances WHERE {mine} AND ts >= $since GROUP BY ALL
+        )
+        SELECT s.part, s.state
+        FROM ops.part_states s JOIN reported b ON b.wallet = s.part
+        LEFT JOIN rows r ON r.wallet = b.wallet AND r.token = b.token
+        WHERE s.{mine.replace("AND ", "AND s.")} AND b.until = $newest AND s.read_at <= $newest
+          AND s.part NOT IN (SELECT part FROM ops.unread_parts WHERE {mine})
+          AND s.part NOT IN (
+              SELECT wallet FROM raw.exchanges_ledger
+              WHERE {mine} AND vanished_at IS NULL AND status IN {PENDING})
+        GROUP BY ALL
+        HAVING bool_and(coalesce(b.stands AND b.since = $before, false) OR coalesce(
+            TRY_CAST(trunc(b.amount)::DECIMAL(38,0) - coalesce(r.whole, 0) AS DECIMAL(38,18))
+                = coalesce(r.part, 0) - (b.amount - trunc(b.amount)), false))""",
+        {**named, "newest": newest, "before": before, "since": before or newest},
+    )
+    return dict(rows.fetchall())
+
+
 def learned_lookback(
     con: duckdb.DuckDBPyConnection, source: Source, account: str, until: datetime
 ) -> timedelta:
@@ -153,8 +215,45 @@ def jobs(
                 con, source.name, account.account, dataset, holes[0].start, back
             )
         ]
-        jobs += jobs_for_holes(source, account, holes, known, back, pending, snapshot=snapshot)
+        planned = jobs_for_holes(source, account, holes, known, back, pending, snapshot=snapshot)
+        states = known_states(con, source, account.account, back)
+        ledger = None
+        if "exchanges_ledger" in source.mappings:
+            states = {} if refetch else states
+            ledger = covered(con, source.name, account.account, "exchanges_ledger")
+        jobs += with_parts(planned, states, unread(con, source, account.account), ledger)
     return jobs
+
+
+def with_parts(
+    jobs: list[Job],
+    states: Mapping[str, str],
+    unread: Mapping[str, datetime],
+    ledger: Sequence[Interval] | None,
+) -> list[Job]:
+    """The jobs of an account with what they need of its parts (Job.known, Job.unread).
+
+    What stands as it was needs no reading only where its rows are there: where the job continues
+    what is covered of the `ledger` (None: a source without one), its lookback included. Parts that
+    could not be read are tried once, by the last job.
+    """
+    return [
+        replace(
+            job,
+            known=dict(states) if ledger is None or _continues(job, ledger) else {},
+            unread=dict(unread) if job is jobs[-1] else {},
+        )
+        for job in jobs
+    ]
+
+
+def _continues(job: Job, ledger: Sequence[Interval]) -> bool:
+    """Whether no part of the time that the job reads is uncovered, but for the newest."""
+    return any(
+        span.start <= job.read_from
+        and (span.end >= job.interval.end or (span is ledger[-1] and span.end >= job.read_from))
+        for span in ledger
+    )
 
 
 def jobs_for_holes(

@@ -24,9 +24,11 @@ from ledgerhouse.plan.coverage import (
     covered,
     events,
     jobs_for_holes,
+    known_states,
     learned_lookback,
     oldest_pending,
     unsettled,
+    with_parts,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class Known:
     unsettled: dict[tuple[str, str], list[Interval]] = field(default_factory=dict)
     lookback: dict[tuple[str, str], timedelta] = field(default_factory=dict)
     pending: dict[tuple[str, str], datetime | None] = field(default_factory=dict)
+    states: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     counts: dict[tuple, dict[str | None, Counts]] = field(default_factory=dict)
     guessed: set[tuple[str, str]] = field(default_factory=set)  # accounts never read
     con: duckdb.DuckDBPyConnection | None = None
@@ -106,6 +109,9 @@ class Known:
                 else []
             )
             known.pending[key] = oldest_pending(con, source, account.account) if con else None
+            known.states[key] = (
+                known_states(con, source, account.account, known.lookback[key]) if con else {}
+            )
             if source.expected:  # so that it asks now for what it will ask for
                 span = Interval(now - HOUR, now)
                 for job in jobs_for_holes(source, account, [span], [], LOOKBACK):
@@ -234,7 +240,9 @@ def planned(
             if not holes:
                 continue
             near = [interval for interval in fresh if interval.end >= holes[0].start - back]
-            for job in jobs_for_holes(source, account, holes, near, back, known.pending.get(key)):
+            jobs = jobs_for_holes(source, account, holes, near, back, known.pending.get(key))
+            states = {} if refetch else known.states.get(key, {})
+            for job in with_parts(jobs, states, {}, whole.get("exchanges_ledger")):
                 yield number, job
                 read = Interval(job.read_from, job.interval.end)
                 whole = {dataset: union([*spans, read]) for dataset, spans in whole.items()}

@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING
 from extract.core.interval import UTC, Interval, first_of_month, utc
 from extract.core.source import Job, Source
 from ledgerhouse.config import Account
-from ledgerhouse.plan.coverage import LONGEST_LOOKBACK, covered, events
+from ledgerhouse.plan.coverage import (
+    LONGEST_LOOKBACK,
+    covered,
+    events,
+    known_states,
+    with_parts,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -51,13 +57,23 @@ def jobs(
     accounts: Iterable[Account],
     scope: str | Interval,
 ) -> list[Job]:
-    """The fetches of a refresh, oldest first within an account; no snapshot of balances."""
+    """The fetches of a refresh, oldest first within an account; no snapshot of balances.
+
+    No wallet is known (Job.known): each is walked, which proves that nothing was missed where one
+    was taken to be as it was.
+    """
     jobs = []
     for account in accounts:
         source = sources[account.source]
         parts = due(con, source, account.account, scope)
-        for span in _fetches(source, parts):
-            jobs.append(Job(source.name, account.account, account.connection, span, span.start))
+        planned = [
+            Job(source.name, account.account, account.connection, span, span.start)
+            for span in _fetches(source, parts)
+        ]
+        if "exchanges_ledger" not in source.mappings:
+            states = known_states(con, source, account.account, LONGEST_LOOKBACK)
+            planned = with_parts(planned, states, {}, None)
+        jobs += planned
     return jobs
 
 

@@ -112,7 +112,10 @@ class CoinbaseApi:
 
     def products(self, request, _now) -> dict:
         spot = request.query_params.get("product_type", "SPOT") == "SPOT"
-        products = [responses.product(name) for name in PRODUCTS] if spot else []
+        wanted = set(request.query_params.getlist("product_ids")) - {""}
+        products = [
+            responses.product(name) for name in PRODUCTS if spot and (not wanted or name in wanted)
+        ]
         return {"products": products, "num_products": len(products)}
 
     # Private

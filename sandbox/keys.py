@@ -13,8 +13,7 @@ CO9vwWY7WtuNdM+hhfXeYsXbZy5Lj1fUzA==
 
 # The same name opens with an Ed25519 key, too: seed and public key, as the portal hands it out.
 KEY_ED25519 = (
-    "CqSJhXsCMgOFzkQo6Qvn1uBu1xgZc3ivW2tV9p2fHMPbrVBXOtK5r6Zv8sVE"
-    "51sLbFOZSJm3f5WU1LWebiBbfg=="
+    "CqSJhXsCMgOFzkQo6Qvn1uBu1xgZc3ivW2tV9p2fHMPbrVBXOtK5r6Zv8sVE51sLbFOZSJm3f5WU1LWebiBbfg=="
 )
 
 DEBANK_KEY = "sandbox-debank-access-key"

@@ -13,6 +13,7 @@ from ledgerhouse.check.date_filter import DateFilter, literal
 from ledgerhouse.check.expectations import KINDS, among, at_least, no_rows, present, unique
 
 PAIRED_WITHIN = "INTERVAL 1 DAY"  # the two entries of a conversion
+WRAPPED_WITHIN = "INTERVAL 1 MINUTE"  # those of a wrap, which have no id in common
 AWAITED_FOR = timedelta(days=7)  # reported balances still without the history behind them
 
 
@@ -109,12 +110,18 @@ def unified(dates: DateFilter) -> list[Any]:
             "conversions_paired",
             "warning",
             "A conversion gives one asset and takes another",
-            f"""SELECT c.source, c.account, c.txid, c.ref, c.token, c.amount_text
-             FROM {{batch}} c ANTI JOIN (
-               SELECT * FROM curated.tx_unified WHERE {dates.within("ts", PAIRED_WITHIN)}) o
-             ON o.domain = 'exchange' AND o.kind = 'conversion' AND o.source = c.source
-               AND o.account = c.account AND o.ref = c.ref AND o.txid <> c.txid
-               AND starts_with(o.amount_text, '-') <> starts_with(c.amount_text, '-')
+            f"""WITH o AS (
+               SELECT *, starts_with(amount_text, '-') AS gives FROM curated.tx_unified
+               WHERE {dates.within("ts", PAIRED_WITHIN)} AND domain = 'exchange'
+                 AND kind = 'conversion')
+             SELECT c.source, c.account, c.txid, c.ref, c.token, c.amount_text
+             FROM {{batch}} c
+             ANTI JOIN o ON o.source = c.source AND o.account = c.account AND o.ref = c.ref
+               AND o.txid <> c.txid AND o.gives <> starts_with(c.amount_text, '-')
+             ANTI JOIN (SELECT * FROM o WHERE ref IS NULL) n  -- wraps share nothing but their time
+               ON c.ref IS NULL AND n.source = c.source AND n.account = c.account
+               AND n.token <> c.token AND n.gives <> starts_with(c.amount_text, '-')
+               AND n.ts BETWEEN c.ts - {WRAPPED_WITHIN} AND c.ts + {WRAPPED_WITHIN}
              WHERE c.domain = 'exchange' AND c.kind = 'conversion' AND c.is_settled""",
         ),
     ]

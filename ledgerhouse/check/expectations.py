@@ -71,12 +71,14 @@ def among(column: str, values: Sequence, severity: Severity = "critical") -> Exp
     )
 
 
-def at_least(column: str, least: int, *, strict: bool = False) -> Expectation:
+def at_least(
+    column: str, least: int, severity: Severity = "critical", *, strict: bool = False
+) -> Expectation:
     """No number of the column is below `least`; with `strict`, none is equal either."""
     return native(
         "ColumnValuesToBeBetween",
         f"{column}_in_range",
-        "critical",
+        severity,
         f"{column} is {'above' if strict else 'at least'} {least}",
         column=column,
         min_value=least,

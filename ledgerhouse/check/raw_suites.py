@@ -89,8 +89,8 @@ def ledger(dates: DateFilter) -> list[Any]:
         ),
         no_rows(
             "settled_entries_have_amounts",
-            "critical",
-            "A settled entry says how much it moved",
+            "warning",
+            "A settled entry says how much it moved; without that, it counts for nothing",
             "SELECT source, account, entry_id, type FROM {batch} "
             "WHERE is_settled AND amount_text IS NULL",
         ),
@@ -98,14 +98,14 @@ def ledger(dates: DateFilter) -> list[Any]:
 
 
 def trades(dates: DateFilter) -> list[Any]:
-    """Fills of the exchanges."""
+    """Fills of the exchanges. They move no balance: what is odd about one stops nothing."""
     return [
         *_raw("exchanges_trades"),
-        present("side"),
-        among("side", ("buy", "sell")),
-        present("price_text"),
-        at_least("price", 0, strict=True),
-        at_least("amount", 0),
+        present("side", "warning"),
+        among("side", ("buy", "sell"), "warning"),
+        present("price_text", "warning"),
+        at_least("price", 0, "warning", strict=True),
+        at_least("amount", 0, "warning"),
     ]
 
 

@@ -54,7 +54,7 @@ WALLET_FIELDS = '{"id": "VARCHAR", "balance": {"amount": "VARCHAR", "currency": 
 
 # A fee is told in each of the two wallets of an exchange, and stated once: a commission in the one
 # that is not the product's base, since it is part of that amount; a conversion's in the one that
-# gives.
+# gives. An old entry may lack its amount; its asset is its wallet's.
 LEDGER = f"""
 SELECT page_id, item, source, account, entry_id, ts, wallet, type, {_KIND} AS kind, status,
        status = 'completed' AS is_settled, asset,
@@ -64,8 +64,9 @@ SELECT page_id, item, source, account, entry_id, ts, wallet, type, {_KIND} AS ki
 FROM (
     SELECT page_id, item, source, account, row.id AS entry_id,
            row.created_at::TIMESTAMP AS ts,
-           params->>'$.account_id' AS wallet, row.type AS type,
-           row.status AS status, row.amount.currency AS asset, row.amount.amount AS amount_text,
+           wallet, row.type AS type,
+           row.status AS status, coalesce(row.amount.currency, currency) AS asset,
+           row.amount.amount AS amount_text,
            coalesce(row.network.transaction_fee.amount,
                CASE WHEN pays_commission THEN row.advanced_trade_fill.commission END,
                CASE WHEN gives THEN row.trade.fee.amount END) AS fee_text,
@@ -75,10 +76,13 @@ FROM (
            row.network.network_name AS network, row.network.hash AS tx_hash,
            row.advanced_trade_fill.order_id AS order_id, row.trade.id AS trade_id, payload
     FROM (
-        SELECT *, starts_with(row.amount.amount, '-') AS gives,
+        SELECT l.*, w.currency, starts_with(row.amount.amount, '-') AS gives,
                row.advanced_trade_fill.commission IS NOT NULL AND row.amount.currency
                    <> split_part(row.advanced_trade_fill.product_id, '-', 1) AS pays_commission
-        FROM records_ledger))
+        FROM (SELECT *, params->>'$.account_id' AS wallet FROM records_ledger) l
+        LEFT JOIN (
+            SELECT source, account, row.id AS wallet, max(row.balance.currency) AS currency
+            FROM records_wallets GROUP BY ALL) w USING (source, account, wallet)))
 """
 
 PRODUCT_FIELDS = """{"product_id": "VARCHAR", "base_currency_id": "VARCHAR",

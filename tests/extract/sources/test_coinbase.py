@@ -410,7 +410,7 @@ def test_every_kind_of_key_opens_the_api(key):
             keys.KEY_ED25519.replace(
                 keys.KEY_ED25519[3], "A" if keys.KEY_ED25519[3] != "A" else "B", 1
             ),
-            "",
+            "cannot be used",
         ),
         (keys.KEY_PEM.replace("EC ", ""), "cannot be used"),
     ],

@@ -95,10 +95,12 @@ class Vendor:
 
     def fetch(self, start: str, end: str, *, tries=2, snapshot=True, **more) -> Fetched:
         """A fetch of [start, end) from this vendor, without waiting."""
+        read_from = utc(more.pop("read_from", start))
         interval = Interval(start, end)
-        job = Job(
-            "coinbase", "main", "c", interval, utc(more.pop("read_from", start)), snapshot, **more
-        )
+        job = Job("coinbase", "main", "c", interval, read_from, snapshot, **more)
+        return self.run(job, tries)
+
+    def run(self, job: Job, tries=2) -> Fetched:
         client = Client(
             "coinbase", "main", rates={}, units={}, tries=tries, sleep=lambda seconds: None
         )

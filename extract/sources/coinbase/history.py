@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 from extract.core.errors import ExtractError, Fatal, FetchStopped, Retriable
@@ -250,7 +251,7 @@ def expected(job: Job, rows, now: datetime) -> dict[str, int]:
     )
     fills = rows("exchanges_trades", Interval(job.read_from, job.interval.end))
     return {
-        ACCOUNTS: len(wallets) // calls.V2_PAGE + 1,
+        ACCOUNTS: ceil(max(1, len(wallets)) / calls.V2_PAGE),
         TRANSACTIONS: round(walked),
         FILLS: int(fills) // calls.FILLS_PAGE + 1,
         PRODUCTS: 1 if fills >= 1 else 0,

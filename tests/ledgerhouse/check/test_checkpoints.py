@@ -912,6 +912,18 @@ def test_an_expectation_that_raises_is_a_critical_failure(warehouse):
     assert "batch_id" in raised[0].error
 
 
+@pytest.mark.parametrize("seconds, paired", [(0, True), (60, True), (61, False)])
+def test_the_entries_of_a_wrap_are_paired_by_their_time(warehouse, only, seconds, paired):
+    only("curated.tx_unified")
+    path = warehouse(
+        "UPDATE curated.tx_unified SET ref = NULL WHERE txid IN ('e4', 'e5'); UPDATE "
+        "curated.tx_unified SET ts = (SELECT ts FROM curated.tx_unified WHERE txid = 'e4') "
+        f"+ INTERVAL {seconds} SECOND WHERE txid = 'e5'"
+    )
+    found = {r.expectation for r in run(path) if not r.success}
+    assert ("conversions_paired" not in found) == paired
+
+
 def test_counts_are_whole_where_samples_are_cut(warehouse, only):
     only("raw.exchanges_ledger")
     path = warehouse(

@@ -22,6 +22,7 @@ class Column:
 class Dataset:
     """One raw table, `raw.<name>`: rows about the same kind of thing from any source.
 
+    `part_column` holds the part of the account (see extract.core.source) that a row belongs to.
     `key` names a row. Rows that share `group` belong together and are replaced together
     (the legs of one transaction). `dimension` tables are small and have no event time.
     """
@@ -32,6 +33,7 @@ class Dataset:
     group: tuple[str, ...] = ()
     dimension: bool = False
     moves_balances: bool = True
+    part_column: str = ""
 
     @property
     def has_history(self) -> bool:
@@ -123,6 +125,7 @@ EXCHANGES_LEDGER = Dataset(
         PAYLOAD,
     ),
     key=("source", "account", "entry_id"),
+    part_column="wallet",
 )
 ONCHAIN_TRANSACTIONS = Dataset(
     "onchain_transactions",
@@ -149,6 +152,7 @@ ONCHAIN_TRANSACTIONS = Dataset(
         PAYLOAD,
     ),
     key=("source", "account", "chain", "tx_id"),
+    part_column="chain",
 )
 ONCHAIN_TRANSFERS = Dataset(
     "onchain_transfers",
@@ -169,6 +173,7 @@ ONCHAIN_TRANSFERS = Dataset(
     ),
     key=("source", "account", "chain", "tx_id", "direction", "leg"),
     group=("source", "account", "chain", "tx_id"),
+    part_column="chain",
 )
 ONCHAIN_TOKENS = Dataset(
     "onchain_tokens",

@@ -9,6 +9,7 @@ lacks it, says that the row has vanished at the vendor.
 from __future__ import annotations
 
 import heapq
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -34,7 +35,12 @@ class CoverageSegment:
     run_id: str
     batch_id: str
     recorded_at: datetime
+    parts: str | None = None  # JSON list of the parts of the account that were read; None: all
     fresh: bool = False
+
+    def has_read(self, part: str) -> bool:
+        """Whether rows of the part were read; of '', any that no fetch names apart."""
+        return self.parts is None or part in json.loads(self.parts)
 
 
 def newest(segments: Iterable[CoverageSegment]) -> list[CoverageSegment]:
@@ -64,15 +70,16 @@ def newest(segments: Iterable[CoverageSegment]) -> list[CoverageSegment]:
     return [replace(given[number], start=start, end=end) for number, start, end in parts]
 
 
-_FIELDS = "start_ts, end_ts, read_at, reason, run_id, batch_id, recorded_at"
+_FIELDS = "start_ts, end_ts, read_at, reason, run_id, batch_id, recorded_at, parts"
 
 
 def open_segments(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
-    """The temporary table segments_<dataset>: coverage as it will be after this batch, where the
-    batch has rows.
+    """Coverage as it will be after this batch, where the batch has rows: two temporary tables.
 
     Needs the batch's `pages` and `readings` (what its fetches read whole, see loader). Columns:
-    source, account, the fields of CoverageSegment.
+    source, account, the fields of CoverageSegment. `coverage_<dataset>` is what is known whole;
+    `segments_<dataset>` is when rows were last read: by the part of the account in column `part`
+    where a fetch has read some parts only, with '' for all other parts.
     """
     known: dict[tuple[str, str], list[CoverageSegment]] = defaultdict(list)
     for source, account, *fields in con.execute(
@@ -80,12 +87,14 @@ def open_segments(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
         [dataset],
     ).fetchall():
         known[source, account].append(CoverageSegment(*fields, fresh=True))
-    con.execute(
-        f"CREATE OR REPLACE TEMP TABLE segments_{dataset} (source VARCHAR, account VARCHAR, "
-        "start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, reason VARCHAR, "
-        "run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP, fresh BOOLEAN)"
+    columns = (
+        "source VARCHAR, account VARCHAR, start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, "
+        "reason VARCHAR, run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP, parts VARCHAR, "
+        "fresh BOOLEAN"
     )
-    rows = []
+    con.execute(f"CREATE OR REPLACE TEMP TABLE coverage_{dataset} ({columns})")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE segments_{dataset} ({columns}, part VARCHAR)")
+    coverage, rows = [], []
     for source, account, lo, hi in con.execute(
         "SELECT source, account, min(lo), max(hi) FROM pages GROUP BY ALL ORDER BY ALL"
     ).fetchall():
@@ -101,38 +110,44 @@ def open_segments(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
                 max([hi, *(r.end for r in fresh)]),
             ],
         ).fetchall()
-        rows += [
-            (
-                source,
-                account,
-                s.start,
-                s.end,
-                s.read_at,
-                s.reason,
-                s.run_id,
-                s.batch_id,
-                s.recorded_at,
-                s.fresh,
+        every = [*(CoverageSegment(*fields) for fields in before), *fresh]
+        named = {part for s in every if s.parts for part in json.loads(s.parts)}
+        coverage += [(source, account, *_values(s)) for s in newest(every)]
+        for part in ("", *sorted(named)):
+            read = newest(s for s in every if s.has_read(part))
+            rows += [(source, account, *_values(s), part) for s in read]
+    for table, lines in ((f"coverage_{dataset}", coverage), (f"segments_{dataset}", rows)):
+        if lines:
+            values = [list(column) for column in zip(*lines)]
+            con.execute(
+                f"INSERT INTO {table} SELECT " + ", ".join("unnest(?)" for _ in values), values
             )
-            for s in newest([*(CoverageSegment(*fields) for fields in before), *fresh])
-        ]
-    if rows:
-        columns = [list(column) for column in zip(*rows)]
-        con.execute(
-            f"INSERT INTO segments_{dataset} SELECT " + ", ".join("unnest(?)" for _ in columns),
-            columns,
-        )
+
+
+def _values(s: CoverageSegment) -> tuple:
+    """The fields of a segment in the order of the tables' columns."""
+    return (
+        s.start,
+        s.end,
+        s.read_at,
+        s.reason,
+        s.run_id,
+        s.batch_id,
+        s.recorded_at,
+        s.parts,
+        s.fresh,
+    )
 
 
 def record(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
-    """Make `ops.coverage` say what segments_<dataset> says; the rest of it stays."""
+    """Make `ops.coverage` say what coverage_<dataset> says; the rest of it stays."""
     con.execute(f"""
         DELETE FROM ops.coverage c USING (
-            SELECT source, account, min(start_ts) AS lo, max(end_ts) AS hi FROM segments_{dataset}
+            SELECT source, account, min(start_ts) AS lo, max(end_ts) AS hi FROM coverage_{dataset}
             GROUP BY ALL) r
         WHERE c.dataset = '{dataset}' AND (c.source, c.account) = (r.source, r.account)
           AND c.end_ts > r.lo AND c.start_ts < r.hi""")
     con.execute(
         f"INSERT INTO ops.coverage BY NAME SELECT '{dataset}' AS dataset, "
-        f"* EXCLUDE (fresh) FROM segments_{dataset}"
+        f"* EXCLUDE (fresh) FROM coverage_{dataset}"
     )

@@ -13,6 +13,7 @@ Each committed batch is noted in the landing too (`loads.jsonl`), so that
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
@@ -25,11 +26,12 @@ from typing import TYPE_CHECKING
 
 from extract.core.datasets import DATASETS
 from extract.core.interval import UTC, utc
-from extract.core.records import QUOTED_BODY, units_text
+from extract.core.records import NEEDS_REPAIR, QUOTED_BODY, repaired, units_text
 from extract.core.source import Source
 from extract.fetch import landing
 from ledgerhouse.config import MEMORY_LIMIT
-from ledgerhouse.load.merge import merge
+from ledgerhouse.load import parts
+from ledgerhouse.load.merge import Merged, merge
 from ledgerhouse.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -47,16 +49,19 @@ PAGES_A_SLICE = 16
 LONGEST_LINE = 2**25  # of a file that does not say
 BYTES_A_BATCH = 10_000_000  # the same bound for a few big files (compressed)
 
+# The text of a page whose parser would refuse it: few have such an escape.
+BODY = f"CASE WHEN regexp_matches(f.body, '{NEEDS_REPAIR}') THEN repaired(f.body) ELSE f.body END"
+
 PAGES = f"""
 CREATE OR REPLACE TEMP TABLE landed_pages AS
 SELECT h.place * 1000000::BIGINT + number AS page_id, h.source, h.account, endpoint,
        params::JSON AS params, ({QUOTED_BODY})::JSON AS body,
        received_at::TIMESTAMP AS received_at, as_of::TIMESTAMP AS as_of, h.read_at,
        lo::TIMESTAMP AS lo, hi::TIMESTAMP AS hi, f.filename AS file
-FROM read_json(?, format = 'newline_delimited', compression = 'zstd', filename = true,
+FROM (SELECT * REPLACE ({BODY} AS body) FROM read_json(?, format = 'newline_delimited', compression = 'zstd', filename = true,
     maximum_object_size = {{room}}, columns = {{{{kind: 'VARCHAR', number: 'INTEGER',
     endpoint: 'VARCHAR', params: 'VARCHAR', body: 'VARCHAR', received_at: 'VARCHAR',
-    as_of: 'VARCHAR', lo: 'VARCHAR', hi: 'VARCHAR'}}}}) f
+    as_of: 'VARCHAR', lo: 'VARCHAR', hi: 'VARCHAR'}}}}) f) f
 JOIN headers h ON h.file = f.filename
 WHERE kind = 'page'
 """
@@ -188,16 +193,18 @@ def load_files(
     batch_id = hashlib.sha256("\n".join(names).encode()).hexdigest()[:32]
     loaded_at = utc(loaded_at or datetime.now(UTC)).replace(tzinfo=None)
     total = Loaded(files=len(files))
-    with suppress(duckdb.NotImplementedException):  # an earlier batch has created it
+    with suppress(duckdb.NotImplementedException):  # an earlier batch has created them
         con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")
+        con.create_function("repaired", repaired, ["VARCHAR"], "VARCHAR")
     try:
         with transaction(con):
             _open_pages(con, source, files, headers, batch_id, loaded_at)
             for name, dataset in DATASETS.items():
                 if name in source.mappings:
-                    counts = merge(con, dataset, source.mappings[name], batch_id)
-                    _record_batch(con, batch_id, source.name, name, headers, counts, loaded_at)
-                    total = total.plus(Loaded(0, *counts))
+                    done = merge(con, dataset, source.mappings[name], batch_id)
+                    _record_batch(con, batch_id, source.name, name, headers, done, loaded_at)
+                    total = total.plus(Loaded(0, done.rows, *done.verdicts))
+            parts.record(con, headers, batch_id)
             con.execute(
                 "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) "
                 "SELECT unnest(?), ?, (SELECT coalesce(max(sequence), 0) + 1 FROM "
@@ -234,8 +241,9 @@ def _open_pages(
     con.execute(
         "CREATE OR REPLACE TEMP TABLE readings (file VARCHAR, source VARCHAR, account "
         "VARCHAR, dataset VARCHAR, start_ts TIMESTAMP, end_ts TIMESTAMP, read_at TIMESTAMP, "
-        "reason VARCHAR, run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP)"
+        "reason VARCHAR, run_id VARCHAR, batch_id VARCHAR, recorded_at TIMESTAMP, parts VARCHAR)"
     )
+    parts.open_unread(con, headers)
     moment = "?::TIMESTAMPTZ::TIMESTAMP"
     con.executemany(
         f"INSERT INTO headers VALUES (?, ?, ?, ?, {moment})",
@@ -257,13 +265,14 @@ def _open_pages(
             h.get("run_id", ""),
             batch_id,
             loaded_at,
+            json.dumps(sorted(c["parts"])) if c.get("parts") is not None else None,
         ]
         for f, h in zip(files, headers)
         for c in h["covered"]
     ]
     if segments:
         con.executemany(
-            f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, ?, ?, ?, ?)",
+            f"INSERT INTO readings VALUES (?, ?, ?, ?, {moment}, {moment}, {moment}, ?, ?, ?, ?, ?)",
             segments,
         )
     # A reader takes twice the room of the longest line for each thread.
@@ -308,7 +317,7 @@ def _record_batch(
     source: str,
     dataset: str,
     headers: Sequence[dict],
-    counts: Sequence[int],
+    done: Merged,
     loaded_at: datetime,
 ) -> None:
     """Write the line of one dataset of a batch into ops.batches."""
@@ -316,8 +325,8 @@ def _record_batch(
     runs = sorted({h.get("run_id", "") for h in headers})
     con.execute(
         "INSERT INTO ops.batches (batch_id, file, source, account, dataset, run_id, rows, new, "
-        "changed, same, stale, removed, vanished, loaded_at) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "changed, same, stale, removed, vanished, loaded_at, read, shadowed, rejected) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
             batch_id,
             f"{len(headers)} files",
@@ -325,7 +334,11 @@ def _record_batch(
             ",".join(accounts),
             dataset,
             ",".join(runs),
-            *counts,
+            done.rows,
+            *done.verdicts,
             loaded_at,
+            done.rows + done.shadowed + done.rejected,
+            done.shadowed,
+            done.rejected,
         ],
     )

@@ -17,11 +17,12 @@ replaced).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extract.core.datasets import META, Dataset
 from extract.core.interval import closed, joined
-from ledgerhouse.load import coverage_segments, history
+from ledgerhouse.load import coverage_segments, history, rejects
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,16 +38,26 @@ PARENT_OF = {"onchain_transfers": "onchain_transactions"}
 VERDICTS = ("new", "changed", "same", "stale", "removed", "vanished")
 
 
-def merge(
-    con: duckdb.DuckDBPyConnection, dataset: Dataset, mapping: str, batch_id: str
-) -> tuple[int, ...]:
-    """Merge what the SELECT `mapping` makes of `pages`: (rows, then a count of each VERDICTS).
+@dataclass(frozen=True)
+class Merged:
+    """What became of the records of a dataset: `rows` have each key once, `verdicts` counts them by
+    VERDICTS. Of the records within their page's interval, read = rows + shadowed + rejected."""
 
-    Raises ValueError where a key would be there twice; the caller rolls back.
+    rows: int
+    verdicts: tuple[int, ...]
+    shadowed: int
+    rejected: int
+
+
+def merge(con: duckdb.DuckDBPyConnection, dataset: Dataset, mapping: str, batch_id: str) -> Merged:
+    """Merge what the SELECT `mapping` makes of `pages`.
+
+    A record without a key or a time goes to raw.rejected. Raises ValueError where a key would be
+    there twice; the caller rolls back.
     """
     name = dataset.name
     coverage_segments.open_segments(con, name)
-    _read(con, dataset, mapping)
+    rejected = _read(con, dataset, mapping, batch_id)
     _open_existing(con, dataset)
     if name in PARENT_OF:
         _judge_legs(con, dataset)
@@ -67,8 +78,10 @@ def merge(
         _replace(con, dataset, batch_id)
         _assert_unique(con, dataset)
     coverage_segments.record(con, name)
-    [(rows,)] = con.execute(f"SELECT count(*) FROM incoming_{name}").fetchall()
-    return (rows, *(counts.get(v, 0) for v in VERDICTS))
+    [(rows, shadowed)] = con.execute(
+        f"SELECT count(*) FILTER (age = 1), count(*) FILTER (age > 1) FROM read_{name}"
+    ).fetchall()
+    return Merged(rows, tuple(counts.get(v, 0) for v in VERDICTS), shadowed, rejected)
 
 
 def _of(alias: str, columns) -> str:
@@ -79,8 +92,9 @@ def _columns(dataset: Dataset) -> list[str]:
     return [c.name for c in dataset.columns]
 
 
-def _read(con, dataset: Dataset, mapping: str) -> None:
-    """incoming_<name>: the newest version of every key; shadowed_<name>: the older ones."""
+def _read(con, dataset: Dataset, mapping: str, batch_id: str) -> int:
+    """incoming_<name>: the newest version of every key; shadowed_<name>: the older ones. Returns
+    how many records were rejected."""
     name, columns = dataset.name, _of("m", _columns(dataset))
     # Materialized, the mapping runs on every core; as the source of a table it runs on one.
     con.execute(f"""
@@ -90,8 +104,8 @@ def _read(con, dataset: Dataset, mapping: str) -> None:
                    m.page_id, m.item, p.lo, p.hi
             FROM ({mapping}) m JOIN pages p USING (page_id))
         FROM mapped""")
-    _refuse_nameless(con, dataset)
-    within = "WHERE m.ts >= m.lo AND m.ts < m.hi" if dataset.has_history else ""
+    rejected = rejects.reject(con, dataset, batch_id)
+    within = "AND m.ts >= m.lo AND m.ts < m.hi" if dataset.has_history else ""
     parent, key = PARENT_OF.get(name), _of("m", dataset.key)
     # Legs come and go together: those of the record that is the transaction's newest, which
     # may have none.
@@ -106,7 +120,7 @@ def _read(con, dataset: Dataset, mapping: str) -> None:
     con.execute(
         f"CREATE OR REPLACE TEMP TABLE read_{name} AS SELECT m.rowid AS row, m.page_id, "
         f"m.item, {age} AS age, max(m.read_at) OVER (PARTITION BY {key}) AS seen_at "
-        f"FROM mapped_{name} m {within}"
+        f"FROM mapped_{name} m WHERE NOT {rejects.lacking(dataset)} {within}"
     )
     columns = ", ".join([*_columns(dataset), "row_hash", "observed_at", "seen_at"])
     rows = (
@@ -121,22 +135,7 @@ def _read(con, dataset: Dataset, mapping: str) -> None:
         ANTI JOIN incoming_{name} n USING ({", ".join(dataset.key)}, row_hash)
         QUALIFY row_number() OVER (PARTITION BY {_of("r", dataset.key)}, row_hash
             ORDER BY observed_at) = 1""")
-
-
-def _refuse_nameless(con, dataset: Dataset) -> None:
-    """A row without its key or time cannot be placed, and must not be skipped: ValueError."""
-    needed = dataset.key if dataset.dimension else (*dataset.key, "ts")
-    lacking = ", ".join(f"CASE WHEN m.{k} IS NULL THEN '{k}' END" for k in needed)
-    nameless = con.execute(f"""
-        SELECT concat_ws(', ', {lacking}), p.endpoint, m.item, p.file
-        FROM mapped_{dataset.name} m JOIN pages p USING (page_id)
-        WHERE {" OR ".join(f"m.{k} IS NULL" for k in needed)} LIMIT 1""").fetchone()
-    if nameless:
-        lacks, endpoint, item, file = nameless
-        raise ValueError(
-            f"row {item} of a page of {endpoint} has no {lacks}, so it cannot "
-            f"be placed in {dataset.table} (file {file})"
-        )
+    return rejected
 
 
 def _open_existing(con, dataset: Dataset) -> None:
@@ -194,6 +193,17 @@ def _judge(con, dataset: Dataset) -> None:
                    {_day(dataset)}
             FROM incoming_{name} n LEFT JOIN existing_{name} o USING ({key})""")
         return
+    (apart,) = con.execute(f"SELECT count(*) > 0 FROM segments_{name} WHERE part <> ''").fetchone()
+
+    def part(alias: str) -> str:  # as segments_<name> names it
+        column = f"{alias}.{dataset.part_column}"
+        return (
+            f"CASE WHEN ({alias}.source, {alias}.account, {column}) IN (SELECT (source, account, "
+            f"part) FROM segments_{name} WHERE part <> '') THEN {column} ELSE '' END"
+            if apart
+            else "''"
+        )
+
     # A row there is and live was in the newest reading we knew, so only a fresh one can lack it.
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE verdict_{name} AS
@@ -205,17 +215,21 @@ def _judge(con, dataset: Dataset) -> None:
                             THEN coalesce(o.vanished_at, n.read_at) END
                    WHEN o.vanished_at > n.observed_at THEN o.vanished_at END AS gone,
                {_VERDICT}, true AS in_batch, {_day(dataset)}
-        FROM (SELECT n.*, r.end_ts, r.read_at, r.fresh FROM incoming_{name} n
+        FROM (SELECT n.*, r.end_ts, r.read_at, r.fresh
+              FROM (SELECT *, {part("i")} AS part FROM incoming_{name} i) n
               ASOF LEFT JOIN segments_{name} r ON n.source = r.source AND n.account = r.account
-                  AND n.ts >= r.start_ts) n
+                  AND n.part = r.part AND n.ts >= r.start_ts) n
         LEFT JOIN existing_{name} o USING ({key})""")
     con.execute(f"""
         INSERT INTO verdict_{name}
         SELECT {_of("o", dataset.key)}, o.id, r.read_at, 'vanished', false, NULL
-        FROM (FROM existing_{name} WHERE vanished_at IS NULL) o
+        FROM (SELECT *, {part("e")} AS part FROM existing_{name} e WHERE vanished_at IS NULL) o
         ASOF JOIN (FROM segments_{name}) r ON o.source = r.source AND o.account = r.account
-            AND o.ts >= r.start_ts
+            AND o.part = r.part AND o.ts >= r.start_ts
         ANTI JOIN (FROM verdict_{name} WHERE verdict <> 'stale') v ON v.id = o.id
+        ANTI JOIN (FROM unread WHERE dataset = '{name}') u ON u.source = o.source
+            AND u.account = o.account AND u.part = o.{dataset.part_column or "account"}
+            AND u.read_at = r.read_at AND o.ts >= u.start_ts AND o.ts < u.end_ts
         WHERE o.ts < r.end_ts AND r.fresh AND r.read_at > o.changed_at""")
 
 

@@ -155,6 +155,7 @@ ops.coverage -- A stretch of time of which a dataset is known whole; those of an
     run_id VARCHAR NOT NULL -- the run that read it
     batch_id VARCHAR NOT NULL
     recorded_at TIMESTAMP NOT NULL
+    parts VARCHAR -- parts of the account that were read, as a JSON list; NULL: all; the others have not changed
 
 ops.touched_days -- A mark: a load changed rows of this day, and the books do not have them yet
     dataset VARCHAR NOT NULL

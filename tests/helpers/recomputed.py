@@ -407,7 +407,9 @@ def assert_balances(con, flows) -> None:
 
 def covered(con, source, account, dataset, start, end) -> None:
     con.execute(
-        "INSERT INTO ops.coverage VALUES (?, ?, ?, ?, ?, ?, 'empty cursor', 'r', 'b', ?)",
+        "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+        "reason, run_id, batch_id, recorded_at) "
+        "VALUES (?, ?, ?, ?, ?, ?, 'empty cursor', 'r', 'b', ?)",
         [source, account, dataset, start, end, end, end],
     )
 

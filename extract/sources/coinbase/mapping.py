@@ -6,7 +6,7 @@ enrich it.
 
 from __future__ import annotations
 
-from extract.sources._sql import decimal
+from extract.sources._sql import decimal, time
 
 # v2 types: https://docs.cdp.coinbase.com/coinbase-app/track-apis/transactions#transaction-types
 # and those that people have met beside them. A new one is `unknown`, counts all the same, and is
@@ -63,7 +63,7 @@ SELECT page_id, item, source, account, entry_id, ts, wallet, type, {_KIND} AS ki
        trade_id, payload
 FROM (
     SELECT page_id, item, source, account, row.id AS entry_id,
-           row.created_at::TIMESTAMP AS ts,
+           {time("row.created_at")} AS ts,
            wallet, row.type AS type,
            row.status AS status, coalesce(row.amount.currency, currency) AS asset,
            row.amount.amount AS amount_text,
@@ -99,7 +99,7 @@ SELECT page_id, item, source, account,
        CASE WHEN plain THEN parts[1] || '/' || parts[2]
             WHEN swap THEN parts[1] || '/USDC:USDC' ELSE product END AS symbol,
        row.trade_id || CASE WHEN shares_id THEN ':' || row.entry_id ELSE '' END AS trade_id,
-       row.trade_time::TIMESTAMP AS ts, row.order_id AS order_id, base, quote,
+       {time("row.trade_time")} AS ts, row.order_id AS order_id, base, quote,
        CASE WHEN row.side <> 'UNKNOWN_ORDER_SIDE' THEN lower(row.side) END AS side,
        row.price AS price_text, {decimal("row.price")} AS price,
        CASE WHEN NOT in_quote THEN row.size END AS amount_text,

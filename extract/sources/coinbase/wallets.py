@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from extract.core.errors import ExtractError, FetchStopped, RateLimited, Retriable
-from extract.core.interval import utc
+from extract.core.records import time_of
 from extract.core.source import Page
 from extract.fetch.client import Client
 from extract.fetch.http import CcxtClients
@@ -97,10 +97,7 @@ class WalletWalk:
     def _take(self, row: dict[str, Any]) -> None:
         """What a row says of the order, and of what is still to come."""
         self.all_final = self.all_final and row.get("status") in FINAL
-        try:
-            at = utc(row["created_at"])
-        except (KeyError, ValueError, AttributeError):
-            at = None
+        at = time_of(row.get("created_at"))
         if self.in_order and (at is None or (self.oldest is not None and at > self.oldest)):
             self.in_order = False
             log.warning(

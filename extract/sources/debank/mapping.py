@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from extract.sources._sql import decimal
+from extract.sources._sql import decimal, decimal_of_float, seconds
 from extract.sources.debank.calls import CHAIN_HISTORY, HISTORY
-
-_TIME = "make_timestamp((({0})::DECIMAL(18,6)::DECIMAL(38,6) * 1000000)::BIGINT)"
 
 _LEG = """{"amount": "VARCHAR", "token_id": "VARCHAR", "to_addr": "VARCHAR",
     "from_addr": "VARCHAR"}"""
@@ -19,7 +17,7 @@ HISTORY_FIELDS = f"""{{"chain": "VARCHAR", "id": "VARCHAR", "time_at": "VARCHAR"
 # One row a transaction of a page; its legs are unnested below.
 _ITEMS = f"""
 SELECT page_id, item, source, account, row, row.chain AS chain, row.id AS tx_id,
-       {_TIME.format("row.time_at")} AS ts, coalesce(row.is_scam, 'false') = 'true' AS is_scam,
+       {seconds("row.time_at")} AS ts, coalesce(row.is_scam, 'false') = 'true' AS is_scam,
        TRY_CAST(row.tx.status AS INTEGER) AS status, payload
 FROM records_history
 """
@@ -32,7 +30,7 @@ SELECT page_id, item, source, account, chain, tx_id, ts, row.cate_id AS category
        row.tx.from_addr AS from_addr, row.tx.to_addr AS to_addr,
        row.other_addr AS other_addr, row.project_id AS project, row.cex_id AS cex,
        coalesce(lower(row.tx.from_addr) = lower(account), false) AS pays_gas,
-       row.tx.eth_gas_fee AS gas_text, {decimal("row.tx.eth_gas_fee")} AS gas,
+       row.tx.eth_gas_fee AS gas_text, {decimal_of_float("row.tx.eth_gas_fee")} AS gas,
        row.token_approve.token_id AS approve_token,
        row.token_approve.spender AS approve_spender,
        row.token_approve.value AS approve_text, payload
@@ -47,7 +45,7 @@ SELECT page_id, item, source, account, chain, tx_id, direction,
        coalesce(status, 1) = 1 AS is_settled, payload
 FROM (
     SELECT * EXCLUDE (legs, texts, leg), leg.token_id AS token, leg.amount AS amount_text,
-           {decimal("leg.amount")} AS amount, coalesce(leg.to_addr, leg.from_addr) AS counterparty
+           {decimal_of_float("leg.amount")} AS amount, coalesce(leg.to_addr, leg.from_addr) AS counterparty
     FROM (
         SELECT *, generate_subscripts(legs, 1) AS n, unnest(legs) AS leg,
                unnest(from_json(texts, '["JSON"]'))::VARCHAR AS payload
@@ -81,11 +79,14 @@ TOKEN_FIELDS = """{"chain": "VARCHAR", "id": "VARCHAR", "raw_amount_hex_str": "V
     "decimals": "VARCHAR", "amount": "VARCHAR", "price": "VARCHAR", "is_verified": "VARCHAR"}"""
 BALANCES = f"""
 SELECT page_id, item, source, account, chain AS wallet, chain || ':' || token AS token, ts,
-       amount_text, {decimal("amount_text")} AS amount, payload,
-       price_text, {decimal("price_text")} AS price, is_verified = 'true' AS is_verified
+       amount_text,
+       CASE WHEN is_exact THEN {decimal("amount_text")}
+           ELSE {decimal_of_float("amount_text")} END AS amount, payload,
+       price_text, {decimal_of_float("price_text")} AS price, is_verified = 'true' AS is_verified
 FROM (
     SELECT page_id, item, source, account, row.chain AS chain, row.id AS token, as_of AS ts,
            payload, row.price AS price_text, row.is_verified AS is_verified,
+           units_text(row.raw_amount_hex_str, row.decimals) IS NOT NULL AS is_exact,
            coalesce(units_text(row.raw_amount_hex_str, row.decimals), row.amount) AS amount_text
     FROM records_tokens)
 """

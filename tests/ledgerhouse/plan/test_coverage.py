@@ -28,7 +28,9 @@ ZERO = utc("2026-01-01")
 def cover(con, account: Account, *spans: tuple[str, str], read_at="2026-01-01") -> None:
     for dataset in coverage.events(SOURCES[account.source]):
         con.executemany(
-            f"INSERT INTO ops.coverage VALUES (?, ?, '{dataset}', ?, ?, ?, 'short page', 'r', 'b', "
+            "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+            "reason, run_id, batch_id, recorded_at) "
+            f"VALUES (?, ?, '{dataset}', ?, ?, ?, 'short page', 'r', 'b', "
             "'2026-01-01')",
             [[account.source, account.account, a, b, read_at] for a, b in spans],
         )
@@ -79,7 +81,9 @@ def test_what_is_called_covered_is_known_of_every_dataset(empty, read):
         con.execute("DELETE FROM ops.coverage")
         for dataset, days in enumerate(read):
             con.executemany(
-                f"INSERT INTO ops.coverage VALUES ('s', 'a', 'd{dataset}', ?, ?, '2026-02-01', "
+                "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+                "reason, run_id, batch_id, recorded_at) "
+                f"VALUES ('s', 'a', 'd{dataset}', ?, ?, '2026-02-01', "
                 "'short page', 'r', 'b', '2026-01-01')",
                 [[(ZERO + n * DAY).replace(tzinfo=None) for n in (day, day + 1)] for day in days],
             )

@@ -58,7 +58,9 @@ class Weeks:
         spans = [[moment.replace(tzinfo=None) for moment in span] for span in spans]
         rows = [(dataset, *span) for dataset in coverage.events(self.source) for span in spans]
         self.con.execute(
-            "INSERT INTO ops.coverage SELECT ?, ?, unnest(?), unnest(?), unnest(?), unnest(?), "
+            "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+            "reason, run_id, batch_id, recorded_at) "
+            "SELECT ?, ?, unnest(?), unnest(?), unnest(?), unnest(?), "
             "'', '', '', '2000-01-01'",
             [self.account.source, self.account.account, *(list(column) for column in zip(*rows))],
         )
@@ -123,7 +125,9 @@ def test_within_weeks_every_settled_month_has_been_read_again_oldest_first(con, 
 def test_only_what_every_dataset_covers_is_read_whatever_is_asked(con):
     def cover(dataset, start, end):
         con.execute(
-            "INSERT INTO ops.coverage VALUES ('debank', '0xme', ?, ?, ?, '2025-01-01', '', "
+            "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+            "reason, run_id, batch_id, recorded_at) "
+            "VALUES ('debank', '0xme', ?, ?, ?, '2025-01-01', '', "
             "'', '', '2025-01-01')",
             [dataset, start, end],
         )

@@ -66,7 +66,9 @@ class Books:
     def cover(self, one: Account, start, end) -> None:
         dataset = "onchain_transactions" if one.source == "debank" else "exchanges_ledger"
         self.do(
-            "INSERT INTO ops.coverage VALUES (?, ?, ?, ?::TIMESTAMPTZ, ?::TIMESTAMPTZ, now(), "
+            "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+            "reason, run_id, batch_id, recorded_at) "
+            "VALUES (?, ?, ?, ?::TIMESTAMPTZ, ?::TIMESTAMPTZ, now(), "
             "'end', 'r', 'b', now())",
             one.source,
             one.account,

@@ -429,7 +429,9 @@ def random_history(con, rng, accounts, first: datetime, days: int) -> tuple[dict
             end = min(at + rng.choice((1, 6, 24, 31, 96)), days * 24)
             hours.update(range(at, end))
             con.execute(
-                "INSERT INTO ops.coverage VALUES ('debank', ?, ?, ?, ?, ?, 'short page', "
+                "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+                "reason, run_id, batch_id, recorded_at) "
+                "VALUES ('debank', ?, ?, ?, ?, ?, 'short page', "
                 "'r', 'b', ?)",
                 [account, dataset, first + at * HOUR, first + end * HOUR, first, first],
             )
@@ -552,7 +554,9 @@ def test_budgets_and_the_full_refresh_are_told_where_the_books_have_them(made):
     assert (month["calls"], month["units"], month["allowed"]["units"]) == (13, 980, 5000)
     assert (month["ours"]["units"], month["full"]["units"]) == (80, 6000), "like with like"
     made.execute(
-        "INSERT INTO ops.coverage VALUES ('debank', 'a', 'onchain_transactions', "
+        "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+        "reason, run_id, batch_id, recorded_at) "
+        "VALUES ('debank', 'a', 'onchain_transactions', "
         "'2026-01-01', '2026-03-10', now(), 'short page', 'r', 'b', now())"
     )
     (source,) = figures.spending(made, 12, today)["sources"]

@@ -68,6 +68,15 @@ def test_tries_are_bounded_and_the_error_says_where_and_how_often():
     assert len(calls) == 6 and len(clock.slept) == 5
 
 
+def test_a_call_may_be_asked_less_often_but_a_limit_is_waited_for():
+    for tries, error, asked in ((2, 500, 2), (9, 500, 4), (1, 429, 4)):
+        clock, calls = Clock(), []
+        caller = client(clock, calls, tries=4)
+        with pytest.raises(Retriable):
+            caller.call("/x", sender(*[failed(error, "", {}) for _ in range(9)]), tries=tries)
+        assert len(calls) == asked
+
+
 def test_a_wrong_key_is_asked_once():
     clock, calls = Clock(), []
     with pytest.raises(Fatal, match="401"):

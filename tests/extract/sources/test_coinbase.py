@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from extract.core.errors import Fatal, Retriable
 from extract.core.interval import Interval, iso, utc
+from extract.fetch.client import Client
 from extract.sources.coinbase import calls, mapping, wallets
 from extract.sources.coinbase.key import signing_secret
 from extract.testing import StandIn, _no_wait
@@ -77,9 +78,6 @@ def test_a_sync_of_300_wallets_of_which_3_have_changed_takes_8_calls(vendor):
     (ledger,) = [c for c in second.covered if c.dataset == "exchanges_ledger"]
     assert sorted(ledger.parts) == ["w150", "w298", "w3"]
     assert ledger.interval == Interval(LOOKBACK, NOW) and len(second.part_states) == 300
-
-
-AMOUNT = st.sampled_from(["0", "1", "1"])
 
 
 @settings(max_examples=40, deadline=None)
@@ -217,7 +215,7 @@ def test_paging_is_followed_as_documented_and_as_served(vendor, paging, monkeypa
 
 
 def test_wallets_without_a_balance_or_an_id_are_named(vendor, caplog):
-    vendor.wallet("XLM", "XLM") | {"created_at": None, "currency": None}
+    vendor.wallet("XLM", "XLM").update(created_at=None, currency=None)
     vendor.wallet("OLD", "OLD")["balance"] = None
     vendor.wallet("NEW", "NEW")["updated_at"] = None
     vendor.accounts.append({"id": None, "balance": None, "currency": None})
@@ -231,10 +229,6 @@ def test_wallets_without_a_balance_or_an_id_are_named(vendor, caplog):
         "NEW": "0",
         None: None,
     }
-    client = StandIn(COINBASE, "main", vendor.api)
-    assert client
-    from extract.fetch.client import Client
-
     told = COINBASE.test_connection(Client("coinbase", "main", rates={}, units={}), vendor.api)
     assert told == "sees 5 wallets (BTC, XLM, NEW)"
 

@@ -193,7 +193,7 @@ def jobs(
 
     A hole that continues what is covered starts with the lookback (`lookback`, or what was
     learned), unless that was read long after it happened, as by a backfill that was stopped.
-    `refetch` ignores coverage. APIs that cannot seek in time get one job from the first hole to
+    `refetch` ignores coverage, and what is known of parts. APIs that cannot seek in time get one job from the first hole to
     the end of the last.
     """
     jobs: list[Job] = []
@@ -216,11 +216,12 @@ def jobs(
             )
         ]
         planned = jobs_for_holes(source, account, holes, known, back, pending, snapshot=snapshot)
-        states = known_states(con, source, account.account, back)
-        ledger = None
-        if "exchanges_ledger" in source.mappings:
-            states = {} if refetch else states
-            ledger = covered(con, source.name, account.account, "exchanges_ledger")
+        states = {} if refetch else known_states(con, source, account.account, back)
+        ledger = (
+            covered(con, source.name, account.account, "exchanges_ledger")
+            if "exchanges_ledger" in source.mappings
+            else None
+        )
         jobs += with_parts(planned, states, unread(con, source, account.account), ledger)
     return jobs
 
@@ -235,16 +236,27 @@ def with_parts(
 
     What stands as it was needs no reading only where its rows are there: where the job continues
     what is covered of the `ledger` (None: a source without one), its lookback included. Parts that
-    could not be read are tried once, by the last job.
+    could not be read are tried once, by the last job; a wallet only as far back as what is covered
+    goes without a gap, since it says then that so much is whole.
     """
     return [
         replace(
             job,
             known=dict(states) if ledger is None or _continues(job, ledger) else {},
-            unread=dict(unread) if job is jobs[-1] else {},
+            unread={
+                part: since if ledger is None else max(since, _reaches(job, ledger))
+                for part, since in unread.items()
+                if job is jobs[-1]
+            },
         )
         for job in jobs
     ]
+
+
+def _reaches(job: Job, ledger: Sequence[Interval]) -> datetime:
+    """Since when all is covered up to where the job begins to read."""
+    before = [span.start for span in ledger if span.start <= job.read_from <= span.end]
+    return min(before, default=job.read_from)
 
 
 def _continues(job: Job, ledger: Sequence[Interval]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from contextlib import contextmanager
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +36,7 @@ class Vendor:
         self.status: dict[str, object] = {}
         self.asked: list[str] = []  # "path" of every request
         self.lock = threading.Lock()
+        self.delay_s, self.under_way, self.most_at_once = 0.0, 0, 0
 
     def wallet(self, wallet: str, currency: str, amount="0", updated="2026-01-01T00:00:00Z"):
         """A wallet's row; in place of the one that is there."""
@@ -129,6 +131,11 @@ def served(vendor: Vendor):
             url = urlsplit(self.path)
             with vendor.lock:
                 vendor.asked.append(url.path)
+                vendor.under_way += 1
+                vendor.most_at_once = max(vendor.most_at_once, vendor.under_way)
+            time.sleep(vendor.delay_s)
+            with vendor.lock:
+                vendor.under_way -= 1
             status, body = vendor.answer(url.path, parse_qs(url.query))
             sent = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from extract.core.errors import Fatal, Retriable
 from extract.core.interval import Interval, iso, utc
-from extract.fetch.client import Client
+from extract.fetch.client import WORKERS, Client
 from extract.sources.coinbase import calls, mapping, wallets
 from extract.sources.coinbase.key import signing_secret
 from extract.testing import StandIn, _no_wait
@@ -131,6 +131,19 @@ def test_what_is_not_asked_for_is_there_already(old, new, open_, page):
         assert f"w{open_}" not in first.part_states, "a pending entry is waited for"
 
 
+def test_wallets_are_read_together_and_each_answer_is_its_own(vendor):
+    """ccxt keeps the last answer in its client: one that two threads use mixes them up."""
+    for number in range(40):
+        vendor.wallet(f"w{number}", f"C{number}")
+        for n in range(3):
+            vendor.entry(f"w{number}", n, "2026-02-01T10:00:00Z")
+    vendor.delay_s = 0.01
+    rows = mapped(vendor.fetch(START, THEN), "exchanges_ledger")
+    assert 2 <= vendor.most_at_once <= WORKERS
+    assert len(rows) == 40 * 3 + 1
+    assert all(row["entry_id"].startswith(f"{row['wallet']}-") for row in rows)
+
+
 # ---- what cannot be read is named
 
 
@@ -174,7 +187,7 @@ def test_many_sick_wallets_cost_few_calls(vendor):
         vendor.status[f"sick{number}"] = 500
     first = vendor.fetch(START, THEN, tries=6)
     assert len(first.unread) == 40 and entries(first) == {"btc-1"}
-    most = wallets.IN_VAIN + 8 - 1  # all workers may be at one by then
+    most = wallets.IN_VAIN + WORKERS - 1  # all workers may be at one by then
     assert len(vendor.asked) <= 3 + 40 * wallets.AT_FIRST + 6 * most
     vendor.asked.clear()
     vendor.now = CLOCK[NOW]

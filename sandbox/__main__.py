@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 
 from sandbox.app import create_app
 from sandbox.debank.api import START_BALANCE
 from sandbox.faults.faults import PROFILES, parse
 from sandbox.faults.limits import NoLimit
 from sandbox.server import run
-from sandbox.world.moments import Clock
+from sandbox.world.moments import DAY, Clock, seconds
 from sandbox.world.world import GENESIS, World
 
 
@@ -24,7 +25,18 @@ def main() -> None:
         "--seed", type=int, default=7, help="any integer; the same seed, the same history"
     )
     parser.add_argument("--now", required=True, help="the sandbox's clock, ISO 8601")
-    parser.add_argument("--start", default=GENESIS, help="when the history begins, ISO 8601")
+    parser.add_argument("--start", default=GENESIS, help="when books of it begin, ISO 8601")
+    parser.add_argument(
+        "--mess",
+        choices=("yes", "no"),
+        default=os.environ.get("SANDBOX_MESS") or "yes",
+        help="whether balances and rows are as odd as in life (default: SANDBOX_MESS, or yes)",
+    )
+    parser.add_argument(
+        "--older-days",
+        type=int,
+        help="days of history before --start (default: 60 with --mess yes, else 0)",
+    )
     parser.add_argument(
         "--scale", type=float, default=1.0, help="1 is about 10,000 transactions in two years"
     )
@@ -64,7 +76,10 @@ def main() -> None:
         parse(args.faults)
     except ValueError as error:
         parser.error(str(error))
-    world = World(args.seed, args.start, args.scale, args.late_days)
+    mess = args.mess == "yes"
+    older = args.older_days if args.older_days is not None else 60 * mess
+    first = seconds(args.start) - older * DAY
+    world = World(args.seed, first, args.scale, args.late_days, mess, args.start)
     clock = Clock(args.now, args.tick)
     print(
         f"sandbox http://{args.host}:{args.port} {json.dumps(world.summary(clock.now()))}",

@@ -12,7 +12,9 @@ POST /_control/units        {"balance": 100}
 POST /_control/reset_stats
 GET  /_stats                calls by vendor, endpoint and status; faults that struck; units spent
 GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/transfers  ?now=
+GET  /_truth/unread | positions                                                             ?now=
 GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
+GET  /_truth/residuals      ?at=&now=&since=
 """
 
 from __future__ import annotations
@@ -45,10 +47,13 @@ class Control:
             "coinbase/fills": self.world.fills,
             "debank/transactions": self.world.transactions,
             "debank/transfers": self.world.transfers,
+            "unread": self.world.unread,
+            "positions": self.world.positions,
         }
         questions = [(f"/_truth/{name}", self._truth(truth)) for name, truth in truths.items()]
         questions += [
             ("/_truth/balances", self.balances),
+            ("/_truth/residuals", self.residuals),
             ("/_stats", self.stats),
             ("/_health", self.health),
         ]
@@ -70,6 +75,10 @@ class Control:
 
     def balances(self, query, _body) -> list[dict]:
         return self.world.balances(query.get("at"), query.get("now") or self.clock.now())
+
+    def residuals(self, query, _body) -> list[dict]:
+        now = query.get("now") or self.clock.now()
+        return self.world.residuals(query.get("at"), now, query.get("since"))
 
     def stats(self, _query, _body) -> dict:
         units = {"units_spent": self.debank.units_spent, "units_balance": self.debank.balance}

@@ -66,10 +66,15 @@ def serve(
     scale: float = 1.0,
     late_days: int = 0,
     tick: bool = False,
+    mess: bool = False,
+    books_start: Moment | None = None,
     **options,
 ) -> Iterator[Served]:
-    """A running sandbox on a free port; `options` are create_app's. Ends with the block."""
-    world = world or World(seed, start, scale, late_days)
+    """A running sandbox on a free port; `options` are create_app's. Ends with the block.
+
+    Its world is tidy unless `mess` is asked for: most laws of the product's are about one.
+    """
+    world = world or World(seed, start, scale, late_days, mess, books_start)
     clock = now if isinstance(now, Clock) else Clock(now, tick)
     app = create_app(world, clock, **options)
     listener = socket.create_server(("127.0.0.1", 0))

@@ -22,8 +22,9 @@ from sandbox.faults.error_bodies import debank_error
 from sandbox.faults.limits import SlidingSecond
 from sandbox.keys import DEBANK_KEY
 from sandbox.world.chain_records import Tx
+from sandbox.world.mess_tokens import ALL_CHAINS
 from sandbox.world.moments import Clock, iso
-from sandbox.world.tokens import CHAINS, Token
+from sandbox.world.tokens import Token
 from sandbox.world.world import World
 
 PAGE_MAX = 20
@@ -37,6 +38,7 @@ PRICES = {
     "user/all_token_list": 10,
     "user/used_chain_list": 2,
     "user/total_balance": 10,
+    "user/all_complex_protocol_list": 30,
     "account/units": 0,
 }
 START_BALANCE = 1_000_000
@@ -61,7 +63,7 @@ def _address(query) -> str:
 
 
 def _chain(chain_id: str) -> str:
-    if chain_id not in CHAINS:
+    if chain_id not in ALL_CHAINS:
         raise Invalid("chain_id", f"{chain_id} is not a supported chain")
     return chain_id
 
@@ -101,6 +103,7 @@ class DebankApi:
             "user/all_token_list": self.all_token_list,
             "user/used_chain_list": self.used_chain_list,
             "user/total_balance": self.total_balance,
+            "user/all_complex_protocol_list": self.all_complex_protocol_list,
             "account/units": self.units,
         }
         return [
@@ -176,8 +179,8 @@ class DebankApi:
         everything = _flag(query, "is_all", True)
         return [
             responses.balance(token, units)
-            for token, units in self.world.token_units(_address(query), now).items()
-            if units and wanted(token) and (everything or not token.is_scam)
+            for token, units in self.world.reported_units(_address(query), now).items()
+            if units and wanted(token) and (everything or token.is_verified)
         ]
 
     def token_list(self, query, now: int) -> list[dict]:
@@ -193,11 +196,19 @@ class DebankApi:
         for tx in self.world.txs(_address(query), now):
             born.setdefault(tx.chain, tx.time)
         return [
-            responses.chain(chain) | {"born_at": born[chain]} for chain in CHAINS if chain in born
+            responses.chain(chain) | {"born_at": born[chain]}
+            for chain in ALL_CHAINS
+            if chain in born
         ]
 
     def total_balance(self, query, now: int) -> dict:
-        return responses.total(self.world.token_units(_address(query), now))
+        return responses.total(self.world.reported_units(_address(query), now))
+
+    def all_complex_protocol_list(self, query, now: int) -> list[dict]:
+        chains = _chains(query)
+        deposits = self.world.deposits(_address(query), now)
+        wanted = [one for one in deposits if chains is None or one.token.chain in chains]
+        return responses.protocols(wanted, now)
 
     def units(self, _query, now: int) -> dict:
         return responses.units(self.balance, self.spent, now, STATS_DAYS)

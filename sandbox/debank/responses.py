@@ -9,13 +9,15 @@ import json
 from decimal import Decimal
 
 from sandbox.world.amounts import decimal_text, float_text, rounded_text
+from sandbox.world.chain_mess import Deposit
 from sandbox.world.chain_records import Leg, Tx
+from sandbox.world.mess_tokens import ALL_CHAINS, ALL_NATIVE, ALL_TOKENS, INFINITE
 from sandbox.world.moments import DAY, iso
-from sandbox.world.tokens import CEX, CHAINS, NATIVE, TOKENS, Token
+from sandbox.world.tokens import CEX, CHAINS, Token
 
 _STATIC = "https://static.debank.com/image"
 _TOKEN_BIRTH = 1_560_678_147
-_NUMBER = {token: number for number, token in enumerate(TOKENS)}
+_NUMBER = {token: number for number, token in enumerate(ALL_TOKENS)}
 
 
 def _number(text: str) -> int | float:
@@ -42,7 +44,7 @@ def _item(tx: Tx, now: int) -> dict:
         "cex_id": tx.cex,
         "chain": tx.chain,
         "id": tx.id,
-        "idx": marks % 300,
+        "idx": marks % 300 if tx.idx is None else tx.idx,
         "is_scam": tx.is_scam,
         "other_addr": tx.other_addr,
         "project_id": tx.project,
@@ -61,6 +63,9 @@ def _item(tx: Tx, now: int) -> dict:
         }
     if marks % 17 == 0:
         del record["other_addr"]
+    if tx.nulls:
+        record |= {"idx": None, "is_scam": None, "other_addr": None, "cate_id": None}
+        record |= {side: None for side in ("sends", "receives") if not record[side]}
     return record
 
 
@@ -75,7 +80,11 @@ def _tx(tx: Tx, legs: list[Leg], marks: int) -> dict | None:
     if tx.from_addr is None:
         return None
     value = next(
-        (leg.api_text for leg in legs if leg.token is NATIVE[tx.chain] and leg.direction == "out"),
+        (
+            leg.api_text
+            for leg in legs
+            if leg.token is ALL_NATIVE[tx.chain] and leg.direction == "out"
+        ),
         "0",
     )
     record = {
@@ -87,10 +96,12 @@ def _tx(tx: Tx, legs: list[Leg], marks: int) -> dict | None:
         "to_addr": tx.to_addr,
         "value": _number(value) if tx.pays_gas else 0,
         "eth_gas_fee": float(float_text(tx.gas, 18)),
-        "usd_gas_fee": float(_usd(tx.gas, NATIVE[tx.chain])),
+        "usd_gas_fee": float(_usd(tx.gas, ALL_NATIVE[tx.chain])),
     }
     if not tx.shows_gas:
         del record["eth_gas_fee"], record["usd_gas_fee"]
+    if tx.gas_is_null:
+        record |= {"eth_gas_fee": None, "usd_gas_fee": None}
     return record
 
 
@@ -102,21 +113,21 @@ def _token(token: Token) -> dict:
         "symbol": token.symbol,
         "display_symbol": None,
         "optimized_symbol": token.symbol,
-        "decimals": token.decimals,
+        "decimals": None if token.nameless else token.decimals,
         "logo_url": None
         if token.is_scam
         else f"{_STATIC}/{token.chain}_token/logo_url/{token.id}.png",
         "protocol_id": "",
         "price": _number(token.price),
         "price_24h_change": None,
-        "is_verified": not token.is_scam,
-        "is_core": not token.is_scam,
-        "is_wallet": not token.is_scam,
+        "is_verified": token.is_verified,
+        "is_core": token.is_verified,
+        "is_wallet": token.is_verified,
         "time_at": _TOKEN_BIRTH + DAY * _NUMBER[token],
     }
 
 
-_TOKEN_TEXT = {token: json.dumps(_token(token)) for token in TOKENS}
+_TOKEN_TEXT = {token: json.dumps(_token(token)) for token in ALL_TOKENS}
 _CATES = json.dumps(
     {
         "approve": {"id": "approve", "name": "Authorize"},
@@ -136,7 +147,7 @@ def history(page: list[Tx], now: int) -> str:
     for tx in page:
         named = [leg.token for leg in tx.legs_at(now)] + ([tx.approve[0]] if tx.approve else [])
         for token in named:
-            if (salt + _NUMBER[token]) % 13:
+            if (salt + _NUMBER[token]) % 13 and not token.is_nft:
                 tokens[token.id] = _TOKEN_TEXT[token]
         if tx.project and (salt + len(tx.project)) % 7:
             projects[tx.project] = {
@@ -164,20 +175,25 @@ def history(page: list[Tx], now: int) -> str:
 
 def balance(token: Token, units: int) -> dict:
     """An entry of the token lists; only raw_amount_hex_str is exact."""
-    return _token(token) | {
-        "amount": float(float_text(units, token.decimals)),
-        "raw_amount": _number(rounded_text(units)),
-        "raw_amount_hex_str": hex(units),
-    }
+    infinite = {"is_infinity": True} if token is INFINITE else {}
+    return (
+        _token(token)
+        | infinite
+        | {
+            "amount": float(float_text(units, token.decimals)),
+            "raw_amount": _number(rounded_text(units)),
+            "raw_amount_hex_str": hex(units),
+        }
+    )
 
 
 def chain(chain_id: str) -> dict:
-    number, name, wrapped = CHAINS[chain_id]
+    number, name, wrapped = ALL_CHAINS[chain_id]
     return {
         "id": chain_id,
         "community_id": number,
         "name": name,
-        "native_token_id": chain_id,
+        "native_token_id": ALL_NATIVE[chain_id].id,
         "logo_url": f"{_STATIC}/chain/logo_url/{chain_id}.png",
         "wrapped_token_id": wrapped,
     }
@@ -186,9 +202,57 @@ def chain(chain_id: str) -> dict:
 def total(sums: dict[Token, int]) -> dict:
     worth = {chain_id: Decimal(0) for chain_id in CHAINS}
     for token, units in sums.items():
+        worth.setdefault(token.chain, Decimal(0))
         worth[token.chain] += _usd(units, token)
     chains = [chain(chain_id) | {"usd_value": float(usd)} for chain_id, usd in worth.items()]
     return {"total_usd_value": float(sum(worth.values())), "chain_list": chains}
+
+
+def protocols(deposits: list[Deposit], now: int) -> list[dict]:
+    """all_complex_protocol_list: one protocol per project and chain, one portfolio item per pool."""
+    found: dict[tuple[str, str], dict] = {}
+    for deposit in deposits:
+        token, name = deposit.token, deposit.project.split("_")[-1]
+        site = {"name": name.capitalize(), "site_url": "https://example.org", "tvl": 1234567.5}
+        protocol = found.setdefault(
+            (token.chain, deposit.project),
+            {
+                "id": deposit.project,
+                "chain": token.chain,
+                **site,
+                "logo_url": f"{_STATIC}/project/logo_url/{deposit.project}.png",
+                "has_supported_portfolio": True,
+                "portfolio_item_list": [],
+            },
+        )
+        amount = float(float_text(deposit.units, token.decimals))
+        worth = float(_usd(deposit.units, token))
+        pool = {
+            "id": deposit.pool,
+            "chain": token.chain,
+            "project_id": deposit.project,
+            "adapter_id": f"{name}_lending",
+            "controller": deposit.pool,
+            "index": None,
+            "time_at": deposit.tx.time,
+        }
+        protocol["portfolio_item_list"].append(
+            {
+                "stats": {
+                    "asset_usd_value": worth,
+                    "debt_usd_value": 0,
+                    "net_usd_value": worth,
+                },
+                "asset_dict": {token.id: amount},
+                "update_at": float(now),
+                "name": "Lending",
+                "detail_types": ["lending"],
+                "detail": {"supply_token_list": [_token(token) | {"amount": amount}]},
+                "proxy_detail": {},
+                "pool": pool,
+            }
+        )
+    return list(found.values())
 
 
 def units(balance: int, spent: dict[str, int], now: int, days: int) -> dict:

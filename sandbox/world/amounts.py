@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Context, Decimal
 from math import nextafter
+
+_WIDE = Context(prec=120)
 
 
 def decimal_text(units: int, decimals: int) -> str:
@@ -21,6 +23,11 @@ def short_text(units: int, decimals: int) -> str:
 def float_text(units: int, decimals: int) -> str:
     """The JSON number DeBank sends: the shortest repr of the nearest float."""
     return repr(float(Decimal(f"{units}E-{decimals}")))
+
+
+def told_units(text: str, decimals: int) -> int:
+    """The base units nearest to what a JSON number says."""
+    return int(Decimal(text).scaleb(decimals, _WIDE).to_integral_value())
 
 
 def noisy_text(units: int, decimals: int) -> str:

@@ -11,7 +11,10 @@ from collections import defaultdict
 from random import Random
 
 from sandbox.world import chain_kinds as kinds
+from sandbox.world import chain_mess
+from sandbox.world.chain_mess import Deposit, Drift
 from sandbox.world.chain_records import Tx
+from sandbox.world.mess_tokens import ALL_CHAINS
 from sandbox.world.moments import DAY
 from sandbox.world.purse import Purse
 from sandbox.world.tokens import CHAINS, MEME_0, MEME_9, MEME_18, NATIVE, ONCE, TWINS, USDC, WALLETS
@@ -35,12 +38,19 @@ _WEIGHTS = (22, 15, 24, 10, 10, 4, 11, 4)
 class ChainHistory:
     """`wallets[address]` and `chains[address, chain]`: transactions by (time, id), oldest first."""
 
-    def __init__(self, seed: int, start: int, scale: float, late_days: int) -> None:
+    def __init__(
+        self, seed: int, start: int, scale: float, late_days: int, mess: bool = False
+    ) -> None:
         self.seed, self.start, self.scale, self.late_days = seed, start, scale, late_days
+        self.mess = mess
+        self.drifts: dict[str, list[Drift]] = {w: [] for w in WALLETS}
+        self.deposits: dict[str, list[Deposit]] = {w: [] for w in WALLETS}
         self.days = 0
         self.purse = Purse()
         self.wallets: dict[str, list[Tx]] = {w: [] for w in WALLETS}
-        self.chains: dict[tuple[str, str], list[Tx]] = {(w, c): [] for w in WALLETS for c in CHAINS}
+        self.chains: dict[tuple[str, str], list[Tx]] = {
+            (w, c): [] for w in WALLETS for c in ALL_CHAINS
+        }
 
     def grow(self, until: int) -> None:
         """Live every day that begins at or before `until`."""
@@ -55,6 +65,9 @@ class ChainHistory:
         slots = [
             (midnight + at, order, doing) for order, (at, *doing) in enumerate(self._specials(day))
         ]
+        if self.mess:
+            messy = enumerate(chain_mess.slots(day), len(slots))
+            slots += [(midnight + at, order, doing) for order, (at, *doing) in messy]
         rate = SLOTS_A_DAY * self.scale
         for _ in range(int(rate) + (rng.random() < rate % 1)):
             at, wallet = midnight + rng.randrange(DAY), rng.choices(WALLETS, (45, 35, 20))[0]
@@ -67,7 +80,7 @@ class ChainHistory:
         for at, _, (kind, wallet, chain, *how) in sorted(slots, key=lambda slot: slot[:2]):
             kind(self, at, wallet, chain, **(how[0] if how else {}))
         for wallet, seen in self._today.items():
-            seen.sort(key=lambda tx: (tx.time, tx.id))
+            seen.sort(key=lambda tx: (tx.time, tx.id, tx.idx or 0))
             self.wallets[wallet].extend(seen)
             for tx in seen:
                 self.chains[wallet, tx.chain].append(tx)
@@ -154,6 +167,8 @@ class ChainHistory:
             if leg.direction == "in" and tx.is_settled and not tx.is_scam:
                 self.purse.put(tx.wallet, leg.token, leg.units, leg.visible_at)
         tx.time_wire = f"{tx.time}.0" if rng.random() < 0.4 else str(tx.time)
+        if self.mess:
+            chain_mess.l1_fee(self, tx)
         self._today[tx.wallet].append(tx)
 
     def _delay(self) -> int:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from sandbox.world.amounts import float_text, keep_digits, noisy_text
 from sandbox.world.chain_records import Leg, Tx
-from sandbox.world.tokens import CEX, COMMON, NATIVE, ONCE, PROJECTS, SCAMS, USDC, WALLETS, Token
+from sandbox.world.mess_tokens import ALL_NATIVE
+from sandbox.world.tokens import CEX, COMMON, ONCE, PROJECTS, SCAMS, USDC, WALLETS, Token
 
 # Digits of an amount. 15 survive a double; fewer leave room to split and still be exact.
 DIGITS = 10
+ALL_DIGITS = 80
 
 
 def leg(h, direction: str, token: Token, units: int, other: str, noise: bool | None = None) -> Leg:
@@ -21,8 +23,17 @@ def leg(h, direction: str, token: Token, units: int, other: str, noise: bool | N
     return Leg(direction, token, units, other, text)
 
 
-def _amount(h, token: Token) -> int:
-    return keep_digits(max(1, token.typical * h.rng.randrange(10**7, 4 * 10**9) // 10**9), DIGITS)
+def _digits(h, token: Token) -> int:
+    """How many digits an amount keeps: in a messy world sometimes more than a double can hold."""
+    full = h.mess and token is not ONCE and h.rng.random() < 0.3
+    return ALL_DIGITS if full else DIGITS
+
+
+def amount(h, token: Token) -> int:
+    units = max(1, token.typical * h.rng.randrange(10**7, 4 * 10**9) // 10**9)
+    if (digits := _digits(h, token)) > DIGITS and token.decimals == 18:
+        units += h.rng.randrange(10**6)  # `typical` ends in zeros
+    return keep_digits(units, digits)
 
 
 def _spend(h, when: int, wallet: str, chain: str, count: int) -> list[tuple[Token, int]]:
@@ -33,20 +44,20 @@ def _spend(h, when: int, wallet: str, chain: str, count: int) -> list[tuple[Toke
     spent = []
     for token in h.rng.sample(held, min(count, len(held))):
         have = h.purse.held(wallet, when)[token]
-        units = keep_digits(have * h.rng.randrange(5, 400) // 1000, DIGITS)
+        units = keep_digits(have * h.rng.randrange(5, 400) // 1000, _digits(h, token))
         if units:
             h.purse.take(wallet, token, units, when)
             spent.append((token, units))
     return spent
 
 
-def _gas(h, when: int, wallet: str, chain: str) -> int | None:
+def pay_gas(h, when: int, wallet: str, chain: str) -> int | None:
     """Pays for a transaction of the wallet's own; None after asking for money when it cannot."""
     gas = h.rng.randrange(2 * 10**7, 3 * 10**9) * 10**6
-    if h.purse.held(wallet, when).get(NATIVE[chain], 0) < gas:
-        receive(h, when, wallet, chain, NATIVE[chain])
+    if h.purse.held(wallet, when).get(ALL_NATIVE[chain], 0) < gas:
+        receive(h, when, wallet, chain, ALL_NATIVE[chain])
         return None
-    h.purse.take(wallet, NATIVE[chain], gas, when)
+    h.purse.take(wallet, ALL_NATIVE[chain], gas, when)
     return gas
 
 
@@ -55,7 +66,7 @@ def receive(
 ) -> None:
     rng = h.rng
     token = token or rng.choice(COMMON[chain])
-    units = units or _amount(h, token)
+    units = units or amount(h, token)
     cex = rng.choice(list(CEX)) if rng.random() < 0.15 else None
     other = cex or h.address()
     # Money that a contract pays out has no transaction of the wallet's interest: `tx` is null.
@@ -66,9 +77,9 @@ def receive(
             chain,
             h.hash(),
             when,
-            "" if token is NATIVE[chain] else "transfer",
+            "" if token is ALL_NATIVE[chain] else "transfer",
             from_addr=sender,
-            to_addr=wallet if token is NATIVE[chain] else token.id,
+            to_addr=wallet if token is ALL_NATIVE[chain] else token.id,
             other_addr=other,
             cate="receive",
             legs=[leg(h, "in", token, units, other, noise)],
@@ -81,7 +92,7 @@ def receive(
 
 
 def send(h, when, wallet, chain, delay=None) -> None:
-    gas = _gas(h, when, wallet, chain)
+    gas = pay_gas(h, when, wallet, chain)
     if gas is None:
         return
     cex = h.rng.choice(list(CEX)) if h.rng.random() < 0.2 else None
@@ -109,7 +120,7 @@ def send(h, when, wallet, chain, delay=None) -> None:
 def send_all(h, when, wallet, chain, token=ONCE) -> None:
     """The whole of a token goes, where one double can say how much it is."""
     units = h.purse.held(wallet, when).get(token, 0)
-    gas = _gas(h, when, wallet, chain)
+    gas = pay_gas(h, when, wallet, chain)
     if gas is None or not units or keep_digits(units, 15) != units:
         return
     h.purse.take(wallet, token, units, when)
@@ -133,7 +144,7 @@ def send_all(h, when, wallet, chain, token=ONCE) -> None:
 
 def swap(h, when, wallet, chain, twins: bool | None = None, change=None) -> None:
     """1-3 tokens out, 1-3 in, sometimes twice the very same leg; the vendor gives no category."""
-    rng, gas = h.rng, _gas(h, when, wallet, chain)
+    rng, gas = h.rng, pay_gas(h, when, wallet, chain)
     if gas is None:
         return
     pool = h.address()
@@ -142,7 +153,7 @@ def swap(h, when, wallet, chain, twins: bool | None = None, change=None) -> None
         for t, u in _spend(h, when, wallet, chain, rng.choice((1, 1, 1, 2, 3)))
     ]
     for token in rng.sample(COMMON[chain], min(len(COMMON[chain]), rng.choice((1, 1, 1, 2, 3)))):
-        legs.append(leg(h, "in", token, _amount(h, token), pool))
+        legs.append(leg(h, "in", token, amount(h, token), pool))
     if twins or (twins is None and rng.random() < 0.04):
         last = legs[-1]
         legs.append(Leg(last.direction, last.token, last.units, last.counterparty, last.api_text))
@@ -165,7 +176,7 @@ def swap(h, when, wallet, chain, twins: bool | None = None, change=None) -> None
 
 
 def approve(h, when, wallet, chain) -> None:
-    gas = _gas(h, when, wallet, chain)
+    gas = pay_gas(h, when, wallet, chain)
     if gas is None:
         return
     token, spender = h.rng.choice(COMMON[chain][1:]), h.address()
@@ -189,7 +200,7 @@ def approve(h, when, wallet, chain) -> None:
 
 
 def call(h, when, wallet, chain) -> None:
-    gas = _gas(h, when, wallet, chain)
+    gas = pay_gas(h, when, wallet, chain)
     if gas is None:
         return
     other = h.address()
@@ -211,13 +222,13 @@ def call(h, when, wallet, chain) -> None:
 
 def fail(h, when, wallet, chain, shows_leg: bool | None = None) -> None:
     """Reverted: it costs gas; where the vendor shows a leg, that leg never moved."""
-    gas = _gas(h, when, wallet, chain)
+    gas = pay_gas(h, when, wallet, chain)
     if gas is None:
         return
     other, legs = h.address(), []
     if shows_leg or (shows_leg is None and h.rng.random() < 0.4):
         token = h.rng.choice(COMMON[chain])
-        legs = [leg(h, "out", token, _amount(h, token), other)]
+        legs = [leg(h, "out", token, amount(h, token), other)]
     h.add(
         Tx(
             wallet,
@@ -243,7 +254,7 @@ def scam(h, when, wallet, chain, poison: bool | None = None) -> None:
         poison = rng.random() < 0.15
     token = USDC[chain] if poison else SCAMS[chain]
     moved = [
-        leg(h, "out", token, 0, other) if poison else leg(h, "in", token, _amount(h, token), other)
+        leg(h, "out", token, 0, other) if poison else leg(h, "in", token, amount(h, token), other)
     ]
     h.add(
         Tx(
@@ -265,7 +276,7 @@ def scam(h, when, wallet, chain, poison: bool | None = None) -> None:
 
 def own(h, when, wallet, chain) -> None:
     """Between two wallets of ours: one hash, seen once from each side, gas paid by the sender."""
-    gas = _gas(h, when, wallet, chain)
+    gas = pay_gas(h, when, wallet, chain)
     if gas is None:
         return
     to = h.rng.choice([w for w in WALLETS if w != wallet])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sandbox.world.amounts import decimal_text
+from sandbox.world.amounts import decimal_text, told_units
+from sandbox.world.mess_tokens import ALL_NATIVE
 from sandbox.world.moments import NEVER, iso
-from sandbox.world.tokens import NATIVE, Token
+from sandbox.world.tokens import Token
 
 
 @dataclass(slots=True)
@@ -19,6 +20,16 @@ class Leg:
     counterparty: str
     api_text: str
     visible_at: int = 0
+
+    @property
+    def signed(self) -> int:
+        return self.units if self.direction == "in" else -self.units
+
+    @property
+    def told(self) -> int:
+        """What `api_text` says, in signed base units: a double drops the digits beyond its 15 to 17."""
+        units = told_units(self.api_text, self.token.decimals)
+        return units if self.direction == "in" else -units
 
 
 @dataclass(slots=True)
@@ -46,6 +57,10 @@ class Tx:
     changes_at: int = 0
     gone_at: int = NEVER
     early_cate: str | None = None
+    idx: int | None = None  # of the rows of one hash; None: it has one, and any number
+    gas_is_null: bool = False  # the wallet pays, and the vendor does not say how much
+    nulls: bool = False  # null wherever the vendor may leave a field empty
+    steady: bool = False  # other records lean on it
     json_text: tuple[str, str] | None = (
         None  # cache of debank.responses: before and after the change
     )
@@ -66,7 +81,11 @@ class Tx:
     @property
     def shows_gas(self) -> bool:
         """Somebody else's gas may be missing from the answer; the wallet's own never is."""
-        return self.from_addr is not None and (self.pays_gas or self.marks % 5 != 0)
+        return (
+            self.from_addr is not None
+            and not self.gas_is_null
+            and (self.pays_gas or self.marks % 5 != 0)
+        )
 
     def is_there(self, now: int) -> bool:
         return self.visible_at <= now < self.gone_at
@@ -74,7 +93,7 @@ class Tx:
     @property
     def may_vanish(self) -> bool:
         """Whether no balance can become negative without it: nothing that came in with it is spent."""
-        return (
+        return not self.steady and (
             self.is_scam or not self.is_settled or all(leg.direction == "out" for leg in self.legs)
         )
 
@@ -85,17 +104,21 @@ class Tx:
         return [leg for leg in self.legs if leg.visible_at <= now]
 
     def changes(self, now: int) -> list[tuple[Token, int]]:
-        """What this transaction did to the wallet's balances, of what is visible at `now`."""
+        """What this transaction did to the wallet's balances, of what is visible at `now`.
+
+        Gas the vendor does not tell is in it: `told` leaves it out.
+        """
         moved = []
         if self.is_settled:
-            moved = [
-                (leg.token, leg.units if leg.direction == "in" else -leg.units)
-                for leg in self.legs
-                if leg.visible_at <= now
-            ]
-        if self.pays_gas:
-            moved.append((NATIVE[self.chain], -self.gas))
+            moved = [(leg.token, leg.signed) for leg in self.legs_at(now)]
+        if self.pays_gas and not self.idx:  # each row of a hash tells the gas, paid once
+            moved.append((ALL_NATIVE[self.chain], -self.gas))
         return moved
+
+    def told(self, now: int) -> list[tuple[Token, int]]:
+        """The same of what the response tells: without gas that is null."""
+        moved = self.changes(now)
+        return moved[:-1] if self.gas_is_null else moved
 
     def truth(self, now: int) -> dict:
         return {
@@ -116,7 +139,7 @@ class Tx:
             "pays_gas": self.pays_gas,
             "gas": None if self.from_addr is None else decimal_text(self.gas, 18),
             "shows_gas": self.shows_gas,
-            "gas_token": f"{self.chain}:{self.chain}",
+            "gas_token": ALL_NATIVE[self.chain].key,
             "project": self.project,
             "cex": self.cex,
             "legs": len(self.legs_at(now)),
@@ -141,6 +164,7 @@ class Tx:
                 "wire_amount": leg.api_text,
                 "amount": decimal_text(leg.units, leg.token.decimals),
                 "is_scam": self.is_scam,
+                "is_nft": leg.token.is_nft,
                 "is_settled": self.is_settled,
                 "visible_at": iso(leg.visible_at),
             }

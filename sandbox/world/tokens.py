@@ -26,16 +26,27 @@ CHAINS = {
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Token:
-    """`typical` is a usual transfer in base units; `price` is USD text ("0": none known)."""
+    """`typical` is a usual transfer in base units; `price` is USD text ("0": none known).
+
+    `is_scam` is what transactions say, `verified` what token lists say (None: the opposite).
+    """
 
     chain: str
     id: str
-    symbol: str
-    name: str
+    symbol: str | None
+    name: str | None
     decimals: int
     price: str
     typical: int
     is_scam: bool = False
+    verified: bool | None = None
+    listed: bool = True  # whether token lists may show it
+    nameless: bool = False  # its row has no name, no symbol and no decimals
+    is_nft: bool = False
+
+    @property
+    def is_verified(self) -> bool:
+        return not self.is_scam if self.verified is None else self.verified
 
     @property
     def key(self) -> str:

@@ -9,21 +9,26 @@ from functools import lru_cache
 from random import Random
 from threading import Lock
 
+from sandbox.world import chain_truth
 from sandbox.world.amounts import decimal_text
 from sandbox.world.chain_history import ChainHistory
+from sandbox.world.chain_mess import Deposit
 from sandbox.world.chain_records import Tx
 from sandbox.world.exchange_history import ExchangeHistory
 from sandbox.world.exchange_records import CURRENCIES, WALLETS, Entry, Fill
+from sandbox.world.mess_tokens import ALL_TOKENS
 from sandbox.world.moments import Moment, ceil_seconds, iso, seconds
-from sandbox.world.tokens import TOKENS, Token
 from sandbox.world.tokens import WALLETS as ADDRESSES
+from sandbox.world.tokens import Token
 
 GENESIS = "2024-11-01T00:00:00Z"
 
 
 class World:
-    """Deterministic from (seed, start, scale, late_days); a later `now` only adds to it, and only
-    `vanish` takes anything away.
+    """Deterministic from (seed, start, scale, late_days, mess); a later `now` only adds to it, and
+    only `vanish` takes anything away. `mess` makes it as odd as life; without it, reported balances
+    are the sums of visible rows. `books_start` is when books of it begin, later than `start` for
+    accounts that are older than their books; None: with the history.
 
     Moments are ISO text, aware datetimes or whole seconds. A row exists from `visible_at`, always
     later than its own time; statuses, categories and legs are those of `now`. All amounts in the
@@ -35,19 +40,35 @@ class World:
     - `transfers(now)`: their legs, `amount` unsigned and exact, `wire_amount` the JSON number.
     - `balances(at, now)`: {vendor, account, token, amount} for every account and token with a
       visible row before `at` (zero sums included), from rows with time < `at` visible and
-      settled at `now`. Failed legs and scam tokens do not count; the wallets' own gas does.
+      settled at `now`. Failed legs, scam tokens and NFTs do not count; the wallets' own gas does,
+      where it is told. These are sums of movements: what vendors report is in `residuals`.
+    - `residuals(at, now, since)`: {vendor, account, chain, token_id, token, listed, is_verified,
+      reported, sum, residual, turnover, kind, status, parts, steps} for every account and token:
+      what the vendor's list shows at `at`, minus what rows with `since` <= time < `at` visible at
+      `now` tell (each amount as its JSON number says it). `parts` {kind: amount} add up to
+      `residual`; `kind` joins their names with "+"; `steps` [time, amount, kind] say since when.
+    - `unread(now)`: {account, chain, time, rows} of seconds that no walk can leave.
+    - `positions(now)`: {account, chain, project, pool, token, amount} that lie in protocols.
 
     `now` decides what is visible; None means everything generated so far, in its last version.
     """
 
     def __init__(
-        self, seed: int, start: Moment = GENESIS, scale: float = 1.0, late_days: int = 0
+        self,
+        seed: int,
+        start: Moment = GENESIS,
+        scale: float = 1.0,
+        late_days: int = 0,
+        mess: bool = True,
+        books_start: Moment | None = None,
     ) -> None:
         self.seed, self.start, self.scale, self.late_days = seed, seconds(start), scale, late_days
+        self.mess = mess
+        self.books_start = self.start if books_start is None else seconds(books_start)
         self.exchange = ExchangeHistory(seed, self.start, scale)
-        self.chain = ChainHistory(seed, self.start, scale, late_days)
+        self.chain = ChainHistory(seed, self.start, scale, late_days, mess)
         self._growing = Lock()
-        self._sums = lru_cache(maxsize=64)(self._sum_wallet)
+        self._reported = lru_cache(maxsize=64)(self._sum_reported)
 
     def grow(self, now: Moment | None) -> int:
         """Generate up to `now`; returns it in seconds."""
@@ -114,20 +135,27 @@ class World:
         moment = self.grow(now)
         return sum(row.units for row in self.entries(wallet, now) if row.is_settled(moment))
 
-    def token_units(self, address: str, now: Moment) -> dict[Token, int]:
-        """Base units of every token an address ever moved, scams included."""
+    def reported_units(self, address: str, now: Moment) -> dict[Token, int]:
+        """Base units of every token as the vendor's list shows them, scams included."""
         moment = self.grow(now)
-        return self._sums(address, moment, self.chain.days)
+        return self._reported(address, moment, self.chain.days)
 
-    def _sum_wallet(
-        self, address: str, now: int, _days: int, before: int = 2**62
-    ) -> dict[Token, int]:
+    def _sum_reported(self, address: str, now: int, _days: int) -> dict[Token, int]:
+        return chain_truth.reported_units(self.chain, address, self.txs(address, now), now)
+
+    def deposits(self, address: str, now: Moment) -> list[Deposit]:
+        """What an address has put into pools of protocols."""
+        moment = self.grow(now)
+        return [one for one in self.chain.deposits.get(address, []) if one.tx.is_there(moment)]
+
+    def _sum_wallet(self, address: str, now: int, before: int) -> dict[Token, int]:
+        """Base units that the visible history tells, of rows before `before`."""
         sums: dict[Token, int] = defaultdict(int)
         for tx in self.txs(address, now if now < 2**62 else None):
             if tx.time < before:
-                for token, units in tx.changes(now):
+                for token, units in tx.told(now):
                     sums[token] += units
-        order = {token: number for number, token in enumerate(TOKENS)}
+        order = {token: number for number, token in enumerate(ALL_TOKENS)}
         return dict(sorted(sums.items(), key=lambda item: order[item[0]]))
 
     def vanish(
@@ -150,7 +178,7 @@ class World:
             return None
         row = rng.choice(rows)
         row.gone_at = gone
-        self._sums.cache_clear()
+        self._reported.cache_clear()
         return row.truth(last)
 
     # The truth.
@@ -165,7 +193,14 @@ class World:
 
     def transactions(self, now: Moment | None = None) -> list[dict]:
         moment = self.grow(now)
-        return [tx.truth(moment) for wallet in ADDRESSES for tx in self.txs(wallet, now)]
+        truth = {}
+        for wallet in ADDRESSES:
+            for tx in self.txs(wallet, now):
+                told = tx.truth(moment)
+                first = truth.setdefault((wallet, tx.chain, tx.id), told)
+                if first is not told:  # another row of the same hash
+                    first["legs"] += told["legs"]
+        return list(truth.values())
 
     def transfers(self, now: Moment | None = None) -> list[dict]:
         moment = self.grow(now)
@@ -196,7 +231,7 @@ class World:
             for code, units in coins.items()
         ]
         for wallet in ADDRESSES:
-            sums = self._sum_wallet(wallet, moment, 0, before)
+            sums = self._sum_wallet(wallet, moment, before)
             truth += [
                 {
                     "vendor": "debank",
@@ -205,15 +240,57 @@ class World:
                     "amount": decimal_text(units, token.decimals),
                 }
                 for token, units in sums.items()
-                if not token.is_scam
+                if not token.is_scam and not token.is_nft
             ]
         return truth
+
+    def residuals(
+        self, at: Moment | None = None, now: Moment | None = None, since: Moment | None = None
+    ) -> list[dict]:
+        """`at` None: `now`; `now` None: `at`, or all generated so far; `since` None: books_start."""
+        seen = self.grow(at if now is None else now)
+        instant = seen if at is None else min(ceil_seconds(at), 2**62)
+        begin = self.books_start if since is None else seconds(since)
+        return [
+            *self.chain_residuals(instant, seen, begin),
+            *self.exchange_residuals(instant, seen, begin),
+        ]
+
+    def chain_residuals(self, at: int, now: int, since: int) -> list[dict]:
+        return [
+            row
+            for wallet in ADDRESSES
+            for row in chain_truth.residuals(self.chain, wallet, at, now, since)
+        ]
+
+    def exchange_residuals(self, at: int, now: int, since: int) -> list[dict]:
+        return []
+
+    def unread(self, now: Moment | None = None) -> list[dict]:
+        rows = [(wallet, self.txs(wallet, now)) for wallet in ADDRESSES]
+        return [one for wallet, txs in rows for one in chain_truth.unread(wallet, txs)]
+
+    def positions(self, now: Moment) -> list[dict]:
+        return [
+            {
+                "account": wallet,
+                "chain": one.token.chain,
+                "project": one.project,
+                "pool": one.pool,
+                "token": one.token.key,
+                "amount": decimal_text(one.units, one.token.decimals),
+            }
+            for wallet in ADDRESSES
+            for one in self.deposits(wallet, now)
+        ]
 
     def summary(self, now: Moment) -> dict:
         """How much there is, for the first line of a log."""
         return {
             "seed": self.seed,
             "start": iso(self.start),
+            "books_start": iso(self.books_start),
+            "mess": self.mess,
             "scale": self.scale,
             "late_days": self.late_days,
             "ledger": sum(len(self.entries(name, now)) for name in WALLETS),

@@ -38,7 +38,7 @@ HISTORY, TOKENS = "/v1/user/all_history_list", "/v1/user/all_token_list"
 
 @pytest.fixture(scope="module")
 def small():
-    return World(5, START, 0.5, 0)
+    return World(5, START, 0.5, 0, mess=False)
 
 
 def lifted(url):
@@ -144,7 +144,7 @@ def test_what_was_kept_is_not_paid_for_again(small, tmp_path):
 def test_a_long_walk_of_several_pieces_keeps_each(tmp_path):
     """Whatever the moment of the stop: what is covered is whole, and every page paid is kept."""
     start = "2024-02-01T00:00:00Z"
-    with serve(World(5, start, 1.0, 0), now=NOW) as url:
+    with serve(World(5, start, 1.0, 0, mess=False), now=NOW) as url:
         lifted(url)
         wallet = max(
             WALLETS,

@@ -10,6 +10,10 @@ both. A long walk is cut in time and its pieces are read together (`extract/fetc
 calls a second, taken as strict. Prices of calls are not published: set `units` in the
 Connection's extra; the truth is the difference of /v1/account/units, read before and after the
 fetches of a run.
+
+A second in which one chain has more transactions than a page cannot be paged at all: it is named
+as unread, and the walk goes on below it. The token in which a chain's gas is paid is told by the
+list of the wallet's chains, which is asked for where a chain is new.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from extract.sources.debank.calls import (
     CHAIN_HISTORY,
     CHAINS,
     HISTORY,
+    POSITIONS,
     TOKENS,
     UNIT_PRICES,
     UNITS,
@@ -35,6 +40,7 @@ __all__ = [
     "CHAIN_HISTORY",
     "HISTORY",
     "PAGE",
+    "POSITIONS",
     "SOURCE",
     "TOKENS",
     "UNITS",
@@ -62,12 +68,16 @@ SOURCE = Source(
     records={
         "history": Records((HISTORY, CHAIN_HISTORY), "history_list", mapping.HISTORY_FIELDS),
         "tokens": Records((TOKENS,), None, mapping.TOKEN_FIELDS),
+        "chains": Records((CHAINS,), None, mapping.CHAIN_FIELDS),
+        "protocols": Records((POSITIONS,), None, mapping.PROTOCOL_FIELDS),
     },
     mappings={
+        "onchain_chains": mapping.CHAINS,
         "onchain_tokens": mapping.TOKENS,
         "onchain_transactions": mapping.TRANSACTIONS,
         "onchain_transfers": mapping.TRANSFERS,
         "balances": mapping.BALANCES,
+        "positions": mapping.POSITIONS,
     },
     rates={"/v1/": Rate(100, strict=True)},
     units=UNIT_PRICES,
@@ -76,5 +86,6 @@ SOURCE = Source(
     whole=(
         FullRefreshCall(HISTORY, "onchain_transactions", PAGE, probes_past_end=True),
         FullRefreshCall(TOKENS),
+        FullRefreshCall(POSITIONS),
     ),
 )

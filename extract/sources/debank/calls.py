@@ -16,10 +16,11 @@ HISTORY = "/v1/user/all_history_list"
 CHAIN_HISTORY = "/v1/user/history_list"
 CHAINS = "/v1/user/used_chain_list"
 TOKENS = "/v1/user/all_token_list"
+POSITIONS = "/v1/user/all_complex_protocol_list"
 UNITS = "/v1/account/units"
 
 # What a call costs, in units: assumed, since DeBank does not publish it.
-UNIT_PRICES = {HISTORY: 20, CHAIN_HISTORY: 6, CHAINS: 2, TOKENS: 10, UNITS: 0}
+UNIT_PRICES = {HISTORY: 20, CHAIN_HISTORY: 6, CHAINS: 2, TOKENS: 10, POSITIONS: 30, UNITS: 0}
 
 
 def connect(*, host: str, password: str, **_: Any):

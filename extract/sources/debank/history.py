@@ -3,38 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from extract.core.errors import Fatal, FetchStopped, Retriable
 from extract.core.interval import UTC, Interval, iso, union
-from extract.core.source import Covered, Fetched, Job
+from extract.core.source import Covered, Fetched, Job, Unread
 from extract.fetch.backward_walk import Piece, Walk, reasons
 from extract.fetch.client import Client
 from extract.fetch.http import listed
-from extract.sources.debank.calls import CHAIN_HISTORY, CHAINS, HISTORY, TOKENS, get
+from extract.sources.debank.calls import CHAIN_HISTORY, HISTORY, get
+from extract.sources.debank.snapshot import Chains, read_positions, read_tokens
 
 PAGE = 20
-_Row = tuple[int, str, str]  # second, chain, id
+DATASETS = ("onchain_transactions", "onchain_transfers")
+_Row = tuple[int, str | None, str | None]  # second, chain, id
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a page has shown: its rows that have a time, newest first, and whether it was full."""
+
+    rows: list[_Row]
+    full: bool
 
 
 def fetch(client: Client, session: Any, job: Job) -> Fetched:
     """All transactions of one wallet in [job.read_from, job.interval.end), and its token balances.
 
-    Raises Fatal when the key is wrong, or when more transactions than a page holds share one
-    second on one chain; FetchStopped, with what was read, where no more units may be spent.
+    A second in which a chain has more transactions than a page holds is named as unread, the rest
+    is whole. With a snapshot come the positions in protocols, once a UTC day; with a chain that
+    `job.known` lacks, the list of chains.
+
+    Raises Fatal when the key is wrong; FetchStopped, with what was read, where no more units may
+    be spent.
     """
     got, end = Fetched(), _seconds(job.interval.end) + (job.interval.end.microsecond > 0)
+    chains = Chains(client, session, job)
     # Rows at the end itself belong to the next interval; one second more costs nothing
     # and catches rows of a fraction of a second.
     walk = Walk(_seconds(job.read_from), end)
     try:
         if job.snapshot:
-            _snapshot(client, session, got, job)
-        pieces = _walk(client, session, job, walk)
+            chains.shown |= read_tokens(client, session, got, job)
+        pieces = _walk(_Wallet(client, session, job, chains), walk)
+        if job.snapshot:
+            read_positions(client, session, got, job)
+        chains.read_if_new()
     except FetchStopped as stop:
-        stop.partial = _partial(got, walk, job)
+        stop.partial = _partial(got, walk, job, chains)
         raise
+    got.pages += chains.pages
     got.pages += [page for piece in pieces for page in piece.pages]
     # An answer whose clock is ahead of the others' proves nothing about the time in between.
     clock = min(page.received_at for page in got.pages)
@@ -44,20 +64,27 @@ def fetch(client: Client, session: Any, job: Job) -> Fetched:
             f"the vendor's clock says {iso(clock)}, so {job.interval} has not happened "
             "yet; ask again once it has"
         )
-    _cover(got, Interval(job.read_from, until), reasons(pieces))
+    _cover(got, Interval(job.read_from, until), reasons(pieces), chains)
     return got
 
 
-def _cover(got: Fetched, span: Interval, reason: str) -> None:
-    got.covered += [
-        Covered(dataset, span, reason) for dataset in ("onchain_transactions", "onchain_transfers")
-    ]
+def _cover(got: Fetched, span: Interval, reason: str, chains: Chains) -> None:
+    """Say that the span is read whole, but for the seconds of chains that are too full."""
+    got.covered += [Covered(dataset, span, reason) for dataset in DATASETS]
+    for (chain, second), why in sorted(chains.too_full.items()):
+        begin, finish = max(span.start, _moment(second)), min(span.end, _moment(second + 1))
+        if begin < finish:
+            within = Interval(begin, finish)
+            got.unread += [Unread(dataset, chain, within, why) for dataset in DATASETS]
+            got.part_states[_second_part(chain, second)] = why
+    got.part_states |= chains.states
 
 
-def _partial(got: Fetched, walk: Walk, job: Job) -> Fetched:
+def _partial(got: Fetched, walk: Walk, job: Job, chains: Chains) -> Fetched:
     """What a walk that was stopped has read, and the time it has read whole: each piece from its
     top down to where it was, but for one that lacks rows which the piece above has shown."""
     pieces = sorted(walk.pieces, key=lambda piece: -piece.top)
+    got.pages += chains.pages
     got.pages += [page for piece in pieces for page in piece.pages]
     if not got.pages:
         return got
@@ -69,7 +96,7 @@ def _partial(got: Fetched, walk: Walk, job: Job) -> Fetched:
         if begin < finish and not (newer and newer.last and _lacks(piece, newer)):
             spans.append(Interval(begin, finish))
     for span in union(spans):
-        _cover(got, span, "stopped: read down to here")
+        _cover(got, span, "stopped: read down to here", chains)
     return got
 
 
@@ -79,29 +106,23 @@ def expected(job: Job, rows, _: datetime) -> dict[str, int]:
     return {HISTORY: int(max(count - 1, 0)) // (PAGE - 1) + 1}
 
 
-def _snapshot(client: Client, session: Any, got: Fetched, job: Job) -> None:
-    answer = get(
-        client,
-        session,
-        TOKENS,
-        {"id": job.account, "is_all": "true"},
-        lambda d: None if isinstance(d, list) else "not a list of tokens",
-        got.pages,
-        True,
-    )
-    as_of = answer.received_at
-    got.covered.append(
-        Covered("balances", Interval(as_of, as_of + timedelta(seconds=1)), "the list is not paged")
-    )
+@dataclass(frozen=True)
+class _Wallet:
+    """Whose history is walked, and what the walk learns of its chains."""
+
+    client: Client
+    session: Any
+    job: Job
+    chains: Chains
 
 
-def _walk(client: Client, session: Any, job: Job, walk: Walk) -> list[Piece]:
+def _walk(wallet: _Wallet, walk: Walk) -> list[Piece]:
     """The pages of all transactions in [job.read_from, job.interval.end), newest piece first."""
 
     def step(piece: Piece) -> None:
-        _Walker(client, session, job.account, piece).step()
+        _Walker(wallet, piece).step()
 
-    pieces = walk.run(client, step)
+    pieces = walk.run(wallet.client, step)
     for newer, older in zip(pieces, pieces[1:]):
         if not _lacks(older, newer):
             continue
@@ -111,8 +132,8 @@ def _walk(client: Client, session: Any, job: Job, walk: Walk) -> list[Piece]:
         older.pages += again.pages
         if lacking := _lacks(again, newer):
             raise Retriable(
-                f"debank account {job.account}, {HISTORY}: the page before "
-                f"{iso(datetime.fromtimestamp(newer.floor, UTC))} lacks {len(lacking)} of the rows "
+                f"debank account {wallet.job.account}, {HISTORY}: the page before "
+                f"{iso(_moment(newer.floor))} lacks {len(lacking)} of the rows "
                 "that the page above it has shown, so rows may be missing. Nothing of this "
                 "interval was recorded; run again"
             )
@@ -121,89 +142,107 @@ def _walk(client: Client, session: Any, job: Job, walk: Walk) -> list[Piece]:
 
 def _lacks(older: Piece, newer: Piece) -> set[_Row]:
     """Rows below a cut, shown by the last page above it, that the first page below it lacks."""
-    reach = older.first[-1][0] if len(older.first) >= PAGE else -1
-    return {row for row in newer.last if reach < row[0] < newer.floor} - {*older.first}
+    reach = older.first.rows[-1][0] if older.first.full else -1
+    shown = {row for row in newer.last.rows if reach < row[0] < newer.floor}
+    return shown - {*older.first.rows}
 
 
 @dataclass(frozen=True)
 class _Walker:
     """Reads one piece of a wallet's history. Times in whole seconds since 1970, UTC."""
 
-    client: Client
-    session: Any
-    wallet: str
+    wallet: _Wallet
     piece: Piece
 
-    def page(
-        self, start_time: int, chain: str | None = None, shows: _Row | None = None
-    ) -> list[int]:
-        """The seconds of one page's rows, newest first; `shows` is a row it cannot lack."""
-        params = {"id": self.wallet, "start_time": start_time, "page_count": PAGE}
+    def page(self, start_time: int, chain: str | None = None, shows: _Row | None = None) -> _Seen:
+        """One page, of all chains or of one; `shows` is a row that it cannot lack."""
+        params = {"id": self.wallet.job.account, "start_time": start_time, "page_count": PAGE}
         params |= {"chain_id": chain} if chain else {}
         answer = get(
-            self.client,
-            self.session,
+            self.wallet.client,
+            self.wallet.session,
             CHAIN_HISTORY if chain else HISTORY,
             params,
             lambda data: _wrong(data, shows),
             self.piece.pages,
         )
-        self.piece.last = _rows(answer.data)
+        seen = self.piece.last = _seen(answer.data)
+        self.wallet.chains.shown |= {row[1] for row in seen.rows if row[1]}
         if self.piece.first is None:
-            self.piece.first = self.piece.last
-        return [second for second, *_ in self.piece.last]
+            self.piece.first = seen
+        return seen
 
     def step(self) -> None:
         """Read on: the piece's cursor goes down, or its paging has ended."""
         cursor, shows = self.piece.cursor, None
         if self.piece.pages:  # read from one second after the last row, which must come again
-            shows = self.piece.last[-1]
-        times = self.page(cursor, shows=shows)
-        while not (reason := self._ended(times)) and times[-1] + 1 >= cursor:
+            shows = self.piece.last.rows[-1]
+        seen = self.page(cursor, shows=shows)
+        while not (reason := self._ended(seen)) and seen.rows[-1][0] + 1 >= cursor:
             # A whole page within one second: read that second chain by chain, then go below it.
-            cursor = times[-1]
-            self._second_by_chain(cursor, self.piece.last)
-            times = self.page(cursor)
-            if times and times[0] >= cursor:  # this host includes start_time itself
-                times = self.page(cursor - 1)
+            cursor = seen.rows[-1][0]
+            self._second_by_chain(cursor, seen.rows)
+            seen = self.page(cursor)
+            if seen.rows and seen.rows[0][0] >= cursor:  # this host includes start_time itself
+                seen = self.page(cursor - 1)
         self.piece.reason = reason
         if not reason:
-            self.piece.cursor = times[-1] + 1
+            self.piece.cursor = seen.rows[-1][0] + 1
 
-    def _ended(self, times: list[int]) -> str:
-        if len(times) < PAGE:
-            return "short page" if times else "empty page"
-        return "boundary crossed" if times[-1] < self.piece.floor else ""
+    def _ended(self, seen: _Seen) -> str:
+        if not seen.full:
+            return "short page" if seen.rows else "empty page"
+        return "boundary crossed" if seen.rows[-1][0] < self.piece.floor else ""
 
     def _second_by_chain(self, second: int, known: list[_Row]) -> None:
-        """All rows of a second; `known` are those its full page over all chains did show."""
-        chains = get(
-            self.client,
-            self.session,
-            CHAINS,
-            {"id": self.wallet},
-            lambda d: None if isinstance(d, list) else "not a list of chains",
-            self.piece.pages,
-        )
-        for chain in (c["id"] for c in chains.data):
+        """All rows of a second; `known` are those its full page over all chains did show.
+
+        DeBank cannot page within a second: a chain that has a page of them there is too full. It
+        was so when it was last read, where `job.known` says so, and is not paid for again.
+        """
+        too_full = self.wallet.chains.too_full
+        for chain in self.wallet.chains.listed({row[1] for row in known if row[1]}):
+            if why := self.wallet.job.known.get(_second_part(chain, second)):
+                too_full[chain, second] = why
+                continue
             shows = next((row for row in known if row[1] == chain), None)
             cursor = second + 1
-            times = self.page(cursor, chain, shows)
-            while len(times) >= PAGE and times[-1] >= second:
-                if times[0] <= second:
-                    raise Fatal(
-                        f"wallet {self.wallet}, chain {chain}: {PAGE} or more transactions "
-                        f"in the second {iso(datetime.fromtimestamp(second, UTC))}; DeBank "
-                        "cannot page within a second, so they cannot all be read. Nothing of "
-                        "this interval was recorded; report the wallet to DeBank"
+            seen = self.page(cursor, chain, shows)
+            while seen.full and seen.rows[-1][0] >= second:
+                if seen.rows[0][0] <= second:
+                    too_full[chain, second] = (
+                        f"{PAGE} or more transactions in one second on {chain}, where DeBank "
+                        "cannot page: some may be missing, all others of the wallet are read"
                     )
+                    break
                 # A host that includes start_time showed the second after: ask one lower.
-                cursor = min(times[-1] + 1, cursor - 1)
-                times = self.page(cursor, chain)
+                cursor = min(seen.rows[-1][0] + 1, cursor - 1)
+                seen = self.page(cursor, chain)
 
 
-def _rows(data: dict) -> list[_Row]:
-    return [(int(row["time_at"]), row["chain"], row["id"]) for row in data["history_list"]]
+def _second_part(chain: str, second: int) -> str:
+    """The part of the account (Fetched.part_states) that a second too full to be read is."""
+    return f"second:{chain}:{second}"
+
+
+def _seen(data: dict) -> _Seen:
+    """A row without a readable time has no place in the order: the loader names it."""
+    rows = []
+    for row in data["history_list"]:
+        if isinstance(row, dict) and (second := _time(row.get("time_at"))) is not None:
+            rows.append((second, _text(row.get("chain")), _text(row.get("id"))))
+    return _Seen(rows, len(data["history_list"]) >= PAGE)
+
+
+def _time(value: Any) -> int | None:
+    try:
+        return int(Decimal(str(value)))
+    except (InvalidOperation, ValueError, OverflowError):
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _wrong(data: Any, shows: _Row | None) -> str | None:
@@ -211,17 +250,16 @@ def _wrong(data: Any, shows: _Row | None) -> str | None:
     would end it silently: the row it was asked from must come again."""
     if wrong := listed("history_list")(data):
         return wrong
-    try:
-        rows = _rows(data)
-    except (KeyError, TypeError, ValueError):
-        return "a row without time_at, chain or id"
-    seconds = [second for second, *_ in rows]
+    seen = _seen(data)
+    if seen.full and not seen.rows:
+        return "no row has a readable time_at, so the walk cannot go on below it"
+    seconds = [second for second, *_ in seen.rows]
     if seconds != sorted(seconds, reverse=True):
         return (
             "rows are not newest first, so the walk cannot know where to end; nothing of this "
             "interval was recorded"
         )
-    if shows and shows not in rows and (len(rows) < PAGE or seconds[-1] < shows[0]):
+    if shows and shows not in seen.rows and (not seen.full or seconds[-1] < shows[0]):
         return (
             f"the last row of the page before ({shows[1]} {shows[2]}) is missing, so there "
             "may be more than it shows; nothing of this interval was recorded"

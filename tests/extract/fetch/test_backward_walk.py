@@ -32,14 +32,17 @@ class Vendor:
 
     host = ""
 
-    def __init__(self, rows, inclusive, fails_at=None, lies=()):
+    def __init__(self, rows, inclusive, fails_at=None, lies=(), spoils=None):
         self.rows, self.inclusive, self.fails_at = sorted(rows, reverse=True), inclusive, fails_at
         self.lies = set(lies)  # numbers of calls that are answered with no rows at all
-        self.calls, self._lock = [], Lock()
+        numbers = {row: number for number, row in enumerate(sorted(rows))}
+        self.spoiled = {row: spoils(n) for row, n in numbers.items()} if spoils else {}
+        self.calls, self.asked, self._lock = [], [], Lock()
 
     def get(self, url, params, timeout, allow_redirects):
         with self._lock:
             self.calls.append(url)
+            self.asked.append((url, params.get("chain_id")))
             number = len(self.calls)
         if url == debank.CHAINS:
             return self._answer([{"id": chain} for chain in CHAINS])
@@ -50,10 +53,15 @@ class Vendor:
         bound = params["start_time"] + self.inclusive
         found = [
             {"time_at": float(second), "chain": chain, "id": name}
+            | self.spoiled.get((second, chain, name), {})
             for second, chain, name in self.rows
             if second < bound and params.get("chain_id") in (None, chain)
         ]
         return self._answer({"history_list": found[: params["page_count"]]})
+
+    def chains(self, url):
+        """The chains that were asked for by name."""
+        return {chain for asked, chain in self.asked if asked == url}
 
     def _answer(self, data, status=200):
         return SimpleNamespace(
@@ -75,8 +83,11 @@ def wallet(rng, number, span, bursts):
     return rows
 
 
-def fetch(vendor, start, end, workers, tries=1):
-    job = Job("debank", "0xabc", "debank", Interval(start, end), start)
+KNOWN = {f"chain:{chain}": chain for chain in CHAINS}
+
+
+def fetch(vendor, start, end, workers, tries=1, known=KNOWN):
+    job = Job("debank", "0xabc", "debank", Interval(start, end), start, known=known)
     client = Client(
         "debank", "0xabc", rates={"/": Rate(10_000, strict=True)}, units={}, tries=tries
     )
@@ -153,6 +164,58 @@ def test_seconds_fuller_than_a_page_lose_nothing(seed, inclusive, workers):
     fetched = fetch(vendor, start, end, workers)
     assert rows(fetched, start, end) == {r for r in history if r[0] < end.timestamp()}
     assert len(vendor.calls) < 150, "and it ends"
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(), inclusive=st.booleans(), workers=st.sampled_from([1, 8]))
+def test_a_second_too_full_to_page_is_named_and_stops_nothing_else(seed, inclusive, workers):
+    rng = random.Random(seed)
+    history = wallet(rng, rng.choice([0, 30, 400]), 50_000, 0)
+    full = rng.sample(range(20_000, 20_003), 2)
+    history += [
+        (START + at, "arb", f"0x{at:x}{n}") for at in full for n in range(rng.randrange(21, 60))
+    ]
+    history += [(START + full[0], "eth", f"0xe{n}") for n in range(5)]
+    start, end = moment(START), moment(START + rng.choice([20_003, 50_000]))
+    vendor = Vendor(history, inclusive)
+    fetched = fetch(vendor, start, end, workers)
+    unread = {(part.part, part.interval, part.dataset) for part in fetched.unread}
+    assert unread == {
+        ("arb", Interval(moment(START + at), moment(START + at + 1)), f"onchain_{dataset}")
+        for at in full
+        for dataset in ("transactions", "transfers")
+    }
+    truth = {row for row in history if row[0] < end.timestamp()}
+    hidden = truth - rows(fetched, start, end)
+    assert {row[:2] for row in hidden} <= {(START + at, "arb") for at in full}
+    assert {span.interval for span in fetched.covered} == {Interval(start, end)}
+    again = Vendor(history, inclusive)
+    known = fetch(again, start, end, workers, known=fetched.part_states)
+    assert {(part.part, part.interval, part.dataset) for part in known.unread} == unread
+    assert not [url for url in again.calls if url == debank.CHAIN_HISTORY][len(full) * 3 :]
+    assert again.chains(debank.CHAIN_HISTORY) <= {"base", "eth"}, "not paid for again"
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_rows_that_lack_something_do_not_end_a_walk(inclusive):
+    history = [(START + n * 10, CHAINS[n % 3], f"0x{n:x}") for n in range(200)]
+    start, end = moment(START), moment(START + 2000)
+    for field in ("time_at", "chain", "id"):
+        for bad in (None, "", [], "soon", float("nan")):
+            vendor = Vendor(
+                history, inclusive, spoils=lambda n, f=field, b=bad: {f: b} if n % 7 == 3 else {}
+            )
+            fetched = fetch(vendor, start, end, 1)
+            names = {
+                row["id"]
+                for page in fetched.pages
+                if page.endpoint == debank.HISTORY
+                for row in json.loads(page.body)["history_list"]
+                if row["id"]
+            }
+            spoiled = {row[2] for n, row in enumerate(sorted(history)) if n % 7 == 3}
+            lost = {row[2] for row in history} - names
+            assert lost <= (spoiled if field == "id" else set()), (field, bad)
 
 
 @pytest.mark.parametrize("fails_at", [1, 2, 5, 40, 90])

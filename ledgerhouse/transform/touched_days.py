@@ -71,17 +71,26 @@ AFFECTED_DAYS = {
 AFFECTED_DAYS["curated.daily_flows"] = AFFECTED_DAYS["curated.tx_unified"]
 
 # Days of the legs of tokens whose row these batches wrote: a token's decimals and symbol are part
-# of every leg in it, also of legs loaded long before.
+# of every leg in it, also of legs loaded long before. So is the token that a chain's gas is paid
+# in; a chain first told of that has a token of its own id, as was taken for granted, changes none.
 RESCALED = """
     WITH written AS (
         SELECT DISTINCT source, chain, token FROM raw.onchain_tokens
         WHERE batch_id IN (SELECT unnest($batches))
+    ), chains AS (
+        SELECT source, chain FROM raw.onchain_chains
+        WHERE batch_id IN (SELECT unnest($batches))
+          AND (coalesce(native_token, chain) <> chain OR changed_at > first_seen_at)
+        UNION
+        SELECT w.source, w.chain FROM written w
+        LEFT JOIN raw.onchain_chains n ON n.source = w.source AND n.chain = w.chain
+        WHERE w.token = coalesce(n.native_token, w.chain)
     )
     SELECT DISTINCT CAST(ts AS DATE) FROM raw.onchain_transfers
     WHERE (source, chain, token) IN (FROM written)
     UNION
     SELECT DISTINCT CAST(ts AS DATE) FROM raw.onchain_transactions
-    WHERE pays_gas AND (source, chain, chain) IN (FROM written)
+    WHERE pays_gas AND (source, chain) IN (FROM chains)
 """
 MOVEMENTS = ("raw.exchanges_ledger", "raw.onchain_transactions", "raw.onchain_transfers")
 TABLE_SIZES = " UNION ALL ".join(
@@ -244,7 +253,8 @@ def _days(con: duckdb.DuckDBPyConnection, marks: Sequence[Mark]) -> dict[str, se
     marked: dict[str, set[date]] = {}
     for dataset, day, _ in marks:
         marked.setdefault(dataset, set()).add(day)
-    batches = sorted({batch for dataset, _, batch in marks if dataset == "onchain_tokens"})
+    named = ("onchain_tokens", "onchain_chains")
+    batches = sorted({batch for dataset, _, batch in marks if dataset in named})
     if batches:
         rescaled = con.execute(RESCALED, {"batches": batches}).fetchall()
         marked["token_rescaled"] = {day for (day,) in rescaled}

@@ -90,16 +90,6 @@ def plain(evaluator, amount):
 
 
 @macro()
-def native_token(evaluator, chain):
-    """Id of the token a chain's gas is paid in.
-
-    DeBank names the native token by the chain's own id (eth, bsc, matic, arb, op, avax), on
-    rollups too: arb's gas is ether, but its token id there is 'arb'.
-    """
-    return chain
-
-
-@macro()
 def token_key(evaluator, chain, token):
     """One column naming an on-chain token: 'eth:0xa0b8…'. Exchange assets have no colon."""
     return f"CONCAT({chain.sql('duckdb')}, ':', {token.sql('duckdb')})"

@@ -19,7 +19,7 @@ MODEL (
     net_wide = 'settled legs that are no scam, overflowing ones included, to six digits',
     turnover_wide = 'sum of the absolute amounts behind net_wide',
     legs = 'legs that count',
-    overflow_legs = 'settled legs, no scam, whose amount does not fit: in net_wide only',
+    overflow_legs = 'settled legs, no scam, no NFT, whose amount does not fit: in net_wide only',
     unsettled_legs = 'legs not settled, no scam',
     scam_legs = 'legs the source calls a scam'
   ),
@@ -37,7 +37,7 @@ WITH legs AS (
     domain, source, account,
     COALESCE(token, '') AS token,
     amount, amount_wide, counts, is_overflow, is_settled, is_scam,
-    counts OR (is_overflow AND is_settled AND NOT is_scam) AS moves
+    counts OR (is_overflow AND is_settled AND NOT is_scam AND kind IS DISTINCT FROM 'nft') AS moves
   FROM @touched_rows(curated.tx_unified, ts) AS t
 ), sums AS (
   SELECT

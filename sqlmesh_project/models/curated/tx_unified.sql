@@ -36,7 +36,7 @@ MODEL (
     not_null(columns := (domain, source, account, chain, txid, leg, ts, kind, counts)),
     unique_combination_of_columns(columns := (domain, source, account, chain, txid, leg)),
     accepted_values(column := domain, is_in := ('exchange', 'onchain')),
-    accepted_values(column := kind, is_in := ('trade', 'deposit', 'withdrawal', 'conversion', 'reward', 'transfer', 'fee', 'unknown')),
+    accepted_values(column := kind, is_in := ('trade', 'deposit', 'withdrawal', 'conversion', 'reward', 'transfer', 'fee', 'nft', 'opening', 'opening_inferred', 'adjustment', 'unknown')),
     only_known_amounts_count,
     sign_follows_direction
   )

@@ -13,7 +13,7 @@ MODEL (
     txid = 'transaction hash',
     leg = 'in:1, out:2, … or gas',
     ts = 'when it happened, UTC',
-    kind = 'deposit, withdrawal, trade (both directions), fee (gas) or unknown',
+    kind = 'deposit, withdrawal, trade (both directions), fee (gas), nft (its id is 32 hex digits, no token) or unknown',
     token = 'chain:token id',
     symbol = 'ticker of the token, when known',
     amount = 'signed token units at the scale of the token; NULL when it overflows',
@@ -21,7 +21,7 @@ MODEL (
     is_overflow = 'the API response has an amount that does not fit DECIMAL(38,18)',
     is_settled = 'it moves the balance; false for legs of failed transactions (true for their gas) and for what the source no longer lists',
     is_scam = 'the source calls the transaction a scam; false for gas, which the wallet paid all the same',
-    counts = 'settled, no scam, and its amount is known and fits: it is summed into balances',
+    counts = 'settled, no scam, no NFT, and its amount is known and fits: it is summed into balances',
     status = 'succeeded or failed; vanished when the source no longer lists it',
     price = 'NULL',
     fee = 'NULL: gas is a leg of its own',
@@ -50,6 +50,7 @@ WITH transfers AS (
     CONCAT(t.direction, ':', t.leg) AS leg,
     t.ts,
     CASE
+      WHEN LENGTH(t.token) = 32 AND REGEXP_FULL_MATCH(t.token, '[0-9a-f]+') THEN 'nft'
       WHEN t.legs_in > 0 AND t.legs_out > 0 THEN 'trade'
       WHEN x.category = 'receive' AND t.legs_out = 0 THEN 'deposit'
       WHEN x.category = 'send' AND t.legs_in = 0 THEN 'withdrawal'
@@ -74,7 +75,7 @@ WITH transfers AS (
     'gas' AS leg,
     x.ts,
     'fee' AS kind,
-    @native_token(x.chain) AS token,
+    COALESCE(n.native_token, x.chain) AS token, /* mostly named as the chain: eth, bsc, arb */
     TRUE AS is_negative,
     x.gas_text AS amount_text,
     x.gas AS amount,
@@ -87,6 +88,8 @@ WITH transfers AS (
     END AS status,
     x.to_addr AS counterparty
   FROM raw.onchain_transactions AS x
+  LEFT JOIN raw.onchain_chains AS n
+    ON n.source = x.source AND n.chain = x.chain
   WHERE
     x.pays_gas AND (x.gas > 0 OR (x.gas IS NULL AND NOT x.gas_text IS NULL))
 ), scaled AS (
@@ -118,7 +121,8 @@ SELECT
   CAST(s.size IS NULL AND NOT s.amount_text IS NULL AS BOOLEAN) AS is_overflow,
   CAST(s.is_settled AS BOOLEAN) AS is_settled,
   CAST(s.is_scam AS BOOLEAN) AS is_scam,
-  CAST(s.is_settled AND NOT s.is_scam AND NOT s.size IS NULL AS BOOLEAN) AS counts,
+  CAST(s.is_settled AND NOT s.is_scam AND NOT s.size IS NULL AND s.kind <> 'nft' AS BOOLEAN)
+    AS counts,
   CAST(s.status AS VARCHAR) AS status,
   CAST(NULL AS DECIMAL(38, 18)) AS price,
   CAST(NULL AS DECIMAL(38, 18)) AS fee,

@@ -278,6 +278,27 @@ def test_decimals_learned_later_rescale_old_legs(warehouse):
         ]
 
 
+def test_a_chains_own_token_learned_later_moves_the_gas_of_old_days(warehouse):
+    """Only of that chain, and not where it is the token that was taken for granted."""
+    at = "2026-03-09 00:00:00"
+    who = {"source": "debank", "account": "0xme", "pays_gas": True, **money("gas", "0.001")}
+    with opened(warehouse) as con:
+        for day, chain in enumerate(("celo", "eth", "celo"), 1):
+            row = {**who, "chain": chain, "tx_id": f"0x{day}", "ts": f"2026-03-0{day} 05:00:00"}
+            put(con, "onchain_transactions", [row], "b1")
+    settle(warehouse)
+    with opened(warehouse) as con:
+        for chain, native in (("celo", "0x471e"), ("eth", "eth")):
+            row = {"source": "debank", "chain": chain, "native_token": native, "changed_at": at}
+            put(con, "onchain_chains", [row], "b2")
+        marks = [("onchain_chains", date(2026, 3, 9), "b2")]
+        assert tf._days(con, marks)["curated.tx_unified"] == {date(2026, 3, 1), date(2026, 3, 3)}
+    settle(warehouse)
+    with opened(warehouse) as con:
+        tokens = con.execute("SELECT token FROM curated.tx_unified ORDER BY ts").fetchall()
+    assert tokens == [("celo:0x471e",), ("eth:eth",), ("celo:0x471e",)]
+
+
 def test_clearing_deletes_only_the_marks_that_were_read(con):
     put(con, "exchanges_ledger", [entry("a", "2026-03-01")], "b1")
     read = tf.marks_of(con)

@@ -3,9 +3,12 @@
 One checkpoint a table (`ledgerhouse.check.suites` says what each expects), bounded to the interval, so a
 run reads a few days and not the history. Every expectation has a severity:
 
-critical   a row is lost, doubled or wrong: nothing is published
+critical   a row is lost, doubled or wrong: its account's days are not published
 warning    exactly as in the API response but worth a look (an unknown kind, an amount that does not fit)
 info       worth knowing
+
+A critical failure names the accounts whose rows broke it, all of them; what cannot be attributed
+holds back everything (`ledgerhouse.publish.gate`).
 
 Great Expectations calls a run failed on a warning alone, so the verdict here is made of severity
 and success. An expectation that *raised* proved nothing and counts as a critical failure,
@@ -18,6 +21,7 @@ and the listener below make it one. Importing it takes seconds, a run less than 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,11 +43,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Account = tuple[str, str]  # source, account
+
 KEEP_RUNS = 20  # runs whose Data Docs are kept
 SAMPLE_ROWS = 5  # unexpected rows quoted in a result
 # Great Expectations reads 200 rows of a result at most, and asks for the whole batch only to
 # learn its column names; DuckDB streams, so what is not fetched is never read.
 BUFFERED_ROWS = 200
+MOST_ACCOUNTS = 100_000  # that one expectation names; past it nobody can be told apart
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class CheckResult:
     `description` says in words what is expected; `observed` counts what was unexpected, in words;
     `unexpected_sample` is up to SAMPLE_ROWS of it, rows by column or the column's own values as
     text; `error` is the exception's message where the expectation raised, and then `severity` is
-    critical and `success` false.
+    critical and `success` false. `accounts` are those whose rows failed a critical expectation;
+    None where that is not known: it raised, or its rows belong to no account.
     """
 
     checkpoint: str
@@ -64,6 +72,7 @@ class CheckResult:
     unexpected_sample: tuple[Mapping[str, Any] | str, ...] = ()
     error: str | None = None
     description: str = ""
+    accounts: tuple[Account, ...] | None = None
 
     def __str__(self) -> str:
         sample = map(_quote, self.unexpected_sample)
@@ -103,14 +112,14 @@ def run_checkpoints(
     ):
         for suite in suites(interval, spans):
             validation, error = _run(gx, context, warehouse, suite)
-            results += _judge(suite, validation, error)
+            results += _attribute(warehouse, suite, _judge(suite, validation, error))
     if docs_dir is not None:
         data_docs.write(Path(docs_dir), run_id, interval, results, keep=keep, spans=spans)
     return results
 
 
 def failed_critical(results: Iterable[CheckResult]) -> list[CheckResult]:
-    """The results that forbid publishing: critical expectations that failed."""
+    """The results that hold back the days of accounts: critical expectations that failed."""
     return [r for r in results if not r.success and r.severity == "critical"]
 
 
@@ -126,7 +135,7 @@ def record(
             "unnest($checkpoint::VARCHAR[]) AS checkpoint, "
             "unnest($expectation::VARCHAR[]) AS expectation, "
             "unnest($severity::VARCHAR[]) AS severity, unnest($success::BOOLEAN[]) AS success, "
-            "unnest($observed::VARCHAR[]) AS observed, $start::TIMESTAMP AS start_ts, "
+            "unnest($observed::VARCHAR[]) AS observed, unnest($accounts::VARCHAR[]) AS accounts, $start::TIMESTAMP AS start_ts, "
             "$end::TIMESTAMP AS end_ts, (now() AT TIME ZONE 'UTC')::TIMESTAMP AS checked_at",
             {
                 "run": run_id,
@@ -135,6 +144,7 @@ def record(
                 "severity": [r.severity for r in rows],
                 "success": [r.success for r in rows],
                 "observed": [r.error or r.observed for r in rows],
+                "accounts": [None if r.accounts is None else json.dumps(r.accounts) for r in rows],
                 "start": interval.start.astimezone(UTC).replace(tzinfo=None),
                 "end": interval.end.astimezone(UTC).replace(tzinfo=None),
             },
@@ -144,10 +154,12 @@ def record(
 def recorded(con: duckdb.DuckDBPyConnection, run_id: str) -> list[CheckResult]:
     """The results of `run_id` as ops.checkpoints has them: without samples, an error is observed."""
     return [
-        CheckResult(*row)
-        for row in con.execute(
-            "SELECT checkpoint, expectation, severity, success, observed FROM ops.checkpoints "
-            "WHERE run_id = ? ORDER BY ALL",
+        CheckResult(
+            *row, accounts=None if accounts is None else tuple(map(tuple, json.loads(accounts)))
+        )
+        for *row, accounts in con.execute(
+            "SELECT checkpoint, expectation, severity, success, observed, accounts "
+            "FROM ops.checkpoints WHERE run_id = ? ORDER BY ALL",
             [run_id],
         ).fetchall()
     ]
@@ -176,7 +188,8 @@ def _warehouse(gx: Any, path: Path) -> Iterator[tuple[Any, Any]]:
     def buffer_rows(conn, cursor, statement, parameters, context, executemany):
         # Great Expectations fetches after it has closed the connection.
         if conn.dialect.name == "duckdb" and getattr(cursor, "description", None):
-            rows = cursor.fetchmany(BUFFERED_ROWS)
+            whole = conn.get_execution_options().get("whole_result", False)
+            rows = cursor.fetchall() if whole else cursor.fetchmany(BUFFERED_ROWS)
             context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(
                 cursor, initial_buffer=rows
             )
@@ -273,6 +286,35 @@ def _judge(suite: Suite, validation: Any, error: str | None) -> list[CheckResult
             check = replace(check, success=bool(result.success), **_observed(result.result))
         results.append(check)
     return results
+
+
+def _attribute(warehouse: Any, suite: Suite, results: list[CheckResult]) -> list[CheckResult]:
+    """The results, the accounts of whose rows a failed critical one names.
+
+    Great Expectations quotes 200 rows at most, so they are asked for again; None where a row has
+    no account, or the rows cannot be selected.
+    """
+    offending = {e.meta["name"]: e.meta["offending"] for e in suite.expectations}
+    batch = f"(FROM {temporary_table(suite.table)})" if suite.materialized else f"({suite.query})"
+    attributed = []
+    for result in results:
+        query = offending[result.expectation]
+        if not result.success and result.severity == "critical" and not result.error and query:
+            try:
+                with warehouse.get_execution_engine().engine.connect() as con:
+                    con = con.execution_options(whole_result=True)
+                    rows = con.exec_driver_sql(
+                        "SELECT DISTINCT source, account FROM "
+                        f"({query.format(batch=batch)}) ORDER BY ALL LIMIT {MOST_ACCOUNTS}"
+                    ).fetchall()
+            except Exception as error:
+                log.warning("%s: %s: %s", result.checkpoint, result.expectation, error)
+                rows = []
+            accounts = tuple((source, account) for source, account in rows)
+            if accounts and len(accounts) < MOST_ACCOUNTS and all(s and a for s, a in accounts):
+                result = replace(result, accounts=accounts)
+        attributed.append(result)
+    return attributed
 
 
 def _raised(result: Any) -> str | None:

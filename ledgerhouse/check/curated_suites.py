@@ -14,8 +14,15 @@ from ledgerhouse.check.expectations import KINDS, among, at_least, no_rows, pres
 
 PAIRED_WITHIN = "INTERVAL 1 DAY"  # the two entries of a conversion
 WRAPPED_WITHIN = "INTERVAL 1 MINUTE"  # those of a wrap, which have no id in common
-# Kinds of movements that no ledger lists: of raw.adjustments, and of NFT legs.
-NOT_LISTED = ("nft", "opening", "opening_inferred", "adjustment")
+STATUSES = (
+    "exact",
+    "within_tolerance",
+    "explained",
+    "settling",
+    "off",
+    "awaiting_coverage",
+    "not_reconcilable",
+)
 AWAITED_FOR = timedelta(days=7)  # reported balances still without the history behind them
 
 
@@ -37,10 +44,16 @@ def unified(dates: DateFilter) -> list[Any]:
     )
     return [
         unique("domain", "source", "account", "chain", "txid", "leg"),
-        among("domain", ("exchange", "onchain")),
+        among("domain", ("exchange", "onchain", "adjustment")),
         present("kind"),
-        among("kind", (*KINDS, *NOT_LISTED)),
-        present("token"),
+        no_rows(
+            "kind_known",
+            "critical",
+            f"kind is one of {', '.join(KINDS)} or nft; an adjustment may have its own",
+            "SELECT domain, source, account, txid, leg, kind FROM {batch} WHERE "
+            f"domain <> 'adjustment' AND kind NOT IN {(*KINDS, 'nft')}",
+        ),
+        present("token", "warning"),
         present("counts"),
         no_rows(
             "entries_complete",
@@ -57,13 +70,22 @@ def unified(dates: DateFilter) -> list[Any]:
             f"WHERE domain = 'onchain') USING ({leg})",
         ),
         no_rows(
+            "adjustments_complete",
+            "critical",
+            "Every adjustment is there, at its time",
+            f"SELECT source, account, token, ts FROM raw.adjustments WHERE {dates.within('ts')} "
+            "EXCEPT SELECT source, account, token, ts FROM {batch} WHERE domain = 'adjustment'",
+        ),
+        no_rows(
             "nothing_invented",
             "critical",
-            "Every row comes from a ledger entry or a leg",
+            "Every row comes from a ledger entry, a leg or an adjustment",
             f"SELECT domain, {leg} FROM (SELECT * FROM {{batch}} WHERE domain = 'exchange') "
             f"ANTI JOIN {entries} USING ({entry}) UNION ALL SELECT domain, {leg} FROM "
-            f"(SELECT * FROM {{batch}} WHERE domain <> 'exchange') ANTI JOIN {legs} "
-            f"USING ({leg})",
+            f"(SELECT * FROM {{batch}} WHERE domain NOT IN ('exchange', 'adjustment')) "
+            f"ANTI JOIN {legs} USING ({leg}) UNION ALL SELECT domain, {leg} FROM "
+            "(SELECT * FROM {batch} WHERE domain = 'adjustment') "
+            "ANTI JOIN raw.adjustments USING (source, account, token, ts)",
         ),
         no_rows(
             "exchange_sums_kept",
@@ -90,7 +112,7 @@ def unified(dates: DateFilter) -> list[Any]:
              LEFT JOIN raw.onchain_tokens k ON k.source = t.source AND k.chain = t.chain
                AND k.token = t.token
              WHERE u.domain = 'onchain' AND ((t.amount IS NULL AND u.amount IS NOT NULL)
-               OR (u.amount IS NULL AND NOT u.is_overflow AND t.amount_text IS NOT NULL)
+               OR (u.amount IS NULL AND t.amount IS NOT NULL AND NOT u.is_overflow)
                OR abs(CASE t.direction WHEN 'in' THEN u.amount ELSE -u.amount END - t.amount)
                   > 0.500001 * power(10, -least(coalesce(k.decimals, 18), 18)))""",
         ),
@@ -98,8 +120,9 @@ def unified(dates: DateFilter) -> list[Any]:
             "only_final_known_amounts_count",
             "critical",
             "Pending, failed, scam, NFT and overflowing legs do not count; all others do",
-            "SELECT domain, source, account, txid, leg, amount FROM {batch} WHERE counts IS "
-            "DISTINCT FROM (is_settled AND NOT is_scam AND amount IS NOT NULL AND kind <> 'nft')",
+            "SELECT domain, source, account, txid, leg, amount FROM {batch} WHERE counts "
+            "IS DISTINCT FROM (is_settled AND NOT is_scam AND amount IS NOT NULL "
+            "AND coalesce(kind, '') <> 'nft')",
         ),
         no_rows(
             "amounts_fit",
@@ -228,11 +251,11 @@ def reconciliation(dates: DateFilter) -> list[Any]:
     return [
         unique("source", "account", "token"),
         present("status"),
-        among("status", ("reconciled", "off", "awaiting_coverage")),
+        among("status", STATUSES),
         no_rows(
             "balances_reconcile",
-            "critical",
-            "Computed balances equal the reported ones",
+            "warning",
+            "Computed balances equal the reported ones, or it is explained why not",
             f"SELECT {columns} FROM {{batch}} WHERE status = 'off'",
         ),
         no_rows(

@@ -1,4 +1,5 @@
-"""Builders of expectations: the words, the severity and, in `meta`, the name of each.
+"""Builders of expectations: the words, the severity and, in `meta`, the name of each, and
+`offending`: a SQL that selects the rows that break it, of which a failure names the accounts.
 
 Native expectations where Great Expectations has one for DuckDB; otherwise SQL that selects the
 rows that break the rule (`{batch}` is the table within its dates; double braces in regular
@@ -19,31 +20,53 @@ KINDS = ("trade", "deposit", "withdrawal", "conversion", "reward", "transfer", "
 
 def no_rows(name: str, severity: Severity, description: str, query: str) -> Expectation:
     """`query` selects no row; a row it selects is quoted as text: no amount is rounded."""
-    query = f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query})"
+    as_text = f"SELECT CAST(COLUMNS(*) AS VARCHAR) FROM ({query})"
     return _named(
-        "UnexpectedRowsExpectation", name, severity, description, unexpected_rows_query=query
+        "UnexpectedRowsExpectation",
+        name,
+        severity,
+        description,
+        query,
+        unexpected_rows_query=as_text,
     )
 
 
 def native(
-    kind: str, name: str, severity: Severity, description: str, **arguments: Any
+    kind: str,
+    name: str,
+    severity: Severity,
+    description: str,
+    offending: str = "",
+    **arguments: Any,
 ) -> Expectation:
-    """Great Expectations' own expectation of a kind: Expect<kind>."""
-    return _named(f"Expect{kind}", name, severity, description, **arguments)
+    """Great Expectations' own expectation of a kind: Expect<kind>.
+
+    `offending` is a condition that only the rows that break it fulfil; without one a failure
+    cannot be attributed to an account, and holds back everything.
+    """
+    query = f"SELECT * FROM {{batch}} {offending}" if offending else ""
+    return _named(f"Expect{kind}", name, severity, description, query, **arguments)
 
 
 def unique(*columns: str) -> Expectation:
     """No two rows have the same values in `columns`."""
     description = f"One row per ({', '.join(columns)})"
+    repeated = f"QUALIFY count(*) OVER (PARTITION BY {', '.join(columns)}) > 1"
     if len(columns) == 1:
         return native(
-            "ColumnValuesToBeUnique", "keys_unique", "critical", description, column=columns[0]
+            "ColumnValuesToBeUnique",
+            "keys_unique",
+            "critical",
+            description,
+            repeated,
+            column=columns[0],
         )
     return native(
         "CompoundColumnsToBeUnique",
         "keys_unique",
         "critical",
         description,
+        repeated,
         column_list=list(columns),
     )
 
@@ -55,6 +78,7 @@ def present(column: str, severity: Severity = "critical") -> Expectation:
         f"{column}_present",
         severity,
         f"Every row has its {column}",
+        f"WHERE {column} IS NULL",
         column=column,
     )
 
@@ -66,6 +90,7 @@ def among(column: str, values: Sequence, severity: Severity = "critical") -> Exp
         f"{column}_known",
         severity,
         f"{column} is one of {', '.join(map(str, values))}",
+        f"WHERE {column} NOT IN ({', '.join(map(repr, values))})",
         column=column,
         value_set=list(values),
     )
@@ -80,6 +105,7 @@ def at_least(
         f"{column}_in_range",
         severity,
         f"{column} is {'above' if strict else 'at least'} {least}",
+        f"WHERE {column} {'<=' if strict else '<'} {least}",
         column=column,
         min_value=least,
         strict_min=strict,
@@ -87,10 +113,13 @@ def at_least(
 
 
 def _named(
-    kind: str, name: str, severity: Severity, description: str, **arguments: Any
+    kind: str, name: str, severity: Severity, description: str, offending: str, **arguments: Any
 ) -> Expectation:
     import great_expectations.expectations as gxe
 
     return getattr(gxe, kind)(
-        severity=severity, description=description, meta={"name": name}, **arguments
+        severity=severity,
+        description=description,
+        meta={"name": name, "offending": offending},
+        **arguments,
     )

@@ -1,6 +1,8 @@
-/* Each audit selects the rows that break its law; @this_model is bounded to the interval. */
+/* Each audit selects the rows that break its law; @this_model is bounded to the interval. None stops
+the run: the checkpoints ask the same by account, and hold back that account only. */
 AUDIT (
-  name only_known_amounts_count
+  name only_known_amounts_count,
+  blocking FALSE
 );
 
 SELECT *
@@ -9,7 +11,8 @@ WHERE
   counts AND (amount IS NULL OR NOT is_settled OR is_scam OR is_overflow);
 
 AUDIT (
-  name sign_follows_direction
+  name sign_follows_direction,
+  blocking FALSE
 );
 
 SELECT *
@@ -19,7 +22,8 @@ WHERE
   AND ((leg LIKE 'in:%' AND amount < 0) OR (NOT leg LIKE 'in:%' AND amount > 0));
 
 AUDIT (
-  name flows_are_positive
+  name flows_are_positive,
+  blocking FALSE
 );
 
 SELECT *
@@ -28,7 +32,8 @@ WHERE
   inflow < 0 OR outflow < 0 OR turnover <> TRY(inflow + outflow) OR net <> inflow - outflow;
 
 AUDIT (
-  name flows_equal_transactions
+  name flows_equal_transactions,
+  blocking FALSE
 );
 
 WITH flows AS (

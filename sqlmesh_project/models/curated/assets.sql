@@ -15,8 +15,8 @@ MODEL (
     chain = 'blockchain; empty for exchange assets'
   ),
   audits (
-    not_null(columns := (token, kind, chain)),
-    unique_values(columns := (token))
+    not_null_non_blocking(columns := (token, kind, chain)),
+    unique_values_non_blocking(columns := (token))
   )
 );
 

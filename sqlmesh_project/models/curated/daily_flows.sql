@@ -24,8 +24,8 @@ MODEL (
     scam_legs = 'legs the source calls a scam'
   ),
   audits (
-    not_null(columns := (date, domain, source, account, token, legs)),
-    unique_combination_of_columns(columns := (date, domain, source, account, token)),
+    not_null_non_blocking(columns := (date, domain, source, account, token, legs)),
+    unique_combination_of_columns_non_blocking(columns := (date, domain, source, account, token)),
     flows_are_positive,
     flows_equal_transactions
   )

@@ -33,10 +33,10 @@ MODEL (
     fills = 'fills of the order'
   ),
   audits (
-    not_null(columns := (domain, source, account, chain, txid, leg, ts, kind, counts)),
-    unique_combination_of_columns(columns := (domain, source, account, chain, txid, leg)),
-    accepted_values(column := domain, is_in := ('exchange', 'onchain')),
-    accepted_values(column := kind, is_in := ('trade', 'deposit', 'withdrawal', 'conversion', 'reward', 'transfer', 'fee', 'nft', 'opening', 'opening_inferred', 'adjustment', 'unknown')),
+    not_null_non_blocking(columns := (domain, source, account, chain, txid, leg, ts, kind, counts)),
+    unique_combination_of_columns_non_blocking(columns := (domain, source, account, chain, txid, leg)),
+    accepted_values_non_blocking(column := domain, is_in := ('exchange', 'onchain', 'adjustment')),
+    accepted_values_non_blocking(column := kind, is_in := ('trade', 'deposit', 'withdrawal', 'conversion', 'reward', 'transfer', 'fee', 'nft', 'opening', 'opening_inferred', 'adjustment', 'unknown')),
     only_known_amounts_count,
     sign_follows_direction
   )

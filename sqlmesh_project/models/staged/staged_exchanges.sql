@@ -32,9 +32,9 @@ MODEL (
     fills = 'fills of the order from the day before to the day after'
   ),
   audits (
-    not_null(columns := (source, account, txid, ts, kind, counts)),
-    unique_combination_of_columns(columns := (source, account, txid)),
-    accepted_values(column := kind, is_in := ('trade', 'deposit', 'withdrawal', 'conversion', 'reward', 'transfer', 'fee', 'unknown')),
+    not_null_non_blocking(columns := (source, account, txid, ts, kind, counts)),
+    unique_combination_of_columns_non_blocking(columns := (source, account, txid)),
+    accepted_values_non_blocking(column := kind, is_in := ('trade', 'deposit', 'withdrawal', 'conversion', 'reward', 'transfer', 'fee', 'unknown')),
     only_known_amounts_count
   )
 );

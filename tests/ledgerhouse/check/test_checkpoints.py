@@ -15,7 +15,13 @@ import pytest
 from extract.core.interval import Interval
 from ledgerhouse.check import checkpoints, data_docs
 from ledgerhouse.check import suites as suites_module
-from ledgerhouse.check.checkpoints import CheckResult, failed_critical, record, run_checkpoints
+from ledgerhouse.check.checkpoints import (
+    CheckResult,
+    failed_critical,
+    record,
+    recorded,
+    run_checkpoints,
+)
 from ledgerhouse.warehouse.schema import create_all
 
 pytestmark = pytest.mark.slow  # importing Great Expectations alone takes 8 s
@@ -133,7 +139,7 @@ CREATE TABLE curated.reconciliation AS
 SELECT 'exchange' AS domain, 'coinbase' AS source, 'main' AS account, 'BTC' AS token,
   TIMESTAMP '2026-01-02 11:00' AS snapshot_ts, '1.000000000000000001' AS reported_text,
   '1.000000000000000001' AS computed_text, '0' AS difference_text,
-  0::DECIMAL(38, 18) AS tolerance, true AS is_exact, 'reconciled' AS status;
+  0::DECIMAL(38, 18) AS tolerance, true AS is_exact, 'exact' AS status;
 
 CREATE TABLE curated.assets AS
 SELECT DISTINCT token, symbol, symbol AS name, 18 AS decimals FROM curated.tx_unified;
@@ -145,6 +151,10 @@ ROW = "txid = 'e2'"
 LEG = f"txid = '{SWAP}' AND leg = 'out:2'"
 DAY = "date = '2026-01-02' AND token = 'BTC'"
 WEI = "0.000000000000000001"  # a literal with an exponent would be a DOUBLE
+ADJUSTMENT = """
+INSERT INTO raw.adjustments BY NAME SELECT 'a1' AS adjustment_id, 'coinbase' AS source,
+  'main' AS account, 'BTC' AS token, TIMESTAMP '2026-01-02 07:00' AS ts, 'opening' AS kind,
+  '1' AS amount_text, 1 AS amount, 'x' AS evidence, TIMESTAMP '2026-01-02' AS recorded_at"""
 BROKEN = [
     (
         "raw.exchanges_ledger",
@@ -185,7 +195,7 @@ BROKEN = [
     (
         "raw.exchanges_ledger",
         "asset_present",
-        "critical",
+        "warning",
         f"UPDATE raw.exchanges_ledger SET asset = NULL WHERE {IN}",
         (),
     ),
@@ -283,21 +293,21 @@ BROKEN = [
     (
         "raw.onchain_transactions",
         "tx_id_well_formed",
-        "critical",
+        "warning",
         f"UPDATE raw.onchain_transactions SET tx_id = tx_id || '0' WHERE tx_id = '{SWAP}'",
         (),
     ),
     (
         "raw.onchain_transactions",
         "status_known",
-        "critical",
+        "warning",
         f"UPDATE raw.onchain_transactions SET status = 2 WHERE tx_id = '{SWAP}'",
         (),
     ),
     (
         "raw.onchain_transactions",
         "gas_in_range",
-        "critical",
+        "warning",
         f"UPDATE raw.onchain_transactions SET gas = -1 WHERE tx_id = '{SWAP}'",
         (),
     ),
@@ -326,21 +336,21 @@ BROKEN = [
     (
         "raw.onchain_transfers",
         "tx_id_well_formed",
-        "critical",
+        "warning",
         f"UPDATE raw.onchain_transfers SET tx_id = 'abc' WHERE tx_id = '{SCAM}'",
         ("transaction_there",),
     ),
     (
         "raw.onchain_transfers",
         "token_present",
-        "critical",
+        "warning",
         f"UPDATE raw.onchain_transfers SET token = NULL WHERE tx_id = '{SCAM}'",
         (),
     ),
     (
         "raw.onchain_transfers",
         "amount_text_present",
-        "critical",
+        "warning",
         f"UPDATE raw.onchain_transfers SET amount_text = NULL WHERE tx_id = '{SCAM}'",
         (),
     ),
@@ -369,7 +379,7 @@ BROKEN = [
     (
         "raw.onchain_transfers",
         "amount_in_range",
-        "critical",
+        "warning",
         f"UPDATE raw.onchain_transfers SET amount = -1 WHERE tx_id = '{SCAM}'",
         (),
     ),
@@ -405,14 +415,14 @@ BROKEN = [
     (
         "raw.balances",
         "amount_text_present",
-        "critical",
+        "warning",
         "UPDATE raw.balances SET amount_text = NULL",
         (),
     ),
     (
         "raw.balances",
         "amount_in_range",
-        "critical",
+        "warning",
         "UPDATE raw.balances SET amount = -0.000000000000000001",
         (),
     ),
@@ -447,8 +457,30 @@ BROKEN = [
     ),
     (
         "curated.tx_unified",
-        "token_present",
+        "adjustments_complete",
         "critical",
+        ADJUSTMENT,
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "nothing_invented",
+        "critical",
+        "INSERT INTO curated.tx_unified SELECT * REPLACE ('adjustment' AS domain, "
+        f"'opening' AS kind) FROM curated.tx_unified WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "only_final_known_amounts_count",
+        "critical",
+        f"UPDATE curated.tx_unified SET kind = 'nft' WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "token_present",
+        "warning",
         f"UPDATE curated.tx_unified SET token = NULL WHERE {LEG}",
         (),
     ),
@@ -668,7 +700,7 @@ BROKEN = [
     (
         "curated.reconciliation",
         "balances_reconcile",
-        "critical",
+        "warning",
         "UPDATE curated.reconciliation SET status = 'off'",
         (),
     ),
@@ -806,6 +838,44 @@ def test_a_broken_law_is_caught(warehouse, only, table, expectation, severity, s
     (failed,) = [r for r in results if r.expectation == expectation]
     assert failed.unexpected_sample and not failed.observed.startswith("0 ")
     assert bool(failed_critical([failed])) == (severity == "critical")
+    if severity == "critical" and table != "curated.assets":
+        ((source, account),) = failed.accounts
+        assert (source, account) in {("coinbase", "main"), ("debank", "0xme")}
+    else:
+        assert failed.accounts is None, "a warning holds back nobody; an asset is nobody's"
+
+
+def test_a_failure_names_all_accounts_whose_rows_break_it_and_no_others(warehouse, only):
+    only("raw.exchanges_ledger")
+    sql = (
+        "INSERT INTO raw.exchanges_ledger SELECT l.* REPLACE ('a' || i AS account, "
+        "CASE WHEN i < 700 THEN NULL ELSE kind END AS kind) "
+        f"FROM raw.exchanges_ledger l, range(900) t(i) WHERE {IN}"
+    )
+    path = warehouse(sql)
+    (failed,) = failed_critical(run(path))
+    assert set(failed.accounts) == {("coinbase", f"a{i}") for i in range(700)}
+    with duckdb.connect(str(path)) as con:
+        record(con, [failed], "r1", INTERVAL)
+        assert recorded(con, "r1")[0].accounts == failed.accounts
+
+
+def test_a_leg_whose_neighbour_was_rejected_holds_back_nobody(warehouse, only):
+    only("raw.onchain_transfers")
+    rejected = (
+        "INSERT INTO raw.rejected VALUES ('debank', '0xme', 'onchain_transfers', 'e', 'f', 0, 1, "
+        "'no token', '{}', TIMESTAMP '2026-01-02', 'b1'); "
+    )
+    assert not run_fails(warehouse, rejected)
+    assert run_fails(warehouse, "")
+
+
+def run_fails(warehouse, sql):
+    return failed_critical(
+        run(
+            warehouse(f"{sql} DELETE FROM raw.onchain_transfers WHERE tx_id = '{SWAP}' AND leg = 1")
+        )
+    )
 
 
 def test_every_expectation_has_a_row_that_breaks_it():

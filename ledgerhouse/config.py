@@ -122,6 +122,14 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Checks:
+    """[checks] of accounts.toml. `off`: what a balance that is off does, publish (it is shown as
+    off) or hold (its account keeps its last good days)."""
+
+    off: str = "publish"
+
+
+@dataclass(frozen=True)
 class AccountsFile:
     """An accounts file that was read: `content` is what TOML says, numbers with a point as Decimal.
 
@@ -168,10 +176,12 @@ class AccountsFile:
         Raises ValueError where the file lists nothing: no [[account]], or other blocks.
         """
         entries = self.content.get("account", [])
-        if set(self.content) - {"account", "budget", "alerts"} or not isinstance(entries, list):
+        if set(self.content) - {"account", "budget", "alerts", "checks"} or not isinstance(
+            entries, list
+        ):
             raise ValueError(
-                f"{self.path} may hold [[account]] blocks, with two brackets, [budget.…] and "
-                f"[alerts] only; it has {', '.join(sorted(self.content))}"
+                f"{self.path} may hold [[account]] blocks, with two brackets, [budget.…], "
+                f"[alerts] and [checks] only; it has {', '.join(sorted(self.content))}"
             )
         if not entries:
             raise ValueError(f"{self.path} lists no [[account]]; see accounts.toml in the project")
@@ -208,6 +218,21 @@ class AccountsFile:
                     )
                 limits.append(Limit(source, *NAMES[name], allowed))
         return limits
+
+    def checks(self) -> Checks:
+        """[checks]; the defaults where there is none."""
+        checks = self.content.get("checks", {})
+        if not isinstance(checks, dict) or set(checks) - {"off"}:
+            raise ValueError(
+                f'{self.path}, [checks]: it has one line, off = "publish" or off = "hold"'
+            )
+        off = checks.get("off", "publish")
+        if off not in ("publish", "hold"):
+            raise ValueError(
+                f'{self.path}, [checks]: off is {_shown(off)}; write "publish" to show balances '
+                'that are off, or "hold" to hold back the account'
+            )
+        return Checks(off)
 
     def rules(self) -> Rules:
         """[alerts]; the defaults where there is none."""

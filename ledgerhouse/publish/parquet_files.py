@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from extract.core.interval import first_of_month
 from ledgerhouse.publish.books import File, TableDefinition, durable, quoted
+from ledgerhouse.publish.held import Account, Held
 
 if TYPE_CHECKING:
     import duckdb
@@ -53,22 +54,43 @@ def write_files(
     known: list[File],
     touched: Iterable[date],
     generation: int,
+    *,
+    full: bool = False,
+    accounts: Collection[Account] = (),
 ) -> list[File]:
-    """The files of one table: those of `known` that are still true, and new ones for the others."""
-    if not all(f.made_from.startswith(definition.digest) for f in known):
+    """The files of one table: those of `known` that are still true, and new ones for the others.
+
+    `full` writes all of them again. The rows of the held `accounts` are those of `known`.
+    """
+    held = Held(con, root, table.name, definition, known, accounts)
+    if full or not all(f.made_from.startswith(definition.digest) for f in known):
         known = []
     month = f"date_trunc('month', {table.time})::DATE"
     made_from: dict[Any, str] = {}
     if not table.time:
         stale, files = [(None, None)], []
     elif table.hashed:
-        made_from = dict(
-            con.execute(
-                f"SELECT {month}, '{definition.digest} ' || count(*) || ' ' || "
-                f"bit_xor(hash({table.hashed})) FROM {table.name} GROUP BY 1"
-            ).fetchall()
-        )
+
+        def digests(rows: str) -> dict[Any, str]:
+            return dict(
+                con.execute(
+                    f"SELECT {month}, '{definition.digest} ' || count(*) || ' ' || "
+                    f"bit_xor(hash({table.hashed})) FROM ({rows}) GROUP BY 1"
+                ).fetchall()
+            )
+
+        made_from = digests(f"FROM {table.name}")
+        # A month in which nothing of a held account has changed is as in the warehouse.
         files = [f for f in known if made_from.get(f.start) == f.made_from]
+        if held:
+            same = {f.start for f in files}
+            others = digests(f"FROM {table.name} WHERE NOT {held.is_held}")
+            old = {f.start for f in held.known}
+            made_from = {
+                day: others.get(day, definition.digest) + held.mark
+                for day in (made_from.keys() | old) - same
+            }
+            files += [f for f in known if made_from.get(f.start) == f.made_from]
         stale = [whole_month(day) for day in made_from.keys() - {f.start for f in files}]
     elif table.since:  # a view over all history: computed once, not once a month
         first_days = [
@@ -78,20 +100,20 @@ def write_files(
         since = min(first_days) if known else None
         return [
             *(f for f in known if f.start and since and f.start < since),
-            *_write_all(con, root, table, since, generation, definition.digest),
+            *_write_all(con, root, table, held, since, generation, definition.digest),
         ]
     else:
         if not known:
             touched = [
                 day
                 for (day,) in con.execute(f"SELECT DISTINCT {month} FROM {table.name}").fetchall()
-            ]
+            ] + [f.month for f in held.known if f.month]
         spans = pieces_to_write(known, touched)
         files = [f for f in known if (f.start, f.end) not in spans]
         stale = _divided(con, table, spans)
     for start, end in sorted(stale, key=str):
         digest = made_from.get(start, definition.digest)
-        files += _write(con, root, table, start, end, generation, digest)
+        files += _write(con, root, table, held, start, end, generation, digest)
     return files
 
 
@@ -146,6 +168,7 @@ def _write_all(
     con: duckdb.DuckDBPyConnection,
     root: Path,
     table: Table,
+    held: Held,
     since: date | None,
     generation: int,
     made_from: str,
@@ -153,14 +176,15 @@ def _write_all(
     """The files of a view's months from `since` on (all without it), computed and written in one
     statement: one a month takes four times as long. Where two threads met, a few rows may be in
     another order."""
-    partial, where = _partial(root, table), f"WHERE {table.time} >= '{since}'" if since else ""
+    partial, where = _partial(root, table), f"{table.time} >= '{since}'" if since else "true"
+    old = [f for f in held.known if f.start and (since is None or f.start >= since)]
     con.execute(f"SET partitioned_write_max_open_files = {MOST_MONTHS}")
     if since:
         con.execute(f"SET VARIABLE {table.since} = DATE '{since}'")
     try:
         written = con.execute(
-            f"COPY (SELECT *, strftime({table.time}, '%Y-%m') AS month_of_file FROM {table.name} "
-            f"{where} ORDER BY {table.time}) "
+            f"COPY (SELECT *, strftime({table.time}, '%Y-%m') AS month_of_file FROM "
+            f"({held.rows(where, old)}) ORDER BY {table.time}) "
             f"TO {quoted(partial)} ({PARQUET}, PARTITION_BY (month_of_file), RETURN_STATS)"
         ).fetchall()
     finally:
@@ -179,17 +203,20 @@ def _write(
     con: duckdb.DuckDBPyConnection,
     root: Path,
     table: Table,
+    held: Held,
     start: date | None,
     end: date | None,
     generation: int,
     made_from: str,
 ) -> list[File]:
     """One file, or none for days without a row."""
-    partial, where = _partial(root, table), ""
-    if start:
-        where = f"WHERE {table.time} >= '{start}' AND {table.time} < '{end}' ORDER BY {table.time}"
+    partial, where, order, old = _partial(root, table), "true", "", held.known
+    if start and end:
+        where = f"{table.time} >= '{start}' AND {table.time} < '{end}'"
+        order = f"ORDER BY {table.time}"
+        old = [f for f in old if f.start and f.end and f.start < end and f.end > start]
     ((rows,),) = con.execute(
-        f"COPY (SELECT * FROM {table.name} {where}) TO {quoted(partial)} ({PARQUET})"
+        f"COPY (FROM ({held.rows(where, old)}) {order}) TO {quoted(partial)} ({PARQUET})"
     ).fetchall()
     if start and not rows:
         partial.unlink()

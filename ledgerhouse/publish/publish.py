@@ -27,10 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from extract.core.interval import UTC
 from ledgerhouse.publish.books import BOOKS, File, TableDefinition, build, durable, read_content
+from ledgerhouse.publish.held import Account
 from ledgerhouse.publish.parquet_files import Table, write_files
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ TABLES = (
     Table("ops.account_units", "reading_at", hashed="reading_at, connection, moment"),
 )
 
-NEWS = ("ops.incidents", "ops.sync_log", "ops.sync_runs")
+NEWS = ("ops.held_accounts", "ops.incidents", "ops.sync_log", "ops.sync_runs")
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class Published:
     files: tuple[File, ...]
     removed: int
     seconds: float
+    held: tuple[Any, ...] = ()  # gate.HeldAccount: whose rows are those published before
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -112,6 +114,7 @@ def publish(
     run_id: str = "",
     full: bool = False,
     only: Collection[str] = (),
+    held: Collection[Account] = (),
     now: datetime | None = None,
 ) -> Published:
     """Publish the files of `days` from the warehouse `con`, whose lock the caller holds.
@@ -120,7 +123,8 @@ def publish(
     `full` publishes every month, as do a first publish, damaged books, a rebuilt warehouse, and
     (its own months) a table whose model changed: needed only after days were changed by hand,
     without marks. `only` these tables are written: the others stay as the books have them, and so
-    do the time and the run of the books. `now` is naive UTC. Killed anywhere, the books are those
+    do the time and the run of the books. The rows of the accounts that are `held` are taken from
+    the books, not from the warehouse; a table without accounts is published as it is. `now` is naive UTC. Killed anywhere, the books are those
     from before or those from after; run again, it starts over.
     """
     began, root = time.monotonic(), Path(root).resolve()
@@ -146,7 +150,7 @@ def publish(
     def files_of(table: Table) -> list[File]:
         touched = set(by_table.get(table.name, ()))
         known = sorted(
-            (f for f in before.files if f.table_name == table.name and not full),
+            (f for f in before.files if f.table_name == table.name),
             key=lambda file: str(file.start),
         )
         if only and table.name not in only:
@@ -154,7 +158,15 @@ def publish(
         with con.cursor() as cursor:
             cursor.execute("SET TimeZone = 'UTC'")
             return write_files(
-                cursor, root, table, definitions[table.name], known, touched, generation
+                cursor,
+                root,
+                table,
+                definitions[table.name],
+                known,
+                touched,
+                generation,
+                full=full,
+                accounts=held,
             )
 
     # A month is one row group, which DuckDB writes on one core.

@@ -102,9 +102,10 @@ class TransformOperator(BaseOperator):
 
 
 class CheckOperator(BaseOperator):
-    """Check raw and curated over the days transformed.
+    """Check raw and curated over the days transformed; what failed is logged and recorded.
 
-    Fails on a critical expectation; a warning is logged and recorded in ops.checkpoints.
+    A critical expectation that failed on the rows of some accounts holds those back, and the task
+    succeeds; it fails where nothing may be published.
     """
 
     template_fields: Sequence[str] = ("interval_start", "interval_end")
@@ -116,7 +117,7 @@ class CheckOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, int]:
         from ledgerhouse.check.run import check
-        from ledgerhouse.publish.gate import NotChecked, require_passed
+        from ledgerhouse.publish.gate import NotChecked, known_accounts, require_passed
 
         gc_off()
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
@@ -133,17 +134,32 @@ class CheckOperator(BaseOperator):
             failed = [r for r in results if not r.success]
             for result in failed:
                 self.log.warning("%s: %s", result.severity, result)
+            with open_warehouse(owner=lock_owner(context)) as con:
+                everybody = known_accounts(con)
             try:
-                require_passed(results, context["ti"].run_id)
+                held = require_passed(results, context["ti"].run_id, everybody)
             except NotChecked as error:
                 raise AirflowFailException(str(error)) from None
-        return {"passed": len(results) - len(failed), "warnings": len(failed)}
+            for (source, account), reason in held.items():
+                self.log.error(
+                    "%s %s is held back: its last good days stay in the books, all other "
+                    "accounts are published. What failed: %s",
+                    source,
+                    account,
+                    reason,
+                )
+        return {
+            "passed": len(results) - len(failed),
+            "warnings": len(failed),
+            "held": len(held),
+        }
 
 
 class PublishOperator(BaseOperator):
     """Publish the days that the run has transformed and checked; then, and only then, drop the marks.
 
-    Skips itself when another run has loaded since: that run publishes these days too.
+    Where accounts are held back the books of all others are out, and the task fails, so that the
+    run is red. Skips itself when another run has loaded since: that run publishes these days too.
     """
 
     def __init__(self, *, transform: str, **kwargs: Any):
@@ -175,6 +191,13 @@ class PublishOperator(BaseOperator):
             raise AirflowFailException(str(error)) from None
         except Superseded as error:
             raise AirflowSkipException(str(error)) from None
+        if published.held:
+            raise AirflowFailException(
+                f"generation {published.generation} is published, but "
+                f"{len(published.held)} account(s) keep their last good days: "
+                f"{'. '.join(map(str, published.held))}. See the Data Docs of this run, fix the "
+                "cause and run sync again: it checks and publishes their days once more"
+            )
         return {
             "generation": published.generation,
             "files": len(published.files),

@@ -5,7 +5,8 @@ asked, what it covers and why paging ended), then a line a page with the body as
 appears by one rename after its fetch has ended, so whatever is seen is complete (of a fetch that
 was stopped for its cost the header covers what was read whole). New files
 wait in `inbox/`; the loader moves them to `<source>/<YYYY-MM>/` once they are committed, and
-notes in `loads.jsonl` which files it committed together, and in which order.
+notes in `loads.jsonl` which files it committed together, and in which order; the transform, in
+`openings.jsonl`, which opening balances it has fixed.
 """
 
 from __future__ import annotations
@@ -152,7 +153,28 @@ def note_load(root: Path, load: Load) -> None:
             "files": list(load.files),
         }
     )
-    with open(Path(root) / "loads.jsonl", "ab") as out:
+    _append(Path(root) / "loads.jsonl", line)
+
+
+def note_openings(root: Path, record: dict[str, Any]) -> None:
+    """Append to the opening balances that are fixed, durably: a replay reads them again."""
+    Path(root).mkdir(parents=True, exist_ok=True)
+    _append(Path(root) / "openings.jsonl", _line(record))
+
+
+def openings(root: Path) -> list[dict[str, Any]]:
+    """What was noted of opening balances, in order; half a line a kill has left is passed."""
+    file, records = Path(root) / "openings.jsonl", []
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def _append(file: Path, line: bytes) -> None:
+    with open(file, "ab") as out:
         # A kill may have left half a line: it must not swallow this one.
         out.write(b"\n" + line if _is_torn(Path(out.name)) else line)
         out.flush()

@@ -36,6 +36,10 @@ def unified(dates: DateFilter) -> list[Any]:
         UNION ALL SELECT source, account, chain, tx_id, ts, 'gas'
         FROM {dates.rows("raw.onchain_transactions")}
         WHERE pays_gas AND (gas > 0 OR (gas IS NULL AND gas_text IS NOT NULL)))"""
+    adjustments = (
+        "(SELECT *, '' AS chain, adjustment_id AS txid, 'entry' AS leg "
+        f"FROM {dates.rows('raw.adjustments')})"
+    )
     entry, leg = "source, account, txid, ts", "source, account, chain, txid, leg, ts"
     # SUM of DECIMAL(38,18) raises past 1e20: whole and fractional parts are summed apart.
     sums = (
@@ -82,10 +86,17 @@ def unified(dates: DateFilter) -> list[Any]:
             "Every row comes from a ledger entry, a leg or an adjustment",
             f"SELECT domain, {leg} FROM (SELECT * FROM {{batch}} WHERE domain = 'exchange') "
             f"ANTI JOIN {entries} USING ({entry}) UNION ALL SELECT domain, {leg} FROM "
-            f"(SELECT * FROM {{batch}} WHERE domain NOT IN ('exchange', 'adjustment')) "
-            f"ANTI JOIN {legs} USING ({leg}) UNION ALL SELECT domain, {leg} FROM "
-            "(SELECT * FROM {batch} WHERE domain = 'adjustment') "
-            "ANTI JOIN raw.adjustments USING (source, account, token, ts)",
+            f"(SELECT * FROM {{batch}} WHERE domain = 'onchain') ANTI JOIN {legs} "
+            f"USING ({leg}) UNION ALL SELECT domain, {leg} FROM "
+            f"(SELECT * FROM {{batch}} WHERE domain NOT IN ('exchange', 'onchain')) "
+            f"ANTI JOIN {adjustments} USING ({leg}, amount_text)",
+        ),
+        no_rows(
+            "adjustments_complete",
+            "critical",
+            "Every adjustment is there, at its time, with its amount",
+            f"SELECT {leg}, amount_text FROM {adjustments} ANTI JOIN (SELECT * FROM {{batch}} "
+            f"WHERE domain = 'adjustment') USING ({leg}, amount_text, token)",
         ),
         no_rows(
             "exchange_sums_kept",
@@ -197,8 +208,9 @@ def flows(dates: DateFilter) -> list[Any]:
                         u.legs AS legs_there
              FROM {{batch}} f FULL JOIN (
                SELECT {key}, {total("gained")}, {total("given")}, legs FROM (
-                 SELECT CAST(ts AS DATE) AS date, domain, source, account,
-                   coalesce(token, '') AS token, count(*) FILTER (WHERE counts) AS legs,
+                 SELECT CAST(ts AS DATE) AS date, CASE WHEN domain <> 'adjustment' THEN domain
+                     WHEN contains(token, ':') THEN 'onchain' ELSE 'exchange' END AS domain,
+                   source, account, coalesce(token, '') AS token, count(*) FILTER (WHERE counts) AS legs,
                    {sums("gained", "amount")}, {sums("given", "-amount")}
                  FROM {transactions} GROUP BY ALL)) u
              USING ({key})
@@ -264,6 +276,13 @@ def reconciliation(dates: DateFilter) -> list[Any]:
             f"No reported balance waits over {AWAITED_FOR.days} days for its history",
             f"SELECT {columns} FROM {{batch}} WHERE status = 'awaiting_coverage' "
             f"AND snapshot_ts < {old}",
+        ),
+        no_rows(
+            "adjustments_apply",
+            "warning",
+            "Every entry of adjustments.toml explains a difference",
+            "SELECT source, account, token, explanation FROM ops.breaks "
+            "WHERE suspect = 'adjustment'",
         ),
     ]
 

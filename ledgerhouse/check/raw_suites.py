@@ -179,3 +179,12 @@ def balances(dates: DateFilter) -> list[Any]:
         present("amount_text", "warning"),
         at_least("amount", 0, "warning"),
     ]
+
+
+def adjustments(dates: DateFilter) -> list[Any]:
+    """Movements that no vendor lists."""
+    return [
+        unique("adjustment_id"),
+        present("token"),
+        present("amount", "warning"),
+    ]

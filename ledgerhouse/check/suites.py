@@ -43,6 +43,7 @@ def suites(interval: Interval, spans: Sequence[Interval] = ()) -> list[Suite]:
         "onchain_transactions": raw.transactions,
         "onchain_transfers": raw.transfers,
         "balances": raw.balances,
+        "adjustments": raw.adjustments,
     }
     return [
         *(

@@ -43,7 +43,13 @@ log = logging.getLogger(__name__)
 FOLDER = "rebuild"
 DISK_FACTOR = 2.2  # of the warehouse's size: the copy, and what is built in it
 STATE_URI = "LEDGERHOUSE_STATE_URI"
-RAW_MARKS = ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "onchain_transfers")
+RAW_MARKS = (
+    "exchanges_ledger",
+    "exchanges_trades",
+    "onchain_transactions",
+    "onchain_transfers",
+    "adjustments",
+)
 
 
 class DiskFull(RuntimeError):
@@ -94,7 +100,7 @@ def rebuild(
             held_s = _copy(root.parent / FILE, root / FILE, owner, wait_s)
             with _own_state():
                 left_out, versions = _rename_production(root / FILE, set(batches))
-                transform(root / FILE, owner=owner, wait_s=wait_s)
+                transform(root / FILE, owner=owner, wait_s=wait_s, settled=True)
                 rows, differences, stale = compare(root / FILE, left_out, versions)
             size = sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         finally:

@@ -52,7 +52,8 @@ Span = tuple[date, date]  # [first day, day after the last)
 NEWEST = """
     SELECT GREATEST((SELECT MAX(ts) FROM raw.exchanges_ledger),
                     (SELECT MAX(ts) FROM raw.onchain_transactions),
-                    (SELECT MAX(ts) FROM raw.onchain_transfers))
+                    (SELECT MAX(ts) FROM raw.onchain_transfers),
+                    (SELECT MAX(ts) FROM raw.adjustments))
 """
 
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.core.interval import Interval, closed, joined
 from ledgerhouse.config import warehouse_path
+from ledgerhouse.transform.adjustments import settle
 from ledgerhouse.transform.scattered_days import evaluate_scattered_days
 from ledgerhouse.transform.sqlmesh_context import (
     DAY,
@@ -65,6 +66,7 @@ AFFECTED_DAYS = {
         "onchain_transactions": 0,
         "onchain_transfers": 0,
         "token_rescaled": 0,
+        "adjustments": 0,
     },
     "curated.assets": {"exchanges_ledger": 0, "onchain_tokens": 0},
 }
@@ -110,6 +112,21 @@ class Transformed:
     planned: bool = False  # the prod environment was made by this call
     seconds: float = 0.0
 
+    def and_then(self, later: Transformed) -> Transformed:
+        """Both in one; `later` came after this."""
+        spans = {
+            table: tuple(joined([*self.changed.get(table, ()), *later.changed.get(table, ())]))
+            for table in self.changed.keys() | later.changed.keys()
+        }
+        return replace(
+            later,
+            marks=tuple(sorted({*self.marks, *later.marks})),
+            days=tuple(joined([*self.days, *later.days])),
+            changed=spans,
+            models=(*self.models, *(m for m in later.models if m not in self.models)),
+            planned=self.planned or later.planned,
+        )
+
     @property
     def spans(self) -> list[Interval]:
         """The marked days as spans, oldest first: what is to be checked."""
@@ -124,44 +141,60 @@ class Transformed:
         return sorted({batch for _, _, batch in self.marks})
 
 
-def transform(path: Path | None = None, *, owner: str, wait_s: float = WAIT_S) -> Transformed:
+def transform(
+    path: Path | None = None, *, owner: str, wait_s: float = WAIT_S, settled: bool = False
+) -> Transformed:
     """Bring curated up to date with every touched day; without marks SQLMesh is not even loaded.
+
+    Then with the adjustments that follow from it: the models run once more over the days on which
+    those changed. `settled`: raw.adjustments is as it is to be, and is not derived again.
 
     Holds the warehouse from reading the marks to the end of the run. Raises TransformFailed in
     plain words; the marks are never deleted here, so the next call repairs.
     """
     began = time.monotonic()
     with hold(Path(path or warehouse_path()), owner, wait_s) as held:
-        with connected(held) as con:
-            create_all(con)
-            marks = marks_of(con)
-            days, newest, published = _days(con, marks), newest_day(con), has_views(con)
-            changed = {
-                table: tuple(joined((day, day + DAY) for day in touched))
-                for table, touched in _changed(days, marks).items()
-            }
-            rows_a_day = _rows_a_day(con)
-            max_days = max(len(affected) for affected in days.values())
-            pauses = _pauses(con) if max_days * rows_a_day > ROWS_A_RUN else []
-        if published and not any(days.values()):
-            return Transformed(marks=marks, changed=changed, seconds=time.monotonic() - began)
-        spans = {model: coalesce(affected) for model, affected in days.items()}
-        spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
-        # To the newest row, not only the last marked day: also what a plan by hand has left out.
-        end = max([newest + DAY, *(span[-1][1] for span in spans.values() if span)])
-        with context(held) as (ctx, evaluations):
-            planned = ensure_production(ctx, evaluations, published)
-            tables = tables_of(ctx)
-            for model in tables - set(AFFECTED_DAYS):  # of users, downstream: every affected day
-                spans[model] = coalesce(
-                    days["curated.tx_unified"],
-                    limit=EXACT_SPANS,
-                    wide_gap=int(ROWS_A_SPAN / rows_a_day),
-                )
-            invalidate_intervals(ctx, spans)
-            evaluate_scattered_days(ctx)
-            for stop in [*(day for day in pauses if day < end), end]:
-                run_models(ctx, evaluations, tables, stop)
+        done = _transform(held, began)
+        if not settled:
+            with connected(held) as con:
+                batch = settle(con, held.parent / "landing")
+            if batch:
+                done = done.and_then(_transform(held, began, batch))
+    return done
+
+
+def _transform(held: Path, began: float, batch: str | None = None) -> Transformed:
+    """The models over the days that are marked; of `batch` alone where it is given."""
+    with connected(held) as con:
+        create_all(con)
+        marks = tuple(mark for mark in marks_of(con) if batch in (None, mark[2]))
+        days, newest, published = _days(con, marks), newest_day(con), has_views(con)
+        changed = {
+            table: tuple(joined((day, day + DAY) for day in touched))
+            for table, touched in _changed(days, marks).items()
+        }
+        rows_a_day = _rows_a_day(con)
+        max_days = max(len(affected) for affected in days.values())
+        pauses = _pauses(con) if max_days * rows_a_day > ROWS_A_RUN else []
+    if published and not any(days.values()):
+        return Transformed(marks=marks, changed=changed, seconds=time.monotonic() - began)
+    spans = {model: coalesce(affected) for model, affected in days.items()}
+    spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
+    # To the newest row, not only the last marked day: also what a plan by hand has left out.
+    end = max([newest + DAY, *(span[-1][1] for span in spans.values() if span)])
+    with context(held) as (ctx, evaluations):
+        planned = ensure_production(ctx, evaluations, published)
+        tables = tables_of(ctx)
+        for model in tables - set(AFFECTED_DAYS):  # of users, downstream: every affected day
+            spans[model] = coalesce(
+                days["curated.tx_unified"],
+                limit=EXACT_SPANS,
+                wide_gap=int(ROWS_A_SPAN / rows_a_day),
+            )
+        invalidate_intervals(ctx, spans)
+        evaluate_scattered_days(ctx)
+        for stop in [*(day for day in pauses if day < end), end]:
+            run_models(ctx, evaluations, tables, stop)
     return Transformed(
         marks=marks,
         days=tuple(spans["curated.tx_unified"]),

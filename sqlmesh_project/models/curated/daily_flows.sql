@@ -8,7 +8,7 @@ MODEL (
   grain (date, domain, source, account, token),
   column_descriptions (
     date = 'UTC day',
-    domain = 'exchange or onchain',
+    domain = 'exchange or onchain; an adjustment is in that of its account',
     source = 'the API the rows came from',
     account = 'account name, or wallet address',
     token = 'asset code, or chain:token id',
@@ -21,7 +21,8 @@ MODEL (
     legs = 'legs that count',
     overflow_legs = 'settled legs, no scam, no NFT, whose amount does not fit: in net_wide only',
     unsettled_legs = 'legs not settled, no scam',
-    scam_legs = 'legs the source calls a scam'
+    scam_legs = 'legs the source calls a scam',
+    unknown_legs = 'settled legs, no scam, whose amount is not known: in no sum'
   ),
   audits (
     not_null_non_blocking(columns := (date, domain, source, account, token, legs)),
@@ -34,10 +35,17 @@ MODEL (
 WITH legs AS (
   SELECT
     CAST(ts AS DATE) AS date,
-    domain, source, account,
+    /* Exchange assets have no colon: see token_key. */
+    CASE
+      WHEN domain <> 'adjustment' THEN domain
+      WHEN CONTAINS(token, ':') THEN 'onchain'
+      ELSE 'exchange'
+    END AS domain,
+    source, account,
     COALESCE(token, '') AS token,
     amount, amount_wide, counts, is_overflow, is_settled, is_scam,
-    counts OR (is_overflow AND is_settled AND NOT is_scam AND kind IS DISTINCT FROM 'nft') AS moves
+    COALESCE(kind = 'nft', FALSE) AS is_nft,
+    counts OR (is_overflow AND is_settled AND NOT is_scam AND COALESCE(kind <> 'nft', TRUE)) AS moves
   FROM @touched_rows(curated.tx_unified, ts) AS t
 ), sums AS (
   SELECT
@@ -48,8 +56,11 @@ WITH legs AS (
     @wide_sum(ABS(amount_wide), moves) AS turnover_wide,
     COUNT(*) FILTER(WHERE counts) AS legs,
     COUNT(*) FILTER(WHERE moves AND NOT counts) AS overflow_legs,
-    COUNT(*) FILTER(WHERE NOT is_settled AND NOT is_scam) AS unsettled_legs,
-    COUNT(*) FILTER(WHERE is_scam) AS scam_legs
+    COUNT(*) FILTER(WHERE NOT is_settled AND NOT is_scam AND NOT is_nft) AS unsettled_legs,
+    COUNT(*) FILTER(WHERE is_scam) AS scam_legs,
+    COUNT(*) FILTER(
+      WHERE is_settled AND NOT is_scam AND NOT is_nft AND amount_wide IS NULL
+    ) AS unknown_legs
   FROM legs
   GROUP BY
     date, domain, source, account, token
@@ -69,5 +80,6 @@ SELECT
   CAST(legs AS BIGINT) AS legs,
   CAST(overflow_legs AS BIGINT) AS overflow_legs,
   CAST(unsettled_legs AS BIGINT) AS unsettled_legs,
-  CAST(scam_legs AS BIGINT) AS scam_legs
+  CAST(scam_legs AS BIGINT) AS scam_legs,
+  CAST(unknown_legs AS BIGINT) AS unknown_legs
 FROM sums

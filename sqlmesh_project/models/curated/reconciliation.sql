@@ -20,7 +20,12 @@ MODEL (
     difference_text = 'difference as text, likewise',
     tolerance = 'largest difference that is no error: 0 on exchanges; on chains 3e-16 of the turnover; when not exact also half of the sixth digit per amount',
     is_exact = 'nothing overflowed; otherwise the six-digit wide sums (up to 1e32) are compared',
-    status = 'reconciled, off, or awaiting_coverage (the history has a hole before the snapshot)'
+    status = 'exact, within_tolerance, explained (kind says by what), settling (off since less than a day: sources index late), off, awaiting_coverage (what it needs of the history is not read), or not_reconcilable',
+    kind = 'what explains it: opening_inferred, rebase, spam or a kind of adjustments.toml, several joined by +; NULL otherwise',
+    reason = 'why it is not explained, in words; NULL otherwise',
+    since = 'first snapshot that shows the difference (ops.breaks), UTC; NULL where there is none',
+    price = 'of a unit at the snapshot, as the source says, USD; NULL or 0 where it knows none',
+    residual_value = 'difference times price, USD; NULL where one is not known'
   )
 );
 
@@ -68,6 +73,11 @@ WITH spans AS (
       TRUE
     ) AS reported_wide,
     COUNT(*) FILTER(WHERE b.amount IS NULL) AS lost,
+    COUNT(*) FILTER(
+      WHERE b.amount IS NULL AND TRY_CAST(b.amount_text AS DECIMAL(38, 6)) IS NULL
+    ) AS unheld,
+    MAX(b.price) AS price,
+    COALESCE(BOOL_OR(NOT b.is_verified), FALSE) AS is_unverified,
     COUNT(*) AS wallets
   FROM raw.balances AS b
   JOIN newest AS n
@@ -79,7 +89,8 @@ WITH spans AS (
     f.source, f.account, f.token, f.net, f.turnover, f.net_wide, f.turnover_wide,
     f.overflow_legs + CASE WHEN f.net IS NULL OR f.turnover IS NULL THEN 1 ELSE 0 END AS lost,
     f.legs + f.overflow_legs AS legs,
-    f.legs + f.overflow_legs + f.unsettled_legs AS honest_legs
+    f.legs + f.overflow_legs + f.unsettled_legs + f.unknown_legs AS honest_legs,
+    f.scam_legs, f.unknown_legs
   FROM curated.daily_flows AS f
   JOIN newest AS n
     ON n.source = f.source AND n.account = f.account AND f.date < n.day
@@ -92,12 +103,16 @@ WITH spans AS (
     CASE WHEN u.is_settled AND NOT u.is_scam THEN ABS(u.amount_wide) ELSE 0 END AS turnover_wide,
     CASE WHEN u.is_overflow AND u.is_settled AND NOT u.is_scam THEN 1 ELSE 0 END AS lost,
     CASE WHEN u.is_settled AND NOT u.is_scam THEN 1 ELSE 0 END AS legs,
-    CASE WHEN u.is_scam THEN 0 ELSE 1 END AS honest_legs
+    CASE WHEN u.is_scam THEN 0 ELSE 1 END AS honest_legs,
+    CASE WHEN u.is_scam THEN 1 ELSE 0 END AS scam_legs,
+    CASE WHEN u.is_settled AND NOT u.is_scam AND u.amount_wide IS NULL THEN 1 ELSE 0 END
+      AS unknown_legs
   FROM curated.tx_unified AS u
   JOIN newest AS n
     ON n.source = u.source AND n.account = u.account AND u.ts >= n.day AND u.ts < n.ts
   WHERE
-    u.ts >= (SELECT MIN(day) FROM newest) AND u.ts < (SELECT MAX(ts) FROM newest)
+    COALESCE(u.kind <> 'nft', TRUE)
+    AND u.ts >= (SELECT MIN(day) FROM newest) AND u.ts < (SELECT MAX(ts) FROM newest)
 ), computations AS (
   SELECT
     source, account, token,
@@ -107,7 +122,9 @@ WITH spans AS (
     @wide_sum(turnover_wide, TRUE) AS turnover_wide,
     SUM(lost) AS lost,
     SUM(legs) AS legs,
-    SUM(honest_legs) AS honest_legs
+    SUM(honest_legs) AS honest_legs,
+    SUM(scam_legs) AS scam_legs,
+    SUM(unknown_legs) AS unknown_legs
   FROM movements
   GROUP BY
     source, account, token
@@ -123,12 +140,57 @@ WITH spans AS (
     CASE WHEN c.token IS NULL THEN 0 ELSE c.turnover END AS turnover,
     CASE WHEN c.token IS NULL THEN 0 ELSE c.turnover_wide END AS turnover_wide,
     COALESCE(s.lost, 0) + COALESCE(c.lost, 0) AS lost,
-    COALESCE(s.wallets, 0) + COALESCE(c.legs, 0) AS amounts
+    COALESCE(s.wallets, 0) + COALESCE(c.legs, 0) AS amounts,
+    s.price,
+    COALESCE(s.unheld, 0) AS unheld,
+    COALESCE(c.unknown_legs, 0) AS unknown_legs,
+    COALESCE(c.honest_legs, 0) AS honest_legs,
+    /* Flags of a token and of its transactions need not agree: one is enough. */
+    NOT s.token IS NULL
+    AND (COALESCE(c.honest_legs, 0) = 0 OR s.is_unverified)
+    AND (COALESCE(c.scam_legs, 0) > 0 OR (s.is_unverified AND COALESCE(c.honest_legs, 0) = 0))
+      AS is_spam,
+    s.token IS NULL AS is_unlisted
   FROM snapshots AS s
   FULL JOIN computations AS c
     ON c.source = s.source AND c.account = s.account AND c.token = s.token
   WHERE
-    c.honest_legs IS NULL OR c.honest_legs > 0
+    NOT s.token IS NULL OR c.honest_legs > 0
+), explained AS (
+  SELECT
+    a.source, a.account, a.token,
+    STRING_AGG(DISTINCT a.kind, '+' ORDER BY a.kind) AS kind
+  FROM raw.adjustments AS a
+  JOIN newest AS n
+    ON n.source = a.source AND n.account = a.account AND a.ts < n.ts
+  GROUP BY
+    a.source, a.account, a.token
+), unread AS (
+  /* A part is a wallet of the exchange, or a chain. */
+  SELECT
+    p.source, p.account, p.token,
+    MIN(CONCAT(u.part, ': ', u.reason)) AS reason
+  FROM paired AS p
+  JOIN newest AS n
+    ON n.source = p.source AND n.account = p.account
+  JOIN ops.unread_parts AS u
+    ON u.source = p.source AND u.account = p.account AND u.start_ts < n.ts
+  LEFT JOIN raw.balances AS b
+    ON b.source = p.source AND b.account = p.account AND b.token = p.token AND b.ts = n.ts
+  WHERE
+    u.part = b.wallet OR (CONTAINS(p.token, ':') AND u.part = SPLIT_PART(p.token, ':', 1))
+  GROUP BY
+    p.source, p.account, p.token
+), broken AS (
+  SELECT
+    source, account, token,
+    MIN(first_bad_ts) AS since,
+    ARG_MIN(explanation, first_bad_ts) AS explanation
+  FROM ops.breaks
+  WHERE
+    suspect <> 'adjustment'
+  GROUP BY
+    source, account, token
 ), compared AS (
   SELECT
     COALESCE(n.domain, CASE WHEN CONTAINS(p.token, ':') THEN 'onchain' ELSE 'exchange' END) AS domain,
@@ -136,15 +198,25 @@ WITH spans AS (
     p.reported, p.computed, p.reported_wide, p.computed_wide,
     TRY(p.reported - p.computed) AS difference,
     TRY(p.reported_wide - p.computed_wide) AS difference_wide,
-    p.turnover, p.turnover_wide, p.amounts,
-    p.lost = 0 AND NOT p.turnover IS NULL AND NOT TRY(p.reported - p.computed) IS NULL AS is_exact
+    p.turnover, p.turnover_wide, p.amounts, p.price, p.unheld, p.unknown_legs, p.honest_legs,
+    p.is_spam, p.is_unlisted,
+    p.lost = 0 AND NOT p.turnover IS NULL AND NOT TRY(p.reported - p.computed) IS NULL AS is_exact,
+    e.kind, r.reason AS unread, k.since, k.explanation
   FROM paired AS p
   JOIN newest AS n
     ON n.source = p.source AND n.account = p.account
+  LEFT JOIN explained AS e
+    ON e.source = p.source AND e.account = p.account AND e.token = p.token
+  LEFT JOIN unread AS r
+    ON r.source = p.source AND r.account = p.account AND r.token = p.token
+  LEFT JOIN broken AS k
+    ON k.source = p.source AND k.account = p.account AND k.token = p.token
 ), judged AS (
   SELECT
     domain, source, account, token, ts, covered_to, is_covered, is_exact,
-    reported, computed, difference,
+    reported, computed, difference, price, unknown_legs, honest_legs, is_spam, is_unlisted, kind,
+    unread, since, explanation,
+    unheld > 0 OR reported_wide IS NULL OR computed_wide IS NULL AS is_unheld,
     CASE WHEN is_exact THEN @plain(reported) ELSE @plain(reported_wide) END AS reported_text,
     CASE WHEN is_exact THEN @plain(computed) ELSE @plain(computed_wide) END AS computed_text,
     CASE WHEN is_exact THEN @plain(difference) ELSE @plain(difference_wide) END AS difference_text,
@@ -163,6 +235,27 @@ WITH spans AS (
       ELSE TRY_CAST(ABS(difference_wide) AS DECIMAL(38, 18))
     END AS distance
   FROM compared
+), decided AS (
+  SELECT
+    domain, source, account, token, ts, covered_to, is_covered, is_exact, reported, computed,
+    difference, price, unknown_legs, honest_legs, is_spam, is_unlisted, kind, unread, since,
+    explanation, is_unheld, reported_text, computed_text, difference_text, tolerance, distance,
+    CASE
+      WHEN NOT is_covered THEN 'awaiting_coverage'
+      WHEN is_unheld THEN 'not_reconcilable'
+      WHEN COALESCE(distance <= tolerance, FALSE)
+      THEN CASE
+        WHEN unknown_legs > 0 THEN 'not_reconcilable'
+        WHEN NOT kind IS NULL THEN 'explained'
+        WHEN is_exact AND distance = 0 THEN 'exact'
+        ELSE 'within_tolerance'
+      END
+      WHEN NOT unread IS NULL THEN 'awaiting_coverage'
+      WHEN is_spam THEN 'explained'
+      WHEN since > ts - INTERVAL '1' DAY THEN 'settling'
+      ELSE 'off'
+    END AS status
+  FROM judged
 )
 SELECT
   CAST(domain AS VARCHAR) AS domain,
@@ -179,9 +272,28 @@ SELECT
   CAST(difference_text AS VARCHAR) AS difference_text,
   CAST(tolerance AS DECIMAL(38, 18)) AS tolerance,
   CAST(is_exact AS BOOLEAN) AS is_exact,
+  CAST(status AS VARCHAR) AS status,
   CAST(CASE
-    WHEN NOT is_covered THEN 'awaiting_coverage'
-    WHEN COALESCE(distance <= tolerance, FALSE) THEN 'reconciled'
-    ELSE 'off'
-  END AS VARCHAR) AS status
-FROM judged
+    WHEN status <> 'explained' THEN NULL
+    WHEN COALESCE(distance <= tolerance, FALSE) THEN kind
+    ELSE 'spam'
+  END AS VARCHAR) AS kind,
+  CAST(CASE
+    WHEN status IN ('exact', 'within_tolerance', 'explained') THEN NULL
+    WHEN covered_to IS NULL THEN 'no history is read yet'
+    WHEN NOT is_covered THEN CONCAT('the history is whole only to ', CAST(covered_to AS VARCHAR))
+    WHEN is_unheld THEN 'an amount is beyond what can be held'
+    WHEN status = 'not_reconcilable' OR (status <> 'awaiting_coverage' AND unknown_legs > 0)
+    THEN CONCAT(CAST(unknown_legs AS VARCHAR), ' of its movements have no amount that can be read')
+    WHEN status = 'awaiting_coverage' THEN CONCAT('not read: ', unread)
+    WHEN NOT explanation IS NULL THEN explanation
+    WHEN is_unlisted THEN 'it moved, but the source lists no balance of it'
+    WHEN honest_legs = 0 THEN 'a balance is reported, but no movement of it'
+    ELSE 'reported and computed differ'
+  END AS VARCHAR) AS reason,
+  CAST(CASE WHEN status IN ('settling', 'off') THEN since END AS TIMESTAMP) AS since,
+  CAST(price AS DECIMAL(38, 18)) AS price,
+  CAST(TRY(
+    CAST(CASE WHEN is_exact THEN difference END AS DECIMAL(38, 12)) * CAST(price AS DECIMAL(38, 8))
+  ) AS DECIMAL(38, 8)) AS residual_value
+FROM decided

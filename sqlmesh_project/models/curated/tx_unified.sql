@@ -4,17 +4,17 @@ MODEL (
     time_column ts,
     partition_by_time_column FALSE
   ),
-  description 'Every movement of every account, exchange and on-chain alike, one row per leg. Nothing is dropped: scam, failed, pending and overflowing legs are kept and do not count.',
+  description 'Every movement of every account, exchange and on-chain alike, one row per leg, and the adjustments of raw.adjustments, which no vendor lists. Nothing is dropped: scam, failed, pending and overflowing legs are kept and do not count.',
   grain (domain, source, account, chain, txid, leg),
   column_descriptions (
-    domain = 'exchange or onchain',
+    domain = 'exchange or onchain; adjustment for rows of raw.adjustments',
     source = 'the API the row came from',
     account = 'account name, or wallet address',
     chain = 'blockchain; empty on exchanges',
-    txid = 'ledger entry id, or transaction hash',
-    leg = 'entry on exchanges; in:1, out:2, … or gas on chains',
+    txid = 'ledger entry id, transaction hash, or adjustment id',
+    leg = 'entry on exchanges and of adjustments; in:1, out:2, … or gas on chains',
     ts = 'when it happened, UTC',
-    kind = 'trade, deposit, withdrawal, conversion, reward, transfer, fee or unknown',
+    kind = 'trade, deposit, withdrawal, conversion, reward, transfer, fee, nft or unknown; of adjustments opening, opening_inferred, reward (growth of a rebasing token) or adjustment',
     token = 'asset code, or chain:token id; see curated.assets',
     symbol = 'ticker, when known',
     amount = 'signed token units; NULL when it overflows DECIMAL(38,18)',
@@ -24,12 +24,12 @@ MODEL (
     is_settled = 'final: it moves the balance',
     is_scam = 'the source calls it a scam',
     counts = 'settled, no scam, and its amount is known and fits: it is summed into balances',
-    status = 'status word of the source',
+    status = 'status word of the source; of adjustments their own kind',
     price = 'quote units per base unit, when all fills of the order have one price',
     fee = 'fee contained in amount, in fee_token units',
     fee_token = 'asset of the fee',
     counterparty = 'the other address',
-    ref = 'trade, order or blockchain transaction it belongs to',
+    ref = 'trade, order or blockchain transaction it belongs to; of adjustments their evidence',
     fills = 'fills of the order'
   ),
   audits (
@@ -42,7 +42,7 @@ MODEL (
   )
 );
 
-WITH both_domains AS (
+WITH all_domains AS (
   SELECT
     domain, source, account, chain, txid, leg, ts, kind, token, symbol, amount, amount_text,
     is_overflow, is_settled, is_scam, counts, status, price, fee, fee_token, counterparty, ref,
@@ -56,6 +56,36 @@ WITH both_domains AS (
   FROM curated.staged_onchain
   WHERE
     @touched(ts)
+  UNION ALL
+  SELECT
+    'adjustment' AS domain,
+    a.source, a.account,
+    '' AS chain,
+    a.adjustment_id AS txid,
+    'entry' AS leg,
+    a.ts,
+    CASE
+      WHEN a.kind IN ('opening', 'opening_inferred') THEN a.kind
+      WHEN a.kind IN ('rebase', 'reward') THEN 'reward'
+      ELSE 'adjustment'
+    END AS kind,
+    a.token,
+    NULL AS symbol,
+    a.amount, a.amount_text,
+    a.amount IS NULL AS is_overflow,
+    TRUE AS is_settled,
+    FALSE AS is_scam,
+    NOT a.amount IS NULL AS counts,
+    a.kind AS status,
+    NULL AS price,
+    NULL AS fee,
+    NULL AS fee_token,
+    NULL AS counterparty,
+    a.evidence AS ref,
+    0 AS fills
+  FROM raw.adjustments AS a
+  WHERE
+    @touched(a.ts)
 )
 SELECT
   CAST(domain AS VARCHAR) AS domain,
@@ -83,6 +113,6 @@ SELECT
   CAST(counterparty AS VARCHAR) AS counterparty,
   CAST(ref AS VARCHAR) AS ref,
   CAST(fills AS INT) AS fills
-FROM both_domains
+FROM all_domains
 ORDER BY
   ts

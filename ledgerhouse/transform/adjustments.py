@@ -1,0 +1,377 @@
+"""Movements that no vendor lists, so that balances do not ignore the past: raw.adjustments.
+
+    settle(con, root)            bring raw.adjustments up to date and mark the days that changed
+    refused(con, root)           entries of adjustments.toml that are not booked, and why
+
+opening_inferred   what an account held before its history begins: reported - computed at its first
+                   covered snapshot, booked where the history begins. Rows that come late still
+                   change it until a snapshot SETTLED later is covered; then it is fixed, and noted
+                   in the landing (openings.jsonl), so that a replay gives the same. What differs
+                   later is a difference. None for a token that arrived later, that is spam, whose
+                   computed balance is too high, or of whose movements an amount is not known.
+(a user's kind)    an entry of adjustments.toml, as long as it makes its residual smaller
+rebase             growth of a token of rebasing.toml between two snapshots, within its band;
+                   derived again from all snapshots, so that rows that come late correct it
+
+Everything is derived from raw, from the landing and from two files, so it is the same after a
+replay; only what differs is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal, localcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extract.core.interval import iso
+from extract.fetch import landing
+from ledgerhouse.transform.adjustments_file import TICK, Entry, bands, entries
+from ledgerhouse.transform.residuals import (
+    PRECISION,
+    Owner,
+    Residual,
+    Token,
+    residuals,
+    snapshots,
+)
+from ledgerhouse.warehouse.transaction import transaction
+
+if TYPE_CHECKING:
+    import duckdb
+
+DATASET = "adjustments"  # of their marks in ops.touched_days
+SETTLED = timedelta(hours=24)  # vendors index late
+DAY = timedelta(days=1)
+COLUMNS = "adjustment_id, source, account, token, ts, kind, amount_text, evidence, note"
+
+# Of the tokens at an account's first snapshot: what forbids an opening.
+FORBIDDEN = """
+    WITH held AS (
+        SELECT token, list(DISTINCT wallet) AS wallets, bool_or(is_verified IS FALSE) AS unverified
+        FROM raw.balances WHERE (source, account, ts) = ($source, $account, $ts) GROUP BY ALL
+    ), moved AS (
+        SELECT coalesce(token, '') AS token, count(*) FILTER (is_scam) AS scams,
+            count(*) FILTER (is_settled AND NOT is_scam AND kind <> 'nft' AND amount IS NULL)
+                AS unknown,
+            count(*) FILTER (NOT is_scam AND kind <> 'nft') AS honest
+        FROM curated.tx_unified
+        WHERE (source, account) = ($source, $account) AND ts < $ts AND domain <> 'adjustment'
+        GROUP BY ALL
+    ), unread AS (
+        SELECT part FROM ops.unread_parts WHERE (source, account) = ($source, $account)
+    ), rejected AS (
+        SELECT payload FROM raw.rejected WHERE (source, account) = ($source, $account)
+            AND dataset IN ('exchanges_ledger', 'onchain_transactions', 'onchain_transfers')
+    )
+    SELECT token,
+        coalesce(list_has_any(wallets, (SELECT coalesce(list(part), []) FROM unread)), false)
+            AS is_unread,
+        coalesce(unverified, false) AND coalesce(honest, 0) = 0 OR coalesce(scams, 0) > 0
+            OR coalesce(unknown, 0) > 0
+            OR EXISTS (FROM rejected WHERE contains(payload,
+                '"' || list_last(string_split(token, ':')) || '"')) AS is_forbidden
+    FROM held FULL JOIN moved USING (token) WHERE token <> ''"""
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """A row of raw.adjustments."""
+
+    adjustment_id: str
+    source: str
+    account: str
+    token: str
+    ts: datetime
+    kind: str
+    amount: Decimal
+    evidence: str
+    note: str | None = None
+
+    @property
+    def key(self) -> Token:
+        return self.source, self.account, self.token
+
+    def row(self) -> tuple:
+        """The values of COLUMNS."""
+        return (
+            *(self.adjustment_id, self.source, self.account, self.token, self.ts, self.kind),
+            *(_text(self.amount), self.evidence, self.note),
+        )
+
+
+@dataclass(frozen=True)
+class Noted:
+    """Openings of an account that are fixed, and the tokens whose part was unread then."""
+
+    snapshot: datetime
+    evidence: str
+    amounts: dict[str, Decimal] = field(default_factory=dict)
+    pending: frozenset[str] = frozenset()
+
+
+def settle(con: duckdb.DuckDBPyConnection, root: Path) -> str | None:
+    """Write what raw.adjustments lacks; the batch of the marks on days that are to be transformed
+    for it, None where nothing changed.
+
+    The models have run over all that is marked. `root` is the landing's folder. Raises ValueError
+    where rebasing.toml cannot be read.
+    """
+    with localcontext(prec=PRECISION):
+        rows, _ = _derived(con, root, note=True)
+        return _write(con, rows)
+
+
+def refused(con: duckdb.DuckDBPyConnection, root: Path) -> dict[str, tuple[Entry | None, str]]:
+    """By its name: an entry of adjustments.toml that is not booked (None where it could not even
+    be read), and why."""
+    with localcontext(prec=PRECISION):
+        return _derived(con, root, note=False)[1]
+
+
+def _derived(
+    con: duckdb.DuckDBPyConnection, root: Path, *, note: bool
+) -> tuple[list[Adjustment], dict[str, tuple[Entry | None, str]]]:
+    """Every adjustment there is to be, and the entries that are none."""
+    found = snapshots(con)
+    told, wrong = entries()
+    refusals: dict[str, tuple[Entry | None, str]] = {n: (None, why) for n, why in wrong.items()}
+    owners = {(source, account.lower()): (source, account) for source, account in found}
+    placed: dict[Token, list[Entry]] = defaultdict(list)
+    for entry in sorted(told, key=lambda e: e.ts):
+        who = (entry.source, entry.account)
+        if who not in found and ":" in entry.token:
+            who = owners.get((entry.source, entry.account.lower()), who)
+        if who in found:
+            placed[*who, entry.token].append(entry)
+        else:
+            refusals[entry.name] = (
+                entry,
+                f"no snapshot of {entry.source} {entry.account} is covered yet",
+            )
+    by_token: dict[Token, list[Adjustment]] = defaultdict(list)
+    for opening in _openings(con, root, found, placed, note=note):
+        by_token[opening.key].append(opening)
+    rebasing = bands()
+    growing = [
+        (source, account, token)
+        for source, account, token in con.execute(
+            "SELECT DISTINCT source, account, token FROM raw.balances "
+            "WHERE list_contains($tokens::VARCHAR[], token)",
+            {"tokens": sorted(rebasing)},
+        ).fetchall()
+    ]
+    instants = {who: at for who, (_, at) in found.items()}
+    bare = residuals(con, {*placed, *growing}, instants, bare=True)
+    for token, told_of in placed.items():
+        for entry in told_of:
+            why = _judged(entry, bare.get(token, []), by_token[token])
+            if why:
+                refusals[entry.name] = (entry, why)
+                continue
+            ident = "/".join((*token, entry.kind, f"{entry.ts:%Y%m%dT%H%M%S%f}"))
+            by_token[token].append(
+                Adjustment(
+                    ident, *token, entry.ts, entry.kind, entry.amount, entry.evidence, entry.note
+                )
+            )
+    for token in growing:
+        if token in bare:
+            since = found[token[:2]][0]
+            by_token[token] += _growth(token, bare[token], by_token[token], since, rebasing)
+    return [row for rows in by_token.values() for row in rows], refusals
+
+
+def _openings(
+    con: duckdb.DuckDBPyConnection,
+    root: Path,
+    found: Mapping[Owner, tuple[datetime, list[datetime]]],
+    placed: Mapping[Token, list[Entry]],
+    *,
+    note: bool,
+) -> list[Adjustment]:
+    """The inferred openings of every account; those that can be fixed now are noted."""
+    noted, rows = _read_notes(root), []
+    for who, (since, instants) in found.items():
+        fixed = noted.get((*who, since))
+        first = fixed.snapshot if fixed and fixed.snapshot in instants else instants[0]
+        amounts: dict[str, Decimal] = dict(fixed.amounts) if fixed else {}
+        evidence = fixed.evidence if fixed else _evidence(con, who, first)
+        if fixed is None or fixed.pending:
+            fresh, pending = _inferred(con, who, first, placed, fixed and fixed.pending)
+            can_fix = instants[-1] >= first + SETTLED
+            if can_fix and note and (fixed is None or pending != fixed.pending):
+                _note(root, who, since, Noted(first, evidence, fresh, pending))
+            amounts |= fresh
+        for token, amount in amounts.items():
+            # One who knows it exactly says so in adjustments.toml.
+            if not any(entry.kind == "opening" for entry in placed.get((*who, token), ())):
+                ident = "/".join((*who, token, "opening_inferred"))
+                rows.append(
+                    Adjustment(ident, *who, token, since, "opening_inferred", amount, evidence)
+                )
+    # Of an account whose history has a hole before its first snapshot by now: as they were.
+    for row in con.execute(
+        f"SELECT {COLUMNS} FROM raw.adjustments WHERE kind = 'opening_inferred'"
+    ).fetchall():
+        if row[1:3] not in found:
+            rows.append(Adjustment(*row[:6], Decimal(row[6]), *row[7:]))
+    return rows
+
+
+def _inferred(
+    con: duckdb.DuckDBPyConnection,
+    who: Owner,
+    first: datetime,
+    placed: Mapping[Token, list[Entry]],
+    only: frozenset[str] | None,
+) -> tuple[dict[str, Decimal], frozenset[str]]:
+    """Openings by token at an account's first covered snapshot, and tokens whose part is unread."""
+    tokens, pending = [], set()
+    for token, is_unread, is_forbidden in con.execute(
+        FORBIDDEN, {"source": who[0], "account": who[1], "ts": first}
+    ).fetchall():
+        if only is not None and token not in only:
+            continue
+        if is_unread:
+            pending.add(token)
+        elif not is_forbidden:
+            tokens.append((*who, token))
+    amounts = {}
+    rebasing = bands()
+    for (_, _, token), (residual,) in residuals(con, tokens, {who: [first]}, bare=True).items():
+        residual = residual.plus(e.amount for e in placed.get((*who, token), ()) if e.ts < first)
+        # Of a rebasing token that was received since, it is growth: see _growth.
+        grown = token in rebasing and residual.computed > 0
+        if not residual.lost and residual.difference > residual.tolerance and not grown:
+            amounts[token] = residual.difference
+    return amounts, frozenset(pending)
+
+
+def _judged(entry: Entry, at: Iterable[Residual], booked: Iterable[Adjustment]) -> str | None:
+    """Why an entry is not booked: it must make the first residual that follows it smaller."""
+    residual = next((r for r in at if r.ts > entry.ts), None)
+    if residual is None:
+        return f"no snapshot after {iso(entry.ts)} is covered yet"
+    if residual.lost:
+        return f"at {iso(residual.ts)} an amount is not known, so that nothing proves it"
+    residual = residual.plus(a.amount for a in booked if a.ts < residual.ts)
+    left = residual.difference - entry.amount
+    if abs(left) < abs(residual.difference):
+        return None
+    return (
+        f"at {iso(residual.ts)} reported - computed is {_text(residual.difference)} without it and "
+        f"would be {_text(left)} with it: what it explained is gone, or was never there. Remove it"
+    )
+
+
+def _growth(
+    token: Token,
+    at: list[Residual],
+    booked: list[Adjustment],
+    since: datetime,
+    rebasing: Mapping[str, Decimal],
+) -> list[Adjustment]:
+    """A row for each snapshot at which the residual moved within the token's band."""
+    rows, before, then = [], Decimal(0), since
+    held = Decimal(0)
+    for residual in at:
+        residual = residual.plus(a.amount for a in booked if a.ts < residual.ts)
+        held = max(held, abs(residual.reported), abs(residual.computed))
+        step = residual.difference - before
+        days = max(Decimal(1), Decimal((residual.ts - then).total_seconds()) / 86400)
+        within = abs(step) <= held * rebasing[token[2]] * days
+        if not residual.lost and abs(step) > residual.tolerance and within:
+            ident = "/".join((*token, "rebase", f"{residual.ts:%Y%m%dT%H%M%S%f}"))
+            evidence = f"snapshots of {iso(then)} and {iso(residual.ts)}"
+            rows.append(Adjustment(ident, *token, residual.ts - TICK, "rebase", step, evidence))
+            before = residual.difference
+        elif not residual.lost and abs(step) > residual.tolerance:
+            before = residual.difference
+        held, then = max(abs(residual.reported), abs(residual.computed)), residual.ts
+    return rows
+
+
+def _write(con: duckdb.DuckDBPyConnection, rows: Iterable[Adjustment]) -> str | None:
+    """Make raw.adjustments these rows, and mark the days of those that differ."""
+    wanted = {row.adjustment_id: row.row() for row in rows}
+    there = {
+        row[0]: row for row in con.execute(f"SELECT {COLUMNS} FROM raw.adjustments").fetchall()
+    }
+    gone = [row for ident, row in there.items() if wanted.get(ident) != row]
+    new = [row for ident, row in wanted.items() if there.get(ident) != row]
+    if not gone and not new:
+        return None
+    days = sorted({row[4].date() for row in (*gone, *new)})
+    told = hashlib.sha256(repr((sorted(map(repr, gone)), sorted(map(repr, new)))).encode())
+    batch = f"{DATASET}-{told.hexdigest()[:12]}"
+    with transaction(con):
+        con.execute(
+            "DELETE FROM raw.adjustments WHERE adjustment_id IN (SELECT unnest($ids::VARCHAR[]))",
+            {"ids": [row[0] for row in gone]},
+        )
+        if new:
+            con.executemany(
+                f"INSERT INTO raw.adjustments ({COLUMNS}, amount, recorded_at) "
+                "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, TRY_CAST($7 AS DECIMAL(38, 18)), "
+                "(now() AT TIME ZONE 'UTC')::TIMESTAMP",
+                new,
+            )
+        con.execute(
+            "INSERT INTO ops.touched_days (dataset, day, batch_id) "
+            "SELECT $dataset, unnest($days::DATE[]), $batch",
+            {"dataset": DATASET, "days": days, "batch": batch},
+        )
+    return batch
+
+
+def _evidence(con: duckdb.DuckDBPyConnection, who: Owner, ts: datetime) -> str:
+    """A snapshot and the landed file that it came with."""
+    file = con.execute(
+        "SELECT min(f.file) FROM ops.coverage c JOIN ops.landed_files f USING (batch_id) "
+        "WHERE (c.source, c.account, c.start_ts) = (?, ?, ?) AND c.dataset = 'balances' "
+        "AND starts_with(f.file, ?)",
+        [*who, ts, "~".join((*who, ""))],
+    ).fetchone()
+    return f"snapshot of {iso(ts)}" + (f" in {file[0]}" if file and file[0] else "")
+
+
+def _note(root: Path, who: Owner, since: datetime, noted: Noted) -> None:
+    """Note in the landing that these openings are fixed."""
+    record = {
+        "source": who[0],
+        "account": who[1],
+        "since": iso(since),
+        "snapshot": iso(noted.snapshot),
+        "evidence": noted.evidence,
+        "amounts": {token: _text(amount) for token, amount in noted.amounts.items()},
+        "pending": sorted(noted.pending),
+    }
+    landing.note_openings(root, record)
+
+
+def _read_notes(root: Path) -> dict[tuple[str, str, datetime], Noted]:
+    """What is fixed, by account and begin of its history."""
+    found: dict[tuple[str, str, datetime], Noted] = {}
+    for record in landing.openings(root):
+        since, snapshot = (
+            datetime.fromisoformat(record[name]).replace(tzinfo=None)
+            for name in ("since", "snapshot")
+        )
+        key = (record["source"], record["account"], since)
+        amounts = {token: Decimal(text) for token, text in record["amounts"].items()}
+        before = found[key].amounts if key in found else {}
+        found[key] = Noted(
+            snapshot, record["evidence"], amounts | before, frozenset(record["pending"])
+        )
+    return found
+
+
+def _text(amount: Decimal) -> str:
+    text = format(amount, "f")
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"

@@ -1,0 +1,170 @@
+"""Reported against computed at every balance snapshot of a token, exactly.
+
+    snapshots(con)                      the covered snapshots by account, oldest first
+    residuals(con, tokens, …)           what was reported and computed at each of them
+
+`curated.reconciliation` shows the newest snapshot alone; what a residual means is told by how it
+came: openings, growth and breaks are read from all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal, localcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import duckdb
+
+Owner = tuple[str, str]  # source, account
+Token = tuple[str, str, str]  # source, account, token
+
+NOISE = Decimal("3e-16")  # of the turnover on chains, whose amounts are JSON doubles
+CENT = Decimal("0.01")  # the turnover is rounded to it, as in curated.reconciliation
+PRECISION = 100
+
+# Of each account: where its coverage begins, and where its first hole does.
+HISTORIES = """
+    SELECT source, account, min(start_ts) AS since,
+        coalesce(min(reached) FILTER (start_ts > reached), max(end_ts)) AS covered_to
+    FROM (SELECT source, account, dataset, start_ts, end_ts, max(end_ts) OVER (
+              PARTITION BY source, account, dataset ORDER BY start_ts, end_ts
+              ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
+          FROM ops.coverage WHERE dataset IN ('exchanges_ledger', 'onchain_transactions'))
+    GROUP BY ALL"""
+SNAPSHOTS = f"""
+    SELECT DISTINCT s.source, s.account, s.start_ts AS ts, h.since
+    FROM ops.coverage s JOIN ({HISTORIES}) h USING (source, account)
+    WHERE s.dataset = 'balances' AND s.start_ts <= h.covered_to AND s.start_ts > h.since
+    ORDER BY ALL"""
+
+# SUM of DECIMAL(38,18) raises past 1e20: whole and fractional parts are summed apart.
+_SUMS = """sum(CAST(trunc({0}) AS DECIMAL(20, 0))) {1} AS {2}_whole,
+    sum(CAST({0} - trunc({0}) AS DECIMAL(18, 18))) {1} AS {2}_part"""
+RESIDUALS = f"""
+    WITH wanted AS (
+        SELECT unnest($sources::VARCHAR[]) AS source, unnest($accounts::VARCHAR[]) AS account,
+            unnest($tokens::VARCHAR[]) AS token
+    ), instants AS (
+        SELECT unnest($at_sources::VARCHAR[]) AS source, unnest($at_accounts::VARCHAR[]) AS account,
+            unnest($at::TIMESTAMP[]) AS ts
+    ), reported AS (
+        SELECT source, account, token, ts, {_SUMS.format("amount", "", "reported")},
+            count(*) FILTER (amount IS NULL) AS lost
+        FROM raw.balances SEMI JOIN wanted USING (source, account, token) GROUP BY ALL
+    ), legs AS (
+        SELECT source, account, token, ts, CASE WHEN counts THEN amount END AS amount,
+            NOT counts AND is_settled AND NOT is_scam AND kind <> 'nft' AS is_lost
+        FROM curated.tx_unified SEMI JOIN wanted USING (source, account, token)
+        WHERE NOT $bare::BOOLEAN OR domain <> 'adjustment'
+    ), moved AS (
+        SELECT l.source, l.account, l.token, i.ts, {_SUMS.format("l.amount", "", "moved")},
+            {_SUMS.format("abs(l.amount)", "", "turned")},
+            count(*) FILTER (l.is_lost) AS lost, count(*) AS legs
+        FROM legs l ASOF JOIN instants i
+            ON i.source = l.source AND i.account = l.account AND l.ts < i.ts
+        GROUP BY ALL
+    )
+    SELECT w.source, w.account, w.token, i.ts,
+        coalesce(r.reported_whole, 0), coalesce(r.reported_part, 0), coalesce(r.lost, 0),
+        coalesce(m.moved_whole, 0), coalesce(m.moved_part, 0),
+        coalesce(m.turned_whole, 0), coalesce(m.turned_part, 0),
+        coalesce(m.lost, 0), coalesce(m.legs, 0)
+    FROM wanted w JOIN instants i USING (source, account)
+    LEFT JOIN reported r USING (source, account, token, ts)
+    LEFT JOIN moved m USING (source, account, token, ts)
+    ORDER BY w.source, w.account, w.token, i.ts"""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A token at one snapshot. `lost`: amounts that are not known, or fit no DECIMAL(38,18)."""
+
+    ts: datetime
+    reported: Decimal
+    computed: Decimal
+    turnover: Decimal
+    lost: int
+    legs: int  # before the snapshot, of any kind
+    onchain: bool
+
+    @property
+    def difference(self) -> Decimal:
+        with localcontext(prec=PRECISION):
+            return self.reported - self.computed
+
+    @property
+    def tolerance(self) -> Decimal:
+        """Largest difference that is no error."""
+        if not self.onchain:
+            return Decimal(0)
+        with localcontext(prec=PRECISION):
+            return (self.turnover.quantize(CENT) + CENT) * NOISE
+
+    @property
+    def agrees(self) -> bool:
+        return not self.lost and abs(self.difference) <= self.tolerance
+
+    def plus(self, amounts: Iterable[Decimal]) -> Residual:
+        """The same with these movements summed too."""
+        with localcontext(prec=PRECISION):
+            amounts = list(amounts)
+            return replace(
+                self,
+                computed=self.computed + sum(amounts),
+                turnover=self.turnover + sum(map(abs, amounts)),
+            )
+
+
+def snapshots(con: duckdb.DuckDBPyConnection) -> dict[Owner, tuple[datetime, list[datetime]]]:
+    """By account: where its coverage begins, and the snapshots its history reaches, oldest first."""
+    found: dict[Owner, tuple[datetime, list[datetime]]] = {}
+    for source, account, ts, since in con.execute(SNAPSHOTS).fetchall():
+        found.setdefault((source, account), (since, []))[1].append(ts)
+    return found
+
+
+def residuals(
+    con: duckdb.DuckDBPyConnection,
+    tokens: Iterable[Token],
+    instants: Mapping[Owner, Collection[datetime]],
+    *,
+    bare: bool = False,
+) -> dict[Token, list[Residual]]:
+    """Each token at the `instants` of its account, oldest first; movements before them are summed.
+
+    `bare`: without the adjustments.
+    """
+    tokens = sorted({token for token in tokens if instants.get(token[:2])})
+    if not tokens:
+        return {}
+    at = sorted((*who, ts) for who in {t[:2] for t in tokens} for ts in instants[who])
+    lists = list(zip(*tokens)), list(zip(*at))
+    found: dict[Token, list[Residual]] = {token: [] for token in tokens}
+    sums: dict[Token, tuple[Decimal, Decimal, int, int]] = {}
+    with localcontext(prec=PRECISION):
+        for row in con.execute(
+            RESIDUALS,
+            {
+                "sources": list(lists[0][0]),
+                "accounts": list(lists[0][1]),
+                "tokens": list(lists[0][2]),
+                "at_sources": list(lists[1][0]),
+                "at_accounts": list(lists[1][1]),
+                "at": list(lists[1][2]),
+                "bare": bare,
+            },
+        ).fetchall():
+            token, ts = row[:3], row[3]
+            held, turned, lost, legs = sums.get(token, (Decimal(0), Decimal(0), 0, 0))
+            held += Decimal(row[7]) + row[8]
+            turned += Decimal(row[9]) + row[10]
+            lost, legs = lost + row[11], legs + row[12]
+            sums[token] = held, turned, lost, legs
+            reported = Decimal(row[4]) + row[5]
+            found[token].append(
+                Residual(ts, reported, held, turned, lost + row[6], legs, ":" in token[2])
+            )
+    return found

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import duckdb
 
+AGREE = ("exact", "within_tolerance", "explained")
 RECONCILIATION = """
     SELECT r.source, r.account, r.token, coalesce(a.symbol, r.token) AS symbol,
         coalesce(a.chain, '') AS chain,
@@ -23,7 +24,7 @@ RECONCILIATION = """
     LEFT JOIN (SELECT source, account, token, count(*) AS legs FROM curated.tx_unified
                WHERE counts GROUP BY ALL) u
         ON (u.source, u.account, u.token) = (r.source, r.account, r.token)
-    ORDER BY r.source, r.account, r.status = 'reconciled', legs DESC, r.token"""
+    ORDER BY r.source, r.account, r.status IN ('exact', 'within_tolerance', 'explained'), legs DESC, r.token"""
 RUNS = """
     WITH runs AS (SELECT unnest($names) AS run, unnest($ids) AS run_id,
                       unnest(range(len($ids))) AS number)"""
@@ -76,12 +77,12 @@ def verdict(
     for source, account in accounts:
         key, who = (source, account), f"{source} {account}"
         balances = [r for r in report["reconciliation"] if (r["source"], r["account"]) == key]
-        if not any(r["status"] == "reconciled" for r in balances):
+        if not any(r["status"] in AGREE for r in balances):
             wrong.append(f"{who}: no reconciled balance")
         wrong += [
             f"{who}: {r['symbol']} is {r['status']}, difference {r['difference']}"
             for r in balances
-            if r["status"] != "reconciled"
+            if r["status"] not in AGREE
         ]
         late = [r["snapshot"] for r in balances if r["snapshot"] < newest]
         if late:

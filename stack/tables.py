@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ledgerhouse.operate.commands.tables import short
+from stack.report import AGREE
 
 TOP = 5  # reconciled assets shown per account
 Row = Mapping[str, Any]
@@ -63,8 +64,8 @@ def _balances(rows: Sequence[Row]) -> Table:
         column.min_width = width  # a narrow terminal shortens the amounts first
     for key in dict.fromkeys((r["source"], r["account"]) for r in rows):
         balances = [r for r in rows if (r["source"], r["account"]) == key]
-        good = [r for r in balances if r["status"] == "reconciled"]
-        bad = [r for r in balances if r["status"] != "reconciled"]
+        good = [r for r in balances if r["status"] in AGREE]
+        bad = [r for r in balances if r["status"] not in AGREE]
         for r in [*bad, *good[:TOP]]:  # most entries first
             table.add_row(
                 f"{r['source']} {short(r['account'], 11)}",

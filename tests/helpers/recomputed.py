@@ -326,8 +326,14 @@ def fitting(value: Decimal, digits: int):
     return value if abs(value) < Decimal(10) ** digits else None
 
 
+def fitting_wide(leg: tuple):
+    """Its amount, exact or as text, where six digits of it can be held."""
+    value = leg[10] if leg[10] is not None else leg[11] and Decimal(leg[11])
+    return value if value is not None and abs(value) < 10**32 else None
+
+
 def expected_flows(legs: list[tuple]) -> dict[tuple, tuple]:
-    """(date, domain, source, account, token): inflow, outflow, net, net_wide, and four counts."""
+    """(date, domain, source, account, token): inflow, outflow, net, net_wide, and five counts."""
     groups = defaultdict(list)
     for row in legs:
         groups[(row[6].date(), row[0], row[1], row[2], row[8])].append(row)
@@ -349,6 +355,7 @@ def expected_flows(legs: list[tuple]) -> dict[tuple, tuple]:
             sum(r[12] and r[13] and not r[14] for r in rows),
             sum(not r[13] and not r[14] for r in rows),
             sum(r[14] for r in rows),
+            sum(r[13] and not r[14] and fitting_wide(r) is None for r in rows),
         )
     return flows
 
@@ -362,7 +369,7 @@ def assert_curated_is_the_truth(path) -> None:
         flows = expected_flows(legs)
         found = con.execute(
             "SELECT date, domain, source, account, token, inflow, outflow, net, "
-            "net_wide, legs, overflow_legs, unsettled_legs, scam_legs "
+            "net_wide, legs, overflow_legs, unsettled_legs, scam_legs, unknown_legs "
             "FROM curated.daily_flows"
         ).fetchall()
         assert len(found) == len(flows)
@@ -439,14 +446,22 @@ def expected_reconciliation(con, legs) -> dict[tuple, tuple]:
             whole[row[8]] += row[10] if row[15] else 0
         for token in {r[8] for r in mine} | set(parts):
             about = [r for r in mine if r[8] == token]
-            if about and all(r[14] for r in about):
+            scam = bool(about) and all(r[14] for r in about)
+            if scam and token not in parts:
                 continue  # seen only in scams
             reported = sum(parts[token], Decimal(0))
+            unknown = any(r[10] is None and not r[12] and r[13] and not r[14] for r in about)
             inexact = [r for r in about if r[12] and r[13] and not r[14]]
             if not inexact:
                 turnover = sum((abs(r[10]) for r in about if r[15]), Decimal(0))
                 allowed = (turnover + Decimal("0.02")) * Decimal("3e-16") * (who[0] == "debank")
-                status = "reconciled" if abs(reported - whole[token]) <= allowed else "off"
+                distance = abs(reported - whole[token])
+                if distance > allowed:
+                    status = "explained" if scam else "off"
+                elif unknown:
+                    status = "not_reconcilable"
+                else:
+                    status = "within_tolerance" if distance else "exact"
                 expected[(*who, token)] = (
                     ts,
                     reported,

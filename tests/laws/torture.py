@@ -354,7 +354,7 @@ class Life:
     def _books_equal(self, con) -> None:
         assert con.execute("SELECT count(*) FROM ops.touched_days").fetchone() == (0,)
         assert con.execute("SELECT DISTINCT status FROM curated.reconciliation").fetchall() == [
-            ("reconciled",)
+            ("exact",)
         ]
         books = self.var / "published" / "books.duckdb"
         con.execute(f"ATTACH '{books}' AS books (READ_ONLY)")

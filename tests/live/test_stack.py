@@ -203,7 +203,7 @@ def good_report():
         "account": "0x1",
         "symbol": "ETH",
         "difference": "0",
-        "status": "reconciled",
+        "status": "exact",
         "snapshot": "2026-01-31T06:00:00Z",
     }
     return {

@@ -234,7 +234,7 @@ def _off(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[In
         FROM curated.reconciliation r JOIN listed USING (source, account)
         LEFT JOIN (SELECT token, any_value(symbol) AS symbol FROM curated.assets GROUP BY ALL) a
             ON a.token = r.token
-        WHERE status <> 'reconciled'""").fetchall()
+        WHERE status IN ('off', 'awaiting_coverage')""").fetchall()
     return [
         Incident(
             "balance_off",

@@ -29,7 +29,7 @@ WITH known AS (
     SELECT source, account, count(*) AS pending, min(ts) AS oldest_pending
     FROM raw.exchanges_ledger WHERE vanished_at IS NULL AND status IN {PENDING} GROUP BY ALL
 ), judged AS (
-    SELECT source, account, count(*) FILTER (status = 'reconciled') AS reconciled,
+    SELECT source, account, count(*) FILTER (status IN ('exact', 'within_tolerance', 'explained')) AS reconciled,
         count(*) AS assets, count(*) FILTER (status = 'off') AS off,
         count(*) FILTER (status = 'awaiting_coverage') AS awaiting, max(snapshot_ts) AS snapshot
     FROM curated.reconciliation GROUP BY ALL

@@ -49,7 +49,7 @@ def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = 
         "through": when(min((whole_to for _, _, _, whole_to, _, _ in spans), default=None)),
         "newest": when(max((until for *_, until, _ in spans), default=None)),
         "accounts": [{"source": s, "account": a} for s, a, *_ in spans],
-        "reconciled": statuses.get("reconciled", 0),
+        "reconciled": sum(statuses.get(s, 0) for s in ("exact", "within_tolerance", "explained")),
         "balances": sum(statuses.values()),
         "off": statuses.get("off", 0),
         "awaiting": statuses.get("awaiting_coverage", 0),
@@ -158,7 +158,7 @@ def reconciliation(
         WHERE ($search = '' OR contains(lower(concat_ws(' ', a.symbol, a.name, r.token, r.source,
                                         r.account)), lower($search)))
           AND ($status = '' OR r.status = $status) AND ($account = '' OR r.account = $account)
-        ORDER BY CASE r.status WHEN 'off' THEN 0 WHEN 'reconciled' THEN 2 ELSE 1 END,
+        ORDER BY CASE r.status WHEN 'off' THEN 0 WHEN 'exact' THEN 2 ELSE 1 END,
                  r.source, r.account, lower(coalesce(a.symbol, r.token)), r.token
         LIMIT {min(limit, MOST_ROWS)} OFFSET {offset}
         """,

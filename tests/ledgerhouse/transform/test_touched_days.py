@@ -103,13 +103,13 @@ def test_reconciliation_equals_a_recomputation(lived_in, tmp_path, seed):
         con.execute(f"DELETE FROM {physical(con, 'daily_flows')} WHERE true")
         columns = (
             "date, domain, source, account, token, inflow, outflow, net, net_wide, legs, "
-            "overflow_legs, unsettled_legs, scam_legs, turnover, turnover_wide"
+            "overflow_legs, unsettled_legs, scam_legs, unknown_legs, turnover, turnover_wide"
         )
         for key, flow in expected_flows(legs).items():
             turnover = flow[0] + flow[1]
             con.execute(
                 f"INSERT INTO {physical(con, 'daily_flows')} ({columns}) VALUES "
-                f"({', '.join('?' * 15)})",
+                f"({', '.join('?' * 16)})",
                 [*key, *map(str, flow), str(turnover), "0"],
             )
         accounts = [("kraken", "main"), ("kraken", "cold"), ("debank", "0xme")]

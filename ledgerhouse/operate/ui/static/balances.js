@@ -3,8 +3,8 @@ import { ask, card, count, h, moment, nothing, segments, select, short } from ".
 import { drawing, steps } from "./charts.js";
 
 const ROWS = 25, TYPED = 250; // rows a page; milliseconds after the last key
-const CHIPS = { off: "failed", awaiting_coverage: "gap", reconciled: "covered" };
-const NAMES = { off: "off", awaiting_coverage: "awaiting coverage", reconciled: "reconciled" };
+const CHIPS = { off: "failed", awaiting_coverage: "gap", exact: "covered", within_tolerance: "covered", explained: "covered", settling: "gap", not_reconcilable: "gap" };
+const NAMES = { off: "off", awaiting_coverage: "awaiting coverage", exact: "exact", within_tolerance: "within tolerance", explained: "explained", settling: "settling", not_reconcilable: "not reconcilable" };
 const key = (row) => [row.source, row.account, row.token].join("\n");
 const owner = (row) => [row.source, row.account].join("\n");
 const asset = (row) => (row.chain ? `${row.symbol} on ${row.chain}` : row.symbol);

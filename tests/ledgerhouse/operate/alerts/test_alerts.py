@@ -241,7 +241,7 @@ def story_balance_off(books):
     )
     books.do("UPDATE curated.reconciliation SET status = 'awaiting_coverage'")
     yield ("balance_off", "debank", "0xa", "eth:0x1"), "", ""
-    books.do("UPDATE curated.reconciliation SET status = 'reconciled'")
+    books.do("UPDATE curated.reconciliation SET status = 'exact'")
 
 
 def story_check_failed(books):

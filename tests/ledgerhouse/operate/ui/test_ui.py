@@ -322,7 +322,7 @@ def test_balances_are_the_sandboxs_truth(ask, kept):
     for key in whole:
         assert Decimal(by_key[key]["computed"]) == truth[key], key
         odd = key == (COINBASE, "ETH")
-        assert by_key[key]["status"] == ("off" if odd else "reconciled")
+        assert by_key[key]["status"] == ("off" if odd else "exact")
     assert {r["status"] for r in rows["rows"] if r["account"] == BROKEN} == {"awaiting_coverage"}
     first = rows["rows"][0]
     assert (first["token"], first["difference"]) == ("ETH", "1"), "what is off comes first"
@@ -338,7 +338,7 @@ def test_the_head_says_what_the_parts_say(ask, kept, books):
     rows = ask("reconciliation", limit=200)
     assert head["published"]["run"] == RUN
     assert (head["off"], head["balances"]) == (1, rows["total"])
-    assert head["reconciled"] == rows["statuses"]["reconciled"]
+    assert head["reconciled"] == rows["statuses"]["exact"]
     assert head["gaps"] == cover["gaps_total"] == len(cover["gaps"]) == 1
     (gap,) = cover["gaps"]
     assert (gap["account"], gap["start"], gap["end"]) == (BROKEN, *HOLE)

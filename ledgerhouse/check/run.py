@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extract.core.interval import Interval
+from extract.sources import all_sources
+from ledgerhouse.check.breaks import find_breaks
 from ledgerhouse.check.checkpoints import CheckResult, record, run_checkpoints
 from ledgerhouse.config import var_dir, warehouse_path
 from ledgerhouse.warehouse.connection import hold, open_warehouse
@@ -20,6 +22,8 @@ def check(
     warehouse, and holds it. What the results mean for publishing, `ledgerhouse.publish.gate` says.
     """
     path = warehouse_path()
+    with open_warehouse(path, owner=owner) as con:
+        find_breaks(con, all_sources())
     with hold(path, owner):
         results = run_checkpoints(
             path, interval, run_id=run_id, docs_dir=var_dir() / "data_docs", spans=spans

@@ -124,7 +124,7 @@ ops.breaks -- A token whose computed balance differs from the reported one: wher
     last_bad_ts TIMESTAMP NOT NULL -- newest snapshot that shows it, UTC
     step_text VARCHAR NOT NULL -- by how much reported - computed changed there, exact
     residual_text VARCHAR NOT NULL -- reported - computed after it, exact
-    suspect VARCHAR NOT NULL -- opening, rebase, late, unsettled, scam, vanished, doubled, sign, fee, transfer, gas or unknown
+    suspect VARCHAR NOT NULL -- opening, rebase, unsettled, scam, vanished, doubled, sign, fee, transfer, gas or unknown; adjustment: an entry of adjustments.toml that is refused
     suspect_ref VARCHAR -- the row whose amount the step is: txid leg
     explanation VARCHAR NOT NULL -- the suspect in words
     refetch_calls BIGINT -- requests that reading the window again would take, estimated

@@ -22,7 +22,12 @@ def rows(runs: int = 3, days: int = 90) -> list[dict]:
     with (
         tempfile.TemporaryDirectory(dir=bench_var()) as var,
         running(
-            var, now=NOW, start=NOW - timedelta(days=days), command="benchmark", tell=tell
+            var,
+            now=NOW,
+            start=NOW - timedelta(days=days),
+            command="benchmark",
+            env={"SANDBOX_MESS": "no"},
+            tell=tell,
         ) as stack,
     ):
         stack.rest.wait_for_dags("history", "sync")

@@ -416,6 +416,8 @@ class Sandbox:
                 iso(START),
                 "--start",
                 iso(START),
+                "--mess",
+                "no",
                 "--scale",
                 str(scale),
                 "--late-days",

@@ -110,6 +110,7 @@ class Compose:
             START_TS=iso(start),
             WORKERS=str(workers),
             SANDBOX_SEED=str(SEED),
+            SANDBOX_MESS="no",
             SYNC_START_DATE=iso(datetime.now(UTC).replace(microsecond=0)),
         )
         self.values = read_env({}, self.dotenv)
@@ -388,7 +389,7 @@ def play(
     with screen.step("the warehouse against the truth"):
         con = duckdb.connect(str(compose.var / "warehouse.duckdb"), read_only=True)
         con.execute("SET TimeZone = 'UTC'")
-        assert_truth(SimpleNamespace(con=con), World(SEED, iso(start)), iso(now))
+        assert_truth(SimpleNamespace(con=con), World(SEED, iso(start), mess=False), iso(now))
         rows = con.execute(
             "SELECT (SELECT count(*) FROM raw.exchanges_ledger), (SELECT count(*) "
             "FROM raw.onchain_transfers)"

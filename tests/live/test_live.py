@@ -108,8 +108,8 @@ def boundary() -> datetime:
 def story(tmp_path_factory) -> Story:
     root, last = tmp_path_factory.mktemp("live"), boundary()
     start = (last - timedelta(days=40)).replace(hour=0)
-    told = Story(root / "var", World(SEED, iso(start), SCALE), start, last)
-    env = {"RETRY_DELAY_S": "1", "SYNC_START_DATE": iso(last - 3 * SIX_HOURS)}
+    told = Story(root / "var", World(SEED, iso(start), SCALE, mess=False), start, last)
+    env = {"SANDBOX_MESS": "no", "RETRY_DELAY_S": "1", "SYNC_START_DATE": iso(last - 3 * SIX_HOURS)}
     with receiver() as chat:
         env["AIRFLOW_CONN_ALERTS_WEBHOOK"] = json.dumps(
             {"conn_type": "http", "host": f"{chat.url}/alerts", "password": WEBHOOK_TOKEN}

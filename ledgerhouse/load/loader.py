@@ -269,6 +269,8 @@ def _open_pages(
         ]
         for f, h in zip(files, headers)
         for c in h["covered"]
+        # A part that is read again where it could not be read makes no old time fresh.
+        if "parts" not in c or c["end"] > h["tail"]
     ]
     if segments:
         con.executemany(

@@ -219,7 +219,7 @@ def _openings(
         f"SELECT {COLUMNS} FROM raw.adjustments WHERE kind = 'opening_inferred'"
     ).fetchall():
         if row[1:3] not in found:
-            rows.append(Adjustment(*row[:6], Decimal(row[6]), *row[7:]))
+            rows.append(Adjustment(*row[:6], Decimal(row[6]), row[7], row[8]))
     return rows
 
 

@@ -36,7 +36,6 @@ PRICES = {
     "user/all_history_list": 20,
     "user/token_list": 3,
     "user/all_token_list": 10,
-    "user/all_complex_protocol_list": 30,
     "user/used_chain_list": 2,
     "user/total_balance": 10,
     "user/all_complex_protocol_list": 30,
@@ -102,7 +101,6 @@ class DebankApi:
             "user/all_history_list": self.all_history_list,
             "user/token_list": self.token_list,
             "user/all_token_list": self.all_token_list,
-            "user/all_complex_protocol_list": self.all_complex_protocol_list,
             "user/used_chain_list": self.used_chain_list,
             "user/total_balance": self.total_balance,
             "user/all_complex_protocol_list": self.all_complex_protocol_list,
@@ -192,10 +190,6 @@ class DebankApi:
     def all_token_list(self, query, now: int) -> list[dict]:
         chains = _chains(query)
         return self._tokens(query, now, lambda token: chains is None or token.chain in chains)
-
-    def all_complex_protocol_list(self, query, _now: int) -> list[dict]:
-        _address(query)
-        return []
 
     def used_chain_list(self, query, now: int) -> list[dict]:
         born: dict[str, int] = {}

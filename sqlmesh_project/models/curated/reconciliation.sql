@@ -245,7 +245,7 @@ WITH spans AS (
       WHEN is_unheld THEN 'not_reconcilable'
       WHEN COALESCE(distance <= tolerance, FALSE)
       THEN CASE
-        WHEN unknown_legs > 0 THEN 'not_reconcilable'
+        WHEN unknown_legs > 0 AND unknown_legs = honest_legs THEN 'not_reconcilable'
         WHEN NOT kind IS NULL THEN 'explained'
         WHEN is_exact AND distance = 0 THEN 'exact'
         ELSE 'within_tolerance'

@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from extract.sources import names
+from extract.sources import get, names
 
 # The environment (see .env.example)
 
@@ -185,14 +186,14 @@ class AccountsFile:
             )
         if not entries:
             raise ValueError(f"{self.path} lists no [[account]]; see accounts.toml in the project")
-        accounts: list[Account] = []
+        accounts: dict[int, Account] = {}
         wrong: dict[int, str] = {}
         for number, entry in enumerate(entries, 1):
             if why := _wrong(entry, accounts):
                 wrong[number] = f"{self.path}, [[account]] number {number}: {why}"
             else:
-                accounts.append(Account(**entry))
-        return accounts, wrong
+                accounts[number] = Account(**entry)
+        return [*accounts.values()], wrong
 
     def limits(self) -> list[Limit]:
         """[budget.…]; none where there is none.
@@ -287,8 +288,11 @@ class AccountsFile:
         )
 
 
-def _wrong(entry: Any, before: list[Account]) -> str | None:
-    """Why an entry cannot be used, or None; `before` are those above it."""
+def _wrong(entry: Any, before: Mapping[int, Account]) -> str | None:
+    """Why an entry cannot be used, or None; `before` are those above it, by number.
+
+    An account keeps the spelling of the file, which its rows in the warehouse have.
+    """
     if not isinstance(entry, dict) or set(entry) != {"source", "account", "connection"}:
         has = ", ".join(sorted(entry)) if entry and isinstance(entry, dict) else "nothing"
         return f"it needs exactly source, account and connection; it has {has}"
@@ -306,11 +310,17 @@ def _wrong(entry: Any, before: list[Account]) -> str | None:
                 f"{field} {_shown(entry[field])} may hold letters, digits and {signs} only, in "
                 "quotation marks"
             )
-    for other in before:
-        if (other.source, other.account) == (entry["source"], entry["account"]):
+    account_id = get(entry["source"]).account_id or str
+    try:
+        mine = account_id(entry["account"])
+    except ValueError as error:
+        return str(error)
+    for number, other in before.items():
+        if other.source == entry["source"] and account_id(other.account) == mine:
+            same = "" if other.account == entry["account"] else f" (here as {entry['account']})"
             return (
-                f"{other.source} {other.account} is listed twice (before with the connection "
-                f"{other.connection}): remove one, or give it another name"
+                f"{other.source} {other.account} is listed twice{same}, before as number {number} "
+                f"with the connection {other.connection}: remove one, or give it another name"
             )
         if other.connection == entry["connection"] and other.source != entry["source"]:
             return (

@@ -184,6 +184,8 @@ class Source:
     by what the column holds; the interval may reach up to now. None: at least a call a job.
     `remaining_units(client, api)`: prepaid units left as the vendor counts them, by one call.
     `whole`: what reading everything again would ask for (ops.full_refreshes).
+    `account_id`: of an account as it is listed, what is the same for each spelling of it; raises
+    ValueError, in words, for what is no account. None: an account's name is what the user chose.
     """
 
     name: str
@@ -200,3 +202,4 @@ class Source:
     form: Form = Form()
     test_connection: Callable[[Any, Any], str] | None = None
     remaining_units: Callable[[Any, Any], int] | None = None
+    account_id: Callable[[str], str] | None = None

@@ -345,7 +345,7 @@ def test_blocks_of_python_and_toml_are_whole(page, tmp_path):
         file.write_text(
             text
             if "[[account]]" in text
-            else text + '\n[[account]]\nsource="debank"\naccount="a"\nconnection="d"\n'
+            else text + '\n[[account]]\nsource="coinbase"\naccount="a"\nconnection="d"\n'
         )
         read = AccountsFile.read(file)
         assert read.accounts() and isinstance(read.limits(), list)

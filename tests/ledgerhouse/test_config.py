@@ -16,7 +16,7 @@ from ledgerhouse.config import AccountsFile
 from ledgerhouse.transform.sqlmesh_context import FIRST_DAY
 
 ROOT = Path(__file__).parents[2]
-ACCOUNT = '[[account]]\nsource = "debank"\naccount = "a"\nconnection = "c"\n'
+ACCOUNT = '[[account]]\nsource = "coinbase"\naccount = "a"\nconnection = "c"\n'
 
 
 def test_the_environment_is_read_when_a_setting_is_asked_for(monkeypatch, tmp_path):

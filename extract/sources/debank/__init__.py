@@ -29,6 +29,7 @@ from extract.sources.debank.calls import (
     TOKENS,
     UNIT_PRICES,
     UNITS,
+    account_id,
     connect,
     remaining_units,
     test_connection,
@@ -45,6 +46,7 @@ __all__ = [
     "TOKENS",
     "UNITS",
     "UNIT_PRICES",
+    "account_id",
     "connect",
     "expected",
     "fetch",
@@ -65,6 +67,7 @@ SOURCE = Source(
     test_connection=test_connection,
     remaining_units=remaining_units,
     fetch=fetch,
+    account_id=account_id,
     records={
         "history": Records((HISTORY, CHAIN_HISTORY), "history_list", mapping.HISTORY_FIELDS),
         "tokens": Records((TOKENS,), None, mapping.TOKEN_FIELDS),
@@ -86,6 +89,5 @@ SOURCE = Source(
     whole=(
         FullRefreshCall(HISTORY, "onchain_transactions", PAGE, probes_past_end=True),
         FullRefreshCall(TOKENS),
-        FullRefreshCall(POSITIONS),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
@@ -21,6 +22,14 @@ UNITS = "/v1/account/units"
 
 # What a call costs, in units: assumed, since DeBank does not publish it.
 UNIT_PRICES = {HISTORY: 20, CHAIN_HISTORY: 6, CHAINS: 2, TOKENS: 10, POSITIONS: 30, UNITS: 0}
+
+
+def account_id(account: str) -> str:
+    """The address without the capitals of its checksum; ValueError for what is no address."""
+    if re.fullmatch(r"0x[0-9a-fA-F]{40}", account):
+        return account.lower()
+    what = "a name, not an address" if "." in account else "no address"
+    raise ValueError(f"{account} is {what}: write that of the wallet, 0x and 40 hex digits")
 
 
 def connect(*, host: str, password: str, **_: Any):

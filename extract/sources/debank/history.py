@@ -13,8 +13,8 @@ from extract.core.source import Covered, Fetched, Job, Unread
 from extract.fetch.backward_walk import Piece, Walk, reasons
 from extract.fetch.client import Client
 from extract.fetch.http import listed
-from extract.sources.debank.calls import CHAIN_HISTORY, HISTORY, get
-from extract.sources.debank.snapshot import Chains, read_positions, read_tokens
+from extract.sources.debank.calls import CHAIN_HISTORY, CHAINS, HISTORY, POSITIONS, get
+from extract.sources.debank.snapshot import CHAIN_PART, Chains, read_positions, read_tokens
 
 PAGE = 20
 DATASETS = ("onchain_transactions", "onchain_transfers")
@@ -103,7 +103,12 @@ def _partial(got: Fetched, walk: Walk, job: Job, chains: Chains) -> Fetched:
 def expected(job: Job, rows, _: datetime) -> dict[str, int]:
     """Calls a job will take: each page but the first begins with the last row of the one before."""
     count = rows("onchain_transactions", Interval(job.read_from, job.interval.end))
-    return {HISTORY: int(max(count - 1, 0)) // (PAGE - 1) + 1}
+    calls = {HISTORY: int(max(count - 1, 0)) // (PAGE - 1) + 1}
+    if count and not any(part.startswith(CHAIN_PART) for part in job.known):
+        calls[CHAINS] = 1
+    if job.snapshot and job.interval.start.date() < job.interval.end.date():
+        calls[POSITIONS] = 1  # of a UTC day, the first sync
+    return calls
 
 
 @dataclass(frozen=True)

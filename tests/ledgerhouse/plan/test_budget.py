@@ -390,7 +390,7 @@ def test_a_wrong_budget_is_told(text, said, tmp_path):
 def test_the_limits_of_a_file(tmp_path):
     file = tmp_path / "accounts.toml"
     file.write_text(
-        '[[account]]\nsource = "debank"\naccount = "a"\nconnection = "c"\n'
+        '[[account]]\nsource = "coinbase"\naccount = "a"\nconnection = "c"\n'
         "[budget.debank]\nunits_per_day = 20\ncalls_per_month = 0\n"
     )
     assert AccountsFile.read(file).limits() == [

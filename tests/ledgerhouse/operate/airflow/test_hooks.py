@@ -447,15 +447,25 @@ def test_a_connection_that_is_not_there_is_named_with_what_to_do(monkeypatch):
         SourceHook("second").open(get("debank"))
 
 
-def entry(source="debank", account="0x1", connection="mine") -> str:
+def wallet(number: int) -> str:
+    return f"0x{number:039x}a"
+
+
+OTHER_WALLET = wallet(99)
+
+
+def entry(source="debank", account=OTHER_WALLET, connection="mine") -> str:
     return f'[[account]]\nsource = "{source}"\naccount = "{account}"\nconnection = "{connection}"\n'
 
 
 WRONG = {
     entry(source="nobank"): "unknown source 'nobank'; known: coinbase, debank",
-    entry(account="first"): "debank first is listed twice",
+    entry(account=wallet(0)): f"debank {wallet(0)} is listed twice, before as number 1 with",
+    entry(account=wallet(0)[:-1] + "A"): f"is listed twice (here as {wallet(0)[:-1]}A), before as",
+    entry(account="someone.eth"): "someone.eth is a name, not an address: write that of the wallet",
+    entry(account="0x12"): "0x12 is no address: write that of the wallet",
     entry(account="a b"): "account 'a b' may hold letters, digits",
-    entry(account="b", connection="a/b"): "connection 'a/b' may hold letters",
+    entry(account=wallet(98), connection="a/b"): "connection 'a/b' may hold letters",
     entry(source="coinbase", account="c", connection="one"): "the connection one is debank's above",
     '[[account]]\nsource = "debank"\n': "needs exactly source, account and connection; it has source",
     "[[account]]\n": "it has nothing",
@@ -470,14 +480,14 @@ WRONG = {
 @given(st.lists(st.one_of(st.none(), st.sampled_from(list(WRONG))), max_size=8))
 def test_a_wrong_entry_is_told_by_its_number_and_costs_no_other(tmp_path, rows):
     file = tmp_path / "accounts.toml"
-    blocks = [entry(account="first", connection="one")]
+    blocks = [entry(account=wallet(0), connection="one")]
     blocks += [
-        row or entry(account=f"n{number}", connection="two") for number, row in enumerate(rows)
+        row or entry(account=wallet(number), connection="two") for number, row in enumerate(rows, 1)
     ]
     file.write_text("\n".join(blocks))
     found, wrong = AccountsFile.read(file).entries()
-    assert [a.account for a in found] == ["first"] + [
-        f"n{number}" for number, row in enumerate(rows) if row is None
+    assert [a.account for a in found] == [wallet(0)] + [
+        wallet(number) for number, row in enumerate(rows, 1) if row is None
     ]
     assert set(wrong) == {number for number, row in enumerate(rows, 2) if row}
     for number, why in wrong.items():

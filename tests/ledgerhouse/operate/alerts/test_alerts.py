@@ -613,7 +613,7 @@ def alert(tmp_path, monkeypatch):
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
     accounts = tmp_path / "accounts.toml"
     monkeypatch.setenv("LEDGERHOUSE_ACCOUNTS", str(accounts))
-    listed = '[[account]]\nsource = "debank"\naccount = "0xa"\nconnection = "debank"\n'
+    listed = '[[account]]\nsource = "debank"\naccount = "0x000000000000000000000000000000000000000a"\nconnection = "debank"\n'
     accounts.write_text(listed)
     operator, runs = AlertOperator(task_id="alert"), iter(range(1, 99))
 

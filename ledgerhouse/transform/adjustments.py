@@ -215,11 +215,13 @@ def _openings(
                     Adjustment(ident, *who, token, since, "opening_inferred", amount, evidence)
                 )
     # Of an account whose history has a hole before its first snapshot by now: as they were.
-    for row in con.execute(
+    for ident, source, account, token, ts, kind, amount, evidence, note in con.execute(
         f"SELECT {COLUMNS} FROM raw.adjustments WHERE kind = 'opening_inferred'"
     ).fetchall():
-        if row[1:3] not in found:
-            rows.append(Adjustment(*row[:6], Decimal(row[6]), row[7], row[8]))
+        if (source, account) not in found:
+            rows.append(
+                Adjustment(ident, source, account, token, ts, kind, Decimal(amount), evidence, note)
+            )
     return rows
 
 

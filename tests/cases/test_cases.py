@@ -166,7 +166,7 @@ def exact(**balances):
     def check(b):
         for token, balance in balances.items():
             assert b.status(token)[0] in ("exact", "within_tolerance"), (token, b.statuses())
-            assert b.balance(token) == (balance and Decimal(balance)), token
+            assert balance is None or b.balance(token) == Decimal(balance), token
 
     return check
 

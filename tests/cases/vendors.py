@@ -88,8 +88,8 @@ def _debank(world: Mapping, path: str, params: dict) -> tuple[int, Any]:
             return 200, {"balance": 1_000_000, "stats": []}
         case "v1/user/all_history_list" | "v1/user/history_list":
             before = float(params.get("start_time") or 2**40)
-            rows = [row for row in history if not isinstance(row.get("time_at"), float | int)
-                    or row["time_at"] < before]  # fmt: skip
+            rows = [r for r in history if (r["time_at"] or 0) < before]
+            rows.sort(key=lambda r: -(r["time_at"] or 0))
             if path.endswith("/history_list"):
                 rows = [row for row in rows if row["chain"] == params["chain_id"]]
             names = {"cate_dict": {}, "cex_dict": {}, "project_dict": {}}

@@ -8,6 +8,7 @@ open.
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TEXT = 400  # characters of somebody else's words that a text quotes
 OWN_WORK = ("mirror", "alert", "complete")  # tasks that say nothing about the books
+# Statuses of a balance that needs no alert; the last was written by versions before.
+AGREED = ("exact", "within_tolerance", "explained", "not_reconcilable", "reconciled")
 REBUILD = "rebuild"  # the checkpoint of ledgerhouse.transform.rebuild
 # kind → severity, and what to do
 KINDS = {
@@ -40,9 +43,19 @@ KINDS = {
         "See that the scheduler runs, that the DAG sync is not paused "
         "and that its last run is green; `airflow warehouse coverage` shows holes.",
     ),
-    "balance_off": (
+    "held_account": (
         "critical",
-        "`airflow warehouse explain ACCOUNT ASSET DAY` shows the rows "
+        "Its last good days stay in the books, all other accounts are published. See the Data "
+        "Docs of the run and fix the cause: each sync checks its days again.",
+    ),
+    "balance_regressed": (
+        "critical",
+        "It agreed before: the panel of breaks shows the window and the suspect, `airflow "
+        "warehouse explain ACCOUNT ASSET DAY` the rows behind the number.",
+    ),
+    "balance_off": (
+        "warning",
+        "The number is published with its status. `airflow warehouse explain ACCOUNT ASSET DAY` shows the rows "
         "behind the number; weekly_refresh with scope=full reads the history again.",
     ),
     "check_failed": (
@@ -185,7 +198,8 @@ def _failed_tasks(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -
     )
     SELECT task_id, dag_id, run_id, moment, error FROM newest n WHERE state = 'failed' AND NOT (
         task_id IN ('check', 'rebuild') AND EXISTS (FROM ops.checkpoints c WHERE
-            c.run_id = n.run_id AND NOT c.success AND c.severity = 'critical'))"""
+            c.run_id = n.run_id AND NOT c.success AND c.severity = 'critical')
+        OR task_id = 'publish' AND EXISTS (FROM ops.held_accounts h WHERE h.run_id = n.run_id))"""
     ).fetchall()
     return [
         Incident(
@@ -227,35 +241,79 @@ def _stale(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[
     return incidents
 
 
-def _off(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
+def _held(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
     rows = con.execute("""
+        SELECT source, account, held_since, reason, run_id
+        FROM ops.held_accounts JOIN listed USING (source, account)""").fetchall()
+    return [
+        Incident(
+            "held_account",
+            source,
+            account,
+            "",
+            f"not published since {iso(utc(since))}: {quoted(reason)} (run {run_id})",
+        )
+        for source, account, since, reason, run_id in rows
+    ]
+
+
+def _off(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
+    """Balances that are off; regressed where a snapshot before agreed. One that is not judged yet
+    (settling, awaiting_coverage) keeps open what is."""
+    rows = con.execute(f"""
         SELECT source, account, r.token, coalesce(a.symbol, r.token), status, computed_text,
-            reported_text, difference_text, snapshot_ts
+            reported_text, difference_text, snapshot_ts, b.last_good_ts, b.suspect
         FROM curated.reconciliation r JOIN listed USING (source, account)
         LEFT JOIN (SELECT token, any_value(symbol) AS symbol FROM curated.assets GROUP BY ALL) a
             ON a.token = r.token
-        WHERE status IN ('off', 'awaiting_coverage')""").fetchall()
+        LEFT JOIN (
+            SELECT source, account, token, arg_max(last_good_ts, first_bad_ts) AS last_good_ts,
+                arg_max(suspect, first_bad_ts) AS suspect FROM ops.breaks GROUP BY ALL
+        ) b ON b.source = r.source AND b.account = r.account AND b.token = r.token
+        WHERE status NOT IN {AGREED}""").fetchall()
     return [
         Incident(
-            "balance_off",
+            kind,
             source,
             account,
             token,
             f"{quoted(symbol)}: computed {computed}, reported {reported} at "
-            f"{iso(utc(at))}; the difference is {difference}",
+            f"{iso(utc(at))}; the difference is {difference}"
+            + (f"; it agreed at {iso(utc(good))}, suspect: {quoted(suspect)}" if good else ""),
             status == "off",
         )
-        for source, account, token, symbol, status, computed, reported, difference, at in rows
+        for (
+            source,
+            account,
+            token,
+            symbol,
+            status,
+            computed,
+            reported,
+            difference,
+            at,
+            good,
+            suspect,
+        ) in rows
+        for kind in (
+            ("balance_off", "balance_regressed")
+            if status != "off"
+            else ("balance_regressed",)
+            if good
+            else ("balance_off",)
+        )
     ]
 
 
 def _checks(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
-    """Of each checkpoint's newest run, what is critical and failed."""
+    """Of each checkpoint's newest run, what is critical and failed; where it holds back accounts,
+    and the others are published, held_account says it."""
     rows = con.execute("""
         SELECT checkpoint, expectation, observed, run_id FROM ops.checkpoints
         WHERE (checkpoint, run_id) IN (
             SELECT checkpoint, arg_max(run_id, checked_at) FROM ops.checkpoints GROUP BY ALL)
-        AND NOT success AND severity = 'critical'""").fetchall()
+        AND NOT success AND severity = 'critical' AND (accounts IS NULL OR run_id NOT IN (
+            SELECT run_id FROM ops.held_accounts))""").fetchall()
     return [
         Incident(
             "refresh_difference" if checkpoint == REBUILD else "check_failed",
@@ -372,7 +430,8 @@ CONDITIONS: dict[tuple[str, ...], Callable] = {
     ("failed_source",): _failed_sources,
     ("failed_task",): _failed_tasks,
     ("stale_coverage",): _stale,
-    ("balance_off",): _off,
+    ("held_account",): _held,
+    ("balance_off", "balance_regressed"): _off,
     ("check_failed", "refresh_difference"): _checks,
     ("budget", "budget_reached"): _budgets,
     ("unknown_type",): _unknown,
@@ -387,4 +446,6 @@ def _rows(count: int) -> str:
 def quoted(text: str | None) -> str:
     """A text of others (a vendor, an exception) on one line, not too long."""
     line = " ".join((text or "").split())
+    # Also of marks that turn the direction of what follows: anybody may mint a token.
+    line = "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf"))
     return line if len(line) <= TEXT else line[:TEXT] + "…"

@@ -241,7 +241,42 @@ def story_balance_off(books):
     )
     books.do("UPDATE curated.reconciliation SET status = 'awaiting_coverage'")
     yield ("balance_off", "debank", "0xa", "eth:0x1"), "", ""
+    books.do("UPDATE curated.reconciliation SET status = 'explained'")
+
+
+def story_balance_regressed(books):
+    """It agreed at a snapshot before; until it is off for good (settling), nobody is told."""
+    books.do("INSERT INTO curated.assets VALUES ('eth:0x1', '\u202ePOL')")
+    books.do(
+        "INSERT INTO ops.breaks BY NAME SELECT 'debank' AS source, '0xa' AS account, 'eth:0x1' AS "
+        "token, TIMESTAMP '2026-03-09' AS last_good_ts, TIMESTAMP '2026-03-10' AS first_bad_ts, "
+        "first_bad_ts AS last_bad_ts, '7' AS step_text, '7' AS residual_text, 'doubled' AS suspect, "
+        "'it is there twice' AS explanation, first_bad_ts AS found_at"
+    )
+    books.do(
+        "INSERT INTO curated.reconciliation VALUES ('debank', '0xa', 'eth:0x1', "
+        "'settling', '0', '7', '7', '2026-03-10')"
+    )
+    yield None, "", ""
+    books.do("UPDATE curated.reconciliation SET status = 'off'")
+    key = ("balance_regressed", "debank", "0xa", "eth:0x1")
+    yield key, "POL: computed 0", "agreed at 2026-03-09T00:00:00Z, suspect: doubled"
     books.do("UPDATE curated.reconciliation SET status = 'exact'")
+
+
+def story_held_account(books):
+    """The run is red and names it: one incident, of the account alone."""
+    law = CheckResult("raw.x", "keys_unique", "critical", False, accounts=(("debank", "0xa"),))
+    record(books.con, [law], "a", Interval("2026-03-01", "2026-03-02"))
+    books.ran("publish", "failed", "1 account keeps its days", None, None, run="a")
+    books.do(
+        "INSERT INTO ops.held_accounts VALUES ('debank', '0xa', '2026-03-01', 'a', 'raw.x keys_unique')"
+    )
+    key = ("held_account", "debank", "0xa", "")
+    yield key, "since 2026-03-01T00:00:00Z: raw.x keys_unique", "run a"
+    books.do("DELETE FROM ops.held_accounts")
+    books.checked("b", True)
+    books.ran("publish", "success", None, None, None, run="b")
 
 
 def story_check_failed(books):

@@ -18,6 +18,7 @@ from ledgerhouse.process import quiet
 
 if TYPE_CHECKING:
     from ledgerhouse.check.checkpoints import CheckResult
+    from ledgerhouse.publish.gate import HeldAccount
 
 
 def replay(args: Any) -> int:
@@ -26,7 +27,8 @@ def replay(args: Any) -> int:
 
 
 def replay_and_publish(output: str, owner: str) -> int:
-    """Exit code: 0 when the books are published again, 1 when the checks forbid it.
+    """Exit code: 0 when the books are published again, 1 when the checks forbid it, or hold back
+    an account.
 
     `owner` waits for the warehouse, and holds it. Raises CommandFailed where the landing cannot be
     replayed.
@@ -71,13 +73,17 @@ def _replay_and_publish(output: str, owner: str) -> int:
         built = transform(owner=owner)
     answer.document["days"] = len({day for _, day, _ in built.marks})
     critical: Sequence[CheckResult] = ()
+    held: Sequence[HeldAccount] = ()
     if built.marks:
         with steps.step("check and publish"):
             try:
-                check_and_publish(built, run_id=run_id, owner=owner)
+                held = check_and_publish(built, run_id=run_id, owner=owner).held
             except NotChecked as error:
                 critical = error.failed
         answer.document |= {"published": not critical, "critical": list(map(str, critical))}
+        answer.document["held"] = list(map(str, held))
+        for one in held:
+            answer.say(f"✗ its last good days stay in the books: {one}", style="bold red")
         for result in critical:
             answer.say(f"✗ {result}", style="bold red")
         answer.say(
@@ -88,7 +94,7 @@ def _replay_and_publish(output: str, owner: str) -> int:
     else:
         answer.say("✓ the landing holds no rows: nothing to check")
     answer.end()
-    return 1 if critical else 0
+    return 1 if critical or held else 0
 
 
 def require_models_state() -> None:

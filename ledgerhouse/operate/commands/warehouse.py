@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from extract.core.interval import iso
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.books import accounts, opened
 from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.coverage import PENDING
+from ledgerhouse.publish.books import has
+
+# Statuses of a balance that agrees; the last was written by versions before.
+AGREED = ("exact", "within_tolerance", "explained", "reconciled")
+
+HELD = "SELECT source, account, held_since, reason FROM ops.held_accounts"
 
 # The last run is the newest that fetched anything of the account.
 STATUS = f"""
@@ -29,16 +36,21 @@ WITH known AS (
     SELECT source, account, count(*) AS pending, min(ts) AS oldest_pending
     FROM raw.exchanges_ledger WHERE vanished_at IS NULL AND status IN {PENDING} GROUP BY ALL
 ), judged AS (
-    SELECT source, account, count(*) FILTER (status IN ('exact', 'within_tolerance', 'explained')) AS reconciled,
+    SELECT source, account, count(*) FILTER (status IN {AGREED}) AS reconciled,
         count(*) AS assets, count(*) FILTER (status = 'off') AS off,
-        count(*) FILTER (status = 'awaiting_coverage') AS awaiting, max(snapshot_ts) AS snapshot
+        count(*) FILTER (status = 'awaiting_coverage') AS awaiting, max(snapshot_ts) AS snapshot,
+        count(*) FILTER (status = 'settling') AS settling,
+        count(*) FILTER (status = 'explained') AS explained,
+        count(*) FILTER (status = 'not_reconcilable') AS not_reconcilable
     FROM curated.reconciliation GROUP BY ALL
 )
 SELECT k.source, k.account, c.since, c.whole_to AS covered_through,
     coalesce(c.gaps, 0) AS gaps, r.dag_id, r.run_id, r.started AS last_run, r.state, r.error,
     coalesce(p.pending, 0) AS pending, p.oldest_pending,
     coalesce(j.reconciled, 0) AS reconciled, coalesce(j.assets, 0) AS assets,
-    coalesce(j.off, 0) AS off, coalesce(j.awaiting, 0) AS awaiting, j.snapshot
+    coalesce(j.off, 0) AS off, coalesce(j.awaiting, 0) AS awaiting, j.snapshot,
+    coalesce(j.settling, 0) AS settling, coalesce(j.explained, 0) AS explained,
+    coalesce(j.not_reconcilable, 0) AS not_reconcilable
 FROM known k
 LEFT JOIN ops.reached c USING (source, account) LEFT JOIN runs r USING (source, account)
 LEFT JOIN pending p USING (source, account) LEFT JOIN judged j USING (source, account)
@@ -60,13 +72,28 @@ ORDER BY ALL"""
 
 
 def status(args: Any) -> int:
-    """Per account; 1 when one has gaps, is off or failed last."""
+    """Per account; 1 when one has gaps, is off, held back or failed last."""
     with opened(args.output) as (con, answer):
         mine = accounts(con, args.source, args.account)
         lines = [row for row in rows(con, STATUS) if (row["source"], row["account"]) in mine]
+        held = rows(con, HELD) if has(con, "ops.held_accounts") else []
+        by_account = {(one["source"], one["account"]): one for one in held}
         for row in lines:
-            row["agree"] = f"{row['reconciled']}/{row['assets']}" + (
-                " once covered" if row["awaiting"] else ""
+            one = by_account.get((row["source"], row["account"]), {})
+            row |= {"held_since": one.get("held_since"), "held_reason": one.get("reason")}
+            more = ", ".join(
+                f"{row[name]} {words}"
+                for name, words in (
+                    ("explained", "explained"),
+                    ("settling", "settling"),
+                    ("not_reconcilable", "not reconcilable"),
+                )
+                if row[name]
+            )
+            row["agree"] = (
+                f"{row['reconciled']}/{row['assets']}"
+                + (" once covered" if row["awaiting"] else "")
+                + (f" ({more})" if more else "")
             )
             row["run"] = " ".join(filter(None, (row["dag_id"], row["state"]))) or "never seen"
         answer.table(
@@ -87,6 +114,12 @@ def status(args: Any) -> int:
             right=("agree",),
         )
         for row in lines:
+            if row["held_since"]:
+                answer.say(
+                    f"{row['source']} {row['account']}: held back since {iso(row['held_since'])}, "
+                    f"the books keep its last good days: {row['held_reason']}",
+                    style="bold red",
+                )
             if row["gaps"]:
                 answer.say(
                     f"{row['source']} {row['account']}: {row['gaps']} gaps; airflow "
@@ -108,7 +141,7 @@ def status(args: Any) -> int:
 
 
 def _is_wrong(row) -> bool:
-    return bool(row["gaps"] or row["off"] or row["state"] == "failed")
+    return bool(row["gaps"] or row["off"] or row["held_since"] or row["state"] == "failed")
 
 
 def coverage(args: Any) -> int:

@@ -150,6 +150,10 @@ def _figures(app: FastAPI) -> None:
     ) -> dict:
         return figures.reconciliation(con, search, status, account, limit, offset)
 
+    @app.get("/api/breaks")
+    def breaks(con: Books) -> dict:
+        return figures.breaks(con)
+
     @app.get("/api/assets")
     def assets(con: Books) -> dict:
         return figures.assets(con)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from ledgerhouse.warehouse.spending_views import CALLED
 if TYPE_CHECKING:
     import duckdb
 
+# Statuses of a balance that agrees; the last was written by versions before.
+AGREED = ("exact", "within_tolerance", "explained", "reconciled")
 MOST_ROWS = 200  # of a table, a page
 MOST_POINTS = 1_500  # of a line
 MOST_ASSETS = 5_000
@@ -49,7 +51,11 @@ def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = 
         "through": when(min((whole_to for _, _, _, whole_to, _, _ in spans), default=None)),
         "newest": when(max((until for *_, until, _ in spans), default=None)),
         "accounts": [{"source": s, "account": a} for s, a, *_ in spans],
-        "reconciled": sum(statuses.get(s, 0) for s in ("exact", "within_tolerance", "explained")),
+        "agreed": sum(statuses.get(status, 0) for status in AGREED),
+        "statuses": statuses,
+        "kinds": _kinds(con),
+        "share": agreed_share(con),
+        "held": held_accounts(con),
         "balances": sum(statuses.values()),
         "off": statuses.get("off", 0),
         "awaiting": statuses.get("awaiting_coverage", 0),
@@ -60,6 +66,82 @@ def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = 
         "checkpoints": _checkpoints(con, docs),
         "refused": refused(docs, at),
     }
+
+
+def agreed_share(con: duckdb.DuckDBPyConnection) -> str | None:
+    """The share of the value of all balances that is exact or explained, in percent with one digit,
+    rounded down; None where nothing has a price."""
+    if "price" not in _columns(con, "curated.reconciliation"):
+        return None
+    agreed = total = Decimal(0)
+    for status, reported, price in con.execute(
+        "SELECT status, reported_text, price::VARCHAR FROM curated.reconciliation "
+        "WHERE price IS NOT NULL AND reported_text IS NOT NULL"
+    ).fetchall():
+        value = abs(Decimal(reported) * Decimal(price))
+        total += value
+        agreed += value if status in AGREED else 0
+    if not total:
+        return None
+    return str((100 * agreed / total).quantize(Decimal("0.1"), ROUND_DOWN))
+
+
+def held_accounts(con: duckdb.DuckDBPyConnection) -> list[dict]:
+    """The accounts whose newest days these books do not have: since when, and why."""
+    if not has(con, "ops.held_accounts"):
+        return []
+    return [
+        {"source": source, "account": account, "since": when(since), "reason": reason, "run": run}
+        for source, account, since, reason, run in con.execute(
+            "SELECT source, account, held_since, reason, run_id FROM ops.held_accounts "
+            f"ORDER BY ALL LIMIT {MOST_ROWS}"
+        ).fetchall()
+    ]
+
+
+def breaks(con: duckdb.DuckDBPyConnection) -> dict:
+    """{rows, total}: tokens that differ from what is reported, the newest first: the window
+    (after, until], the step there, what is left, the suspect, and what reading it again takes."""
+    if not has(con, "ops.breaks"):
+        return {"rows": [], "total": 0}
+    names = ("source", "account", "token", "symbol", "chain", "status", "step", "residual")
+    names += ("suspect", "explanation", "calls", "units")
+    found = con.execute(
+        f"""
+        SELECT b.source, b.account, b.token, coalesce(a.symbol, b.token), coalesce(a.chain, ''),
+               r.status, b.step_text, b.residual_text, b.suspect, b.explanation, b.refetch_calls,
+               b.refetch_units, b.last_good_ts, b.first_bad_ts, count(*) OVER ()
+        FROM ops.breaks b LEFT JOIN curated.assets a ON a.token = b.token
+        LEFT JOIN curated.reconciliation r ON r.source = b.source AND r.account = b.account
+            AND r.token = b.token
+        ORDER BY coalesce(r.status IN {AGREED}, false), b.first_bad_ts DESC, b.source, b.account,
+            b.token
+        LIMIT {MOST_ROWS}"""
+    ).fetchall()
+    return {
+        "rows": [
+            dict(zip(names, row)) | {"after": when(row[12]), "until": when(row[13])}
+            for row in found
+        ],
+        "total": found[0][-1] if found else 0,
+    }
+
+
+def _kinds(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """How many balances are explained by what."""
+    if "kind" not in _columns(con, "curated.reconciliation"):
+        return {}
+    return dict(
+        con.execute(
+            "SELECT coalesce(kind, ''), count(*) FROM curated.reconciliation "
+            "WHERE status = 'explained' GROUP BY 1 ORDER BY 2 DESC, 1"
+        ).fetchall()
+    )
+
+
+def _columns(con: duckdb.DuckDBPyConnection, table: str) -> set[str]:
+    """The columns that these books have of a table: older ones have fewer."""
+    return {name for name, *_ in con.execute(f"DESCRIBE {table}").fetchall()}
 
 
 def _month(con: duckdb.DuckDBPyConnection, today: date) -> list[dict]:
@@ -144,21 +226,28 @@ def spending(con: duckdb.DuckDBPyConnection, days: int, today: date | None = Non
 def reconciliation(
     con: duckdb.DuckDBPyConnection, search: str, status: str, account: str, limit: int, offset: int
 ) -> dict:
-    """{rows, total, offset, statuses}: what is off first.
+    """{rows, total, offset, statuses}: what is off first. Kind, reason, since and the residual's
+    value are None in books of older versions.
 
     `search` is looked for in symbol, token, name and account; `total` counts the rows that match,
     `statuses` all rows by status.
     """
+    there = _columns(con, "curated.reconciliation")
+    details = ", ".join(
+        f"r.{name}::VARCHAR" if name in there else "NULL"
+        for name in ("kind", "reason", "residual_value")
+    ) + (", r.since" if "since" in there else ", NULL")
     matching = con.execute(
         f"""
         SELECT r.source, r.account, r.token, coalesce(a.symbol, r.token), coalesce(a.chain, ''),
                coalesce(a.is_verified, true), r.reported_text, r.computed_text,
-               r.difference_text, r.status, r.is_exact, r.snapshot_ts, count(*) OVER () AS total
+               r.difference_text, r.status, r.is_exact, {details}, r.snapshot_ts,
+               count(*) OVER () AS total
         FROM curated.reconciliation r LEFT JOIN curated.assets a ON a.token = r.token
         WHERE ($search = '' OR contains(lower(concat_ws(' ', a.symbol, a.name, r.token, r.source,
                                         r.account)), lower($search)))
           AND ($status = '' OR r.status = $status) AND ($account = '' OR r.account = $account)
-        ORDER BY CASE r.status WHEN 'off' THEN 0 WHEN 'exact' THEN 2 ELSE 1 END,
+        ORDER BY CASE WHEN r.status = 'off' THEN 0 WHEN r.status IN {AGREED} THEN 2 ELSE 1 END,
                  r.source, r.account, lower(coalesce(a.symbol, r.token)), r.token
         LIMIT {min(limit, MOST_ROWS)} OFFSET {offset}
         """,
@@ -176,9 +265,15 @@ def reconciliation(
         "difference",
         "status",
         "exact",
+        "kind",
+        "reason",
+        "value",
     )
     return {
-        "rows": [dict(zip(names, row)) | {"snapshot": when(row[11])} for row in matching],
+        "rows": [
+            dict(zip(names, row)) | {"since": when(row[14]), "snapshot": when(row[15])}
+            for row in matching
+        ],
         "total": matching[0][-1] if matching else 0,
         "offset": offset,
         "statuses": dict(

@@ -1,13 +1,22 @@
 // Balances: one over time, and all of them computed against reported.
-import { ask, card, count, h, moment, nothing, segments, select, short } from "./dom.js";
+import { ask, card, count, h, moment, nothing, plain, segments, select, short } from "./dom.js";
 import { drawing, steps } from "./charts.js";
 
 const ROWS = 25, TYPED = 250; // rows a page; milliseconds after the last key
-const CHIPS = { off: "failed", awaiting_coverage: "gap", exact: "covered", within_tolerance: "covered", explained: "covered", settling: "gap", not_reconcilable: "gap" };
-const NAMES = { off: "off", awaiting_coverage: "awaiting coverage", exact: "exact", within_tolerance: "within tolerance", explained: "explained", settling: "settling", not_reconcilable: "not reconcilable" };
+export const CHIPS = { off: "failed", settling: "gap", awaiting_coverage: "gap",
+  not_reconcilable: "gap", explained: "partly", within_tolerance: "covered", exact: "covered",
+  reconciled: "covered" };
+const NAMES = { off: "off", settling: "settling", awaiting_coverage: "awaiting coverage",
+  not_reconcilable: "not reconcilable", explained: "explained",
+  within_tolerance: "within tolerance", exact: "exact", reconciled: "reconciled" };
+export const named = (status) => NAMES[status] ?? plain(String(status ?? "unknown"));
+export const chip = (row) => h(`span.lh-chip.${CHIPS[row.status] ?? "gap"}`, {
+  title: [named(row.status), row.kind && plain(row.kind), row.since && `since ${moment(row.since)} UTC`,
+    row.value && `worth ${row.value}`, row.reason && plain(row.reason)].filter(Boolean).join("\n"),
+}, row.kind ? `${named(row.status)}: ${plain(row.kind)}` : named(row.status));
 const key = (row) => [row.source, row.account, row.token].join("\n");
 const owner = (row) => [row.source, row.account].join("\n");
-const asset = (row) => (row.chain ? `${row.symbol} on ${row.chain}` : row.symbol);
+const asset = (row) => plain(row.chain ? `${row.symbol} on ${row.chain}` : row.symbol);
 
 export function balances() {
   const place = h("div.lh-chart.tall"), caption = h("div.lh-caption");
@@ -52,7 +61,7 @@ export function balances() {
       h("span", {}, h("b.lh-amount", {}, text), ` ${short(asset(row), 40)} at the end of ${day}`),
       reported ? h("span", {}, "reported ", h("b.lh-amount", {}, reported.balance ?? "unknown"),
         ` at ${moment(reported.at)}`) : "",
-      reported ? h(`span.lh-chip.${CHIPS[reported.status]}`, {}, NAMES[reported.status]) : "",
+      reported ? chip(reported) : "",
       answer.every > 1 ? h("span", {}, `a point every ${answer.every} days`) : "");
     await chart.show(steps(points, row.symbol));
   }
@@ -107,10 +116,9 @@ function reconciliation(pick) {
       onclick: () => pick(row),
       onkeydown: (event) => { if (event.key === "Enter") pick(row); },
     },
-    h("td.lh-status", {},
-      h(`span.lh-chip.${CHIPS[row.status]}`, { title: NAMES[row.status] }, NAMES[row.status])),
-    h("td", { title: row.token }, h("strong", {}, short(row.symbol, 24)),
-      row.chain && h("span.lh-muted", {}, ` ${row.chain}`),
+    h("td.lh-status", {}, chip(row)),
+    h("td", { title: plain(row.token) }, h("strong", {}, short(plain(row.symbol), 24)),
+      row.chain && h("span.lh-muted", {}, ` ${plain(row.chain)}`),
       !row.verified && h("span.lh-muted", { title: "the source has not verified this token" },
         " unverified"),
       h("div.lh-under", { title: row.account }, `${row.source} ${short(row.account)}`)),

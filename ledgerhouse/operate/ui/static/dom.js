@@ -49,6 +49,10 @@ export async function ask(path, params = {}) {
 /** 1234567 → 1,234,567. */
 export const count = (number) => Number(number).toLocaleString("en-US");
 
+/** Text of strangers without the marks that turn the direction of what follows. */
+export const plain = (text) =>
+  text.replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g, "");
+
 /** 0x7a3f0c…6cd1 for what is longer than a name. */
 export const short = (text, keep = 14) =>
   text.length <= keep ? text : `${text.slice(0, keep - 5)}…${text.slice(-4)}`;

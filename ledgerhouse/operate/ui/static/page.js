@@ -1,9 +1,10 @@
 // The page: loads its parts, and loads them again when newer books are published.
-import { address, ago, airflow, ask, count, h, moment, saved } from "./dom.js";
+import { address, ago, airflow, ask, count, h, moment, plain, saved } from "./dom.js";
 import { coverage } from "./heatmap.js";
 import { spending, meter } from "./spending.js";
 import { checkpoints } from "./checkpoints.js";
-import { balances } from "./balances.js";
+import { balances, named } from "./balances.js";
+import { breaks } from "./breaks.js";
 
 const EVERY = 60000; // milliseconds between two looks whether the books are newer
 
@@ -46,17 +47,18 @@ export function mount(place) {
   async function show(overview) {
     if (!parts) {
       parts = { head: h("div.lh-head"), coverage: coverage(tip), spending: spending(),
-        checkpoints: checkpoints(), balances: balances() };
+        checkpoints: checkpoints(), balances: balances(), breaks: breaks() };
       page.replaceChildren(parts.head, parts.coverage.element,
         h("div.lh-pair", {}, parts.spending.element, parts.checkpoints.element),
-        ...parts.balances.elements, tip.element);
+        ...parts.balances.elements, parts.breaks.element, tip.element);
     }
     parts.head.replaceChildren(...head(overview));
     parts.checkpoints.load(overview);
     if (generation === overview.published.generation) return;
     generation = overview.published.generation;
     await Promise.all([
-      parts.coverage.load(), parts.spending.load(overview), parts.balances.load()]);
+      parts.coverage.load(), parts.spending.load(overview), parts.balances.load(),
+      parts.breaks.load()]);
   }
 
   look();
@@ -75,6 +77,7 @@ function head(o) {
       h("p", { title: `generation ${p.generation}, run ${p.run}` }, "Books published ",
         h("b", {}, `${moment(p.at)} UTC`), `, ${ago(p.at, o.now)}`)),
     o.refused && refusal(o.refused, "What is shown here is from before it. "),
+    o.held.length > 0 && heldBanner(o.held),
     ...incidents(o.incidents, o.now),
     h("div.lh-kpis", {}, tiles(o)),
   ].filter(Boolean);
@@ -90,15 +93,20 @@ function tiles(o) {
   const allowed = counted.length && counted.every((m) => m.allowed[measure] !== null)
     ? sum((m) => m.allowed[measure]) : 0;
   const less = saved(sum((m) => m.ours[measure]), sum((m) => m.full[measure]));
-  const wrong = [o.off && `${count(o.off)} off`,
-    o.awaiting && `${count(o.awaiting)} awaiting coverage`].filter(Boolean).join(", ");
+  const kinds = Object.entries(o.kinds).map(([kind, n]) => `${plain(kind)} ${count(n)}`).join(", ");
+  const others = Object.entries(o.statuses).filter(([status]) => !["exact", "reconciled"].includes(status))
+    .map(([status, n]) => `${count(n)} ${named(status)}${status === "explained" && kinds
+      ? ` (${kinds})` : ""}`).join(", ");
+  const share = o.share === null ? "" : `${o.share} % of the value is exact or explained`;
+  const open = o.balances - o.agreed;
   return [
     tile("covered through", moment(o.through), late ? `newest ${moment(o.newest)}`
       : `UTC, ${count(o.accounts.length)} ${o.accounts.length === 1 ? "account" : "accounts"}`,
     late && "warn"),
-    tile("reconciled", [count(o.reconciled), h("small", {}, ` of ${count(o.balances)}`)],
-      wrong || (o.balances ? "every balance as reported" : "no balance reported yet"),
-      o.off ? "bad" : o.awaiting ? "warn" : o.balances && "good"),
+    tile("balances that agree", [count(o.agreed), h("small", {}, ` of ${count(o.balances)}`)],
+      [share, others].filter(Boolean).join("; ")
+        || (o.balances ? "every balance as reported" : "no balance reported yet"),
+      o.off ? "bad" : open ? "warn" : o.balances && "good"),
     tile("gaps", count(o.gaps), o.gaps ? "in what has been read" : "nothing is missing",
       o.gaps ? "bad" : "good"),
     tile("pending rows", count(o.pending),
@@ -126,6 +134,12 @@ function incidents({ open, total }, now) {
     h("ul", {}, open.map(line)),
     total > open.length ? h("p.lh-hint", {}, `The newest ${count(open.length)} are listed.`) : "")];
 }
+
+const heldBanner = (held) => h("section.lh-banner.bad", { role: "alert" },
+  h("h2", {}, `${count(held.length)} ${held.length === 1 ? "account keeps its" : "accounts keep their"}`
+    + " last good days: critical checks failed on newer ones"),
+  h("ul", {}, held.map((one) => h("li", {}, `${one.source} ${one.account}, since `
+    + `${moment(one.since)} UTC: ${plain(one.reason)} (run ${one.run})`))));
 
 const refusal = (r, meanwhile = "") => h("section.lh-banner.bad", { role: "alert" },
   h("h2", {}, "The newest run was not published: critical checks failed"),

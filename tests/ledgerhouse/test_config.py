@@ -47,12 +47,18 @@ def test_it_is_not_read_at_import():
 
 @pytest.mark.parametrize(
     "wrong, part",
-    [("[budget]\nx = 1", "limits"), ("[alerts]\nx = 1", "rules"), ("[[account]]", "accounts")],
+    [
+        ("[budget]\nx = 1", "limits"),
+        ("[alerts]\nx = 1", "rules"),
+        ("[checks]\noff = true", "checks"),
+        ("[checks]\nof = 'hold'", "checks"),
+        ("[[account]]", "accounts"),
+    ],
 )
 def test_what_is_wrong_in_one_part_costs_no_other(wrong, part, tmp_path):
     (tmp_path / "accounts.toml").write_text(ACCOUNT + wrong)
     file = AccountsFile.read(tmp_path / "accounts.toml")
-    for name in ("limits", "rules", "accounts"):
+    for name in ("limits", "rules", "checks", "accounts"):
         if name == part:
             with pytest.raises(ValueError, match=re.escape(str(file.path))):
                 getattr(file, name)()

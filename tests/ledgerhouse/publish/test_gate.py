@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from datetime import date, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -258,3 +259,93 @@ def test_off_holds_an_account_where_the_file_says_so(make, tmp_path, monkeypatch
         )
     (held,) = gate.publish().held
     assert held.account == "bad" and "balance(s) off" in held.reason
+
+
+def test_the_run_is_red_and_the_books_of_the_others_are_out(make):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from ledgerhouse.operate.airflow.operators.load import PublishOperator
+
+    gate = make(4)
+    gate.sync()
+    gate.publish()
+    gate.sync()
+    with open_warehouse(owner="test") as con:
+        law = CheckResult("raw.t", "keys_unique", "critical", False, accounts=(EVERYBODY[1],))
+        record(con, [law], "r2", SPAN)
+        wanted = rows(con, TABLES[0], EVERYBODY[0])
+    ti = SimpleNamespace(
+        dag_id="sync",
+        run_id="r2",
+        task_id="publish",
+        map_index=-1,
+        try_number=1,
+        xcom_pull=lambda task_ids: {"batches": ["b2"]},
+    )
+    task = PublishOperator(task_id="publish", transform="transform")
+    with pytest.raises(
+        AirflowFailException, match=r"coinbase bad, held since 2.*raw.t keys_unique"
+    ):
+        task.execute({"ti": ti})
+    with open_books(gate.root) as books:
+        assert rows(books, TABLES[0], EVERYBODY[0]) == wanted
+        assert rows(books, TABLES[0], EVERYBODY[1]) == gate.expected[TABLES[0], EVERYBODY[1]]
+    assert gate.marks()
+
+
+@pytest.mark.slow
+def test_a_doubled_raw_row_holds_its_account_and_no_other(tmp_path, monkeypatch):
+    """The real models and checks: what fails names the account, and the transform goes on."""
+    from ledgerhouse.check.checkpoints import failed_critical
+    from ledgerhouse.check.run import check
+    from ledgerhouse.publish.gate import check_and_publish
+    from ledgerhouse.transform.touched_days import transform
+    from tests.helpers.recomputed import money
+    from tests.helpers.recomputed import put as put_rows
+
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+
+    def entry(account, ident, amount):
+        return {
+            "source": "kraken",
+            "account": account,
+            "entry_id": ident,
+            "asset": "BTC",
+            "ts": datetime(2077, 3, 1, 10),
+            "kind": "deposit",
+            "is_settled": True,
+            **money("amount", amount),
+        }
+
+    with open_warehouse(owner="test") as con:
+        create_all(con)
+        for account in ("good", "bad"):
+            put(con, "ops.coverage", source="kraken", account=account)
+        put_rows(con, "exchanges_ledger", [entry("good", "e1", "1"), entry("bad", "e1", "2")], "c1")
+    first = check_and_publish(transform(owner="test"), run_id="r1", owner="test")
+    assert first.held == ()
+    with open_warehouse(owner="test") as con:
+        put_rows(con, "exchanges_ledger", [entry("good", "e2", "3"), entry("bad", "e2", "4")], "c2")
+        con.execute(
+            "INSERT INTO raw.exchanges_ledger FROM raw.exchanges_ledger "
+            "WHERE account = 'bad' AND entry_id = 'e2'"
+        )
+    done = transform(owner="test")
+    results = check(done.spans[0], run_id="r2", owner="test")
+    assert {a for r in failed_critical(results) for a in r.accounts} == {("kraken", "bad")}
+    ((held),) = check_and_publish(done, run_id="r2", owner="test").held
+    assert held.account == "bad" and "keys_unique" in held.reason
+    balances = (
+        "SELECT account, max_by(balance, date)::INTEGER FROM curated.daily_balances "
+        "GROUP BY 1 ORDER BY 1"
+    )
+    with open_books(tmp_path / "published") as books:
+        assert books.execute(balances).fetchall() == [("bad", 2), ("good", 4)]
+    with open_warehouse(owner="test") as con:
+        con.execute(
+            "DELETE FROM raw.exchanges_ledger WHERE rowid = (SELECT max(rowid) "
+            "FROM raw.exchanges_ledger WHERE account = 'bad' AND entry_id = 'e2')"
+        )
+    assert check_and_publish(transform(owner="test"), run_id="r3", owner="test").held == ()
+    with open_books(tmp_path / "published") as books:
+        assert books.execute(balances).fetchall() == [("bad", 6), ("good", 4)]

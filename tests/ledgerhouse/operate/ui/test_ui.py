@@ -139,7 +139,7 @@ def spoil(con, truth) -> None:
     for name, success, severity in (("keys_unique", True, "critical"), ("fits", False, "warning")):
         con.execute(
             "INSERT INTO ops.checkpoints VALUES (?, 'raw.balances', ?, ?, ?, '10 rows', "
-            "NULL, NULL, '2024-12-20 12:01')",
+            "NULL, NULL, '2024-12-20 12:01', NULL)",
             [RUN, name, severity, success],
         )
 

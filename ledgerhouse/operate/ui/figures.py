@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_DOWN, Decimal
+from decimal import ROUND_DOWN, Decimal, localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,17 +73,18 @@ def agreed_share(con: duckdb.DuckDBPyConnection) -> str | None:
     rounded down; None where nothing has a price."""
     if "price" not in _columns(con, "curated.reconciliation"):
         return None
-    agreed = total = Decimal(0)
-    for status, reported, price in con.execute(
+    found = con.execute(
         "SELECT status, reported_text, price::VARCHAR FROM curated.reconciliation "
         "WHERE price IS NOT NULL AND reported_text IS NOT NULL"
-    ).fetchall():
-        value = abs(Decimal(reported) * Decimal(price))
-        total += value
-        agreed += value if status in AGREED else 0
-    if not total:
-        return None
-    return str((100 * agreed / total).quantize(Decimal("0.1"), ROUND_DOWN))
+    ).fetchall()
+    with localcontext() as context:
+        context.prec, context.rounding = 200, ROUND_DOWN  # or dust beside a fortune is lost
+        agreed = total = Decimal(0)
+        for status, reported, price in found:
+            value = abs(Decimal(reported) * Decimal(price))
+            total += value
+            agreed += value if status in AGREED else 0
+        return str((100 * agreed / total).quantize(Decimal("0.1"))) if total else None
 
 
 def held_accounts(con: duckdb.DuckDBPyConnection) -> list[dict]:

@@ -206,6 +206,8 @@ def alerts() -> str:
             ("key", "default", "what it holds"),
             [(code(name), code(value), words) for name, value, words in said],
         )
+        + '\nOptional, `[checks]`: `off`, what a balance that is off does: `"publish"` (the default: '
+        'its status is beside the number) or `"hold"` (its account keeps its last good days).\n'
     )
 
 

@@ -185,7 +185,7 @@ ops.checkpoints -- What an expectation found in a run
     run_id VARCHAR NOT NULL
     checkpoint VARCHAR NOT NULL -- the table that was checked
     expectation VARCHAR NOT NULL -- its name in the suite
-    severity VARCHAR NOT NULL -- critical (nothing is published), warning or info
+    severity VARCHAR NOT NULL -- critical (the accounts whose rows failed it are held back), warning or info
     success BOOLEAN NOT NULL -- whether it held
     observed VARCHAR -- what was found, as text
     start_ts TIMESTAMP -- start of what was checked, UTC, included

@@ -86,9 +86,9 @@ def unified(dates: DateFilter) -> list[Any]:
             "Every row comes from a ledger entry, a leg or an adjustment",
             f"SELECT domain, {leg} FROM (SELECT * FROM {{batch}} WHERE domain = 'exchange') "
             f"ANTI JOIN {entries} USING ({entry}) UNION ALL SELECT domain, {leg} FROM "
-            f"(SELECT * FROM {{batch}} WHERE domain = 'onchain') ANTI JOIN {legs} "
+            f"(SELECT * FROM {{batch}} WHERE domain NOT IN ('exchange', 'adjustment')) ANTI JOIN {legs} "
             f"USING ({leg}) UNION ALL SELECT domain, {leg} FROM "
-            f"(SELECT * FROM {{batch}} WHERE domain NOT IN ('exchange', 'onchain')) "
+            f"(SELECT * FROM {{batch}} WHERE domain = 'adjustment') "
             f"ANTI JOIN {adjustments} USING ({leg}, amount_text)",
         ),
         no_rows(

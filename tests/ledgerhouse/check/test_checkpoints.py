@@ -92,6 +92,11 @@ SELECT 'coinbase' AS source, 'main' AS account, 'w1' AS wallet, 'BTC' AS token,
   TIMESTAMP '2026-01-02 11:00' AS ts, '1.000000000000000001' AS amount_text,
   1.000000000000000001 AS amount, 1 AS row_hash, ts AS first_seen_at, ts AS changed_at,
   'b1' AS batch_id;
+
+INSERT INTO raw.adjustments BY NAME
+SELECT 'a1' AS adjustment_id, 'debank' AS source, '0xme' AS account, 'eth:0xold' AS token,
+  TIMESTAMP '2026-01-02 08:00' AS ts, 'opening_inferred' AS kind, '2' AS amount_text, 2 AS amount,
+  'a snapshot' AS evidence, ts AS recorded_at;
 """
 
 # What the models make of it, written down without them: the columns the suites read.
@@ -114,10 +119,14 @@ FROM raw.onchain_transfers
 UNION ALL
 SELECT 'onchain', source, account, chain, tx_id, 'gas', ts, 'fee', 'eth:eth', 'eth', -gas,
   '-' || gas_text, -gas::DECIMAL(38, 6), false, true, is_scam, NOT is_scam, tx_id
-FROM raw.onchain_transactions WHERE pays_gas;
+FROM raw.onchain_transactions WHERE pays_gas
+UNION ALL
+SELECT 'adjustment', source, account, '', adjustment_id, 'entry', ts, kind, token, NULL, amount,
+  amount_text, amount::DECIMAL(38, 6), false, true, false, true, evidence
+FROM raw.adjustments;
 
 CREATE TABLE curated.daily_flows AS
-SELECT ts::DATE AS date, domain, source, account, token,
+SELECT ts::DATE AS date, if(domain = 'adjustment', 'onchain', domain) AS domain, source, account, token,
   coalesce(sum(amount) FILTER (WHERE counts AND amount > 0), 0)::DECIMAL(38, 18) AS inflow,
   coalesce(-sum(amount) FILTER (WHERE counts AND amount < 0), 0)::DECIMAL(38, 18) AS outflow,
   (inflow - outflow)::DECIMAL(38, 18) AS net, (inflow + outflow)::DECIMAL(38, 18) AS turnover,
@@ -427,6 +436,52 @@ BROKEN = [
         (),
     ),
     ("raw.balances", "amounts_fit", "warning", "UPDATE raw.balances SET amount = NULL", ()),
+    (
+        "raw.adjustments",
+        "keys_unique",
+        "critical",
+        "INSERT INTO raw.adjustments FROM raw.adjustments",
+        (),
+    ),
+    (
+        "raw.adjustments",
+        "token_present",
+        "critical",
+        "ALTER TABLE raw.adjustments ALTER token DROP NOT NULL; "
+        "UPDATE raw.adjustments SET token = NULL",
+        (),
+    ),
+    (
+        "raw.adjustments",
+        "amount_present",
+        "warning",
+        "UPDATE raw.adjustments SET amount = NULL",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "adjustments_complete",
+        "critical",
+        "DELETE FROM curated.tx_unified WHERE domain = 'adjustment'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "nothing_invented",
+        "critical",
+        "UPDATE raw.adjustments SET amount_text = '3'",
+        ("adjustments_complete",),
+    ),
+    (
+        "curated.reconciliation",
+        "adjustments_apply",
+        "warning",
+        "INSERT INTO ops.breaks BY NAME SELECT 'coinbase' AS source, 'main' AS account, 'BTC' AS "
+        "token, TIMESTAMP '2026-01-02' AS first_bad_ts, first_bad_ts AS last_bad_ts, '1' AS "
+        "step_text, '0' AS residual_text, 'adjustment' AS suspect, 'refused' AS explanation, "
+        "first_bad_ts AS found_at",
+        (),
+    ),
     (
         "curated.tx_unified",
         "keys_unique",
@@ -820,7 +875,7 @@ def test_a_clean_warehouse_passes_every_expectation(warehouse):
     results = run(warehouse())
     assert [str(r) for r in results if not r.success] == []
     assert len(results) >= 16
-    assert len({r.checkpoint for r in results}) == 10
+    assert len({r.checkpoint for r in results}) == 11
     assert len({(r.checkpoint, r.expectation) for r in results}) == len(results)
 
 
@@ -971,7 +1026,9 @@ def test_an_expectation_that_raises_is_a_critical_failure(warehouse):
     raised = [r for r in results if r.error]
     assert {r.severity for r in raised} == {"critical"} and not any(r.success for r in raised)
     assert {r.checkpoint for r in raised if r.expectation == "batch_known"} == {
-        t for t in (s.table for s in suites_module.suites(INTERVAL)) if t.startswith("raw.")
+        t
+        for t in (s.table for s in suites_module.suites(INTERVAL))
+        if t.startswith("raw.") and t != "raw.adjustments"
     }
     assert {r.expectation for r in raised if r.checkpoint == "curated.assets"} == {
         "keys_unique",
@@ -1064,7 +1121,7 @@ def test_data_docs_load_nothing_from_outside(warehouse, tmp_path):
         run_id="manual__2026-01-02T06:00:00+00:00/<b>",
     )
     pages = [docs / "index.html", *docs.glob("runs/*/*.html")]
-    assert len(pages) == 1 + 10
+    assert len(pages) == 1 + 11
     for page in pages:
         html = page.read_text()
         assert not OUTSIDE.search(html), f"{page.name} loads {OUTSIDE.search(html)}"

@@ -112,8 +112,11 @@ def context(path: Path) -> Iterator[tuple[Context, Evaluations]]:
             os.environ["LEDGERHOUSE_VAR"] = var
 
 
-def ensure_production(ctx: Context, evaluations: Evaluations, published: bool) -> bool:
-    """Make the prod environment where there is none, or where making it was cut short.
+def ensure_production(
+    ctx: Context, evaluations: Evaluations, published: bool, current: bool = True
+) -> bool:
+    """Make the prod environment where there is none, or where making it was cut short; and anew
+    where its models are of a version that this one cannot go on with (not `current`).
 
     A state that knows prod while the warehouse has no views (`published`) is that of a file since
     deleted: the state is in PostgreSQL, and the warehouse is being rebuilt from landing.
@@ -122,8 +125,9 @@ def ensure_production(ctx: Context, evaluations: Evaluations, published: bool) -
 
     environment = ctx.state_sync.get_environment("prod")
     if environment and environment.finalized_ts:
-        if published:
+        if published and current:
             return False
+    if environment and environment.finalized_ts and not published:
         log.warning("the models' state belongs to a warehouse that is gone: starting a new one")
         ctx.state_sync.remove_state()
         ctx.migrate()
@@ -273,6 +277,16 @@ def has_views(con: duckdb.DuckDBPyConnection) -> bool:
     return bool(
         con.execute(
             "SELECT 1 FROM duckdb_views() WHERE schema_name = 'curated' AND view_name = 'tx_unified'"
+        ).fetchall()
+    )
+
+
+def is_current(con: duckdb.DuckDBPyConnection) -> bool:
+    """Whether the views are of a version that knows adjustments and kinds of differences."""
+    return bool(
+        con.execute(
+            "SELECT 1 FROM duckdb_columns() WHERE schema_name = 'curated' "
+            "AND table_name = 'reconciliation' AND column_name = 'residual_value'"
         ).fetchall()
     )
 

@@ -36,6 +36,7 @@ from ledgerhouse.transform.sqlmesh_context import (
     ensure_production,
     has_views,
     invalidate_intervals,
+    is_current,
     midnight,
     newest_day,
     run_models,
@@ -169,21 +170,22 @@ def _transform(held: Path, began: float, batch: str | None = None) -> Transforme
         create_all(con)
         marks = tuple(mark for mark in marks_of(con) if batch in (None, mark[2]))
         days, newest, published = _days(con, marks), newest_day(con), has_views(con)
+        current = is_current(con)
         changed = {
             table: tuple(joined((day, day + DAY) for day in touched))
             for table, touched in _changed(days, marks).items()
         }
         rows_a_day = _rows_a_day(con)
         max_days = max(len(affected) for affected in days.values())
-        pauses = _pauses(con) if max_days * rows_a_day > ROWS_A_RUN else []
-    if published and not any(days.values()):
+        pauses = _pauses(con) if max_days * rows_a_day > ROWS_A_RUN or not current else []
+    if published and current and not any(days.values()):
         return Transformed(marks=marks, changed=changed, seconds=time.monotonic() - began)
     spans = {model: coalesce(affected) for model, affected in days.items()}
     spans["curated.assets"] = coalesce(days["curated.assets"], limit=1)  # small in any case
     # To the newest row, not only the last marked day: also what a plan by hand has left out.
     end = max([newest + DAY, *(span[-1][1] for span in spans.values() if span)])
     with context(held) as (ctx, evaluations):
-        planned = ensure_production(ctx, evaluations, published)
+        planned = ensure_production(ctx, evaluations, published, current)
         tables = tables_of(ctx)
         for model in tables - set(AFFECTED_DAYS):  # of users, downstream: every affected day
             spans[model] = coalesce(

@@ -107,6 +107,13 @@ WAREHOUSE = GroupCommand(
             help="What is known whole, why its paging ended, and the gaps",
         ),
         ActionCommand(
+            name="breaks",
+            func=command("breaks.breaks"),
+            args=(SOURCE, ACCOUNT, OUTPUT),
+            help="Where a balance went wrong: window, step, suspect, and what would mend it",
+            epilog="Exit code 1 when there is a break, or an entry of adjustments.toml is refused.",
+        ),
+        ActionCommand(
             name="explain",
             func=command("explain.explain"),
             args=(

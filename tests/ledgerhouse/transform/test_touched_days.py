@@ -229,6 +229,31 @@ def test_a_late_row_reprocesses_exactly_its_day(warehouse):
     assert len(days_with(warehouse, "SELECT CAST(ts AS DATE) FROM curated.tx_unified")) == 11
 
 
+def test_what_no_vendor_lists_is_booked_by_the_same_transform(warehouse):
+    """An opening follows from the snapshot: its days are marked and run at once, and only once."""
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger", [entry("a", "2026-03-01 10:00", "2", asset="ETH")], "b1")
+        snapshot = datetime(2026, 3, 2, 12)
+        values = {"source": "kraken", "account": "main", "token": "ETH", "ts": snapshot}
+        put(con, "balances", [values | {"wallet": "w", **money("amount", "5")}], "b1")
+        covered(con, "kraken", "main", "exchanges_ledger", datetime(2026, 2, 1), snapshot)
+        covered(con, "kraken", "main", "balances", snapshot, snapshot + timedelta(seconds=1))
+    done = tf.transform(warehouse, owner="test")
+    assert ("adjustments", date(2026, 2, 1)) in {mark[:2] for mark in done.marks}
+    assert done.days == ((date(2026, 2, 1), date(2026, 2, 2)), (date(2026, 3, 1), date(2026, 3, 2)))
+    with opened(warehouse) as con:
+        assert tf.marks_of(con) == done.marks and len(done.batches) == 2
+        tf.clear_touched_days(con, done.marks)
+        assert con.execute(
+            "SELECT status, kind, computed FROM curated.reconciliation"
+        ).fetchall() == [("explained", "opening_inferred", 5)]
+        assert con.execute(
+            "SELECT domain, balance FROM curated.daily_balances ORDER BY date DESC LIMIT 1"
+        ).fetchall() == [("exchange", 5)]
+    again = tf.transform(warehouse, owner="test")
+    assert again.marks == () and again.models == ()
+
+
 def test_decimals_learned_later_rescale_old_legs(warehouse):
     who = {"source": "debank", "account": "0xme", "chain": "eth", "tx_id": "0x1"}
     with opened(warehouse) as con:

@@ -215,12 +215,14 @@ def _openings(
                     Adjustment(ident, *who, token, since, "opening_inferred", amount, evidence)
                 )
     # Of an account whose history has a hole before its first snapshot by now: as they were.
-    for ident, source, account, token, ts, kind, amount, evidence, note in con.execute(
+    for ident, source, account, token, ts, kind, amount, evidence, words in con.execute(
         f"SELECT {COLUMNS} FROM raw.adjustments WHERE kind = 'opening_inferred'"
     ).fetchall():
         if (source, account) not in found:
             rows.append(
-                Adjustment(ident, source, account, token, ts, kind, Decimal(amount), evidence, note)
+                Adjustment(
+                    ident, source, account, token, ts, kind, Decimal(amount), evidence, words
+                )
             )
     return rows
 

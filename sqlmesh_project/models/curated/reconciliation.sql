@@ -295,5 +295,5 @@ SELECT
   CAST(price AS DECIMAL(38, 18)) AS price,
   CAST(TRY(
     CAST(CASE WHEN is_exact THEN difference END AS DECIMAL(38, 12)) * CAST(price AS DECIMAL(38, 8))
-  ) AS DECIMAL(38, 8)) AS residual_value
+  ) AS DECIMAL(38, 6)) AS residual_value
 FROM decided

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from extract.sources import all_sources
+from ledgerhouse.check.agreement import agreement
 from ledgerhouse.check.breaks import find_breaks
 from ledgerhouse.check.chain_law import RunningRow, chain_law
 from tests.helpers.small_world import DAY, HOUR, START, SmallWorld
@@ -173,3 +174,18 @@ def test_the_chain_law_names_the_row_or_its_successor(seed):
     after = next((row.ts for row in rows if row.ts > rows[victim].ts), None)
     assert broken.ts in {near[0].ts, after}
     assert broken.missing in (rows[victim].change, None)
+
+
+def test_the_share_of_value_that_agrees():
+    world = SmallWorld("debank")
+    world.move(START + DAY, "eth:eth", "3")
+    world.snapshot(START + 2 * DAY, {"eth:eth": "3"}, price="10", is_verified=True)
+    assert agreement(world.con)[None]["share"] == 1
+    world.move(START + DAY, "eth:0xbad", "9")
+    world.snapshot(
+        START + 3 * DAY, {"eth:eth": "3", "eth:0xbad": "1"}, price="10", is_verified=True
+    )
+    world.snapshot(START + 3 * DAY, {"eth:0xspam": "99"}, price="10", is_verified=False)
+    found = agreement(world.con)
+    assert found[None] == found["debank", "main"]
+    assert (found[None]["tokens"], found[None]["off"], found[None]["share"]) == (2, 1, 0.75)

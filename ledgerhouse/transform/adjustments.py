@@ -56,14 +56,15 @@ FORBIDDEN = """
         FROM raw.balances WHERE (source, account, ts) = ($source, $account, $ts) GROUP BY ALL
     ), moved AS (
         SELECT coalesce(token, '') AS token, count(*) FILTER (is_scam) AS scams,
-            count(*) FILTER (is_settled AND NOT is_scam AND kind <> 'nft' AND amount IS NULL)
+            count(*) FILTER (is_settled AND NOT is_scam AND kind <> 'nft' AND amount_wide IS NULL)
                 AS unknown,
             count(*) FILTER (NOT is_scam AND kind <> 'nft') AS honest
         FROM curated.tx_unified
         WHERE (source, account) = ($source, $account) AND ts < $ts AND domain <> 'adjustment'
         GROUP BY ALL
-    ), unread AS (
+    ), unread AS (  -- one second of a chain may stay so for good: the opening says so by its status
         SELECT part FROM ops.unread_parts WHERE (source, account) = ($source, $account)
+            AND end_ts - start_ts > INTERVAL 1 SECOND
     ), rejected AS (
         SELECT payload FROM raw.rejected WHERE (source, account) = ($source, $account)
             AND dataset IN ('exchanges_ledger', 'onchain_transactions', 'onchain_transfers')
@@ -71,8 +72,8 @@ FORBIDDEN = """
     SELECT token,
         coalesce(list_has_any(wallets, (SELECT coalesce(list(part), []) FROM unread)), false)
             AS is_unread,
-        coalesce(unverified, false) AND coalesce(honest, 0) = 0 OR coalesce(scams, 0) > 0
-            OR coalesce(unknown, 0) > 0
+        coalesce(unverified, false) AND (coalesce(honest, 0) = 0 OR coalesce(scams, 0) > 0)
+            OR coalesce(honest, 0) = 0 AND coalesce(scams, 0) > 0 OR coalesce(unknown, 0) > 0
             OR EXISTS (FROM rejected WHERE contains(payload,
                 '"' || list_last(string_split(token, ':')) || '"')) AS is_forbidden
     FROM held FULL JOIN moved USING (token) WHERE token <> ''"""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal, localcontext
+from decimal import Decimal, InvalidOperation, localcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,9 +78,25 @@ RESIDUALS = f"""
     ORDER BY w.source, w.account, w.token, i.ts"""
 
 
+# Amounts that fit no DECIMAL(38,18), by their text: few.
+LARGE = """
+    WITH wanted AS (
+        SELECT unnest($sources::VARCHAR[]) AS source, unnest($accounts::VARCHAR[]) AS account,
+            unnest($tokens::VARCHAR[]) AS token
+    )
+    SELECT source, account, token, ts, amount_text, true FROM raw.balances
+    SEMI JOIN wanted USING (source, account, token) WHERE amount IS NULL
+    UNION ALL
+    SELECT source, account, token, ts, amount_text, false FROM curated.tx_unified
+    SEMI JOIN wanted USING (source, account, token)
+    WHERE amount IS NULL AND is_settled AND NOT is_scam AND kind <> 'nft'
+        AND (NOT $bare::BOOLEAN OR domain <> 'adjustment')"""
+LARGEST = Decimal("1e32")  # as the wide sums of the models: beyond it, it is nothing to be held
+
+
 @dataclass(frozen=True)
 class Residual:
-    """A token at one snapshot. `lost`: amounts that are not known, or fit no DECIMAL(38,18)."""
+    """A token at one snapshot. `lost`: amounts that are not known, or beyond LARGEST."""
 
     ts: datetime
     reported: Decimal
@@ -167,4 +183,27 @@ def residuals(
             found[token].append(
                 Residual(ts, reported, held, turned, lost + row[6], legs, ":" in token[2])
             )
+    if any(r.lost for each in found.values() for r in each):
+        _add_large(con, lists[0], found, bare)
     return found
+
+
+def _add_large(
+    con: duckdb.DuckDBPyConnection, wanted: list, found: dict[Token, list[Residual]], bare: bool
+) -> None:
+    """Add to the residuals what no DECIMAL(38,18) holds and a text does."""
+    names = {"sources": list(wanted[0]), "accounts": list(wanted[1]), "tokens": list(wanted[2])}
+    for *token, ts, text, is_reported in con.execute(LARGE, {**names, "bare": bare}).fetchall():
+        try:
+            amount = Decimal(text)
+        except (InvalidOperation, TypeError):
+            continue
+        if not amount.is_finite() or abs(amount) >= LARGEST:
+            continue
+        each = found[token[0], token[1], token[2]]
+        for place, r in enumerate(each):
+            with localcontext(prec=PRECISION):
+                if is_reported and r.ts == ts:
+                    each[place] = replace(r, reported=r.reported + amount, lost=r.lost - 1)
+                elif not is_reported and ts < r.ts:
+                    each[place] = replace(r.plus([amount]), lost=r.lost - 1)

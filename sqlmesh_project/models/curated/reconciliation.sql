@@ -21,7 +21,7 @@ MODEL (
     tolerance = 'largest difference that is no error: 0 on exchanges; on chains 3e-16 of the turnover; when not exact also half of the sixth digit per amount',
     is_exact = 'nothing overflowed; otherwise the six-digit wide sums (up to 1e32) are compared',
     status = 'exact, within_tolerance, explained (kind says by what), settling (off since less than a day: sources index late), off, awaiting_coverage (what it needs of the history is not read), or not_reconcilable',
-    kind = 'what explains it: opening_inferred, rebase, spam or a kind of adjustments.toml, several joined by +; NULL otherwise',
+    kind = 'what explains it: opening_inferred, rebase, spam or a kind of adjustments.toml, several joined by +, with unread where some of the history could not be read; NULL otherwise',
     reason = 'why it is not explained, in words; NULL otherwise',
     since = 'first snapshot that shows the difference (ops.breaks), UTC; NULL where there is none',
     price = 'of a unit at the snapshot, as the source says, USD; NULL or 0 where it knows none',
@@ -275,7 +275,8 @@ SELECT
   CAST(status AS VARCHAR) AS status,
   CAST(CASE
     WHEN status <> 'explained' THEN NULL
-    WHEN COALESCE(distance <= tolerance, FALSE) THEN kind
+    WHEN COALESCE(distance <= tolerance, FALSE)
+    THEN CONCAT(kind, CASE WHEN NOT unread IS NULL THEN '+unread' ELSE '' END)
     ELSE 'spam'
   END AS VARCHAR) AS kind,
   CAST(CASE

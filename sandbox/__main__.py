@@ -38,6 +38,11 @@ def main() -> None:
         help="days of history before --start (default: 60 with --mess yes, else 0)",
     )
     parser.add_argument(
+        "--wallets",
+        type=int,
+        help="Coinbase wallets beside the ten that move (default: 50 with --mess yes, else 0)",
+    )
+    parser.add_argument(
         "--scale", type=float, default=1.0, help="1 is about 10,000 transactions in two years"
     )
     parser.add_argument(
@@ -79,7 +84,7 @@ def main() -> None:
     mess = args.mess == "yes"
     older = args.older_days if args.older_days is not None else 60 * mess
     first = seconds(args.start) - older * DAY
-    world = World(args.seed, first, args.scale, args.late_days, mess, args.start)
+    world = World(args.seed, first, args.scale, args.late_days, mess, args.start, args.wallets)
     clock = Clock(args.now, args.tick)
     print(
         f"sandbox http://{args.host}:{args.port} {json.dumps(world.summary(clock.now()))}",

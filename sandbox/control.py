@@ -12,7 +12,7 @@ POST /_control/units        {"balance": 100}
 POST /_control/reset_stats
 GET  /_stats                calls by vendor, endpoint and status; faults that struck; units spent
 GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/transfers  ?now=
-GET  /_truth/unread | positions                                                             ?now=
+GET  /_truth/unread | unread_wallets | positions                                            ?now=
 GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
 GET  /_truth/residuals      ?at=&now=&since=
 """
@@ -48,6 +48,7 @@ class Control:
             "debank/transactions": self.world.transactions,
             "debank/transfers": self.world.transfers,
             "unread": self.world.unread,
+            "unread_wallets": self.world.unread_wallets,
             "positions": self.world.positions,
         }
         questions = [(f"/_truth/{name}", self._truth(truth)) for name, truth in truths.items()]

@@ -68,13 +68,14 @@ def serve(
     tick: bool = False,
     mess: bool = False,
     books_start: Moment | None = None,
+    wallets: int | None = None,
     **options,
 ) -> Iterator[Served]:
     """A running sandbox on a free port; `options` are create_app's. Ends with the block.
 
     Its world is tidy unless `mess` is asked for: most laws of the product's are about one.
     """
-    world = world or World(seed, start, scale, late_days, mess, books_start)
+    world = world or World(seed, start, scale, late_days, mess, books_start, wallets)
     clock = now if isinstance(now, Clock) else Clock(now, tick)
     app = create_app(world, clock, **options)
     listener = socket.create_server(("127.0.0.1", 0))

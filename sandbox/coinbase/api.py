@@ -20,8 +20,8 @@ from sandbox.coinbase import responses
 from sandbox.coinbase.auth import refusal
 from sandbox.faults.error_bodies import coinbase_error
 from sandbox.faults.limits import Bucket, SlidingSecond
-from sandbox.world.exchange_records import CURRENCIES, PRODUCTS, WALLETS
-from sandbox.world.moments import Clock, micros
+from sandbox.world.exchange_records import CURRENCIES, FUTURES, PRODUCTS, Wallet
+from sandbox.world.moments import Clock, micros, seconds
 from sandbox.world.world import World
 
 V2_PAGE, V2_PAGE_MAX = 25, 100
@@ -99,10 +99,8 @@ class CoinbaseApi:
         return {"data": [{"id": "USD", "name": "US Dollar", "min_size": "0.01"}]}
 
     def crypto(self, _request, _now) -> dict:
-        assets = self.world.exchange.asset_ids
-        return {
-            "data": [responses.currency(code, assets[code]) for code in CURRENCIES if code != "USD"]
-        }
+        crypto = {w.currency.code: w for w in self.world.exchange.wallets.values()}
+        return {"data": [responses.currency(w) for w in crypto.values() if w.type != "fiat"]}
 
     def exchange_rates(self, _request, _now) -> dict:
         rates = {
@@ -110,12 +108,22 @@ class CoinbaseApi:
         }
         return {"data": {"currency": "USD", "rates": rates}}
 
-    def products(self, request, _now) -> dict:
-        spot = request.query_params.get("product_type", "SPOT") == "SPOT"
-        wanted = set(request.query_params.getlist("product_ids")) - {""}
-        products = [
-            responses.product(name) for name in PRODUCTS if spot and (not wanted or name in wanted)
-        ]
+    def products(self, request, now: int) -> dict:
+        """Spot unless asked for by type or by name; names in no list are passed over."""
+        query = request.query_params
+        wanted = set(query.getlist("product_ids")) - {""}
+        kind = query.get("product_type") or ("" if wanted else "SPOT")
+        products = [responses.product(name) for name in PRODUCTS] if kind in ("SPOT", "") else []
+        futures = kind in ("FUTURE", "") and query.get("contract_expiry_type") in (None, "EXPIRING")
+        status = query.get("expiring_contract_status") or "STATUS_UNEXPIRED"
+        if self.world.mess and futures:
+            products += [
+                responses.future(name)
+                for name, (*_, expiry) in FUTURES.items()
+                if status == "STATUS_ALL"
+                or (status == "STATUS_EXPIRED") == (seconds(expiry) <= now)
+            ]
+        products = [one for one in products if not wanted or one["product_id"] in wanted]
         return {"products": products, "num_products": len(products)}
 
     # Private
@@ -141,22 +149,25 @@ class CoinbaseApi:
         }
 
     def accounts(self, request, now: int) -> str:
-        rows = [responses.account(self.world, name, now) for name in WALLETS]
+        rows = [responses.account(self.world, name, now) for name in self.world.exchange.wallets]
         return self._page(
             request, [(row["id"], lambda row=row: json.dumps(row)) for row in rows], "desc"
         )
 
-    def _wallet(self, request) -> str:
-        names = {wallet_id: name for name, wallet_id in self.world.exchange.wallet_ids.items()}
-        if (name := names.get(request.path_params["id"])) is None:
-            raise Refused(404, "Not found")
-        return name
+    def _wallet(self, request) -> Wallet:
+        for wallet in self.world.exchange.wallets.values():
+            if wallet.id == request.path_params["id"]:
+                return wallet
+        raise Refused(404, "Not found")
 
     def account(self, request, now: int) -> dict:
-        return {"data": responses.account(self.world, self._wallet(request), now)}
+        return {"data": responses.account(self.world, self._wallet(request).name, now)}
 
     def transactions(self, request, now: int) -> str:
-        rows = self.world.entries(self._wallet(request), now)
+        wallet = self._wallet(request)
+        if wallet.answer != 200:
+            raise Refused(wallet.answer, "Not found" if wallet.answer == 404 else None)
+        rows = self.world.entries(wallet.name, now)
         order = request.query_params.get("order") or "desc"
         if order not in ("asc", "desc"):
             raise Refused(400, f"order is {order}, not asc or desc")
@@ -232,7 +243,7 @@ class CoinbaseApi:
         return f'{{"fills": [{texts}], "cursor": "{cursor}"}}'
 
     def brokerage_accounts(self, request, now: int) -> dict:
-        query, names = request.query_params, list(WALLETS)
+        query, names = request.query_params, list(self.world.exchange.wallets)
         limit, cursor = _limit(query, ACCOUNTS_PAGE, ACCOUNTS_PAGE_MAX), query.get("cursor") or "0"
         if not cursor.isdigit():
             raise Refused(400, "invalid cursor")

@@ -10,7 +10,15 @@ from __future__ import annotations
 import json
 
 from sandbox.world.amounts import decimal_text
-from sandbox.world.exchange_records import CURRENCIES, PRODUCTS, WALLETS, Currency, Entry, Fill
+from sandbox.world.exchange_records import (
+    CURRENCIES,
+    FUTURES,
+    PRODUCTS,
+    Currency,
+    Entry,
+    Fill,
+    Wallet,
+)
 from sandbox.world.moments import iso, iso_micros
 from sandbox.world.world import World
 
@@ -26,6 +34,13 @@ def _native(units: int, currency: Currency) -> dict:
     return {"amount": decimal_text(-cents if units < 0 else cents, 2), "currency": "USD"}
 
 
+def _created(row: Entry) -> str:
+    """Its time, sometimes with the offset of another zone, or without seconds."""
+    if row.time_form == "offset":
+        return f"{iso(row.created + 7200)[:-1]}+02:00"
+    return f"{iso(row.created)[:16]}Z" if row.time_form == "minutes" else iso(row.created)
+
+
 def transaction(row: Entry, now: int) -> str:
     """JSON text of a v2 transaction as it stands at `now`."""
     state = (row.status(now), row.network_status(now) or "")
@@ -37,8 +52,8 @@ def transaction(row: Entry, now: int) -> str:
 def _transaction(row: Entry, now: int) -> dict:
     path = f"/v2/accounts/{row.wallet_id}"
     record = {
-        "amount": money(row.units, row.currency),
-        "created_at": iso(row.created),
+        "amount": money(row.units, row.currency) if row.has_amount else None,
+        "created_at": _created(row),
         "description": None,
         "details": {
             "title": _TITLES.get(row.type, row.type.replace("_", " ").capitalize()),
@@ -99,7 +114,7 @@ def fill(record: Fill, user_id: str) -> str:
                 "trade_id": record.trade_id,
                 "order_id": record.order_id,
                 "trade_time": iso_micros(record.traded),
-                "trade_type": "FILL",
+                "trade_type": record.trade_type,
                 "price": record.price,
                 "size": record.size,
                 "commission": record.commission,
@@ -115,15 +130,16 @@ def fill(record: Fill, user_id: str) -> str:
     return record.json_text
 
 
-def currency(code: str, asset_id: str) -> dict:
-    known = CURRENCIES[code]
-    if code == "USD":
+def currency(wallet: Wallet) -> dict:
+    """What a wallet is of."""
+    known, code, asset_id = wallet.currency, wallet.currency.code, wallet.asset_id
+    if wallet.type == "fiat":
         return {
             "code": code,
             "color": "#0066cf",
             "exponent": 2,
             "name": known.name,
-            "slug": "usd",
+            "slug": code.lower(),
             "type": "fiat",
         }
     return {
@@ -142,19 +158,19 @@ def currency(code: str, asset_id: str) -> dict:
 
 def account(world: World, name: str, now: int) -> dict:
     """A v2 account: what Coinbase calls a wallet."""
-    code, kind = WALLETS[name]
-    wallet_id, rows = world.exchange.wallet_ids[name], world.entries(name, now)
+    wallet = world.exchange.wallets[name]
+    units = world.wallet_units(name, now)
     return {
-        "id": wallet_id,
+        "id": wallet.id,
         "name": name,
-        "primary": name != "Staked ADA",
-        "type": kind,
-        "balance": money(world.wallet_units(name, now), CURRENCIES[code]),
-        "created_at": iso(world.start),
-        "updated_at": iso(max((r.updated(now) for r in rows), default=world.start)),
+        "primary": wallet.primary,
+        "type": wallet.type,
+        "balance": money(units, wallet.currency) if wallet.has_balance else None,
+        "created_at": None if wallet.opened is None else iso(wallet.opened),
+        "updated_at": iso(world.wallet_updated(name, now)),
         "resource": "account",
-        "resource_path": f"/v2/accounts/{wallet_id}",
-        "currency": currency(code, world.exchange.asset_ids[code]),
+        "resource_path": f"/v2/accounts/{wallet.id}",
+        "currency": currency(wallet) if wallet.has_balance else None,
         "allow_deposits": True,
         "allow_withdrawals": True,
     }
@@ -162,24 +178,25 @@ def account(world: World, name: str, now: int) -> dict:
 
 def brokerage_account(world: World, name: str, now: int) -> dict:
     """A v3 account. Nothing is on hold: the sandbox places no orders."""
-    code, kind = WALLETS[name]
-    known, opened = CURRENCIES[code], iso_micros(world.start * 1_000_000)
+    wallet = world.exchange.wallets[name]
+    code, exponent = wallet.currency.code, wallet.currency.exponent
+    opened = iso_micros(world.start * 1_000_000)
     return {
-        "uuid": world.exchange.wallet_ids[name],
+        "uuid": wallet.id,
         "name": name,
         "currency": code,
         "available_balance": {
-            "value": decimal_text(world.wallet_units(name, now), known.exponent),
+            "value": decimal_text(world.wallet_units(name, now), exponent),
             "currency": code,
         },
-        "default": name != "Staked ADA",
+        "default": wallet.primary,
         "active": True,
         "created_at": opened,
         "updated_at": opened,
         "deleted_at": None,
-        "type": "ACCOUNT_TYPE_FIAT" if kind == "fiat" else "ACCOUNT_TYPE_CRYPTO",
+        "type": "ACCOUNT_TYPE_FIAT" if wallet.type == "fiat" else "ACCOUNT_TYPE_CRYPTO",
         "ready": True,
-        "hold": {"value": decimal_text(0, known.exponent), "currency": code},
+        "hold": {"value": decimal_text(0, exponent), "currency": code},
         "retail_portfolio_id": world.exchange.user_id,
         "platform": "ACCOUNT_PLATFORM_CONSUMER",
     }
@@ -223,4 +240,48 @@ def product(name: str) -> dict:
         "price_increment": decimal_text(1, price_digits),
         "display_name": name,
         "product_venue": "CBE",
+    }
+
+
+def future(name: str) -> dict:
+    """A dated future: its contract says what it is of, its base is empty."""
+    root, quote, size, expiry = FUTURES[name]
+    return {
+        "product_id": name,
+        "price": "67060",
+        "base_increment": "1",
+        "quote_increment": "5",
+        "base_min_size": "1",
+        "base_max_size": "10000",
+        "base_name": "",
+        "quote_name": CURRENCIES[quote].name,
+        "is_disabled": False,
+        "status": "",
+        "trading_disabled": False,
+        "product_type": "FUTURE",
+        "quote_currency_id": quote,
+        "base_currency_id": "",
+        "future_product_details": {
+            "venue": name.rsplit("-", 1)[1].lower(),
+            "contract_code": name.split("-")[0],
+            "contract_expiry": expiry,
+            "contract_size": size,
+            "contract_root_unit": root,
+            "group_description": f"nano {CURRENCIES[root].name} Futures",
+            "contract_expiry_timezone": "Europe/London",
+            "group_short_description": f"nano {root}",
+            "risk_managed_by": "MANAGED_BY_FCM",
+            "contract_expiry_type": "EXPIRING",
+            "perpetual_details": None,
+            "contract_display_name": f"nano {root} {name.split('-')[1]}",
+            "non_crypto": False,
+        },
+        "alias": "",
+        "alias_to": [],
+        "base_display_symbol": "",
+        "quote_display_symbol": quote,
+        "view_only": False,
+        "price_increment": "5",
+        "display_name": f"nano {root} {name.split('-')[1]}",
+        "product_venue": "FCM",
     }

@@ -6,8 +6,9 @@ from random import Random
 from uuid import UUID
 
 from sandbox.world import exchange_kinds as kinds
+from sandbox.world import exchange_mess
 from sandbox.world.amounts import keep_digits
-from sandbox.world.exchange_records import CURRENCIES, WALLETS, Currency, Entry, Fill
+from sandbox.world.exchange_records import CURRENCIES, WALLETS, Currency, Entry, Fill, Wallet
 from sandbox.world.moments import DAY
 from sandbox.world.purse import Purse
 
@@ -31,16 +32,36 @@ _WEIGHTS = (38, 10, 9, 3, 9, 10, 12, 3, 5, 2, 0.4)
 
 
 class ExchangeHistory:
-    """`entries` of each wallet by (created, id), and `fills` by sequence; oldest first."""
+    """`wallets` by name, `entries` of each by (created, id), `fills` by sequence; oldest first.
 
-    def __init__(self, seed: int, start: int, scale: float) -> None:
+    `more` wallets beside those that move.
+    """
+
+    def __init__(
+        self, seed: int, start: int, scale: float, mess: bool = False, more: int = 0
+    ) -> None:
         self.seed, self.start, self.scale, self.days = seed, start, scale, 0
+        self.mess = mess
         self.purse = Purse()
         self.rng = Random(f"ledgerhouse/{seed}/exchange")
-        self.wallet_ids = {name: self.uuid() for name in WALLETS}
-        self.asset_ids = {code: self.uuid() for code in CURRENCIES}
+        ids = {name: self.uuid() for name in WALLETS}
+        asset_ids = {code: self.uuid() for code in CURRENCIES}
         self.user_id = self.uuid()
-        self.entries: dict[str, list[Entry]] = {name: [] for name in WALLETS}
+        self.wallets = {
+            name: Wallet(
+                name,
+                ids[name],
+                CURRENCIES[code],
+                kind,
+                asset_ids[code],
+                start,
+                start,
+                name != "Staked ADA",
+            )
+            for name, (code, kind) in WALLETS.items()
+        }
+        self.wallets |= exchange_mess.wallets(seed, start, more, mess)
+        self.entries: dict[str, list[Entry]] = {name: [] for name in self.wallets}
         self.fills: list[Fill] = []
 
     def grow(self, until: int) -> None:
@@ -57,6 +78,9 @@ class ExchangeHistory:
         slots = [
             (midnight + at, order, doing) for order, (at, *doing) in enumerate(self._specials(day))
         ]
+        if self.mess:
+            messy = enumerate(exchange_mess.slots(day), len(slots))
+            slots += [(midnight + at, order, doing) for order, (at, *doing) in messy]
         rate = EVENTS_A_DAY * self.scale
         for _ in range(int(rate) + (rng.random() < rate % 1)):
             at = midnight + rng.randrange(DAY)
@@ -143,11 +167,11 @@ class ExchangeHistory:
         **more,
     ) -> None:
         """One ledger row of signed `units`; `pending` seconds until settled, or until its `end`."""
-        if not units:
+        if not units and more.get("has_amount", True):
             return
         row = Entry(
             wallet,
-            self.wallet_ids[wallet],
+            self.wallets[wallet].id,
             self.currency(wallet),
             self.uuid(),
             kind,
@@ -158,6 +182,8 @@ class ExchangeHistory:
             confirmed_at=when + confirm,
             **more,
         )
+        if self.mess:
+            row.time_form = exchange_mess.time_form(row)
         if end is None and units < 0 and pending and self.rng.random() < 0.06:
             end = self.rng.choice(("canceled", "failed"))
         if end:
@@ -184,7 +210,7 @@ class ExchangeHistory:
         return self.rng.randrange(60, 1800) if dice < 0.97 else self.rng.randrange(1800, 10 * HOUR)
 
     def currency(self, wallet: str) -> Currency:
-        return CURRENCIES[WALLETS[wallet][0]]
+        return self.wallets[wallet].currency
 
     def uuid(self) -> str:
         return str(UUID(int=self.rng.getrandbits(128), version=5))

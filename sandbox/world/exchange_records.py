@@ -63,12 +63,43 @@ WALLETS = {
 }
 WALLET_OF = {code: name for name, (code, _) in WALLETS.items() if name != "Staked ADA"}
 
+# What the vendor lists of dated futures; base and quote as its list has them (no base).
+FUTURES = {"BIT-28JUN26-CDE": ("BTC", "USD", "0.01", "2026-06-26T15:00:00Z")}
+
+
+def traded(product: str) -> tuple[str, str, str | None]:
+    """(symbol, base, quote) of a product. A contract of 0.01 BTC is no BTC: it is its own base."""
+    if product in PRODUCTS:
+        base, quote = PRODUCTS[product][:2]
+        return f"{base}/{quote}", base, quote
+    return product, product, FUTURES[product][1] if product in FUTURES else None
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """A v2 account. `opened` None: the vendor does not know; `answer`: the status that its
+    transactions have for good; `units`: what it holds beside its visible rows; without
+    `has_balance` the list gives null. `since` is when it changed last, if no row says so."""
+
+    name: str
+    id: str
+    currency: Currency
+    type: str
+    asset_id: str
+    since: int
+    opened: int | None
+    primary: bool = True
+    answer: int = 200
+    units: int = 0
+    has_balance: bool = True
+
 
 @dataclass(slots=True)
 class Entry:
     """A v2 transaction: a row of one wallet's ledger. `units` is signed and contains the fee.
 
-    It is pending until `settled_at`, or until `ended_at` when it comes to nothing.
+    It is pending until `settled_at`, or until `ended_at` when it comes to nothing. From
+    `counted_at` (None: `visible_at`) on it is part of its wallet's balance.
     """
 
     wallet: str
@@ -89,15 +120,26 @@ class Entry:
     fee_units: int | None = None
     confirmed_at: int = 0
     address: str | None = None
+    counted_at: int | None = None
+    time_form: str = ""  # how its time is written: "", "offset" or "minutes"
+    has_amount: bool = True
     json_text: tuple[tuple[str, str], str] | None = None  # cache: (state, text)
 
     def is_there(self, now: int) -> bool:
         return self.visible_at <= now < self.gone_at
 
+    def is_counted(self, now: int) -> bool:
+        """Whether its wallet's balance has it."""
+        since = self.visible_at if self.counted_at is None else self.counted_at
+        return since <= now < self.gone_at and self.is_settled(now)
+
     @property
     def may_vanish(self) -> bool:
         """Rows that stand alone and brought nothing: no balance can become negative without one."""
-        alone = self.order is None and self.trade_id is None and self.type != "staking_transfer"
+        if not self.has_amount:
+            return False
+        alone = self.order is None and self.trade_id is None
+        alone = alone and self.type not in ("staking_transfer", "wrap_asset")
         return alone and (self.units < 0 or self.settled_at is None)
 
     def is_settled(self, now: int) -> bool:
@@ -122,6 +164,7 @@ class Entry:
             None if self.fee_units is None else decimal_text(self.fee_units, self.currency.exponent)
         )
         order = self.order or {}
+        amount = decimal_text(self.units, self.currency.exponent) if self.has_amount else None
         return {
             "vendor": "coinbase",
             "account": "main",
@@ -133,8 +176,8 @@ class Entry:
             "status": self.status(now),
             "is_settled": self.is_settled(now),
             "token": self.currency.code,
-            "amount": decimal_text(self.units, self.currency.exponent),
-            "wire_amount": decimal_text(self.units, self.currency.exponent),
+            "amount": amount,
+            "wire_amount": amount,
             "fee": fee,
             "network": self.currency.network if self.tx_hash else None,
             "tx_hash": self.tx_hash,
@@ -165,6 +208,7 @@ class Fill:
     size_in_quote: bool
     liquidity: str
     visible_at: int
+    trade_type: str = "FILL"
     json_text: str | None = None
 
     @property
@@ -172,20 +216,22 @@ class Fill:
         return self.cost if self.size_in_quote else self.base
 
     def truth(self) -> dict:
-        base, quote = self.product.split("-")
+        symbol, base, quote = traded(self.product)
+        # Adjusted fills share the id of the trade that they adjust.
+        adjusts = "" if self.trade_type == "FILL" else f":{self.entry_id}"
         return {
             "vendor": "coinbase",
             "account": "main",
-            "trade_id": self.trade_id,
+            "trade_id": self.trade_id + adjusts,
             "order_id": self.order_id,
             "entry_id": self.entry_id,
             "time": iso_micros(self.traded),
             "sequence_time": iso_micros(self.sequence),
             "product_id": self.product,
-            "symbol": f"{base}/{quote}",
+            "symbol": symbol,
             "base": base,
             "quote": quote,
-            "side": self.side.lower(),
+            "side": None if self.side == "UNKNOWN_ORDER_SIDE" else self.side.lower(),
             "price": self.price,
             "amount": self.base,
             "cost": self.cost,

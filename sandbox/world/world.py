@@ -9,13 +9,14 @@ from functools import lru_cache
 from random import Random
 from threading import Lock
 
-from sandbox.world import chain_truth
+from sandbox.world import chain_truth, exchange_truth
 from sandbox.world.amounts import decimal_text
 from sandbox.world.chain_history import ChainHistory
 from sandbox.world.chain_mess import Deposit
 from sandbox.world.chain_records import Tx
 from sandbox.world.exchange_history import ExchangeHistory
-from sandbox.world.exchange_records import CURRENCIES, WALLETS, Entry, Fill
+from sandbox.world.exchange_mess import LISTED
+from sandbox.world.exchange_records import Currency, Entry, Fill
 from sandbox.world.mess_tokens import ALL_TOKENS
 from sandbox.world.moments import Moment, ceil_seconds, iso, seconds
 from sandbox.world.tokens import WALLETS as ADDRESSES
@@ -27,7 +28,8 @@ GENESIS = "2024-11-01T00:00:00Z"
 class World:
     """Deterministic from (seed, start, scale, late_days, mess); a later `now` only adds to it, and
     only `vanish` takes anything away. `mess` makes it as odd as life; without it, reported balances
-    are the sums of visible rows. `books_start` is when books of it begin, later than `start` for
+    are the sums of visible rows. `wallets`: so many of the exchange beside the ten that move (None:
+    50 with mess, else none). `books_start` is when books of it begin, later than `start` for
     accounts that are older than their books; None: with the history.
 
     Moments are ISO text, aware datetimes or whole seconds. A row exists from `visible_at`, always
@@ -47,6 +49,8 @@ class World:
       what the vendor's list shows at `at`, minus what rows with `since` <= time < `at` visible at
       `now` tell (each amount as its JSON number says it). `parts` {kind: amount} add up to
       `residual`; `kind` joins their names with "+"; `steps` [time, amount, kind] say since when.
+    - `unread_wallets(now)`: {vendor, account, wallet, token, status} of exchange wallets whose
+      transactions answer with an error for good.
     - `unread(now)`: {account, chain, time, rows} of seconds that no walk can leave.
     - `positions(now)`: {account, chain, project, pool, token, amount} that lie in protocols.
 
@@ -61,11 +65,13 @@ class World:
         late_days: int = 0,
         mess: bool = True,
         books_start: Moment | None = None,
+        wallets: int | None = None,
     ) -> None:
         self.seed, self.start, self.scale, self.late_days = seed, seconds(start), scale, late_days
         self.mess = mess
         self.books_start = self.start if books_start is None else seconds(books_start)
-        self.exchange = ExchangeHistory(seed, self.start, scale)
+        more = LISTED * mess if wallets is None else wallets
+        self.exchange = ExchangeHistory(seed, self.start, scale, mess, more)
         self.chain = ChainHistory(seed, self.start, scale, late_days, mess)
         self._growing = Lock()
         self._reported = lru_cache(maxsize=64)(self._sum_reported)
@@ -86,6 +92,9 @@ class World:
         """Visible ledger rows of one wallet (by name), by (created, id), oldest first."""
         moment = self.grow(now)
         return [row for row in self.exchange.entries[wallet] if row.is_there(moment)]
+
+    def _all_entries(self, now: Moment | None) -> list[Entry]:
+        return [row for name in self.exchange.wallets for row in self.entries(name, now)]
 
     def visible_fills(self, now: Moment | None = None) -> list[Fill]:
         moment = self.grow(now)
@@ -131,9 +140,15 @@ class World:
         return page
 
     def wallet_units(self, wallet: str, now: Moment) -> int:
-        """Base units in one exchange wallet: its visible and settled rows."""
+        """Base units in one exchange wallet, as its balance says."""
+        moment, base = self.grow(now), self.exchange.wallets[wallet].units
+        rows = self.exchange.entries[wallet]
+        return base + sum(row.units for row in rows if row.is_counted(moment))
+
+    def wallet_updated(self, wallet: str, now: Moment) -> int:
+        """When an exchange wallet changed last: its balance, its rows or what they say."""
         moment = self.grow(now)
-        return sum(row.units for row in self.entries(wallet, now) if row.is_settled(moment))
+        return exchange_truth.updated(self.exchange, wallet, moment)
 
     def reported_units(self, address: str, now: Moment) -> dict[Token, int]:
         """Base units of every token as the vendor's list shows them, scams included."""
@@ -169,7 +184,7 @@ class World:
         gone = self.grow(at)
         first, last = -(2**62) if since is None else seconds(since), gone - 1
         rows = (
-            [row for name in WALLETS for row in self.entries(name, last) if row.created >= first]
+            [row for row in self._all_entries(last) if row.created >= first]
             if vendor == "coinbase"
             else [tx for wallet in ADDRESSES for tx in self.txs(wallet, last) if tx.time >= first]
         )
@@ -185,7 +200,7 @@ class World:
 
     def ledger(self, now: Moment | None = None) -> list[dict]:
         moment = self.grow(now)
-        rows = [row for name in WALLETS for row in self.entries(name, now)]
+        rows = self._all_entries(now)
         return [row.truth(moment) for row in sorted(rows, key=lambda row: (row.created, row.id))]
 
     def fills(self, now: Moment | None = None) -> list[dict]:
@@ -214,21 +229,21 @@ class World:
     def balances(self, at: Moment | None = None, now: Moment | None = None) -> list[dict]:
         moment = self.grow(now)
         before = 2**62 if at is None else ceil_seconds(at)
-        coins: dict[str, int] = {}
-        for name, (code, _) in WALLETS.items():
+        coins: dict[Currency, int] = {}
+        for name, one in self.exchange.wallets.items():
             rows = [row for row in self.entries(name, now) if row.created < before]
             if rows:
-                coins[code] = coins.get(code, 0) + sum(
+                coins[one.currency] = coins.get(one.currency, 0) + sum(
                     row.units for row in rows if row.is_settled(moment)
                 )
         truth = [
             {
                 "vendor": "coinbase",
                 "account": "main",
-                "token": code,
-                "amount": decimal_text(units, CURRENCIES[code].exponent),
+                "token": currency.code,
+                "amount": decimal_text(units, currency.exponent),
             }
-            for code, units in coins.items()
+            for currency, units in coins.items()
         ]
         for wallet in ADDRESSES:
             sums = self._sum_wallet(wallet, moment, before)
@@ -264,7 +279,11 @@ class World:
         ]
 
     def exchange_residuals(self, at: int, now: int, since: int) -> list[dict]:
-        return []
+        return exchange_truth.residuals(self.exchange, at, now, since)
+
+    def unread_wallets(self, now: Moment | None = None) -> list[dict]:
+        self.grow(now)
+        return exchange_truth.unread(self.exchange)
 
     def unread(self, now: Moment | None = None) -> list[dict]:
         rows = [(wallet, self.txs(wallet, now)) for wallet in ADDRESSES]
@@ -293,7 +312,8 @@ class World:
             "mess": self.mess,
             "scale": self.scale,
             "late_days": self.late_days,
-            "ledger": sum(len(self.entries(name, now)) for name in WALLETS),
+            "wallets": len(self.exchange.wallets),
+            "ledger": len(self._all_entries(now)),
             "fills": len(self.visible_fills(now)),
             "transactions": sum(len(self.txs(wallet, now)) for wallet in ADDRESSES),
         }

@@ -141,7 +141,7 @@ def assert_truth(books: Books, world, now, start="2000-01-01") -> None:
                 r["is_settled"],
                 r["token"],
                 r["wire_amount"],
-                Decimal(r["amount"]).quantize(Decimal("1e-18")),
+                None if r["amount"] is None else Decimal(r["amount"]).quantize(Decimal("1e-18")),
                 r["order_id"],
                 r["trade_id"],
                 r["tx_hash"],

@@ -176,7 +176,7 @@ def test_fills_start_inclusive_and_end_exclusive(client, small):
 
 
 def test_page_sizes_are_the_vendors(client, small):
-    cash = small.world.exchange.wallet_ids["Cash (USD)"]
+    cash = small.world.exchange.wallets["Cash (USD)"].id
     get = client.v2PrivateGetAccountsAccountIdTransactions
     assert len(get({"account_id": cash})["data"]) == 25
     page = get({"account_id": cash, "limit": 500})
@@ -657,7 +657,7 @@ def test_no_balance_is_ever_negative_and_rows_add_up(seed, late, asked, back):
     sums = defaultdict(Decimal)
     for row in world.ledger(now):
         if row["time"] < iso(at):
-            sums["main", row["token"]] += Decimal(row["amount"]) if row["is_settled"] else 0
+            sums["main", row["token"]] += Decimal(row["amount"] or 0) * row["is_settled"]
     for leg in world.transfers(now):
         counts = leg["is_settled"] and not leg["is_scam"] and not leg["is_nft"]
         if leg["time"] < iso(at) and counts:

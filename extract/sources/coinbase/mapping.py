@@ -124,6 +124,7 @@ FROM (
             SELECT *, row.product_id AS product, string_split(row.product_id, '-') AS parts,
                    coalesce(row.size_in_quote, 'false') = 'true' AS in_quote,
                    coalesce(row.trade_type, 'FILL') <> 'FILL' OR row.entry_id <> min(row.entry_id)
+                       FILTER (coalesce(row.trade_type, 'FILL') = 'FILL')
                        OVER (PARTITION BY page_id, row.trade_id) AS shares_id
             FROM records_fills) f
         LEFT JOIN (

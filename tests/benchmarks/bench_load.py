@@ -175,6 +175,7 @@ WITH pages AS MATERIALIZED (
         maximum_object_size = 268435456, columns = {{kind: 'VARCHAR', endpoint: 'VARCHAR',
         params: 'VARCHAR', body: 'VARCHAR', as_of: 'VARCHAR'}})
     WHERE kind = 'page'
+), records_wallets AS ({SOURCES["coinbase"].records["wallets"].select()}
 ), records_ledger AS ({SOURCES["coinbase"].records["ledger"].select()}
 ), mapped AS MATERIALIZED ({SOURCES["coinbase"].mappings["exchanges_ledger"]})
 SELECT * EXCLUDE (page_id, item) FROM mapped

@@ -69,7 +69,8 @@ class SmallWorld:
             ("balances", ts, ts + timedelta(seconds=1)),
         ):
             self.con.execute(
-                "INSERT INTO ops.coverage VALUES (?, ?, ?, ?, ?, ?, 'end', 'r', 'b', ?)",
+                "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
+                "reason, run_id, batch_id, recorded_at) VALUES (?, ?, ?, ?, ?, ?, 'end', 'r', 'b', ?)",
                 [self.source, self.account, name, since, until, until, until],
             )
         put(

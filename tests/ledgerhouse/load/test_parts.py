@@ -121,8 +121,8 @@ def test_a_bad_record_is_kept_once_and_keeps_no_other_from_the_books(tmp_path, c
 def test_a_transaction_without_a_time_takes_its_legs_with_it(tmp_path):
     con = fresh()
     leg = {"amount": 1.0, "token_id": "eth", "from_addr": "x"}
-    rows = [{"id": "0x1", "chain": "eth", "time_at": at, "sends": [], "receives": [leg], "tx": None}
-            for at in (None, 1767261600.0)]  # fmt: skip
+    rows = [{"id": f"0x{n}", "chain": "eth", "time_at": at, "sends": [], "receives": [leg],
+             "tx": None} for n, at in enumerate((None, 1767261600.0))]  # fmt: skip
     job = Job("debank", "0x1", "debank", Interval(START, END), START)
     landing.write(tmp_path, job, Fetched([page(HISTORY, {"history_list": rows})]), {"run_id": "r"})
     load(con, tmp_path, all_sources())

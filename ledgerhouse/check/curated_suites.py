@@ -74,13 +74,6 @@ def unified(dates: DateFilter) -> list[Any]:
             f"WHERE domain = 'onchain') USING ({leg})",
         ),
         no_rows(
-            "adjustments_complete",
-            "critical",
-            "Every adjustment is there, at its time",
-            f"SELECT source, account, token, ts FROM raw.adjustments WHERE {dates.within('ts')} "
-            "EXCEPT SELECT source, account, token, ts FROM {batch} WHERE domain = 'adjustment'",
-        ),
-        no_rows(
             "nothing_invented",
             "critical",
             "Every row comes from a ledger entry, a leg or an adjustment",

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from extract.core.errors import ExtractError
@@ -47,13 +46,14 @@ class Pipeline:
     start: datetime = utc("2026-01-01T00:00:00Z")
     entries: list[dict[str, str]] = field(default_factory=list)
     failures: dict[tuple[str, str], str] = field(default_factory=dict)
-    refused: list[Any] = field(default_factory=list)
+    refused: dict[int, str] = field(default_factory=dict)
     extra: str = ""  # more of accounts.toml
     runs: int = 0
 
     def add(self, source: str, account: str, world: str) -> None:
         """An entry of accounts.toml, whose Connection opens the world of that name."""
-        self.entries.append({"source": source, "account": account, "connection": world})
+        connection = f"{world}.{source}"
+        self.entries.append({"source": source, "account": account, "connection": connection})
 
     def run(self, now: datetime) -> None:
         """Plan, fetch and load every account over [start, the last six-hour mark), then transform,
@@ -104,7 +104,7 @@ class Pipeline:
                 sleep=clock.sleep,
                 timer=clock,
             )
-            host = f"{self.vendors.url}/{job.connection}/{job.source}"
+            host = f"{self.vendors.url}/{job.connection.rpartition('.')[0]}/{job.source}"
             api = source.connect(host=host, login=login, password=secret, extra={})
             landing.write(self.var / "landing", job, source.fetch(client, api, job), run)
 

@@ -99,6 +99,7 @@ class Lived:
                         pipeline.add("debank", self.address(name), name)
                 pipeline.run(now)
                 self.wrong += [f"{now}: {key}: {text}" for key, text in pipeline.failures.items()]
+                self.wrong += list(pipeline.refused.values())
                 if (self.var / "published").exists():
                     self._look(now)
 

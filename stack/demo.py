@@ -21,6 +21,7 @@ import requests
 
 from extract.core.interval import iso
 from ledgerhouse.operate.commands.progress import Steps
+from stack import truth
 from stack.follow import follow
 from stack.live import Stack, running
 from stack.lock import lock
@@ -36,7 +37,7 @@ def times(clock: datetime) -> tuple[datetime, datetime, datetime]:
     now = clock.replace(hour=clock.hour // 6 * 6, minute=0, second=0, microsecond=0)
     if now + SIX_HOURS - clock < TOO_CLOSE:
         now += SIX_HOURS
-    until = now - 2 * SIX_HOURS
+    until = now - 6 * SIX_HOURS  # the second sync comes after a day without one
     start = (until - timedelta(days=HISTORY_DAYS)).replace(hour=0)
     return start, until, now
 
@@ -79,6 +80,8 @@ def main() -> int:
             )
         runs = play(screen, stack, start, until, now)
         stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
+        first, last = (run["clock"] for run in runs if run["sync"])
+        expected = truth.ask(stack.sandbox_url, iso(start), first, last)
         with screen.step("stop Airflow"):
             stack.stop_airflow()
         with screen.step("stop PostgreSQL and the sandbox"):
@@ -93,7 +96,7 @@ def main() -> int:
         "startup": stack.timings,
         "sandbox": stats,
     }
-    return conclude(screen, var, folder, result)
+    return conclude(screen, var, folder, result, expected)
 
 
 def play(
@@ -125,7 +128,9 @@ def play(
     return runs
 
 
-def conclude(screen: Steps, var: Path, folder: Path, result: dict[str, Any]) -> int:
+def conclude(
+    screen: Steps, var: Path, folder: Path, result: dict[str, Any], expected: truth.Expectations
+) -> int:
     """Print the report, write demo.json; 0 when all is well, else 1."""
     from ledgerhouse.config import AccountsFile
     from ledgerhouse.warehouse.connection import open_warehouse
@@ -140,7 +145,7 @@ def conclude(screen: Steps, var: Path, folder: Path, result: dict[str, Any]) -> 
         (a.source, a.account) for a in AccountsFile.read(PROJECT / "accounts.toml").accounts()
     ]
     names = [run["name"] for run in result["runs"]]
-    wrong = reports.verdict(report, listed, result["now"], stats, names)
+    wrong = reports.verdict(report, listed, result["now"], stats, names, expected)
     total = round(time.monotonic() - screen.began, 1)
     result |= {"timings": {**screen.timings, "total": total}, **report}
     result |= {"wrong": wrong, "ok": not wrong}
@@ -150,8 +155,8 @@ def conclude(screen: Steps, var: Path, folder: Path, result: dict[str, Any]) -> 
     if not wrong:
         calls = sum(stats["total"].values())
         screen.line(
-            f"✓ every account reconciles, every critical check passed, and the sandbox "
-            f"counted the same {calls:,} calls and {stats['units_spent']:,} units"
+            f"✓ every balance is what the sandbox's truth says of it, every critical check passed, "
+            f"and the sandbox counted the same {calls:,} calls and {stats['units_spent']:,} units"
         )
     screen.line(
         f"{total:.0f} s in all. Everything is in {shown(var / 'demo.json')}; the warehouse is "

@@ -9,22 +9,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from stack.truth import Expectations, differences
+
 if TYPE_CHECKING:
     import duckdb
 
-AGREE = ("exact", "within_tolerance", "explained")
 RECONCILIATION = """
     SELECT r.source, r.account, r.token, coalesce(a.symbol, r.token) AS symbol,
         coalesce(a.chain, '') AS chain,
         strftime(r.snapshot_ts, '%Y-%m-%dT%H:%M:%SZ') AS snapshot, r.computed_text AS computed,
-        r.reported_text AS reported, r.difference_text AS difference, r.status,
+        r.reported_text AS reported, r.difference_text AS difference, r.status, r.kind, r.reason,
+        strftime(b.last_good_ts, '%Y-%m-%dT%H:%M:%SZ') AS last_good,
+        strftime(b.first_bad_ts, '%Y-%m-%dT%H:%M:%SZ') AS first_bad,
         coalesce(u.legs, 0) AS legs
     FROM curated.reconciliation r
     LEFT JOIN curated.assets a ON a.token = r.token
     LEFT JOIN (SELECT source, account, token, count(*) AS legs FROM curated.tx_unified
                WHERE counts GROUP BY ALL) u
         ON (u.source, u.account, u.token) = (r.source, r.account, r.token)
-    ORDER BY r.source, r.account, r.status IN ('exact', 'within_tolerance', 'explained'), legs DESC, r.token"""
+    LEFT JOIN (SELECT source, account, token, min(first_bad_ts) AS first_bad_ts,
+                   arg_min(last_good_ts, first_bad_ts) AS last_good_ts
+               FROM ops.breaks WHERE suspect <> 'adjustment' GROUP BY ALL) b
+        ON (b.source, b.account, b.token) = (r.source, r.account, r.token)
+    ORDER BY r.source, r.account, legs DESC, r.token"""
 RUNS = """
     WITH runs AS (SELECT unnest($names) AS run, unnest($ids) AS run_id,
                       unnest(range(len($ids))) AS number)"""
@@ -67,23 +74,20 @@ def verdict(
     newest: str,
     stats: Mapping[str, Any],
     runs: Sequence[str],
+    expected: Expectations,
 ) -> list[str]:
-    """What is wrong, in sentences; empty when every account reconciles and the counts agree.
+    """What is wrong, in sentences; empty when every balance is what the sandbox's truth says of it
+    and the counts agree.
 
     `accounts`: (source, account) each; `newest`: the instant the last snapshot must be of;
-    `stats`: the sandbox's own count of calls and units.
+    `stats`: the sandbox's own count of calls and units; `expected`: see stack.truth.
     """
-    wrong = []
+    wrong = differences(report["reconciliation"], expected)
     for source, account in accounts:
         key, who = (source, account), f"{source} {account}"
         balances = [r for r in report["reconciliation"] if (r["source"], r["account"]) == key]
-        if not any(r["status"] in AGREE for r in balances):
-            wrong.append(f"{who}: no reconciled balance")
-        wrong += [
-            f"{who}: {r['symbol']} is {r['status']}, difference {r['difference']}"
-            for r in balances
-            if r["status"] not in AGREE
-        ]
+        if not balances:
+            wrong.append(f"{who}: no balance is reconciled")
         late = [r["snapshot"] for r in balances if r["snapshot"] < newest]
         if late:
             wrong.append(f"{who}: the newest covered snapshot is of {late[0]}, not of {newest}")

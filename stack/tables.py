@@ -1,7 +1,8 @@
-"""The demo's report as three short tables; nothing that is off is ever left out."""
+"""The demo's report as short tables; nothing that is off is ever left out."""
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,15 +11,26 @@ from rich.console import Console
 from rich.table import Table
 
 from ledgerhouse.operate.commands.tables import short
-from stack.report import AGREE
 
-TOP = 5  # reconciled assets shown per account
+STATUSES = (
+    "exact",
+    "within_tolerance",
+    "explained",
+    "not_reconcilable",
+    "awaiting_coverage",
+    "settling",
+    "off",
+)
+WRONG = STATUSES.index("not_reconcilable")  # from here on
 Row = Mapping[str, Any]
 
 
 def show(console: Console, report: Mapping[str, Any]) -> None:
-    """Print the three tables."""
-    console.print(_balances(report["reconciliation"]))
+    """Print the tables."""
+    console.print(_statuses(report["reconciliation"]))
+    for line in unexplained(report["reconciliation"]):
+        console.print(line, markup=False)
+    console.print()
     console.print(_fetched(report["fetched"]))
     console.print(savings(report["fetched"]))
     console.print(
@@ -54,32 +66,37 @@ def _table(title: str, columns: str, numbers: str = "") -> Table:
     return table
 
 
-def _balances(rows: Sequence[Row]) -> Table:
+def _statuses(rows: Sequence[Row]) -> Table:
+    """How many balances have each status, and by what they are explained."""
+    accounts = list(dict.fromkeys((r["source"], r["account"]) for r in rows))
+    names = [f"{source} {short(account)}" for source, account in accounts]
     table = _table(
-        "Balances: computed from the history, and reported by the vendor",
-        "account,asset,computed,reported,difference,status",
-        "computed,reported,difference",
+        "Balances reported by the vendor and computed from the history, by status",
+        ",".join(["status", *names, "all"]),
+        ",".join([*names, "all"]),
     )
-    for column, width in zip(table.columns, (18, 12, 0, 0, 10, 10), strict=True):
-        column.min_width = width  # a narrow terminal shortens the amounts first
-    for key in dict.fromkeys((r["source"], r["account"]) for r in rows):
-        balances = [r for r in rows if (r["source"], r["account"]) == key]
-        good = [r for r in balances if r["status"] in AGREE]
-        bad = [r for r in balances if r["status"] not in AGREE]
-        for r in [*bad, *good[:TOP]]:  # most entries first
-            table.add_row(
-                f"{r['source']} {short(r['account'], 11)}",
-                short(r["symbol"], 12) + (f" on {r['chain']}" if r["chain"] else ""),
-                *(short(r[name] or "overflow", 20) for name in ("computed", "reported")),
-                r["difference"] or "overflow",
-                r["status"],
-                style="bold red" if r in bad else None,
-            )
-        more = f"{len(good) - TOP} more alike" if len(good) > TOP else ""
-        count = f"{len(good)} of {len(balances)} reconciled"
-        table.add_row("", "", "", more, "", count, style="bold")
-        table.add_section()
+    by_status: dict[tuple[int, str], Counter] = defaultdict(Counter)
+    for r in rows:
+        label = r["status"] + (f": {r['kind']}" if r["kind"] else "")
+        by_status[STATUSES.index(r["status"]), label][r["source"], r["account"]] += 1
+    for (place, label), counts in sorted(by_status.items()):
+        cells = [str(counts[account] or "") for account in accounts]
+        table.add_row(label, *cells, str(counts.total()), style="red" if place >= WRONG else None)
     return table
+
+
+def unexplained(rows: Sequence[Row]) -> list[str]:
+    """What neither agrees nor is explained: by how much, since when, and why."""
+    lines = []
+    for r in sorted(rows, key=lambda r: -STATUSES.index(r["status"])):
+        if STATUSES.index(r["status"]) >= WRONG:
+            asset = short(r["symbol"], 12) + (f" on {r['chain']}" if r["chain"] else "")
+            began = f" between {r['last_good'] or 'the beginning'} and {r['first_bad']}"
+            lines.append(
+                f"{r['source']} {short(r['account'])} {asset}: {r['status']} by "
+                f"{r['difference'] or 'overflow'}{began if r['first_bad'] else ''}; {r['reason']}"
+            )
+    return lines
 
 
 def _fetched(rows: Sequence[Row]) -> Table:

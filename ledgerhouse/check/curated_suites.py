@@ -275,7 +275,8 @@ def reconciliation(dates: DateFilter) -> list[Any]:
             "warning",
             "Every entry of adjustments.toml explains a difference",
             "SELECT source, account, token, explanation FROM ops.breaks "
-            "WHERE suspect = 'adjustment'",
+            "WHERE suspect = 'adjustment' "
+            "AND (source, account) IN (SELECT (source, account) FROM {batch})",
         ),
     ]
 

@@ -8,19 +8,16 @@ Both follow from the headers of the landed files, so a replay makes the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from extract.core.interval import utc
+from extract.core.interval import Interval, utc
 
 if TYPE_CHECKING:
     import duckdb
 
-UNREAD = (
-    "source, account, dataset, part, start_ts, end_ts, reason, first_tried_at, read_at, run_id, "
-    "batch_id"
-)
-Key = tuple[str, str, str, str]  # source, account, dataset, part
+UNREAD = "dataset, part, start_ts, end_ts, reason, first_tried_at, read_at, run_id, batch_id"
 
 
 def open_unread(con: duckdb.DuckDBPyConnection, headers: Sequence[Mapping[str, Any]]) -> None:
@@ -51,62 +48,94 @@ def record(
 def _record_unread(
     con: duckdb.DuckDBPyConnection, header: Mapping[str, Any], batch_id: str
 ) -> None:
-    source, account, read_at = header["source"], header["account"], _naive(header["read_at"])
-    known = {
-        (row[2], row[3]): list(row)
-        for row in con.execute(
+    source, account, read_at = header["source"], header["account"], utc(header["read_at"])
+    before = [
+        _Unread(dataset, part, Interval(start, end), reason, utc(first), utc(last), run, batch)
+        for dataset, part, start, end, reason, first, last, run, batch in con.execute(
             f"SELECT {UNREAD} FROM ops.unread_parts WHERE source = ? AND account = ?",
             [source, account],
         ).fetchall()
-    }
-    failed = {(u["dataset"], u["part"]): u for u in header.get("unread", ())}
-    if not known and not failed:
+    ]
+    run_id = header.get("run_id", "")
+    failed = [
+        _Unread(u["dataset"], u["part"], Interval(u["start"], u["end"]), u["reason"], read_at,
+                read_at, run_id, batch_id)
+        for u in header.get("unread", ())
+    ]  # fmt: skip
+    if not before and not failed:
         return
-    for key, row in list(known.items()):
-        if key not in failed and read_at > row[8]:
-            for start, end in _read(header, *key):
-                row[4], row[5] = _without(row[4], row[5], start, end)
-            if row[4] >= row[5]:
-                del known[key]
-    read_since = _newer_states(con, source, account, read_at)
-    for key, u in failed.items():
-        if key[1] in read_since:  # loaded before this older fetch
+    rows: list[_Unread] = []
+    for row in before:
+        read = _read(header, row, failed) if read_at > row.read_at else []
+        rows += [replace(row, interval=left) for left in row.interval.minus(read)]
+    read_since = _newer_states(con, source, account, read_at.replace(tzinfo=None))
+    for new in failed:
+        if new.part in read_since:  # loaded before this older fetch
             continue
-        start, end = _naive(u["start"]), _naive(u["end"])
-        new = [source, account, *key, start, end, u["reason"], read_at, read_at,
-               header.get("run_id", ""), batch_id]  # fmt: skip
-        if old := known.get(key):
-            if old[8] > read_at:  # this fetch is the older one
-                new[6], new[8:] = old[6], old[8:]
-            new[4], new[5] = min(start, old[4]), max(end, old[5])
-            new[7] = min(read_at, old[7])
-        known[key] = new
+        same = [row for row in rows if row.touches(new)]
+        rows = [row for row in rows if row not in same]
+        newest = max([*same, new], key=lambda row: row.read_at)
+        rows.append(
+            replace(
+                newest,
+                interval=Interval(
+                    min(row.interval.start for row in (*same, new)),
+                    max(row.interval.end for row in (*same, new)),
+                ),
+                first_tried_at=min(row.first_tried_at for row in (*same, new)),
+            )
+        )
     con.execute("DELETE FROM ops.unread_parts WHERE source = ? AND account = ?", [source, account])
-    if known:
+    if rows:
         con.executemany(
-            f"INSERT INTO ops.unread_parts ({UNREAD}) VALUES ({', '.join('?' * 11)})",
-            sorted(known.values(), key=lambda row: row[:4]),
+            f"INSERT INTO ops.unread_parts (source, account, {UNREAD}) "
+            f"VALUES ({', '.join('?' * 11)})",
+            sorted([source, account, *row.values()] for row in rows),
         )
 
 
-def _read(header: Mapping[str, Any], dataset: str, part: str) -> list[tuple[datetime, datetime]]:
-    """The time of a part that a fetch has read, oldest first."""
-    return sorted(
-        (_naive(c["start"]), _naive(c["end"]))
+@dataclass(frozen=True)
+class _Unread:
+    """A row of ops.unread_parts."""
+
+    dataset: str
+    part: str
+    interval: Interval
+    reason: str
+    first_tried_at: datetime
+    read_at: datetime
+    run_id: str
+    batch_id: str
+
+    def touches(self, other: _Unread) -> bool:
+        """Whether both are of one part, and their times overlap or meet."""
+        return (self.dataset, self.part) == (other.dataset, other.part) and (
+            self.interval.start <= other.interval.end and other.interval.start <= self.interval.end
+        )
+
+    def values(self) -> list[Any]:
+        """In the order of UNREAD; times as DuckDB has them."""
+        times = (self.interval.start, self.interval.end)
+        return [
+            self.dataset,
+            self.part,
+            *(moment.replace(tzinfo=None) for moment in times),
+            self.reason,
+            *(moment.replace(tzinfo=None) for moment in (self.first_tried_at, self.read_at)),
+            self.run_id,
+            self.batch_id,
+        ]
+
+
+def _read(header: Mapping[str, Any], row: _Unread, failed: Sequence[_Unread]) -> list[Interval]:
+    """The time of the row's part that a fetch has read, without what it could not read."""
+    gaps = [f.interval for f in failed if (f.dataset, f.part) == (row.dataset, row.part)]
+    return [
+        span
         for c in header["covered"]
-        if c["dataset"] == dataset and part in (c.get("parts") or [part])
-    )
-
-
-def _without(
-    start: datetime, end: datetime, first: datetime, last: datetime
-) -> tuple[datetime, datetime]:
-    """[start, end) without [first, last), as one span: what is cut out of its middle stays."""
-    if first <= start:
-        start = max(start, last)
-    elif last >= end:
-        end = min(end, first)
-    return start, end
+        if c["dataset"] == row.dataset and row.part in (c.get("parts") or [row.part])
+        for span in Interval(c["start"], c["end"]).minus(gaps)
+    ]
 
 
 def _record_states(

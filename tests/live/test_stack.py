@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 import requests
 
-from stack import commands, report, settings
+from stack import commands, report, settings, truth
 from stack.airflow import environment
 from stack.demo import times
 from stack.follow import progress
@@ -201,9 +201,15 @@ def good_report():
     balance = {
         "source": "debank",
         "account": "0x1",
+        "token": "eth:eth",
         "symbol": "ETH",
+        "chain": "eth",
         "difference": "0",
         "status": "exact",
+        "kind": None,
+        "reason": None,
+        "last_good": None,
+        "first_bad": None,
         "snapshot": "2026-01-31T06:00:00Z",
     }
     return {
@@ -215,22 +221,55 @@ def good_report():
 
 def judge(shown, total=3, units=50, newest="2026-01-31T06:00:00Z"):
     stats = {"total": {"debank": total}, "units_spent": units}
-    return report.verdict(shown, [("debank", "0x1")], newest, stats, ["sync 1"])
+    expected = {("debank", "0x1", "eth:eth"): truth.Expected(truth.AGREES, optional=True)}
+    return report.verdict(shown, [("debank", "0x1")], newest, stats, ["sync 1"], expected)
 
 
 def test_a_good_report_has_nothing_wrong():
     assert judge(good_report()) == []
 
 
-@pytest.mark.parametrize("status", ["off", "awaiting_coverage"])
-def test_a_balance_that_is_not_reconciled_is_wrong(status):
+@pytest.mark.parametrize("status", ["off", "awaiting_coverage", "explained"])
+def test_a_balance_that_is_not_what_the_truth_says_is_wrong(status):
     shown = good_report()
-    shown["reconciliation"].append({**shown["reconciliation"][0], "status": status})
-    assert any(status in sentence for sentence in judge(shown))
+    shown["reconciliation"][0] |= {"status": status, "reason": "it is there twice"}
+    (sentence,) = judge(shown)
+    assert f"0x1 eth:eth is {status}, difference 0; the truth: exact or within" in sentence
+
+
+def residual(status="exact", kind="", amount="0", vendor="coinbase", **more):
+    return {"vendor": vendor, "reported": "5", "turnover": "5", "residual": amount, "kind": kind,
+            "status": status, **more}  # fmt: skip
+
+
+A, B = "2026-01-01T00:00:00Z", "2026-01-02T06:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("before", "row", "wanted"),
+    [
+        (residual(), residual(), "exact or within_tolerance"),
+        (residual(amount="2"), residual(amount="2"), "explained by opening_inferred"),
+        (residual(amount="2"), residual(amount="3"), f"settling, first at {B}"),
+        (residual(amount="-2"), residual(amount="-2"), f"off, first at {A}"),
+        (residual(), residual("explained", "rebase", "1"), "explained by rebase"),
+        (residual(), residual("explained", "spam", "1"), "explained by spam"),
+        (residual(), residual("awaiting_coverage", "unread", "1"), "awaiting_coverage"),
+    ],
+)
+def test_what_the_truth_expects_of_a_balance(before, row, wanted):
+    assert str(truth.expectation(before, row, A, B)) == wanted
+
+
+def test_an_opening_is_not_expected_where_an_amount_is_unknown():
+    odd = residual(amount="2")
+    assert str(truth.expectation(odd, odd, A, B, lacks_an_amount=True)) == f"off, first at {A}"
 
 
 def test_what_else_is_wrong():
-    assert judge({**good_report(), "reconciliation": []}) == ["debank 0x1: no reconciled balance"]
+    assert judge({**good_report(), "reconciliation": []}) == [
+        "debank 0x1: no balance is reconciled"
+    ]
     assert "snapshot" in judge(good_report(), newest="2026-01-31T12:00:00Z")[0]
     assert "4" in judge(good_report(), total=4)[0]
     assert "51" in judge(good_report(), units=51)[0]

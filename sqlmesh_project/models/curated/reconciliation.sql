@@ -250,8 +250,8 @@ WITH spans AS (
         WHEN is_exact AND distance = 0 THEN 'exact'
         ELSE 'within_tolerance'
       END
-      WHEN NOT unread IS NULL THEN 'awaiting_coverage'
       WHEN is_spam THEN 'explained'
+      WHEN NOT unread IS NULL THEN 'awaiting_coverage'
       WHEN since > ts - INTERVAL '1' DAY THEN 'settling'
       ELSE 'off'
     END AS status

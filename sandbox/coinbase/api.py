@@ -16,11 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.coinbase import responses
+from sandbox.coinbase import products, responses
 from sandbox.coinbase.auth import refusal
 from sandbox.faults.error_bodies import coinbase_error
 from sandbox.faults.limits import Bucket, SlidingSecond
-from sandbox.world.exchange_records import CURRENCIES, FUTURES, PRODUCTS, Wallet
+from sandbox.world.exchange_fills import FUTURES, PRODUCTS
+from sandbox.world.exchange_records import CURRENCIES, Wallet
 from sandbox.world.moments import Clock, micros, seconds
 from sandbox.world.world import World
 
@@ -113,18 +114,18 @@ class CoinbaseApi:
         query = request.query_params
         wanted = set(query.getlist("product_ids")) - {""}
         kind = query.get("product_type") or ("" if wanted else "SPOT")
-        products = [responses.product(name) for name in PRODUCTS] if kind in ("SPOT", "") else []
+        found = [products.spot(name) for name in PRODUCTS] if kind in ("SPOT", "") else []
         futures = kind in ("FUTURE", "") and query.get("contract_expiry_type") in (None, "EXPIRING")
         status = query.get("expiring_contract_status") or "STATUS_UNEXPIRED"
         if self.world.mess and futures:
-            products += [
-                responses.future(name)
+            found += [
+                products.future(name)
                 for name, (*_, expiry) in FUTURES.items()
                 if status == "STATUS_ALL"
                 or (status == "STATUS_EXPIRED") == (seconds(expiry) <= now)
             ]
-        products = [one for one in products if not wanted or one["product_id"] in wanted]
-        return {"products": products, "num_products": len(products)}
+        found = [one for one in found if not wanted or one["product_id"] in wanted]
+        return {"products": found, "num_products": len(found)}
 
     # Private
 

@@ -8,7 +8,8 @@ from uuid import UUID
 from sandbox.world import exchange_kinds as kinds
 from sandbox.world import exchange_mess
 from sandbox.world.amounts import keep_digits
-from sandbox.world.exchange_records import CURRENCIES, WALLETS, Currency, Entry, Fill, Wallet
+from sandbox.world.exchange_fills import Fill
+from sandbox.world.exchange_records import CURRENCIES, WALLETS, Currency, Entry, Wallet
 from sandbox.world.moments import DAY
 from sandbox.world.purse import Purse
 

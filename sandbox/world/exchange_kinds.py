@@ -6,7 +6,8 @@ All take (history, when). What cannot be paid becomes a deposit, so every seed i
 from __future__ import annotations
 
 from sandbox.world.amounts import short_text
-from sandbox.world.exchange_records import CURRENCIES, PRODUCTS, WALLET_OF, Currency, Fill
+from sandbox.world.exchange_fills import PRODUCTS, Fill
+from sandbox.world.exchange_records import CURRENCIES, WALLET_OF, Currency
 from sandbox.world.tokens import WALLETS as OWN_ADDRESSES
 
 HOUR = 3600

@@ -12,7 +12,8 @@ from random import Random
 from uuid import UUID
 
 from sandbox.world import exchange_kinds as kinds
-from sandbox.world.exchange_records import CURRENCIES, WALLET_OF, Currency, Entry, Fill, Wallet
+from sandbox.world.exchange_fills import Fill
+from sandbox.world.exchange_records import CURRENCIES, WALLET_OF, Currency, Entry, Wallet
 
 CYCLE = 20
 HOUR = 3600

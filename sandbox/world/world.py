@@ -14,9 +14,10 @@ from sandbox.world.amounts import decimal_text
 from sandbox.world.chain_history import ChainHistory
 from sandbox.world.chain_mess import Deposit
 from sandbox.world.chain_records import Tx
+from sandbox.world.exchange_fills import Fill
 from sandbox.world.exchange_history import ExchangeHistory
 from sandbox.world.exchange_mess import LISTED
-from sandbox.world.exchange_records import Currency, Entry, Fill
+from sandbox.world.exchange_records import Currency, Entry
 from sandbox.world.mess_tokens import ALL_TOKENS
 from sandbox.world.moments import Moment, ceil_seconds, iso, seconds
 from sandbox.world.tokens import WALLETS as ADDRESSES
@@ -49,6 +50,7 @@ class World:
       what the vendor's list shows at `at`, minus what rows with `since` <= time < `at` visible at
       `now` tell (each amount as its JSON number says it). `parts` {kind: amount} add up to
       `residual`; `kind` joins their names with "+"; `steps` [time, amount, kind] say since when.
+      Of the exchange there is one for each currency of its wallets, whose chain is None.
     - `unread_wallets(now)`: {vendor, account, wallet, token, status} of exchange wallets whose
       transactions answer with an error for good.
     - `unread(now)`: {account, chain, time, rows} of seconds that no walk can leave.

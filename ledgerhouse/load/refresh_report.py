@@ -53,7 +53,7 @@ def record(
     spans: dict[tuple[str, str, str], list[Interval]] = defaultdict(list)
     for source, account, dataset, start, end in con.execute(
         "SELECT source, account, dataset, start_ts, end_ts FROM ops.coverage "
-        "WHERE run_id = ? AND dataset <> 'balances'",
+        "WHERE run_id = ? AND dataset NOT IN ('balances', 'positions')",
         [run_id],
     ).fetchall():
         spans[source, account, dataset].append(Interval(start, end))

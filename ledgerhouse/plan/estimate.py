@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -91,6 +92,8 @@ class Known:
         now: datetime,
     ) -> Known:
         """Everything an estimate may ask for, in a few queries an account; `con` None: nothing."""
+        import duckdb
+
         known = cls(con=con)
         for account in accounts:
             source, key = sources[account.source], (account.source, account.account)
@@ -109,9 +112,12 @@ class Known:
                 else []
             )
             known.pending[key] = oldest_pending(con, source, account.account) if con else None
-            known.states[key] = (
-                known_states(con, source, account.account, known.lookback[key]) if con else {}
-            )
+            known.states[key] = {}
+            with suppress(duckdb.CatalogException):  # in books of an older version: none is known
+                if con:
+                    known.states[key] = known_states(
+                        con, source, account.account, known.lookback[key]
+                    )
             if source.expected:  # so that it asks now for what it will ask for
                 span = Interval(now - HOUR, now)
                 for job in jobs_for_holes(source, account, [span], [], LOOKBACK):

@@ -62,6 +62,7 @@ TABLES = (
     Table("ops.batches"),
     Table("ops.coverage"),
     Table("ops.unread_parts"),
+    Table("ops.part_states"),
     Table("ops.breaks"),
     Table("ops.held_accounts"),
     Table("ops.refreshes"),

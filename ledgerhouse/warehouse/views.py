@@ -106,7 +106,7 @@ SELECT source, account, dataset, reached AS start_ts, start_ts AS end_ts FROM (
     SELECT source, account, dataset, start_ts, max(end_ts) OVER (
         PARTITION BY source, account, dataset ORDER BY start_ts
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS reached
-    FROM ops.coverage WHERE dataset <> 'balances')
+    FROM ops.coverage WHERE dataset NOT IN ('balances', 'positions'))
 WHERE start_ts > reached
 """,
 )
@@ -125,7 +125,7 @@ REACHED = View(
 SELECT source, account, min(since) AS since, least(any_value(gap), min(until)) AS whole_to,
        min(until) AS until, coalesce(any_value(gaps), 0) AS gaps
 FROM (SELECT source, account, dataset, min(start_ts) AS since, max(end_ts) AS until
-      FROM ops.coverage WHERE dataset <> 'balances' GROUP BY ALL)
+      FROM ops.coverage WHERE dataset NOT IN ('balances', 'positions') GROUP BY ALL)
 LEFT JOIN (SELECT source, account, min(start_ts) AS gap, count(DISTINCT (start_ts, end_ts)) AS gaps
            FROM ops.gaps GROUP BY ALL) USING (source, account)
 GROUP BY source, account

@@ -77,7 +77,9 @@ def amount_text(rng: random.Random) -> str:
 
 def batch_of(rng: random.Random, base: datetime, number: int) -> dict[str, list[dict]]:
     """Rows of every dataset: some new, some replacing or moving earlier ones."""
-    tables: dict[str, dict[tuple, dict]] = {name: {} for name in DATASETS if name != "balances"}
+    tables: dict[str, dict[tuple, dict]] = {
+        name: {} for name in DATASETS if name not in ("balances", "positions", "onchain_chains")
+    }
 
     def add(name, row):
         tables[name][tuple(row[k] for k in DATASETS[name].key)] = row
@@ -428,7 +430,7 @@ def expected_reconciliation(con, legs) -> dict[tuple, tuple]:
         "SELECT source, account, dataset, start_ts, end_ts FROM ops.coverage ORDER BY 4, 5"
     ).fetchall():
         who = source, account
-        if dataset == "balances":
+        if dataset in ("balances", "positions"):
             snapshots[who].add(start)
         elif who not in reach or start <= reach[who]:
             reach[who] = max(end, reach.get(who, end))

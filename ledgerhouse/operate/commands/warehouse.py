@@ -60,11 +60,11 @@ ORDER BY k.source, k.account"""
 COVERAGE = """
 SELECT source, account, dataset, 'covered' AS what, start_ts AS start, end_ts AS "end",
     segments AS readings, read_at, reason, run_id
-FROM ops.covered_spans WHERE dataset <> 'balances'
+FROM ops.covered_spans WHERE dataset NOT IN ('balances', 'positions')
 UNION ALL
 SELECT source, account, dataset, 'snapshots', min(start_ts), max(end_ts), count(*), max(read_at),
     arg_max(reason, end_ts), arg_max(run_id, end_ts)
-FROM ops.coverage WHERE dataset = 'balances' GROUP BY ALL
+FROM ops.coverage WHERE dataset IN ('balances', 'positions') GROUP BY ALL
 UNION ALL
 SELECT source, account, dataset, 'gap', start_ts, end_ts, 0, NULL,
     'not read: the next sync does, or a backfill', NULL FROM ops.gaps

@@ -40,14 +40,14 @@ FROM {spans} WHERE start_ts < $last::TIMESTAMP + INTERVAL 1 DAY AND end_ts > $fi
 DAYS = f"""
 WITH {FAILURES}, expected AS (
     SELECT source, account, count(DISTINCT dataset) AS datasets FROM ops.coverage
-    WHERE dataset <> 'balances' GROUP BY ALL
+    WHERE dataset NOT IN ('balances', 'positions') GROUP BY ALL
 ), read AS (
     SELECT source, account, dataset, day,
            sum(epoch_us(least(end_ts, day + INTERVAL 1 DAY)) - epoch_us(greatest(start_ts, day)))
                AS micros,
            max(least(end_ts, day + INTERVAL 1 DAY)) AS reached,
            arg_max(reason, read_at) AS reason, arg_max(run_id, read_at) AS run_id
-    FROM ({BY_DAY.format(spans="ops.coverage")} AND dataset <> 'balances') GROUP BY ALL
+    FROM ({BY_DAY.format(spans="ops.coverage")} AND dataset NOT IN ('balances', 'positions')) GROUP BY ALL
 ), known AS (
     SELECT r.source, r.account, r.day,
            CASE WHEN count(*) < any_value(e.datasets) THEN 0 ELSE min(micros) END AS micros,
@@ -98,7 +98,7 @@ def coverage(con: duckdb.DuckDBPyConnection, year: int | None = None) -> dict:
     spans = con.execute("FROM ops.reached ORDER BY source, account").fetchall()
     ((oldest, newest),) = con.execute(
         "SELECT min(start_ts)::DATE, (max(end_ts) - INTERVAL 1 MICROSECOND)::DATE "
-        "FROM ops.coverage WHERE dataset <> 'balances'"
+        "FROM ops.coverage WHERE dataset NOT IN ('balances', 'positions')"
     ).fetchall()
     first, last = _span(newest, year)
     days: dict[tuple, list] = {}

@@ -70,6 +70,10 @@ def newest(segments: Iterable[CoverageSegment]) -> list[CoverageSegment]:
     return [replace(given[number], start=start, end=end) for number, start, end in parts]
 
 
+NAMES = (
+    "source, account, start_ts, end_ts, read_at, reason, run_id, batch_id, recorded_at, parts, "
+    "fresh"
+)
 _FIELDS = "start_ts, end_ts, read_at, reason, run_id, batch_id, recorded_at, parts"
 
 
@@ -119,9 +123,9 @@ def open_segments(con: duckdb.DuckDBPyConnection, dataset: str) -> None:
     for table, lines in ((f"coverage_{dataset}", coverage), (f"segments_{dataset}", rows)):
         if lines:
             values = [list(column) for column in zip(*lines)]
-            con.execute(
-                f"INSERT INTO {table} SELECT " + ", ".join("unnest(?)" for _ in values), values
-            )
+            unnested = ", ".join("unnest(?)" for _ in values)
+            names = NAMES if len(values) == len(NAMES.split()) else f"{NAMES}, part"
+            con.execute(f"INSERT INTO {table} ({names}) SELECT {unnested}", values)
 
 
 def _values(s: CoverageSegment) -> tuple:

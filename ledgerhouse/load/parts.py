@@ -52,7 +52,8 @@ def _record_unread(
     before = [
         _Unread(dataset, part, Interval(start, end), reason, utc(first), utc(last), run, batch)
         for dataset, part, start, end, reason, first, last, run, batch in con.execute(
-            f"SELECT {UNREAD} FROM ops.unread_parts WHERE source = ? AND account = ?",
+            f"SELECT {UNREAD} FROM ops.unread_parts WHERE source = ? AND account = ? "
+            "AND start_ts < end_ts",
             [source, account],
         ).fetchall()
     ]
@@ -133,7 +134,9 @@ def _read(header: Mapping[str, Any], row: _Unread, failed: Sequence[_Unread]) ->
     return [
         span
         for c in header["covered"]
-        if c["dataset"] == row.dataset and row.part in (c.get("parts") or [row.part])
+        if c["dataset"] == row.dataset
+        and row.part in (c.get("parts") or [row.part])
+        and c["start"] < c["end"]
         for span in Interval(c["start"], c["end"]).minus(gaps)
     ]
 

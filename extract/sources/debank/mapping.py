@@ -15,7 +15,8 @@ HISTORY_FIELDS = f"""{{"chain": "VARCHAR", "id": "VARCHAR", "time_at": "VARCHAR"
     "sends": [{_LEG}], "receives": [{_LEG}]}}"""
 
 # One row a record; its legs are unnested below. A page may list a hash in several records (`idx`
-# tells them apart): `first` is the number of the first, `of` counts them.
+# tells them apart): `first` is the number of the first, `of` counts them. The very same record twice
+# is one.
 _ITEMS = f"""
 SELECT h.page_id, coalesce(d.first, h.item) AS item, h.item AS record, coalesce(d.of, 1) AS of,
        h.source, h.account, h.row, h.row.chain AS chain, h.row.id AS tx_id,
@@ -23,9 +24,19 @@ SELECT h.page_id, coalesce(d.first, h.item) AS item, h.item AS record, coalesce(
        TRY_CAST(h.row.tx.status AS INTEGER) AS status, h.payload
 FROM records_history h
 LEFT JOIN (
-    SELECT page_id, row.chain AS chain, row.id AS tx_id, min(item) AS first, count(*) AS of
-    FROM records_history GROUP BY ALL HAVING count(*) > 1
+    SELECT page_id, chain, tx_id, min(item) AS first, count(*) AS of,
+           list(item) AS items
+    FROM (
+        SELECT page_id, row.chain AS chain, row.id AS tx_id, payload, min(item) AS item
+        FROM records_history SEMI JOIN (
+            SELECT page_id, row.chain AS chain, row.id AS tx_id FROM records_history
+            GROUP BY ALL HAVING count(*) > 1
+        ) s ON s.page_id = records_history.page_id AND s.chain = records_history.row.chain
+            AND s.tx_id = records_history.row.id
+        GROUP BY ALL)
+    GROUP BY page_id, chain, tx_id
 ) d ON d.page_id = h.page_id AND d.chain = h.row.chain AND d.tx_id = h.row.id
+WHERE d.items IS NULL OR list_contains(d.items, h.item)
 """
 
 # The records of one hash are one transaction: its gas and its status once, all of its records in

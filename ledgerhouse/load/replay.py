@@ -48,6 +48,7 @@ CARRIED = (
     "ops.budgets",
     "ops.listings",
     "ops.account_units",
+    "ops.breaks",
     "ops.held_accounts",
     "ops.incidents",
     "ops.notices",

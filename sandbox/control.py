@@ -6,11 +6,11 @@ POST /_control/fail         {"vendor": "debank", "status": 500, "count": 2, "end
                             "body" replaces the error body, "retry_after" adds the header
 POST /_control/faults       {"profile": "chaos", "rate": 0.2, "vendor": null, "count": null, "after": 0}
                             profiles as sandbox/faults/faults.py lists them; "none" ends them; count:
-                            so many strikes; after: so many calls of the vendor pass before
+                            so many faults; after: so many calls of the vendor pass before
 POST /_control/vanish       {"vendor": "debank", "seed": 1, "since": null}: a row is gone from now on
 POST /_control/units        {"balance": 100}
 POST /_control/reset_stats
-GET  /_stats                calls by vendor, endpoint and status; faults that struck; units spent
+GET  /_stats                calls by vendor, endpoint and status; faults injected; units spent
 GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/transfers  ?now=
 GET  /_truth/unread | unread_wallets | positions                                            ?now=
 GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)

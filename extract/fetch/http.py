@@ -119,23 +119,23 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
     cause = error.__cause__ or error.__context__
     response = cause.response if isinstance(cause, requests.HTTPError) else None
     status = response.status_code if response is not None else None
-    told = text if status is None else f"HTTP {status}: {text}"
+    message = text if status is None else f"HTTP {status}: {text}"
     if status == 429 or isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection)):
-        return RateLimited(told, asked_wait(headers), status=status or 429)
+        return RateLimited(message, asked_wait(headers), status=status or 429)
     if isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
         skew_s = (vendor_clock(headers) - datetime.now(UTC)).total_seconds()
         return Fatal(
-            told,
+            message,
             status=status or (403 if isinstance(error, ccxt.PermissionDenied) else 401),
             skew_s=skew_s if abs(skew_s) > SKEW_S else 0.0,
         )
     if (status or 0) >= 500 or "internal_server_error" in text:
-        return Retriable(told, status=status or 500)
+        return Retriable(message, status=status or 500)
     if status is None and isinstance(cause, requests.RequestException):
         return Retriable(f"no answer: {type(cause).__name__}: {text}")
     if isinstance(error, (ccxt.OperationFailed, ccxt.BadResponse)):
-        return Retriable(told, status=status)
-    return Fatal(f"{type(error).__name__}: {told}", status=status)
+        return Retriable(message, status=status)
+    return Fatal(f"{type(error).__name__}: {message}", status=status)
 
 
 def _broken(status: int, wrong: str, body: str) -> Retriable:

@@ -1,6 +1,6 @@
 """The break finder: where a token that is off went wrong, by how much, and which row it may be.
 
-    find_breaks(con, sources) -> int    ops.breaks made anew; how many there are
+    find_breaks(con, sources) -> int    ops.breaks made again; how many there are
 
 Every snapshot is kept, so all are compared: d(t) = reported - computed. Since the newest snapshot
 that agreed, each change of d is a break: it happened within the window (snapshot before, snapshot

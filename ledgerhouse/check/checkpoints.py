@@ -50,7 +50,7 @@ SAMPLE_ROWS = 5  # unexpected rows quoted in a result
 # Great Expectations reads 200 rows of a result at most, and asks for the whole batch only to
 # learn its column names; DuckDB streams, so what is not fetched is never read.
 BUFFERED_ROWS = 200
-MOST_ACCOUNTS = 100_000  # that one expectation names; past it nobody can be told apart
+MOST_ACCOUNTS = 100_000  # that one expectation names; past it everybody is held
 
 
 @dataclass(frozen=True)

@@ -139,11 +139,11 @@ def _derived(
 ) -> tuple[list[Adjustment], dict[str, tuple[Entry | None, str]]]:
     """Every adjustment there is to be, and the entries that are none."""
     found = snapshots(con)
-    told, wrong = entries()
+    listed, wrong = entries()
     refusals: dict[str, tuple[Entry | None, str]] = {n: (None, why) for n, why in wrong.items()}
     owners = {(source, account.lower()): (source, account) for source, account in found}
     placed: dict[Token, list[Entry]] = defaultdict(list)
-    for entry in sorted(told, key=lambda e: e.ts):
+    for entry in sorted(listed, key=lambda e: e.ts):
         who = (entry.source, entry.account)
         if who not in found and ":" in entry.token:
             who = owners.get((entry.source, entry.account.lower()), who)
@@ -168,8 +168,8 @@ def _derived(
     ]
     instants = {who: at for who, (_, at) in found.items()}
     bare = residuals(con, {*placed, *growing}, instants, bare=True)
-    for token, told_of in placed.items():
-        for entry in told_of:
+    for token, its_entries in placed.items():
+        for entry in its_entries:
             why = _judged(entry, bare.get(token, []), by_token[token])
             if why:
                 refusals[entry.name] = (entry, why)
@@ -312,8 +312,8 @@ def _write(con: duckdb.DuckDBPyConnection, rows: Iterable[Adjustment]) -> str | 
     if not gone and not new:
         return None
     days = sorted({row[4].date() for row in (*gone, *new)})
-    told = hashlib.sha256(repr((sorted(map(repr, gone)), sorted(map(repr, new)))).encode())
-    batch = f"{DATASET}-{told.hexdigest()[:12]}"
+    digest = hashlib.sha256(repr((sorted(map(repr, gone)), sorted(map(repr, new)))).encode())
+    batch = f"{DATASET}-{digest.hexdigest()[:12]}"
     with transaction(con):
         con.execute(
             "DELETE FROM raw.adjustments WHERE adjustment_id IN (SELECT unnest($ids::VARCHAR[]))",

@@ -3,7 +3,7 @@
     snapshots(con)                      the covered snapshots by account, oldest first
     residuals(con, tokens, …)           what was reported and computed at each of them
 
-`curated.reconciliation` shows the newest snapshot alone; what a residual means is told by how it
+`curated.reconciliation` shows the newest snapshot alone; what a residual means shows in how it
 came: openings, growth and breaks are read from all of them.
 """
 

@@ -115,7 +115,7 @@ def context(path: Path) -> Iterator[tuple[Context, Evaluations]]:
 def ensure_production(
     ctx: Context, evaluations: Evaluations, published: bool, current: bool = True
 ) -> bool:
-    """Make the prod environment where there is none, or where making it was cut short; and anew
+    """Make the prod environment where there is none, or where making it was cut short; and again
     where its models are of a version that this one cannot go on with (not `current`).
 
     A state that knows prod while the warehouse has no views (`published`) is that of a file since

@@ -75,7 +75,7 @@ AFFECTED_DAYS["curated.daily_flows"] = AFFECTED_DAYS["curated.tx_unified"]
 
 # Days of the legs of tokens whose row these batches wrote: a token's decimals and symbol are part
 # of every leg in it, also of legs loaded long before. So is the token that a chain's gas is paid
-# in; a chain first told of that has a token of its own id, as was taken for granted, changes none.
+# in; a chain first met that has a token of its own id, as was taken for granted, changes none.
 RESCALED = """
     WITH written AS (
         SELECT DISTINCT source, chain, token FROM raw.onchain_tokens

@@ -107,7 +107,7 @@ ops.unread_parts -- A part of an account (a wallet, a chain) that a fetch could 
     run_id VARCHAR NOT NULL -- the run that tried last
     batch_id VARCHAR NOT NULL
 
-ops.part_states -- What told, when a part of an account was last read whole, that it has not changed since
+ops.part_states -- The state of a part of an account when it was last read whole: while the vendor shows the same, it has not changed
     source VARCHAR NOT NULL
     account VARCHAR NOT NULL
     part VARCHAR NOT NULL -- the exchange's wallet, or another part: the source knows

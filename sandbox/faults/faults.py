@@ -1,10 +1,10 @@
 """Faults on demand: what an API does to its callers on a bad day, by name, from a seed.
 
     --faults chaos:0.2            at any call, one of the passing faults, one call in five
-    --faults cut:0.1,clock_skew   several at once; a call suffers the first that strikes
+    --faults cut:0.1,clock_skew   several at once; a call suffers the first that occurs
 
-Whether a fault strikes depends on the seed, its name, the vendor and the number of the call
-alone. A passing fault strikes one and the same call at most LONGEST_RUN times running, so six
+Whether a fault occurs depends on the seed, its name, the vendor and the number of the call
+alone. A passing fault hits one and the same call at most LONGEST_RUN times running, so six
 tries survive any of them; `key_revoked` and `units_exhausted` last until they are turned off.
 """
 
@@ -52,7 +52,7 @@ RATES = {"chaos": 0.15, "vanishing": 0.01} | dict.fromkeys(TRANSIENT, 0.3)  # ot
 
 @dataclass
 class Rule:
-    """`count` strikes are left (None: without end), after `after` calls that pass unharmed."""
+    """`count` faults are left (None: without end), after `after` calls that pass unharmed."""
 
     name: str
     rate: float
@@ -62,8 +62,8 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Strike:
-    """One fault that struck: its kind, and the draws that belong to this call."""
+class Fault:
+    """One fault of one call: its kind, and the draws that belong to this call."""
 
     kind: str
     rng: Random
@@ -91,11 +91,11 @@ def parse(text: str, **more) -> list[Rule]:
 
 
 class Faults:
-    """Which call suffers what. `struck[vendor, kind]` counts what really happened."""
+    """Which call suffers what. `injected[vendor, kind]` counts what really happened."""
 
     def __init__(self, seed: int, text: str = "none", hold: float = 35.0) -> None:
         self.seed, self.hold = seed, hold
-        self.struck: Counter = Counter()
+        self.injected: Counter = Counter()
         self.set(text)
 
     def set(
@@ -118,11 +118,11 @@ class Faults:
         others = [] if vendor is None else [r for r in self.rules if r.vendor != vendor]
         self.rules = others + rules
         self._calls: Counter = Counter()  # by rule and vendor
-        self._running: Counter = Counter()  # strikes in a row, by call
+        self._running: Counter = Counter()  # faults in a row, by call
 
-    def strikes(self, vendor: str, call: str) -> list[Strike]:
+    def draw(self, vendor: str, call: str) -> list[Fault]:
         """What the vendor's next call suffers: any that are WORLDLY, then at most one other."""
-        strikes: list[Strike] = []
+        faults: list[Fault] = []
         for rule in self.rules:
             if rule.vendor not in (None, vendor) or rule.count == 0:
                 continue
@@ -133,20 +133,20 @@ class Faults:
                 continue
             kind = rng.choice(TRANSIENT) if rule.name == "chaos" else rule.name
             if kind in WORLDLY:
-                strikes.insert(0, Strike(kind, rng, rule))
-            elif (not strikes or strikes[-1].kind in WORLDLY) and (
+                faults.insert(0, Fault(kind, rng, rule))
+            elif (not faults or faults[-1].kind in WORLDLY) and (
                 kind in LASTING or self._running[vendor, call] < LONGEST_RUN
             ):
-                strikes.append(Strike(kind, rng, rule))
-        return strikes
+                faults.append(Fault(kind, rng, rule))
+        return faults
 
-    def done(self, vendor: str, call: str, struck: list[Strike]) -> None:
+    def done(self, vendor: str, call: str, injected: list[Fault]) -> None:
         """The call is answered and really suffered these."""
-        for strike in struck:
-            self.struck[vendor, strike.kind] += 1
-            if strike.rule.count:
-                strike.rule.count -= 1
-        if any(strike.kind in TRANSIENT for strike in struck):
+        for fault in injected:
+            self.injected[vendor, fault.kind] += 1
+            if fault.rule.count:
+                fault.rule.count -= 1
+        if any(fault.kind in TRANSIENT for fault in injected):
             self._running[vendor, call] += 1
         else:
             self._running.pop((vendor, call), None)
@@ -156,31 +156,31 @@ class Faults:
 
     def stats(self) -> dict:
         return {
-            v: {kind: n for (of, kind), n in sorted(self.struck.items()) if of == v}
+            v: {kind: n for (of, kind), n in sorted(self.injected.items()) if of == v}
             for v in VENDORS
         }
 
 
-def instead(strike: Strike, vendor: str, path: str, now: int) -> Response | None:
+def instead(fault: Fault, vendor: str, path: str, now: int) -> Response | None:
     """The answer that stands in for the vendor's, or None where the vendor has no such fault.
 
     Retry-After comes in seconds or as an HTTP date, by the sandbox's clock.
     """
-    if strike.kind not in _INSTEAD or ("units" in strike.kind and vendor != "debank"):
+    if fault.kind not in _INSTEAD or ("units" in fault.kind and vendor != "debank"):
         return None
-    shown, status = _INSTEAD[strike.kind]
-    if strike.kind == "error_body":
-        shown = strike.rng.choice((429, 500))
+    shown, status = _INSTEAD[fault.kind]
+    if fault.kind == "error_body":
+        shown = fault.rng.choice((429, 500))
     answer = debank_error(shown) if vendor == "debank" else coinbase_error(shown, path)
     answer.status_code = status
-    if strike.kind == "rate_limited":
-        wait = strike.rng.randrange(1, 8)
+    if fault.kind == "rate_limited":
+        wait = fault.rng.randrange(1, 8)
         answer.headers["Retry-After"] = (
-            str(wait) if strike.rng.random() < 0.5 else http_date(now + wait)
+            str(wait) if fault.rng.random() < 0.5 else http_date(now + wait)
         )
     return answer
 
 
-def skew(strike: Strike) -> int:
+def skew(fault: Fault) -> int:
     """Seconds the Date header is off: 2 to 20 minutes, ahead or behind."""
-    return strike.rng.choice((-1, 1)) * strike.rng.randrange(120, 1200)
+    return fault.rng.choice((-1, 1)) * fault.rng.randrange(120, 1200)

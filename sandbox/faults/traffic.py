@@ -9,7 +9,7 @@ from collections import Counter
 from starlette.responses import Response
 
 from sandbox.faults.error_bodies import coinbase_error, debank_error
-from sandbox.faults.faults import Faults, Strike, instead, skew
+from sandbox.faults.faults import Fault, Faults, instead, skew
 from sandbox.faults.spoil import SPOILED
 from sandbox.world.moments import Clock, http_date
 from sandbox.world.world import World
@@ -20,7 +20,7 @@ _IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 class Traffic:
     """ASGI middleware around the application; holds faults and counts.
 
-    `failures` are those of `fail`, which strike by plan; `faults` strike by profile and seed.
+    `failures` are those of `fail`, for so many calls; `faults` are drawn by profile and seed.
     """
 
     def __init__(self, app, world: World, clock: Clock, faults: Faults) -> None:
@@ -63,7 +63,7 @@ class Traffic:
 
     def reset(self) -> None:
         self.calls.clear()
-        self.faults.struck.clear()
+        self.faults.injected.clear()
 
     def _injected(self, vendor: str, path: str) -> Response | None:
         fault = self.failures.get(vendor)
@@ -100,31 +100,31 @@ class Traffic:
         if failure := self._injected(vendor, path):
             return await failure(scope, receive, stamped)
         call = f"{path}?{scope['query_string'].decode()}"
-        struck = []
-        for strike in self.faults.strikes(vendor, call):
-            if strike.kind == "clock_skew":
-                off[0] = skew(strike)
-            elif strike.kind == "changing_rows":
-                self.clock.set(self.clock.now() + strike.rng.randrange(1, 1800))
-            elif strike.kind == "vanishing":
-                if not self.world.vanish(self.clock.now(), vendor, strike.rng):
+        injected = []
+        for fault in self.faults.draw(vendor, call):
+            if fault.kind == "clock_skew":
+                off[0] = skew(fault)
+            elif fault.kind == "changing_rows":
+                self.clock.set(self.clock.now() + fault.rng.randrange(1, 1800))
+            elif fault.kind == "vanishing":
+                if not self.world.vanish(self.clock.now(), vendor, fault.rng):
                     continue
             else:
-                if await self._suffer(strike, vendor, call, scope, receive, stamped):
-                    struck.append(strike)
+                if await self._suffer(fault, vendor, call, scope, receive, stamped):
+                    injected.append(fault)
                 break
-            struck.append(strike)
+            injected.append(fault)
         else:
-            self.faults.done(vendor, call, struck)
+            self.faults.done(vendor, call, injected)
             return await self.app(scope, receive, stamped)
-        self.faults.done(vendor, call, struck)
+        self.faults.done(vendor, call, injected)
 
-    async def _suffer(self, strike: Strike, vendor: str, call: str, scope, receive, send) -> bool:
+    async def _suffer(self, fault: Fault, vendor: str, call: str, scope, receive, send) -> bool:
         """Answers the call in the way of the fault; False where it did not apply and all went well.
 
         The work is done, and paid for, before an answer is held back, cut or spoiled.
         """
-        if answer := instead(strike, vendor, call, self.clock.now()):
+        if answer := instead(fault, vendor, call, self.clock.now()):
             await answer(scope, receive, send)
             return True
         messages = []
@@ -134,14 +134,14 @@ class Traffic:
 
         await self.app(scope, receive, collect)
         start, body = messages[0], b"".join(message.get("body", b"") for message in messages[1:])
-        if strike.kind == "timeouts":
+        if fault.kind == "timeouts":
             if await _gone(receive, self.faults.hold):
                 path = call.partition("?")[0]
                 self.calls[vendor, _IDS.sub("{id}", path), 499] += (
                     1  # the client closed the request
                 )
                 return True
-        elif strike.kind == "cut":
+        elif fault.kind == "cut":
             # The length promised is the whole one. A response that never completes makes the
             # server drop the connection, which is the point.
             await send(start)
@@ -149,14 +149,14 @@ class Traffic:
                 {"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True}
             )
             return True
-        elif strike.kind in SPOILED and start["status"] == 200:
-            if (spoiled := SPOILED[strike.kind](strike.rng, vendor, call, body)) is not None:
+        elif fault.kind in SPOILED and start["status"] == 200:
+            if (spoiled := SPOILED[fault.kind](fault.rng, vendor, call, body)) is not None:
                 media = "application/json"
                 await Response(spoiled, 200, media_type=media)(scope, receive, send)
                 return True
         await send(start)
         await send({"type": "http.response.body", "body": body})
-        return strike.kind == "timeouts"
+        return fault.kind == "timeouts"
 
 
 async def _gone(receive, seconds: float) -> bool:

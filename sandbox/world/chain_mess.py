@@ -161,8 +161,8 @@ def unknown_gas(h, when, wallet, chain) -> None:
     gas, other = kinds.pay_gas(h, when, wallet, chain), h.address()
     if gas is not None:
         who = {"from_addr": wallet, "to_addr": other, "other_addr": other}
-        told = {"gas": gas, "gas_is_null": True, "steady": True}
-        h.add(Tx(wallet, chain, h.hash(), when, "claim", **who, **told), 20)
+        fields = {"gas": gas, "gas_is_null": True, "steady": True}
+        h.add(Tx(wallet, chain, h.hash(), when, "claim", **who, **fields), 20)
 
 
 def deposit(h, when, wallet, chain) -> None:

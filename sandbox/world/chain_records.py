@@ -26,7 +26,7 @@ class Leg:
         return self.units if self.direction == "in" else -self.units
 
     @property
-    def told(self) -> int:
+    def stated(self) -> int:
         """What `api_text` says, in signed base units: a double drops the digits beyond its 15 to 17."""
         units = told_units(self.api_text, self.token.decimals)
         return units if self.direction == "in" else -units
@@ -106,7 +106,7 @@ class Tx:
     def changes(self, now: int) -> list[tuple[Token, int]]:
         """What this transaction did to the wallet's balances, of what is visible at `now`.
 
-        Gas the vendor does not tell is in it: `told` leaves it out.
+        Gas that the vendor does not state is in it: `stated` leaves it out.
         """
         moved = []
         if self.is_settled:
@@ -115,7 +115,7 @@ class Tx:
             moved.append((ALL_NATIVE[self.chain], -self.gas))
         return moved
 
-    def told(self, now: int) -> list[tuple[Token, int]]:
+    def stated(self, now: int) -> list[tuple[Token, int]]:
         """The same of what the response tells: without gas that is null."""
         moved = self.changes(now)
         return moved[:-1] if self.gas_is_null else moved

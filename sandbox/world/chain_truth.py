@@ -1,4 +1,4 @@
-"""Why a token list and the history differ: each difference by kind, told by the world itself.
+"""Why a token list and the history differ: each difference by kind, as the world itself knows it.
 
 A test compares a product's verdict with it. Nothing here knows the product, nor sums what the
 product sums: every event of the world says what it did to the list and what the history tells
@@ -37,10 +37,10 @@ CROWD = 20  # rows in one second of one chain that no page of the vendor can lea
 
 @dataclass(slots=True)
 class _Account:
-    """Base units of one token: `reported` by the list, `told` by the history, what explains the rest."""
+    """Base units of one token: `reported` by the list, `stated` by the history, what explains the rest."""
 
     reported: int = 0
-    told: int = 0
+    stated: int = 0
     turnover: int = 0
     parts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     steps: list[tuple[int, str, int]] = field(default_factory=list)
@@ -66,16 +66,16 @@ def reported_units(history: ChainHistory, wallet: str, txs: list[Tx], now: int) 
 
 
 def _moves(tx: Tx, at: int, now: int) -> Iterator[tuple[Token, int, int, int, str]]:
-    """(token, units shown at `at`, exact and told units at `now`, kind of a gap) of what moved."""
+    """(token, units shown at `at`, exact and stated units at `now`, kind of a gap) of what moved."""
     if tx.is_settled:
         for leg in tx.legs:
             shown = leg.visible_at <= at and tx.is_there(at)
             there = leg.visible_at <= now and tx.is_there(now)
-            yield leg.token, leg.signed * shown, leg.signed * there, leg.told * there, "float"
+            yield leg.token, leg.signed * shown, leg.signed * there, leg.stated * there, "float"
     if tx.pays_gas and not tx.idx:
-        shown, there, told = tx.is_there(at), tx.is_there(now), not tx.gas_is_null
+        shown, there, stated = tx.is_there(at), tx.is_there(now), not tx.gas_is_null
         native = ALL_NATIVE[tx.chain]
-        yield native, -tx.gas * shown, -tx.gas * there, -tx.gas * (there and told), "gas_unknown"
+        yield native, -tx.gas * shown, -tx.gas * there, -tx.gas * (there and stated), "gas_unknown"
 
 
 def _accounts(
@@ -85,23 +85,23 @@ def _accounts(
     for tx in history.wallets[wallet]:
         if tx.time >= at or not (tx.is_there(at) or tx.is_there(now)):
             continue
-        for token, shown, there, told, gap in _moves(tx, at, now):
+        for token, shown, there, stated, gap in _moves(tx, at, now):
             account = accounts[token]
             shown *= token.listed and not token.is_nft
             account.reported += shown
             honest = not tx.is_scam and not token.is_scam
             if honest and tx.time >= since:
-                account.told += told
-                account.turnover += abs(told)
+                account.stated += stated
+                account.turnover += abs(stated)
             if not honest:
                 account.differs("spam", tx.visible_at, shown)
             elif token.is_nft:
-                account.differs("nft", tx.visible_at, -told * (tx.time >= since))
+                account.differs("nft", tx.visible_at, -stated * (tx.time >= since))
             elif tx.time < since:
                 account.differs("opening", tx.visible_at, shown)
             else:
                 account.differs("late", tx.visible_at, shown - there)
-                account.differs(gap, tx.visible_at, there - told)
+                account.differs(gap, tx.visible_at, there - stated)
     for drift in history.drifts[wallet]:
         if drift.at <= at < drift.until:
             account = accounts[drift.token]
@@ -116,16 +116,16 @@ def residuals(history: ChainHistory, wallet: str, at: int, now: int, since: int)
     accounts = _accounts(history, wallet, at, now, since)
     order = {token: number for number, token in enumerate(ALL_TOKENS)}
     return [
-        _told(wallet, token, accounts[token]) for token in sorted(accounts, key=order.__getitem__)
+        _row(wallet, token, accounts[token]) for token in sorted(accounts, key=order.__getitem__)
     ]
 
 
-def _told(wallet: str, token: Token, account: _Account) -> dict:
+def _row(wallet: str, token: Token, account: _Account) -> dict:
     parts = {kind: units for kind, units in account.parts.items() if units}
     if parts.get("late", 0) + parts.get("ahead", 0) == 0:  # the history has caught up
         parts = {k: u for k, u in parts.items() if k not in ("late", "ahead")}
     named = sorted(k for k in parts if k != "float" or len(parts) == 1)
-    residual = account.reported - account.told
+    residual = account.reported - account.stated
     if not residual and not {"spam", "nft"} & set(named):
         named = []
     # 3e-16 of the turnover, in whole units: what a double may lose.
@@ -144,7 +144,7 @@ def _told(wallet: str, token: Token, account: _Account) -> dict:
         "listed": bool(account.reported),
         "is_verified": token.is_verified,
         "reported": text(account.reported),
-        "sum": text(account.told),
+        "sum": text(account.stated),
         "residual": text(residual),
         "turnover": text(account.turnover),
         "kind": "+".join(named),

@@ -146,21 +146,21 @@ def adjusted(h, when) -> None:
 
 def _fill(h, when, **how) -> Fill:
     micros = when * 1_000_000 + h.rng.randrange(400_000)
-    told = {"product": "BTC-USD", "side": "BUY", "price": "67060.12", "size": "0.0125"} | how
+    facts = {"product": "BTC-USD", "side": "BUY", "price": "67060.12", "size": "0.0125"} | how
     return Fill(
         f"{h.rng.getrandbits(256):064x}",
-        told.get("trade_id") or h.uuid(),
-        told.get("order_id") or h.uuid(),
-        told["product"],
-        told["side"],
+        facts.get("trade_id") or h.uuid(),
+        facts.get("order_id") or h.uuid(),
+        facts["product"],
+        facts["side"],
         micros,
         micros + h.rng.randrange(500, 4000),
-        told["price"],
-        told["size"],
-        f"{Decimal(told['price']) * Decimal(told['size']):f}",
+        facts["price"],
+        facts["size"],
+        f"{Decimal(facts['price']) * Decimal(facts['size']):f}",
         "0.75",
         False,
         "UNKNOWN_LIQUIDITY_INDICATOR",
         when + h.delay(),
-        told.get("trade_type", "FILL"),
+        facts.get("trade_type", "FILL"),
     )

@@ -1,4 +1,4 @@
-"""Why balances of the exchange and its rows differ: by kind, told by the world itself.
+"""Why balances of the exchange and its rows differ: by kind, as the world itself knows it.
 
 Like chain_truth: nothing here knows the product, nor sums what the product sums. Each row says
 what it did to its wallet's balance and what the list of rows tells of it.
@@ -28,11 +28,11 @@ _ORDER = ("off", "awaiting_coverage", "settling", "explained", "exact")
 
 @dataclass(slots=True)
 class _Asset:
-    """Base units of one currency: `reported` by its wallets, `told` by their rows, and why."""
+    """Base units of one currency: `reported` by its wallets, `stated` by their rows, and why."""
 
     currency: Currency
     reported: int = 0
-    told: int = 0
+    stated: int = 0
     turnover: int = 0
     parts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     steps: list[tuple[int, str, int]] = field(default_factory=list)
@@ -56,16 +56,16 @@ def updated(history: ExchangeHistory, name: str, now: int) -> int:
 
 
 def _differences(row: Entry, at: int, now: int, since: int) -> Iterator[tuple[str, int, int]]:
-    """(kind, moment, units) of what a row's balance at `at` has beside what is told at `now`."""
+    """(kind, moment, units) of what a row's balance at `at` has beside what is stated at `now`."""
     shown = row.is_counted(at)
-    told = row.is_there(now) and row.is_settled(now)
+    stated = row.is_there(now) and row.is_settled(now)
     when = row.visible_at if row.counted_at is None else row.counted_at
     if row.created < since:
         if shown:
             yield "opening", when, row.units
-    elif shown and not told:
+    elif shown and not stated:
         yield "ahead" if row.visible_at > now else "late", when, row.units
-    elif told and not shown:
+    elif stated and not shown:
         late = not row.is_there(at) or row.settled_at is None
         yield "late" if late else "pending", max(when, row.settled_at or when), -row.units
 
@@ -85,14 +85,14 @@ def residuals(history: ExchangeHistory, at: int, now: int, since: int) -> list[d
                 continue
             asset.reported += row.units * row.is_counted(at)
             if since <= row.created and row.is_there(now) and row.is_settled(now):
-                asset.told += row.units
+                asset.stated += row.units
                 asset.turnover += abs(row.units)
             for kind, when, units in _differences(row, at, now, since):
                 asset.differs(kind, when, units)
-    return [_told(asset) for asset in assets.values()]
+    return [_row(asset) for asset in assets.values()]
 
 
-def _told(asset: _Asset) -> dict:
+def _row(asset: _Asset) -> dict:
     parts = {kind: units for kind, units in asset.parts.items() if units}
 
     def text(units: int) -> str:
@@ -107,8 +107,8 @@ def _told(asset: _Asset) -> dict:
         "listed": True,
         "is_verified": None,
         "reported": text(asset.reported),
-        "sum": text(asset.told),
-        "residual": text(asset.reported - asset.told),
+        "sum": text(asset.stated),
+        "residual": text(asset.reported - asset.stated),
         "turnover": text(asset.turnover),
         "kind": "+".join(sorted(parts)),
         "status": min([*(STATUSES.get(kind, "off") for kind in parts), "exact"], key=_ORDER.index),

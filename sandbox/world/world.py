@@ -44,7 +44,7 @@ class World:
     - `balances(at, now)`: {vendor, account, token, amount} for every account and token with a
       visible row before `at` (zero sums included), from rows with time < `at` visible and
       settled at `now`. Failed legs, scam tokens and NFTs do not count; the wallets' own gas does,
-      where it is told. These are sums of movements: what vendors report is in `residuals`.
+      where it is listed. These are sums of movements: what vendors report is in `residuals`.
     - `residuals(at, now, since)`: {vendor, account, chain, token_id, token, listed, is_verified,
       reported, sum, residual, turnover, kind, status, parts, steps} for every account and token:
       what the vendor's list shows at `at`, minus what rows with `since` <= time < `at` visible at
@@ -170,7 +170,7 @@ class World:
         sums: dict[Token, int] = defaultdict(int)
         for tx in self.txs(address, now if now < 2**62 else None):
             if tx.time < before:
-                for token, units in tx.told(now):
+                for token, units in tx.stated(now):
                     sums[token] += units
         order = {token: number for number, token in enumerate(ALL_TOKENS)}
         return dict(sorted(sums.items(), key=lambda item: order[item[0]]))
@@ -213,10 +213,10 @@ class World:
         truth = {}
         for wallet in ADDRESSES:
             for tx in self.txs(wallet, now):
-                told = tx.truth(moment)
-                first = truth.setdefault((wallet, tx.chain, tx.id), told)
-                if first is not told:  # another row of the same hash
-                    first["legs"] += told["legs"]
+                row = tx.truth(moment)
+                first = truth.setdefault((wallet, tx.chain, tx.id), row)
+                if first is not row:  # another row of the same hash
+                    first["legs"] += row["legs"]
         return list(truth.values())
 
     def transfers(self, now: Moment | None = None) -> list[dict]:

@@ -204,11 +204,11 @@ def rows(
 
 def _new(kind, work: Path, source: Path, records: int) -> float:
     """Seconds to load into an empty warehouse (making it is not timed)."""
-    one = kind(work, source, records)
+    loader = kind(work, source, records)
     try:
-        return seconds(one.load)
+        return seconds(loader.load)
     finally:
-        one.close()
+        loader.close()
 
 
 def against_dlt(work: Path, source: Path, records: int, repeats: int) -> list[dict]:
@@ -233,10 +233,10 @@ def against_dlt(work: Path, source: Path, records: int, repeats: int) -> list[di
         )
         if done.returncode:
             raise RuntimeError(f"dlt failed: {done.stderr[-2000:]}")
-        told = json.loads(done.stdout.splitlines()[-1])
-        if told["rows"] != records:
-            raise RuntimeError(f"dlt loaded {told['rows']} rows of {records}")
-        return told["seconds"]
+        report = json.loads(done.stdout.splitlines()[-1])
+        if report["rows"] != records:
+            raise RuntimeError(f"dlt loaded {report['rows']} rows of {records}")
+        return report["seconds"]
 
     _new(Ours, work, source, records)  # imports
     times = interleaved(repeats, ours=lambda: _new(Ours, work, source, records), dlt=dlt)
@@ -302,11 +302,11 @@ def against_create_table_as(work: Path, source: Path, records: int, repeats: int
             (work / "plain.duckdb").unlink()
 
     def audited() -> float:
-        one = Ours(work, source, records)
+        loader = Ours(work, source, records)
         try:
-            return cpu_seconds(one.load)
+            return cpu_seconds(loader.load)
         finally:
-            one.close()
+            loader.close()
 
     times = interleaved(repeats, plain=plain, audited=audited)
     share = 100 * ratio(times["plain"], times["audited"])

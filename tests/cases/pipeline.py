@@ -38,7 +38,7 @@ class Pipeline:
     """A folder `var` with its accounts.toml: run(now) is what the DAG sync does at that moment.
 
     `failures` is {(source, account): text} of the fetches of the last run that failed,
-    `refused` what accounts.toml is told about its entries.
+    `refused` what is wrong with entries of its accounts.toml.
     """
 
     var: Path

@@ -236,7 +236,7 @@ def test_a_fetch_that_hides_its_trouble_or_shows_its_key_is_found_out():
         except testing.ExtractError:
             return Fetched()
 
-    def telling(client, api, job):
+    def leaking_fetch(client, api, job):
         fetched = DEBANK.fetch(client, api, job)
         pages = [replace(p, params=dict(p.params) | {"k": keys.DEBANK_KEY}) for p in fetched.pages]
         return Fetched(pages, fetched.covered)
@@ -253,5 +253,5 @@ def test_a_fetch_that_hides_its_trouble_or_shows_its_key_is_found_out():
         with pytest.raises(AssertionError, match="went through"):
             testing.check_future(standing, LATER, "2025-01-17T00:00:00Z")
         with pytest.raises(AssertionError, match="holds a secret"):
-            told = replace(standing, source=replace(standing.source, fetch=telling))
-            testing.check_secrets(told, START, NOW)
+            leaking = replace(standing, source=replace(standing.source, fetch=leaking_fetch))
+            testing.check_secrets(leaking, START, NOW)

@@ -1,4 +1,4 @@
-"""A Coinbase of a few dozen lines over HTTP: what it is told to answer, every request counted.
+"""A Coinbase of a few dozen lines over HTTP: tests set its answers, every request is counted.
 
 The sandbox is a whole world; this is for the answers that it does not give.
 """
@@ -67,12 +67,14 @@ class Vendor:
             return 200, self._page(self.accounts, path, query)
         if path.startswith("/v2/accounts/"):
             wallet = path.split("/")[3]
-            told = self.status.get(wallet, 200)
-            if isinstance(told, str):
-                return 200, told
-            if told != 200:
+            answer = self.status.get(wallet, 200)
+            if isinstance(answer, str):
+                return 200, answer
+            if answer != 200:
                 said = {401: "authentication_error", 500: "internal_server_error"}
-                return told, {"errors": [{"id": said.get(told, "not_found"), "message": "sick"}]}
+                return answer, {
+                    "errors": [{"id": said.get(answer, "not_found"), "message": "sick"}]
+                }
             return 200, self._page(self.transactions.get(wallet, []), path, query)
         if path.endswith("/fills"):
             start, end = (utc(query[f"{n}_sequence_timestamp"][0]) for n in ("start", "end"))
@@ -90,10 +92,10 @@ class Vendor:
         first = next((n for n, row in enumerate(rows, 1) if after and row["id"] == after), 0)
         page = rows[first : first + limit]
         last = page[-1]["id"] if first + limit < len(rows) else None
-        told = {"next_uri": f"{path}?limit={limit}&starting_after={last}" if last else None}
+        pagination = {"next_uri": f"{path}?limit={limit}&starting_after={last}" if last else None}
         if self.paging == "both":
-            told["next_starting_after"] = last
-        return {"pagination": None if self.paging == "null" else told, "data": page}
+            pagination["next_starting_after"] = last
+        return {"pagination": None if self.paging == "null" else pagination, "data": page}
 
     def fetch(self, start: str, end: str, *, tries=2, snapshot=True, **more) -> Fetched:
         """A fetch of [start, end) from this vendor, without waiting."""

@@ -321,7 +321,7 @@ def test_every_error_and_alert_has_its_entry_in_operations():
         for row in re.findall(r"^\| (`[^|]+) \|", text, re.M)
         for name in re.findall(r"`(\w+)`", row)
     }
-    met = errors() - {"Stopped"}  # Ctrl-C, told as such
+    met = errors() - {"Stopped"}  # Ctrl-C, reported as such
     assert {"Fatal", "BudgetReached", "LoadFailed", "WarehouseBusy", "StackBusy"} <= met
     assert met <= rows, f"no entry for {sorted(met - rows)}"
     assert set(KINDS) <= rows, f"no entry for {sorted(set(KINDS) - rows)}"
@@ -381,9 +381,9 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
     assert names - stored - arguments - builtin - {"ccxt"} <= there
     assert {n.attr for n in ast.walk(whole) if isinstance(n, ast.Attribute)} <= spoken
     assert {n.name for n in ast.walk(whole) if isinstance(n, ast.FunctionDef)} <= there
-    made: dict = dict(known)
-    exec("\n".join(found), made)  # the SOURCE at the end is a Source, or this raises
-    assert made["SOURCE"].name == "coinbase" and "trade_id" in made["TRADES"]
+    namespace: dict = dict(known)
+    exec("\n".join(found), namespace)  # the SOURCE at the end is a Source, or this raises
+    assert namespace["SOURCE"].name == "coinbase" and "trade_id" in namespace["TRADES"]
     with duckdb.connect() as con:
         con.execute(
             "CREATE TABLE pages (page_id INT, source VARCHAR, account VARCHAR, "
@@ -398,9 +398,9 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
                 ' "trade_time": "2026-01-31T06:00:00Z"}]}',
             ],
         )
-        for name, records in made["SOURCE"].records.items():
+        for name, records in namespace["SOURCE"].records.items():
             con.execute(f"CREATE VIEW records_{name} AS {records.select()}")
-        row = con.execute(made["TRADES"]).fetchone()
+        row = con.execute(namespace["TRADES"]).fetchone()
     assert "0.10" in row and "buy" in row, "the mapping that is shown reads a page"
 
 

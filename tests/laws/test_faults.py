@@ -73,7 +73,7 @@ def world(root, seed=5, now=NOW, scale=0.2, tries=6, **options):
         yield url, books
 
 
-def test_every_passing_fault_is_told_here():
+def test_every_passing_fault_has_its_message_here():
     assert set(SAID) == set(TRANSIENT)
 
 
@@ -92,14 +92,14 @@ def test_a_passing_fault_costs_calls_and_nothing_else(profile, tmp_path, request
         assert_truth(books, url.world, NOW)
         assert books.plan(START, NOW) == [], "all of it is covered"
         for source, said in zip(("coinbase", "debank"), SAID[profile]):
-            struck = url.app.faults.struck[source, profile]
+            injected = url.app.faults.injected[source, profile]
             errors = [c["error"] for c in books.calls if c["source"] == source and c["error"]]
             harmless = profile in ("duplicated_rows", "reordered_rows")
-            assert bool(struck) == (said is not None or harmless)
+            assert bool(injected) == (said is not None or harmless)
             if profile == "timeouts":
-                assert len(errors) >= struck
+                assert len(errors) >= injected
             else:
-                assert len(errors) == (struck if said else 0), "one call more for each, logged"
+                assert len(errors) == (injected if said else 0), "one call more for each, logged"
             for error in errors:
                 assert re.search(said, error), error
 
@@ -125,7 +125,7 @@ def undisturbed(tmp_path_factory):
         if said and (source, profile) != ("coinbase", "repeated_cursor")
     ],
 )
-def test_a_fault_that_stays_is_told_and_the_next_run_makes_up_for_it(
+def test_a_fault_that_stays_is_reported_and_the_next_run_makes_up_for_it(
     source, profile, said, tmp_path, request, undisturbed
 ):
     waits_for(profile, request)
@@ -193,8 +193,8 @@ def test_retry_after_is_honoured_in_seconds_and_as_a_date(tmp_path):
         clock = books.waits["timer"]
         for job in books.plan(START, NOW, ONE_EACH):
             books.fetch(job)
-        struck = sum(url.app.faults.struck.values())
-        assert struck and len([s for s in clock.slept if s in range(1, 8)]) >= struck
+        injected = sum(url.app.faults.injected.values())
+        assert injected and len([s for s in clock.slept if s in range(1, 8)]) >= injected
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -319,8 +319,8 @@ def test_a_row_that_vanishes_is_marked_and_kept_and_may_come_back(
             if vendor == "coinbase"
             else url.world.chain.wallets.values()
         ):
-            for one in row:
-                one.gone_at = NEVER  # the vendor has found it again
+            for record in row:
+                record.gone_at = NEVER  # the vendor has found it again
         again = iso(utc(later) + timedelta(hours=6))
         url.clock.set(again)
         books.sync(START, again)

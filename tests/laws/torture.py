@@ -134,14 +134,14 @@ class Life:
             _child(work, write, 0 if after else at, after)
         os.close(write)
         with os.fdopen(read, "rb") as pipe:
-            told = pipe.read()
+            payload = pipe.read()
         _, status = os.waitpid(pid, 0)
         if os.WIFSIGNALED(status):
             assert doom and os.WTERMSIG(status) == signal.SIGKILL, f"{name} died of {status}"
             self.kills[name] += 1
             self.look()
             return None
-        answer = pickle.loads(told)
+        answer = pickle.loads(payload)
         if "trace" in answer:
             raise AssertionError(f"{name} failed:\n{answer['trace']}")
         if name in self.calls:

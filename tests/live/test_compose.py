@@ -267,8 +267,8 @@ def test_every_setting_of_airflow_is_one_it_knows():
     file = resources.files(airflow).joinpath("config_templates", "config.yml")
     known = {
         (section, option)
-        for section, facts in yaml.safe_load(file.read_text()).items()
-        for option in facts["options"]
+        for section, settings in yaml.safe_load(file.read_text()).items()
+        for option in settings["options"]
     }
     known |= {
         ("celery", "broker_url"),

@@ -84,7 +84,7 @@ class Story:
     world: World
     start: datetime
     boundary: datetime
-    facts: dict = field(default_factory=dict)
+    observed: dict = field(default_factory=dict)
     steps: dict[str, Step] = field(default_factory=dict)
 
     def __getattr__(self, name: str) -> Step:
@@ -108,21 +108,21 @@ def boundary() -> datetime:
 def story(tmp_path_factory) -> Story:
     root, last = tmp_path_factory.mktemp("live"), boundary()
     start = (last - timedelta(days=40)).replace(hour=0)
-    told = Story(root / "var", World(SEED, iso(start), SCALE, mess=False), start, last)
+    story = Story(root / "var", World(SEED, iso(start), SCALE, mess=False), start, last)
     env = {"SANDBOX_MESS": "no", "RETRY_DELAY_S": "1", "SYNC_START_DATE": iso(last - 3 * SIX_HOURS)}
     with receiver() as chat:
         env["AIRFLOW_CONN_ALERTS_WEBHOOK"] = json.dumps(
             {"conn_type": "http", "host": f"{chat.url}/alerts", "password": WEBHOOK_TOKEN}
         )
-        with running(told.var, seed=SEED, now=last, start=start, scale=SCALE, env=env) as stack:
-            play(stack, told, root)
-        told.facts["alerts"] = chat.took()
-    told.facts["left"] = belonging_to(told.var)
-    return told
+        with running(story.var, seed=SEED, now=last, start=start, scale=SCALE, env=env) as stack:
+            play(stack, story, root)
+        story.observed["alerts"] = chat.took()
+    story.observed["left"] = belonging_to(story.var)
+    return story
 
 
-def play(stack, told: Story, root: Path) -> None:
-    rest, facts, last = stack.rest, told.facts, told.boundary
+def play(stack, story: Story, root: Path) -> None:
+    rest, observed, last = stack.rest, story.observed, story.boundary
 
     def control(path: str, **body) -> None:
         requests.post(
@@ -137,11 +137,11 @@ def play(stack, told: Story, root: Path) -> None:
             failure = str(error)
         folder = root / name
         folder.mkdir()
-        with hold(told.var / "warehouse.duckdb", "tests", LIMIT_S) as held:
+        with hold(story.var / "warehouse.duckdb", "tests", LIMIT_S) as held:
             for file in held.parent.glob("warehouse.duckdb*"):
                 shutil.copy(file, folder)
         stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
-        told.steps[name] = Step(
+        story.steps[name] = Step(
             rest.run(dag, run),
             rest.task_instances(dag, run),
             clock,
@@ -151,13 +151,13 @@ def play(stack, told: Story, root: Path) -> None:
         )
 
     rest.wait_for_dags(*DAGS)
-    facts |= {
+    observed |= {
         "dags": rest.dags(),
         "errors": rest.import_errors(),
         "pools": rest.call("GET", "/pools", limit=100)["pools"],
     }
 
-    facts["connections"] = try_connections(stack)
+    observed["connections"] = try_connections(stack)
     control("reset_stats")
 
     rest.unpause("history")
@@ -166,7 +166,7 @@ def play(stack, told: Story, root: Path) -> None:
     step(
         "history",
         "history",
-        rest.trigger("history", {"interval_start": iso(told.start), "interval_end": iso(until)}),
+        rest.trigger("history", {"interval_start": iso(story.start), "interval_end": iso(until)}),
         until,
     )
 
@@ -187,32 +187,32 @@ def play(stack, told: Story, root: Path) -> None:
     step("failing", "sync", rest.trigger("sync", interval=(last, first)), first)
 
     control("clock", now=iso(second))
-    # One call is told to come back in a minute: that fetch is killed while it waits.
+    # One call is answered with a Retry-After of a minute: that fetch is killed while it waits.
     control("fail", vendor="debank", status=429, retry_after=60, count=1, endpoint="history_list")
     run = rest.trigger("sync", interval=(first, second))
-    facts["killed"] = kill_fetch(stack, told.var, status=429)
+    observed["killed"] = kill_fetch(stack, story.var, status=429)
     with ThreadPoolExecutor(1) as pool:
-        killing = pool.submit(kill_holders, told.var / "warehouse.duckdb.lock", run)
+        killing = pool.submit(kill_holders, story.var / "warehouse.duckdb.lock", run)
         step("healing", "sync", run, second)
-        facts["killed tasks"] = killing.result()
+        observed["killed tasks"] = killing.result()
 
     covered = iso(last - 2 * SIX_HOURS)
     ours = ("dags", "backfill", "-s", covered, "-e", covered, "-y", "sync")
-    facts["dry run"] = json.loads(airflow(stack, *ours, "--dry-run", "--output", "json").stdout)
-    facts["backfill"] = airflow(stack, *ours)
-    made = {
+    observed["dry run"] = json.loads(airflow(stack, *ours, "--dry-run", "--output", "json").stdout)
+    observed["backfill"] = airflow(stack, *ours)
+    backfills = {
         r["logical_date"]: r
         for r in rest.call("GET", "/dags/sync/dagRuns", run_type="backfill")["dag_runs"]
     }
-    facts["native"] = made[native]
-    step("backfill", "sync", made[covered]["dag_run_id"], second)
+    observed["native"] = backfills[native]
+    step("backfill", "sync", backfills[covered]["dag_run_id"], second)
 
-    facts["pool made"] = rest.call("GET", "/pools/api_debank")["slots"]
-    facts["runs"] = [r["run_type"] for r in rest.call("GET", "/dags/sync/dagRuns")["dag_runs"]]
-    with hold(told.var / "warehouse.duckdb", "task sync.load of run R", LIMIT_S):
+    observed["pool made"] = rest.call("GET", "/pools/api_debank")["slots"]
+    observed["runs"] = [r["run_type"] for r in rest.call("GET", "/dags/sync/dagRuns")["dag_runs"]]
+    with hold(story.var / "warehouse.duckdb", "task sync.load of run R", LIMIT_S):
         with pytest.raises(WarehouseBusy) as busy:
-            sqlmesh_plan(["dev"], told.var / "warehouse.duckdb", wait_s=0.2)
-    facts["plan"] = str(busy.value)
+            sqlmesh_plan(["dev"], story.var / "warehouse.duckdb", wait_s=0.2)
+    observed["plan"] = str(busy.value)
 
 
 def airflow(stack, *arguments: str) -> subprocess.CompletedProcess:
@@ -231,10 +231,10 @@ def try_connections(stack) -> dict:
 
     def test(name: str, **fields) -> tuple[bool, str]:
         known = json.loads(stack.env[f"AIRFLOW_CONN_{name.upper()}"])
-        told = stack.rest.call(
+        result = stack.rest.call(
             "POST", "/connections/test", {"connection_id": "tried", **known, **fields}
         )
-        return told["status"], told["message"]
+        return result["status"], result["message"]
 
     kept = {
         "connection_id": "kept",
@@ -318,9 +318,9 @@ def kill_holders(lock: Path, run: str) -> list[str]:
 
 
 def test_every_dag_file_imports_and_every_pool_has_one_slot(story):
-    assert story.facts["errors"] == {}
-    assert set(story.facts["dags"]) == set(DAGS)
-    slots = {p["name"]: p["slots"] for p in story.facts["pools"] if p["name"] != "default_pool"}
+    assert story.observed["errors"] == {}
+    assert set(story.observed["dags"]) == set(DAGS)
+    slots = {p["name"]: p["slots"] for p in story.observed["pools"] if p["name"] != "default_pool"}
     assert slots == dict.fromkeys(pools(), 1)
 
 
@@ -355,7 +355,7 @@ def test_a_sync_reconciles_every_account_at_its_end(story, name):
 
 def test_the_scheduler_made_one_run_and_caught_up_no_other(story):
     """Three intervals had passed since the DAG's start."""
-    assert sorted(story.facts["runs"]) == [
+    assert sorted(story.observed["runs"]) == [
         "backfill",
         "backfill",
         "manual",
@@ -474,34 +474,37 @@ def test_a_failed_attempt_says_why_and_tells_no_secret(story):
         assert (source, rows, number) == ("debank", None, 1), "a wrong key is asked once"
 
 
-def test_what_is_wrong_is_told_once_and_again_when_it_is_over(story):
+def test_what_is_wrong_is_sent_once_and_again_when_it_is_over(story):
     """By the last task of a run, be it the failed one or one beside it, and though tasks were
     killed."""
-    told = [
-        one | {"run": body["run"], "link": body["link"]}
-        for body in story.facts["alerts"]
-        for one in body["incidents"]
+    notices = [
+        notice | {"run": body["run"], "link": body["link"]}
+        for body in story.observed["alerts"]
+        for notice in body["incidents"]
     ]
-    assert len({one["id"] for one in told}) == len(told), "each once"
+    assert len({notice["id"] for notice in notices}) == len(notices), "each once"
     for kind, sources, said in (
         ("failed_source", ("debank",), f"sync {story.failing.run['dag_run_id']}, task fetch"),
         ("stale_coverage", ("coinbase", "debank"), "covered through "),
     ):
         events = {
             (a.source, a.account): [
-                one
-                for one in told
-                if (one["kind"], one["source"], one["account"]) == (kind, a.source, a.account)
+                notice
+                for notice in notices
+                if (notice["kind"], notice["source"], notice["account"])
+                == (kind, a.source, a.account)
             ]
             for a in ACCOUNTS
         }
-        for (source, _), ones in events.items():
-            assert [one["event"] for one in ones] == (
+        for (source, _), sent in events.items():
+            assert [notice["event"] for notice in sent] == (
                 ["opened", "resolved"] if source in sources else []
             ), (kind, source)
-            assert all(said in one["text"] for one in ones)
-    assert "HTTP 401" in next(one["text"] for one in told if one["kind"] == "failed_source")
-    for dag, run, link in ((*one["run"].split(" ", 1), one["link"]) for one in told):
+            assert all(said in notice["text"] for notice in sent)
+    assert "HTTP 401" in next(
+        notice["text"] for notice in notices if notice["kind"] == "failed_source"
+    )
+    for dag, run, link in ((*notice["run"].split(" ", 1), notice["link"]) for notice in notices):
         assert link.endswith(f"/dags/{dag}/runs/{quote(run, safe='')}")
     lasting = story.backfill.rows("SELECT kind FROM ops.incidents WHERE resolved_at IS NULL")
     assert {kind for (kind,) in lasting} <= {"unknown_type"}
@@ -509,7 +512,7 @@ def test_what_is_wrong_is_told_once_and_again_when_it_is_over(story):
 
 
 def test_the_test_button_tells_what_is_wrong_and_a_failed_task_says_the_same(story):
-    tried = story.facts["connections"]
+    tried = story.observed["connections"]
     assert tried["as the page asks"] == tried["debank"], "with the stored key, and port 0 for none"
     assert tried["debank"] == (
         True,
@@ -528,11 +531,11 @@ def test_the_test_button_tells_what_is_wrong_and_a_failed_task_says_the_same(sto
 
 
 def test_a_pool_that_is_missing_is_made_before_it_is_needed(story):
-    assert story.facts["pool made"] == 1 and story.healing.run["state"] == "success"
+    assert story.observed["pool made"] == 1 and story.healing.run["state"] == "success"
 
 
 def test_a_killed_fetch_is_tried_again_and_no_row_is_double(story):
-    task = story.facts["killed"]
+    task = story.observed["killed"]
     assert task["task_id"] == "fetch_debank" and task["status"] == 429
     tries = story.healing.rows(
         "SELECT try_number, state, account FROM ops.sync_runs WHERE run_id = ? AND task_id = ? "
@@ -549,7 +552,7 @@ def test_a_killed_fetch_is_tried_again_and_no_row_is_double(story):
 
 def test_a_task_killed_while_it_holds_the_warehouse_is_tried_again(story):
     """What it left is the truth: see test_a_run_that_succeeds_leaves_the_truth."""
-    assert story.facts["killed tasks"] == list(KILLED)
+    assert story.observed["killed tasks"] == list(KILLED)
     tries = story.healing.rows(
         "SELECT task_id, try_number, state FROM ops.sync_runs WHERE run_id = ? AND list_contains("
         "?, task_id) ORDER BY ALL",
@@ -576,14 +579,14 @@ def test_a_backfill_of_covered_time_costs_no_call(story):
 
 def test_a_backfill_is_made_and_followed_from_the_command_line(story):
     """Its dry run has said what it would cost; Airflow's own command has worked beside it."""
-    told = story.facts["dry run"]
+    dry_run = story.observed["dry run"]
     start = story.boundary - 2 * SIX_HOURS
-    assert [(r["start"], r["end"], r["calls"], r["units"]) for r in told["intervals"]] == [
+    assert [(r["start"], r["end"], r["calls"], r["units"]) for r in dry_run["intervals"]] == [
         (iso(start), iso(start + SIX_HOURS), 0, 0)
     ]
-    ended = story.facts["backfill"]
+    ended = story.observed["backfill"]
     assert ended.returncode == 0 and "1 of 1 runs succeeded" in ended.stdout, ended.stderr
-    assert (story.facts["native"]["run_type"], story.facts["native"]["state"]) == (
+    assert (story.observed["native"]["run_type"], story.observed["native"]["state"]) == (
         "backfill",
         "success",
     )
@@ -598,7 +601,7 @@ def test_a_plan_beside_a_task_waits_and_says_for_whom(story):
     assert re.fullmatch(
         r"sqlmesh plan waited 0 s for warehouse\.duckdb; it is held by "
         r"task sync\.load of run R \(process \d+, since .*\)\. .*",
-        story.facts["plan"],
+        story.observed["plan"],
     )
 
 
@@ -627,6 +630,6 @@ def contents(file: Path) -> bytes:
 
 
 def test_nothing_is_left_running_or_locked(story):
-    assert story.facts["left"] == []
+    assert story.observed["left"] == []
     with open(story.var / "warehouse.duckdb.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -82,12 +82,12 @@ def read(request):
             for w in WALLETS
             for chain in get(url, "user/used_chain_list", id=w)
         }
-        told = requests.get(f"{url}/_truth/residuals", timeout=10).json()
-        truth = [row for row in told if row["vendor"] == "debank"]
+        residuals = requests.get(f"{url}/_truth/residuals", timeout=10).json()
+        truth = [row for row in residuals if row["vendor"] == "debank"]
         yield url, rows, lists, natives, {(row["account"], row["token"]): row for row in truth}
 
 
-def told(rows: dict, natives: dict, decimals: dict) -> dict:
+def summed(rows: dict, natives: dict, decimals: dict) -> dict:
     """Sums of what the responses say from SINCE on, as any reader would make them."""
     sums = defaultdict(Decimal)
     for (wallet, chain), (items, _) in rows.items():
@@ -119,7 +119,7 @@ def test_the_truth_says_what_lists_and_histories_say(read):
         for row in lists[wallet]
     }
     assert listed == {k: Decimal(r["reported"]) for k, r in truth.items() if r["listed"]}
-    sums = told(rows, natives, decimals)
+    sums = summed(rows, natives, decimals)
     assert set(sums) <= set(truth)
     for key, row in truth.items():
         assert sums[key] == Decimal(row["sum"]), row
@@ -212,8 +212,8 @@ def test_deposits_leave_the_wallet_for_a_position(read):
         for protocol in protocols
         for item in protocol["portfolio_item_list"]
     }
-    told = requests.get(f"{url}/_truth/positions", timeout=10).json()
-    assert found and found == {p["pool"]: Decimal(p["amount"]) for p in told}
+    positions = requests.get(f"{url}/_truth/positions", timeout=10).json()
+    assert found and found == {p["pool"]: Decimal(p["amount"]) for p in positions}
     sent = {
         leg["to_addr"]: (leg["token_id"], leg["amount"])
         for item in rows[A, "eth"][0]
@@ -231,9 +231,9 @@ def test_any_seed_is_valid_and_rebases_stay_in_their_band(seed, scale):
         day: {(r["account"], r["token"]): r for r in world.residuals(NOW + day * DAY)}
         for day in (0, 1)
     }
-    for told in rows.values():
-        assert all(Decimal(row["reported"]) >= 0 for row in told.values())
-        for row in told.values():
+    for residuals in rows.values():
+        assert all(Decimal(row["reported"]) >= 0 for row in residuals.values())
+        for row in residuals.values():
             drift = [k for k in row["parts"] if k not in ("opening", "float", "late")]
             assert row["status"] != "off" or drift, row
     quiet = 0
@@ -251,8 +251,8 @@ def test_a_list_may_be_ahead_of_the_history_for_hours():
     key = (C, USDC["arb"].key)
 
     def at(moment, now=None):
-        told = world.residuals(moment, now)
-        return {(r["account"], r["token"]): r for r in told}[key]
+        residuals = world.residuals(moment, now)
+        return {(r["account"], r["token"]): r for r in residuals}[key]
 
     early, later = at(day + 4 * 3600), at(day + 9 * 3600)
     assert (early["kind"], early["status"]) == ("ahead", "settling") and later["status"] == "exact"

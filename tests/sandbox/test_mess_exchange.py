@@ -81,16 +81,16 @@ def test_the_truth_says_what_wallets_and_rows_say(read):
             for row in rows.get(wallet["id"], []):
                 if row["status"] == "completed" and row["amount"] and at(row).timestamp() >= SINCE:
                     sums[code] += Decimal(row["amount"]["amount"])
-    told = {row["token"]: row for row in truth(url, "residuals") if row["vendor"] == "coinbase"}
-    assert reported == {code: Decimal(row["reported"]) for code, row in told.items()}
-    for code, row in told.items():
+    stated = {row["token"]: row for row in truth(url, "residuals") if row["vendor"] == "coinbase"}
+    assert reported == {code: Decimal(row["reported"]) for code, row in stated.items()}
+    for code, row in stated.items():
         assert sums[code] == Decimal(row["sum"]), row
         assert reported[code] - sums[code] == Decimal(row["residual"]), row
         assert sum(map(Decimal, row["parts"].values())) == Decimal(row["residual"]), row
         assert bool(row["kind"]) == (row["status"] != "exact"), row
-    assert (told["GONE"]["kind"], told["GONE"]["status"]) == ("unread", "awaiting_coverage")
-    assert {told["SICK"]["status"], told["EUR"]["status"]} == {"exact"} and "OLD" not in told
-    assert told["BTC"]["kind"] == "opening" and told["BTC"]["status"] == "explained"
+    assert (stated["GONE"]["kind"], stated["GONE"]["status"]) == ("unread", "awaiting_coverage")
+    assert {stated["SICK"]["status"], stated["EUR"]["status"]} == {"exact"} and "OLD" not in stated
+    assert stated["BTC"]["kind"] == "opening" and stated["BTC"]["status"] == "explained"
 
 
 def test_wallets_are_as_odd_as_the_vendors(read):
@@ -120,10 +120,10 @@ def test_wallets_are_as_odd_as_the_vendors(read):
 def test_rows_are_as_odd_as_the_vendors(read):
     url, _, wallets, rows = read
     every = [row for mine in rows.values() for row in mine]
-    told = {row["entry_id"]: row for row in truth(url, "coinbase/ledger")}
-    assert {row["id"] for row in every} == set(told)
+    stated = {row["entry_id"]: row for row in truth(url, "coinbase/ledger")}
+    assert {row["id"] for row in every} == set(stated)
     for row in every:  # whatever way a time is written, it is the same in UTC
-        assert at(row).timestamp() == seconds(told[row["id"]]["time"])
+        assert at(row).timestamp() == seconds(stated[row["id"]]["time"])
     forms = {row["created_at"][16:] for row in every}
     assert any(form.endswith("+02:00") for form in forms) and "Z" in forms
     for mine in rows.values():
@@ -146,16 +146,16 @@ def test_fills_are_as_odd_as_the_vendors(read):
             {"limit": 100} | ({"cursor": cursor} if cursor else {})
         )
         fills, cursor = fills + page["fills"], page["cursor"]
-    told = {row["entry_id"]: row for row in truth(url, "coinbase/fills")}
-    assert {fill["entry_id"] for fill in fills} == set(told)
-    assert len({row["trade_id"] for row in told.values()}) == len(fills)
+    stated = {row["entry_id"]: row for row in truth(url, "coinbase/fills")}
+    assert {fill["entry_id"] for fill in fills} == set(stated)
+    assert len({row["trade_id"] for row in stated.values()}) == len(fills)
     sharing = defaultdict(list)
     for fill in fills:
         sharing[fill["trade_id"]].append(fill["trade_type"])
     assert ["CORRECTION", "REVERSAL", "FILL"] in sharing.values()
     assert any(fill["side"] == "UNKNOWN_ORDER_SIDE" for fill in fills)
     assert any(Decimal(fill["price"]) == 0 for fill in fills)
-    of = {fill["product_id"]: told[fill["entry_id"]] for fill in fills}
+    of = {fill["product_id"]: stated[fill["entry_id"]] for fill in fills}
     assert (of[FUTURE]["symbol"], of[FUTURE]["base"], of[FUTURE]["quote"]) == (
         FUTURE,
         FUTURE,
@@ -202,8 +202,8 @@ def test_a_balance_may_have_a_row_for_hours_that_the_list_has_not():
             (iso(AHEAD + 300), "ahead")
         ]
         # An old snapshot, judged by a history that has the row, is as it should be.
-        told = url.world.residuals(AHEAD + 4 * HOUR, AHEAD + 7 * HOUR)
-        assert [r["kind"] for r in told if r["token"] == "BTC"] == ["opening"]
+        stated = url.world.residuals(AHEAD + 4 * HOUR, AHEAD + 7 * HOUR)
+        assert [r["kind"] for r in stated if r["token"] == "BTC"] == ["opening"]
 
 
 def test_a_wallet_says_that_it_changed_whenever_its_rows_do():

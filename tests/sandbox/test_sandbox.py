@@ -153,7 +153,7 @@ def test_fills_page_to_an_empty_cursor_and_match_the_truth(client, small):
         (f["sequence_timestamp"] for f in fills), reverse=True
     )
     assert {f["trade_id"]: f["size"] for f in fills} == {
-        t: one["wire_amount"] for t, one in truth.items()
+        t: fill["wire_amount"] for t, fill in truth.items()
     }
     trades = client.fetch_my_trades(limit=100)
     assert trades and all(
@@ -171,8 +171,8 @@ def test_fills_start_inclusive_and_end_exclusive(client, small):
     after = get({"start_sequence_timestamp": middle})["fills"]
     before = get({"end_sequence_timestamp": middle})["fills"]
     assert after[-1]["sequence_timestamp"] == middle and len(before) == 5
-    one = get({"product_ids": ["BTC-USD"]})["fills"]
-    assert one and {f["product_id"] for f in one} == {"BTC-USD"}
+    fills = get({"product_ids": ["BTC-USD"]})["fills"]
+    assert fills and {f["product_id"] for f in fills} == {"BTC-USD"}
 
 
 def test_page_sizes_are_the_vendors(client, small):
@@ -337,7 +337,9 @@ def test_more_than_100_calls_a_second_are_refused():
             session.get(f"{url}/debank/v1/account/units", headers={"AccessKey": DEBANK_KEY})
             for _ in range(25)
         ]
-        assert 429 in {one.status_code for one in ask} and "Retry-After" not in ask[-1].headers
+        assert (
+            429 in {answer.status_code for answer in ask} and "Retry-After" not in ask[-1].headers
+        )
 
 
 # Clock, faults, counts
@@ -345,12 +347,14 @@ def test_more_than_100_calls_a_second_are_refused():
 
 def test_the_clock_is_the_date_header_and_decides_what_is_visible():
     with serve(seed=5, scale=SMALL, now="2024-11-03T00:00:00Z") as url:
-        one = debank(url, "user/all_history_list", id=WALLETS[0])
-        assert one.headers["Date"] == "Sun, 03 Nov 2024 00:00:00 GMT"
+        first = debank(url, "user/all_history_list", id=WALLETS[0])
+        assert first.headers["Date"] == "Sun, 03 Nov 2024 00:00:00 GMT"
         requests.post(f"{url}/_control/clock", json={"now": NOW}, timeout=5)
-        two = debank(url, "user/all_history_list", id=WALLETS[0])
-        assert two.headers["Date"] == "Tue, 01 Apr 2025 00:00:00 GMT"
-        assert one.json()["history_list"][0]["time_at"] < two.json()["history_list"][0]["time_at"]
+        second = debank(url, "user/all_history_list", id=WALLETS[0])
+        assert second.headers["Date"] == "Tue, 01 Apr 2025 00:00:00 GMT"
+        assert (
+            first.json()["history_list"][0]["time_at"] < second.json()["history_list"][0]["time_at"]
+        )
 
 
 def test_faults_have_the_vendors_shape_and_an_end(small):
@@ -415,9 +419,14 @@ def heard(url, calls: int) -> list[tuple]:
     for number in range(calls):
         endpoint, params = ASKED[number % len(ASKED)]
         try:
-            one = debank(url, endpoint, **params)
+            answer = debank(url, endpoint, **params)
             answers.append(
-                (one.status_code, one.headers.get("Retry-After"), one.headers["Date"], one.text)
+                (
+                    answer.status_code,
+                    answer.headers.get("Retry-After"),
+                    answer.headers["Date"],
+                    answer.text,
+                )
             )
         except requests.RequestException as error:
             answers.append((type(error).__name__,))
@@ -426,19 +435,19 @@ def heard(url, calls: int) -> list[tuple]:
 
 def test_faults_are_drawn_from_the_seed_and_counted():
     mixed = "chaos:0.5,clock_skew:0.3,changing_rows:0.1"
-    told = {}
+    answers = {}
     for name, seed in (("one", 3), ("same", 3), ("other", 4)):
         with serve(seed=2, scale=SMALL, now=NOW, faults=mixed, faults_seed=seed, hold=0.01) as url:
-            told[name] = heard(url, 60)
+            answers[name] = heard(url, 60)
             stats = requests.get(f"{url}/_stats", timeout=5).json()
-            struck = Counter(stats["faults"]["debank"])
-            failed = sum(len(one) == 1 or one[0] != 200 for one in told[name])
+            injected = Counter(stats["faults"]["debank"])
+            failed = sum(len(answer) == 1 or answer[0] != 200 for answer in answers[name])
             loud = ("rate_limited", "rate_limited_silent", "server_errors", "cut")
-            assert failed == sum(struck[kind] for kind in loud) > 0
+            assert failed == sum(injected[kind] for kind in loud) > 0
             assert (
                 stats["faults"]["coinbase"] == {}
-                and struck["clock_skew"]
-                and struck["changing_rows"]
+                and injected["clock_skew"]
+                and injected["changing_rows"]
             )
             assert sum(n for by in stats["calls"]["debank"].values() for n in by.values()) == 60
             requests.post(f"{url}/_control/reset_stats", timeout=5)
@@ -446,7 +455,7 @@ def test_faults_are_drawn_from_the_seed_and_counted():
                 "coinbase": {},
                 "debank": {},
             }
-    assert told["one"] == told["same"] != told["other"]
+    assert answers["one"] == answers["same"] != answers["other"]
 
 
 def test_a_passing_fault_lets_every_fourth_try_of_a_call_through(small):
@@ -494,11 +503,11 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
     early, later = "2024-12-01T00:00:00Z", "2024-12-01T06:00:00Z"
     with serve(seed=seed, scale=0.3, now=early) as url:
         tables = (("coinbase", "ledger", "entry_id"), ("debank", "transactions", "tx_id"))
-        was = {told: getattr(url.world, told)(early) for _, told, _ in tables}
+        was = {table: getattr(url.world, table)(early) for _, table, _ in tables}
         assert_wire_is_truth(url, early)
         balances, at = url.world.balances(None, early), iso(seconds(early) - 1)
         gone = {
-            told: [
+            table: [
                 requests.post(
                     f"{url}/_control/vanish",
                     json={"vendor": vendor, "seed": n, "since": "2024-11-03"},
@@ -506,18 +515,20 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
                 ).json()
                 for n in range(3)
             ]
-            for vendor, told, _ in tables
+            for vendor, table, _ in tables
         }
-        for _, told, key in tables:
-            names = [(row["wallet"], row[key]) for row in gone[told]]
-            assert len(set(names)) == 3 and all(row["time"] >= "2024-11-03" for row in gone[told])
-            left = [(row["wallet"], row[key]) for row in getattr(url.world, told)(early)]
-            assert sorted([*left, *names]) == sorted((row["wallet"], row[key]) for row in was[told])
+        for _, table, key in tables:
+            names = [(row["wallet"], row[key]) for row in gone[table]]
+            assert len(set(names)) == 3 and all(row["time"] >= "2024-11-03" for row in gone[table])
+            left = [(row["wallet"], row[key]) for row in getattr(url.world, table)(early)]
+            assert sorted([*left, *names]) == sorted(
+                (row["wallet"], row[key]) for row in was[table]
+            )
             assert set(names) <= {
-                (row["wallet"], row[key]) for row in getattr(url.world, told)(at)
+                (row["wallet"], row[key]) for row in getattr(url.world, table)(at)
             }, "it was there"
             assert not set(names) & {
-                (row["wallet"], row[key]) for row in getattr(url.world, told)(later)
+                (row["wallet"], row[key]) for row in getattr(url.world, table)(later)
             }
         assert url.world.balances(None, early) != balances, "gas, at least, is back"
         assert_wire_is_truth(url, early)
@@ -541,14 +552,14 @@ def assert_wire_is_truth(url, now) -> None:
         } == {token: a for (w, token), a in truth.items() if w == wallet and a}
     reader = exchange(url.coinbase)
     sums, rows = defaultdict(Decimal), set()
-    for one in reader.v2PrivateGetAccounts({"limit": 100})["data"]:
-        mine = v2_rows(reader, one["id"], limit=100)
+    for wallet_row in reader.v2PrivateGetAccounts({"limit": 100})["data"]:
+        mine = v2_rows(reader, wallet_row["id"], limit=100)
         rows |= {row["id"] for row in mine}
         settled = sum(
             (Decimal(r["amount"]["amount"]) for r in mine if r["status"] == "completed"), Decimal(0)
         )
-        assert settled == Decimal(one["balance"]["amount"])
-        sums[one["currency"]["code"]] += settled
+        assert settled == Decimal(wallet_row["balance"]["amount"])
+        sums[wallet_row["currency"]["code"]] += settled
     assert rows == {row["entry_id"] for row in url.world.ledger(now)}
     assert {k: v for k, v in sums.items() if v} == {
         token: amount for (account, token), amount in truth.items() if account == "main" and amount
@@ -614,14 +625,14 @@ def test_the_command_starts_in_time():
 
 
 def test_the_truth_is_served_as_the_world_tells_it(small):
-    for path, told in (
+    for path, truth in (
         ("coinbase/ledger", small.world.ledger(NOW)),
         ("coinbase/fills", small.world.fills(NOW)),
         ("debank/transactions", small.world.transactions(NOW)),
         ("debank/transfers", small.world.transfers(NOW)),
         ("balances", small.world.balances(None, NOW)),
     ):
-        assert requests.get(f"{small}/_truth/{path}", timeout=10).json() == told
+        assert requests.get(f"{small}/_truth/{path}", timeout=10).json() == truth
     early = "2024-11-05T12:00:00Z"
     asked = requests.get(
         f"{small}/_truth/balances", params={"at": early, "now": NOW}, timeout=10
@@ -638,8 +649,8 @@ def test_a_later_now_extends_the_same_history(seed, days, more, late):
     now = START + days * DAY + 4321
     short, long = (World(seed, GENESIS, SMALL, late) for _ in range(2))
     long.grow(now + more * DAY)
-    for told in ("ledger", "fills", "transactions", "transfers"):
-        assert getattr(short, told)(now) == getattr(long, told)(now)
+    for name in ("ledger", "fills", "transactions", "transfers"):
+        assert getattr(short, name)(now) == getattr(long, name)(now)
     assert short.balances(None, now) == long.balances(now, now)
 
 
@@ -652,8 +663,8 @@ def test_a_later_now_extends_the_same_history(seed, days, more, late):
 )
 def test_no_balance_is_ever_negative_and_rows_add_up(seed, late, asked, back):
     world, now, at = World(seed, GENESIS, 0.4, late), START + asked, START + asked - back
-    told = {(b["account"], b["token"]): Decimal(b["amount"]) for b in world.balances(at, now)}
-    assert all(amount >= 0 for amount in told.values())
+    balances = {(b["account"], b["token"]): Decimal(b["amount"]) for b in world.balances(at, now)}
+    assert all(amount >= 0 for amount in balances.values())
     sums = defaultdict(Decimal)
     for row in world.ledger(now):
         if row["time"] < iso(at):
@@ -667,7 +678,7 @@ def test_no_balance_is_ever_negative_and_rows_add_up(seed, late, asked, back):
     for tx in world.transactions(now):
         if tx["time"] < iso(at) and tx["pays_gas"] and tx["shows_gas"]:
             sums[tx["wallet"], tx["gas_token"]] -= Decimal(tx["gas"])
-    assert {k: v for k, v in sums.items() if v} == {k: v for k, v in told.items() if v}
+    assert {k: v for k, v in sums.items() if v} == {k: v for k, v in balances.items() if v}
 
 
 @settings(max_examples=12, deadline=None)

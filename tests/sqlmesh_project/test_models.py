@@ -228,10 +228,10 @@ def test_balances_from_any_day_on_are_those_of_the_whole_history(context, models
             "net_wide DECIMAL(38,6), legs BIGINT, overflow_legs BIGINT)"
         )
         for day, token, net, wide, lost in flows:
-            told = "NULL" if net is None else f"{net:f}"
+            net_sql = "NULL" if net is None else f"{net:f}"
             con.execute(
                 "INSERT INTO curated.daily_flows VALUES "
-                f"(?, 'd', 's', 'a', ?, {told}, {wide:f}, 1, ?)",
+                f"(?, 'd', 's', 'a', ?, {net_sql}, {wide:f}, 1, ?)",
                 [day, token, lost],
             )
         query = (

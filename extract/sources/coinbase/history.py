@@ -184,8 +184,8 @@ def _state(row: Any) -> tuple[str | None, str | None]:
     balance = row.get("balance")
     if not isinstance(balance, dict):
         balance = {}
-    told = [balance.get("amount"), balance.get("currency"), row.get("updated_at")]
-    return str(row["id"]), " ".join(map(str, told)) if all(told) else None
+    shown = [balance.get("amount"), balance.get("currency"), row.get("updated_at")]
+    return str(row["id"]), " ".join(map(str, shown)) if all(shown) else None
 
 
 def _fills(client: Client, exchange: CcxtClients, got: Fetched, job: Job) -> list[str]:
@@ -239,7 +239,7 @@ def _products(client: Client, exchange: CcxtClients, got: Fetched, products: lis
 
 def expected(job: Job, rows, now: datetime) -> dict[str, int]:
     """Calls a job will take. The ledger cannot seek: each wallet that is read is walked from now to
-    read_from. Which wallets are known is not told, so the busiest are taken for the others; a
+    read_from. Which wallets are known is not said, so the busiest are taken for the others; a
     known one is read if it has changed, as likely as it has rows in the new time."""
     until = max(now, job.interval.end)
     wallets = rows("exchanges_ledger", Interval(job.read_from, until), "wallet")

@@ -52,7 +52,7 @@ FILL_FIELDS = """{"entry_id": "VARCHAR", "trade_id": "VARCHAR", "trade_type": "V
     "size_in_quote": "VARCHAR", "commission": "VARCHAR", "liquidity_indicator": "VARCHAR"}"""
 WALLET_FIELDS = '{"id": "VARCHAR", "balance": {"amount": "VARCHAR", "currency": "VARCHAR"}}'
 
-# A fee is told in each of the two wallets of an exchange, and stated once: a commission in the one
+# A fee is listed in each of the two wallets of an exchange, and stated once: a commission in the one
 # that is not the product's base, since it is part of that amount; a conversion's in the one that
 # gives. An old entry may lack its amount; its asset is its wallet's.
 LEDGER = f"""
@@ -89,7 +89,7 @@ PRODUCT_FIELDS = """{"product_id": "VARCHAR", "base_currency_id": "VARCHAR",
     "quote_currency_id": "VARCHAR", "future_product_details": {"contract_root_unit": "VARCHAR",
         "contract_size": "VARCHAR"}}"""
 
-# What is traded and paid is told by the vendor's list of products. The symbol, a part of the key,
+# What is traded and paid is stated by the vendor's list of products. The symbol, a part of the key,
 # follows from the name alone, so that a row is the same with and without the list: A/B of A-B,
 # and as ccxt has it ADA/USDC:USDC of the perpetual ADA-PERP-INTX. The venues of contracts settle in
 # one currency each. A contract of another size than 1 is no unit of its root: it is its own base.

@@ -12,7 +12,7 @@ Connection's extra; the truth is the difference of /v1/account/units, read befor
 fetches of a run.
 
 A second in which one chain has more transactions than a page cannot be paged at all: it is named
-as unread, and the walk goes on below it. The token in which a chain's gas is paid is told by the
+as unread, and the walk goes on below it. The token in which a chain's gas is paid is stated by the
 list of the wallet's chains, which is asked for where a chain is new.
 """
 

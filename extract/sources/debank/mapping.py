@@ -159,7 +159,7 @@ _HELD_OF_EACH = " UNION ALL BY NAME ".join(
     for name, role in _ROLES.items()
 )
 # A position is named by its protocol and its number there; a token that it has twice in one role
-# is told apart by a further number.
+# is distinguished by a further number.
 POSITIONS = f"""
 WITH parts AS (
     SELECT page_id, item, source, account, as_of AS ts, row.id AS protocol, row.chain AS home,

@@ -89,7 +89,7 @@ class Chains:
         return sorted({part.removeprefix(CHAIN_PART) for part in self.states} | {*also})
 
     def read_if_new(self) -> None:
-        """Ask for the list where a row is of a chain whose native token nobody has told yet."""
+        """Ask for the list where a row is of a chain whose native token is not known yet."""
         parts = {CHAIN_PART + chain for chain in self.shown}
         if parts - self.job.known.keys() - self.states.keys():
             self.listed()

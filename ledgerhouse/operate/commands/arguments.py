@@ -110,7 +110,7 @@ WAREHOUSE = GroupCommand(
             name="breaks",
             func=command("breaks.breaks"),
             args=(SOURCE, ACCOUNT, OUTPUT),
-            help="Where a balance went wrong: window, step, suspect, and what would mend it",
+            help="Where a balance went wrong: window, step, suspect, and what would repair it",
             epilog="Exit code 1 when there is a break, or an entry of adjustments.toml is refused.",
         ),
         ActionCommand(

@@ -22,7 +22,7 @@ BREAKS = """
     LEFT JOIN (SELECT source, account, min(start_ts) AS since FROM ops.coverage
                WHERE dataset NOT IN ('balances', 'positions') GROUP BY ALL) c USING (source, account)
     ORDER BY b.source, b.account, b.token, b.first_bad_ts"""
-# Of which an entry of adjustments.toml would hide what can be read or mended.
+# Of which an entry of adjustments.toml would hide what can be read or repaired.
 READ_AGAIN = ("unknown", "doubled", "sign", "unsettled", "vanished", "fee")
 
 

@@ -268,7 +268,7 @@ def test_the_longer_a_wallet_the_more_its_pieces_are_faster(number, bursts, time
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
-def test_a_piece_that_is_told_to_be_empty_is_asked_again(seed):
+def test_a_piece_that_is_reported_empty_is_asked_again(seed):
     """A false "no rows" on the first page below a cut would lose all that the piece has."""
     rng = random.Random(f"lies/{seed}")
     start, end = utc("2024-01-01"), utc("2025-01-01")

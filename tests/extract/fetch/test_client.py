@@ -1,4 +1,4 @@
-"""Laws of the client: bounded tries, asked-for waits, every request logged, no secret told."""
+"""Laws of the client: bounded tries, asked-for waits, every request logged, no secret shown."""
 
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Barrier, Event, Thread
@@ -43,10 +43,10 @@ def sender(*outcomes):
     left = list(outcomes)
 
     def send():
-        one = left.pop(0)
-        if isinstance(one, Exception):
-            raise one
-        return one
+        outcome = left.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     return send
 
@@ -122,7 +122,7 @@ def test_one_told_to_slow_down_holds_everybody_back(strict):
     clock, others = Clock(), []
 
     def sleep(seconds):
-        others.append(pacing.of("/v1/y").take(clock()))  # what another thread would be told
+        others.append(pacing.of("/v1/y").take(clock()))  # what another thread would wait
         clock.sleep(seconds)
 
     pacing = Pacing({"/v1/": Rate(100, burst=100, strict=strict)})

@@ -147,10 +147,10 @@ def test_wallets_are_read_together_and_each_answer_is_its_own(vendor):
 # ---- what cannot be read is named
 
 
-@pytest.mark.parametrize("told", [400, 403, 404, 410, 500, 503, '{"data": []}', "<html>"])
-def test_a_wallet_that_cannot_be_read_keeps_no_other_from_the_books(vendor, told):
+@pytest.mark.parametrize("answer", [400, 403, 404, 410, 500, 503, '{"data": []}', "<html>"])
+def test_a_wallet_that_cannot_be_read_keeps_no_other_from_the_books(vendor, answer):
     vendor.wallet("dead", "OLD")
-    vendor.status["dead"] = told
+    vendor.status["dead"] = answer
     first = vendor.fetch(START, THEN)
     assert entries(first) == {"btc-1"} and set(first.part_states) == {"btc"}
     (unread,) = first.unread
@@ -197,14 +197,14 @@ def test_many_sick_wallets_cost_few_calls(vendor):
     assert {u.interval.start for u in second.unread} == {utc(START)}
 
 
-@pytest.mark.parametrize("told, error", [(401, Fatal), (403, Fatal), (500, Retriable)])
-def test_the_trouble_of_the_account_is_an_error(vendor, told, error):
+@pytest.mark.parametrize("status, error", [(401, Fatal), (403, Fatal), (500, Retriable)])
+def test_the_trouble_of_the_account_is_an_error(vendor, status, error):
     vendor.wallet("eur", "EUR")
-    vendor.status |= {"btc": told, "eur": told}
+    vendor.status |= {"btc": status, "eur": status}
     with pytest.raises(error, match="/v2/accounts/{id}/transactions"):
         vendor.fetch(START, THEN)
     vendor.status["eur"] = 200
-    if told == 401:
+    if status == 401:
         with pytest.raises(Fatal):
             vendor.fetch(START, THEN)
     else:
@@ -242,8 +242,8 @@ def test_wallets_without_a_balance_or_an_id_are_named(vendor, caplog):
         "NEW": "0",
         None: None,
     }
-    told = COINBASE.test_connection(Client("coinbase", "main", rates={}, units={}), vendor.api)
-    assert told == "sees 5 wallets (BTC, XLM, NEW)"
+    message = COINBASE.test_connection(Client("coinbase", "main", rates={}, units={}), vendor.api)
+    assert message == "sees 5 wallets (BTC, XLM, NEW)"
 
 
 def test_entries_out_of_order_are_read_to_the_end(vendor, monkeypatch, caplog):

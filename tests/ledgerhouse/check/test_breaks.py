@@ -131,7 +131,7 @@ def test_the_two_sides_of_a_wrap_name_each_other():
     }
 
 
-def test_growth_at_every_snapshot_is_told_as_such():
+def test_growth_at_every_snapshot_is_reported_as_such():
     world = SmallWorld("debank")
     world.move(START + DAY, "eth:0xgrows", "100")
     for n in range(8):
@@ -142,7 +142,7 @@ def test_growth_at_every_snapshot_is_told_as_such():
     assert found["last_good_ts"] == START + 2 * DAY
 
 
-def test_a_refused_entry_is_told(settings):
+def test_a_refused_entry_is_reported(settings):
     (settings / "adjustments.toml").write_text('[[adjustment]]\naccount = "main"\n')
     world = SmallWorld()
     world.snapshot(START + DAY, {})

@@ -163,10 +163,10 @@ def test_an_attempt_leaves_a_start_at_once_and_then_its_end(tmp_path):
         assert only["state"] == "running" and only["source"] == "debank"
         outcome["rows"] = 3
     files, found = attempts.read(tmp_path)
-    (facts,) = found.values()
+    (record,) = found.values()
     assert len(files) == 2 and list(found) == [tuple(RUN.values())]
-    assert (facts["state"], facts["rows"]) == ("success", 3)
-    assert facts["started"] <= facts["ended"]
+    assert (record["state"], record["rows"]) == ("success", 3)
+    assert record["started"] <= record["ended"]
 
 
 @pytest.mark.parametrize("error", [ValueError("no\n  such day"), KeyboardInterrupt("stop")])
@@ -174,9 +174,9 @@ def test_an_attempt_that_fails_keeps_what_it_did_and_says_why(tmp_path, error):
     with pytest.raises(type(error)), attempt(tmp_path, RUN) as outcome:
         outcome["calls"] = 7
         raise error
-    (facts,) = attempts.read(tmp_path)[1].values()
-    assert (facts["state"], facts["calls"]) == ("failed", 7)
-    assert facts["error"] == " ".join(str(error).split())
+    (record,) = attempts.read(tmp_path)[1].values()
+    assert (record["state"], record["calls"]) == ("failed", 7)
+    assert record["error"] == " ".join(str(error).split())
 
 
 @settings(max_examples=30, deadline=None)

@@ -64,7 +64,7 @@ def test_replay_is_row_for_row_the_warehouse_and_asks_nobody(lived, tmp_path):
                 "SELECT count(DISTINCT ts::DATE) FROM raw.onchain_transactions"
             ).fetchone()
         ), "every day is marked, so curated is rebuilt"
-    # Without the warehouse as well, and with another mapping: what it maps differently is told.
+    # Without the warehouse as well, and with another mapping: what it maps differently is reported.
     (var / "warehouse.duckdb").unlink()
     replay(var / "warehouse.duckdb", var / "landing", sources)
     assert content(var / "warehouse.duckdb") == before
@@ -113,7 +113,7 @@ def test_a_kill_between_commit_and_archive_loads_nothing_twice(tmp_path, monkeyp
         load(books.con, books.root, books.sources)
         assert list(landing.waiting(books.root)) == []
         known = books.column("SELECT DISTINCT batch_id FROM ops.landed_files")
-        assert {one.batch_id for one in landing.loads(books.root)} == set(known)
+        assert {load.batch_id for load in landing.loads(books.root)} == set(known)
         assert books.column("SELECT count(*) - count(DISTINCT file) FROM ops.landed_files") == [0]
         books.con.close()
     before = content(tmp_path / "warehouse.duckdb")

@@ -53,7 +53,7 @@ def spent(url) -> tuple[int, int]:
 
 
 class Days:
-    """A clock that stands still, until told to go on."""
+    """A clock that stands still, until it is moved on."""
 
     def __init__(self, text="2026-01-30T22:00:00Z"):
         self.now = utc(text)
@@ -267,7 +267,7 @@ def test_processes_share_a_budget_and_three_of_four_are_killed(small, tmp_path):
         left = ledger.remaining()
         assert calls <= allowed[1].allowed - left["calls", "month"] <= calls + 3 * 8
         assert left["calls", "month"] == 0 or left["units", "day"] < 20, "none was refused early"
-        for _ in range(2):  # counted anew, it says the same, however often
+        for _ in range(2):  # counted again, it says the same, however often
             ledger.recount(from_logs(lambda first: logged(tmp_path / "calls", first)))
             assert ledger.remaining() == left
         ledger.close()
@@ -381,7 +381,7 @@ def test_a_budget_that_opens_again_is_named(tmp_path):
         ("budget = ", r"cannot read the budget in"),
     ],
 )
-def test_a_wrong_budget_is_told(text, said, tmp_path):
+def test_a_wrong_budget_is_refused(text, said, tmp_path):
     (tmp_path / "accounts.toml").write_text(text)
     with pytest.raises(ValueError, match=said):
         AccountsFile.read(tmp_path / "accounts.toml", "budget").limits()
@@ -400,7 +400,7 @@ def test_the_limits_of_a_file(tmp_path):
     assert len(AccountsFile.read(file).accounts()) == 1
 
 
-def test_a_damaged_ledger_is_told(tmp_path):
+def test_a_damaged_ledger_is_reported(tmp_path):
     (tmp_path / "budget.sqlite").write_text("no database at all, by any means")
     with pytest.raises(Exception, match="ledger of the budget.*remove it"):
         Ledger(tmp_path, "debank", [Limit("debank", "calls", "day", 1)]).reserve(1)
@@ -409,10 +409,10 @@ def test_a_damaged_ledger_is_told(tmp_path):
 def synced(books: Books, url, clock: str, run: str, dag: str = "sync") -> None:
     """A run up to `clock`, with its calls in ops.api_calls."""
     url.clock.set(clock)
-    made, books.run_id = len(books.calls), run
+    before, books.run_id = len(books.calls), run
     books.sync(START, clock, snapshot=True)
     with call_log(books.root / "calls", {"dag_id": dag, "run_id": run}) as record:
-        for call in books.calls[made:]:
+        for call in books.calls[before:]:
             record(call)
     load_calls(books.con, books.root / "calls")
 
@@ -489,7 +489,7 @@ def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
 
 
 def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
-    """Readings of a run come in once, with what fell between them; a wrong price is told."""
+    """Readings of a run come in once, with what fell between them; a wrong price is logged."""
     caplog.set_level("INFO")
     with serve(small, now=NOW, prices={"user/all_history_list": 30}) as url:
         lifted(url)
@@ -513,11 +513,11 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
             books.sources["debank"] = type(source)(
                 **{**vars(source), "units": {**source.units, **prices}}
             )
-            made = len(books.calls)
+            before = len(books.calls)
             for job in books.plan(START, NOW, WALLETS, refetch=True)[:2]:
                 books.fetch(job)
             with call_log(tmp_path / "calls", {"dag_id": "sync", "run_id": run}) as record:
-                for call in books.calls[made:]:
+                for call in books.calls[before:]:
                     record(call)
             if run == "r3":
                 url.app.debank.balance += 10_000
@@ -534,8 +534,8 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
         used, counted = found[1][2:]
         assert used > counted > 0 and found[3][2] == found[3][3] == used
         assert found[5][2] == used - 10_000
-        told = [r.levelname for r in caplog.records if r.name == "ledgerhouse.load.unit_balances"]
-        assert told == ["WARNING", "INFO", "WARNING"]
+        levels = [r.levelname for r in caplog.records if r.name == "ledgerhouse.load.unit_balances"]
+        assert levels == ["WARNING", "INFO", "WARNING"]
         assert "refilled" in caplog.text and '{"units": {endpoint: units}}' in caplog.text
 
 
@@ -552,7 +552,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
     from ledgerhouse.operate.run_log import attempts
     from ledgerhouse.warehouse.connection import open_warehouse
 
-    file, jobs, told = tmp_path / "accounts.toml", {}, []
+    file, jobs, warnings = tmp_path / "accounts.toml", {}, []
     listed = "".join(
         f'[[account]]\nsource = "debank"\naccount = "{a.account}"\nconnection = "debank_x"\n'
         for a in WALLETS
@@ -563,7 +563,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
         PlanOperator,
         "log",
         SimpleNamespace(
-            info=lambda *_: None, warning=lambda text, *values: told.append(text % values)
+            info=lambda *_: None, warning=lambda text, *values: warnings.append(text % values)
         ),
     )
 
@@ -622,7 +622,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
         assert run("two", "[budget.debank]\nunits_per_month = 320\n"), "spent before, so not again"
         assert url.app.debank.units_spent <= 320
         (tmp_path / "budget.sqlite").unlink()
-        assert run("three", "[budget.debank]\nunits_per_month = 320\n"), "lost, and counted anew"
+        assert run("three", "[budget.debank]\nunits_per_month = 320\n"), "lost, and counted again"
         assert url.app.debank.units_spent <= 320
         assert run("four", "") == [] and run("five", "") == [] == jobs["five"]
         with open_warehouse(owner="test") as con:
@@ -640,7 +640,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
             )
         with pytest.raises(AirflowFailException, match="unknown 'units_per_year'"):
             run("six", "[budget.debank]\nunits_per_year = 1\n")
-    assert [re.sub(r"\d+(,\d+)*", "N", line) for line in told if "budget has" in line] == 2 * [
+    assert [re.sub(r"\d+(,\d+)*", "N", line) for line in warnings if "budget has" in line] == 2 * [
         "debank: about N units are needed, and the budget has N left of this month: the run will "
         "stop there, keep what it has, and fail; the next goes on"
     ]

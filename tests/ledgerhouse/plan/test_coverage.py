@@ -40,14 +40,14 @@ def jobs(con, account: Account, start, end, **more):
     return coverage.jobs(con, SOURCES, [account], Interval(start, end), snapshot=True, **more)
 
 
-def rows(con, account: Account, *told: tuple[datetime, timedelta], status="completed") -> None:
+def rows(con, account: Account, *entries: tuple[datetime, timedelta], status="completed") -> None:
     """Rows of `account`: (when it happened, how much later its newest version was met)."""
     table, key = (
         ("raw.exchanges_ledger", "entry_id, status, wallet")
         if account is COINBASE
         else ("raw.onchain_transactions", "tx_id, category, chain")
     )
-    for number, (ts, delay) in enumerate(told):
+    for number, (ts, delay) in enumerate(entries):
         con.execute(
             f"INSERT INTO {table} (source, account, {key}, ts, changed_at) "
             "VALUES (?, ?, ?, ?, 'x', ?, ?)",
@@ -68,9 +68,9 @@ def empty():
 
     from ledgerhouse.warehouse.schema import create_all
 
-    with duckdb.connect() as made:
-        create_all(made)
-        yield made
+    with duckdb.connect() as con:
+        create_all(con)
+        yield con
 
 
 @settings(deadline=None, max_examples=100)
@@ -331,8 +331,8 @@ def test_a_plan_of_300_wallets_asks_for_what_has_changed_and_estimates_it(con, t
         for part, text in fetched.part_states.items():
             state(con, part, text, read_at=vendor.now[:-1])
         con.execute("DELETE FROM ops.unread_parts")
-        for told in fetched.unread:
-            unreadable(con, told.part, told.interval.start.replace(tzinfo=None))
+        for unread in fetched.unread:
+            unreadable(con, unread.part, unread.interval.start.replace(tzinfo=None))
         return job, fetched, cost.calls
 
     with served(Vendor()) as vendor:
@@ -348,7 +348,7 @@ def test_a_plan_of_300_wallets_asks_for_what_has_changed_and_estimates_it(con, t
         job, fetched, estimated = sync(vendor, now)
         assert len(job.known) == 300 and len(vendor.asked) == 3 + 3 + 1 <= 8
         assert abs(estimated - len(vendor.asked)) <= 4, "3 had changed, more than one would think"
-        assert [told.part for told in fetched.unread] == ["w009"]
+        assert [unread.part for unread in fetched.unread] == ["w009"]
         del vendor.status["w009"]
         job, fetched, estimated = sync(vendor, "2026-03-10T18:00:00Z")
         assert list(job.unread) == ["w009"] and len(vendor.asked) == 3 + 1 + 1
@@ -368,11 +368,11 @@ READINGS = st.lists(
 
 @settings(max_examples=500, deadline=None)
 @given(READINGS)
-def test_every_instant_belongs_to_its_newest_reading(told):
+def test_every_instant_belongs_to_its_newest_reading(drawn):
     at = [datetime(2026, 1, 1) + timedelta(hours=h) for h in range(41)]
     found = [
         CoverageSegment(at[a], at[b], at[r], str(n), "r", "b", at[0], fresh)
-        for n, (a, b, r, fresh) in enumerate(told)
+        for n, (a, b, r, fresh) in enumerate(drawn)
     ]
     segments = newest(found)
     assert all(x.end <= y.start for x, y in zip(segments, segments[1:])), "disjoint, oldest first"

@@ -1,4 +1,4 @@
-"""The weekly refresh: which part of the history is read again, what is told of it, at what cost."""
+"""The weekly refresh: which part of the history is read again, what it reports, at what cost."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class Vendor:
         return requests.get(f"{self.url}/_stats", timeout=30).json()
 
     def busy_moment(self) -> datetime:
-        """When rows of both vendors have been told that are told differently a second later."""
+        """When rows of both vendors have been shown that are shown differently a second later."""
         waits = []
         for place in ("coinbase/ledger", "debank/transactions"):
             rows = requests.get(f"{self.url}/_truth/{place}", {"now": iso(NOW)}, timeout=30).json()
@@ -201,10 +201,10 @@ class Vendor:
             )
         return utc(
             max(
-                one
+                moment
                 for mine, other in (waits, waits[::-1])
-                for shown, one in mine
-                if one < iso(NOW) and any(a < one < b for a, b in other)
+                for shown, moment in mine
+                if moment < iso(NOW) and any(a < moment < b for a, b in other)
             )
         ) - timedelta(seconds=1)
 
@@ -337,14 +337,14 @@ def test_the_cost_is_estimated_before_and_counted_after(refreshed):
     # A page repeats the row it was asked from, and a second beside a full one is asked by chain.
     for what in ("calls", "units"):
         assert 1 <= found.total(what) / found.total(f"estimated_{what}") < 1.5
-    told = books.con.execute(
+    totals = books.con.execute(
         "SELECT sum(calls), sum(units), count(*), count(DISTINCT run_id) FROM "
         "ops.refreshes WHERE run_id = 'weekly'"
     ).fetchone()
-    assert told == (found.total("calls"), found.total("units"), len(found.rows), 1), "once"
+    assert totals == (found.total("calls"), found.total("units"), len(found.rows), 1), "once"
 
 
-def test_a_fetch_that_failed_is_told_with_its_cost(refreshed, tmp_path):
+def test_a_fetch_that_failed_is_listed_with_its_cost(refreshed, tmp_path):
     _, books, *_ = refreshed
     with call_log(tmp_path / "calls", {"run_id": "failed"}) as record:
         record(

@@ -129,7 +129,7 @@ def test_where_and_parameters(here):
     } == btc.dtypes.to_dict() | {"date": None}, "empty ones have the same types"
 
 
-def test_what_cannot_be_read_is_told(here, tmp_path):
+def test_what_cannot_be_read_is_reported(here, tmp_path):
     for ask in (
         lambda: frame("curated.balances"),
         lambda: frame("FROM curated.balances"),
@@ -189,7 +189,7 @@ def test_the_duckdb_shell_reads_the_books(here):
 
 def test_the_example_draws_what_sql_tells(here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["example", str(tmp_path / "pictures")])
-    made = runpy.run_path(str(ROOT / "docs/examples/balances_and_flows.py"))
+    example = runpy.run_path(str(ROOT / "docs/examples/balances_and_flows.py"))
     with open_books() as con:
         flows = con.execute(
             "SELECT strftime(date, '%Y-%m'), sum(inflow), sum(outflow) FROM curated.daily_flows "
@@ -200,14 +200,14 @@ def test_the_example_draws_what_sql_tells(here, tmp_path, monkeypatch, capsys):
         ).fetchone()
         moved = con.execute("SELECT count(*) FROM curated.tx_unified WHERE counts").fetchone()
     assert len(flows) >= 3
-    assert [(str(m), row.inflow, row.outflow) for m, row in made["monthly"].iterrows()] == flows
-    assert made["held"].stack().sum() == held[0]
-    assert made["per_month"].to_numpy().sum() == moved[0]
+    assert [(str(m), row.inflow, row.outflow) for m, row in example["monthly"].iterrows()] == flows
+    assert example["held"].stack().sum() == held[0]
+    assert example["per_month"].to_numpy().sum() == moved[0]
     assert {p.name for p in (tmp_path / "pictures").iterdir()} == {
         "balances.png",
         "flows.png",
         "movements.png",
     }
     assert f"{moved[0]:,} movements" in capsys.readouterr().out
-    bars = made["draw_flows"](made["monthly"], "USD").axes[0].containers[0]
+    bars = example["draw_flows"](example["monthly"], "USD").axes[0].containers[0]
     assert [bar.get_height() for bar in bars] == [float(inflow) for _, inflow, _ in flows]

@@ -1,4 +1,4 @@
-"""The gate by account: whoever passes is in the books as in the warehouse, whoever does not keeps
+"""The gate by account: an account that passes is in the books as in the warehouse, one that does not keeps
 the last good days, whatever else happens."""
 
 from __future__ import annotations

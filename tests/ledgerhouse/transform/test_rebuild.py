@@ -1,4 +1,4 @@
-"""Curated against its rebuild from raw: equal, or told where; production is only ever read."""
+"""Curated against its rebuild from raw: equal, or it says where; production is only ever read."""
 
 from __future__ import annotations
 
@@ -154,37 +154,37 @@ def test_what_was_changed_behind_the_models_is_named_row_by_row(var, monkeypatch
         rb.rebuild(var, batches=batches)
     assert content(var) == before and not (var / rb.FOLDER).exists()
     rebuilt = raised.value.rebuilt
-    found = {one.table: one for one in rebuilt.differences}
+    found = {diff.table: diff for diff in rebuilt.differences}
     assert set(found) == {t.name for t in rb.TABLES} - {"curated.staged_onchain"}, (
         "balances are sums of the flows"
     )
-    one = found["curated.tx_unified"]
-    assert one.days == (day, gone[2])
-    assert (one.column, one.production, one.rebuilt) == (
+    diff = found["curated.tx_unified"]
+    assert diff.days == (day, gone[2])
+    assert (diff.column, diff.production, diff.rebuilt) == (
         "amount",
         str(amount + Decimal("1e-18")),
         str(amount),
     )
-    assert f"txid = {txid}, leg = {leg}" in one.key
-    one = found["curated.staged_exchanges"]
-    assert (one.days, one.column, one.production) == ((gone[2],), "", None)
-    assert f"txid = {gone[0]}" in one.key and "rebuilt only" in str(one)
-    one = found["curated.daily_flows"]
-    assert (one.days, one.column, one.rebuilt) == ((day,), "", None)
-    assert "token = FAKE" in one.key and "production only" in str(one)
+    assert f"txid = {txid}, leg = {leg}" in diff.key
+    diff = found["curated.staged_exchanges"]
+    assert (diff.days, diff.column, diff.production) == ((gone[2],), "", None)
+    assert f"txid = {gone[0]}" in diff.key and "rebuilt only" in str(diff)
+    diff = found["curated.daily_flows"]
+    assert (diff.days, diff.column, diff.rebuilt) == ((day,), "", None)
+    assert "token = FAKE" in diff.key and "production only" in str(diff)
     assert found["curated.daily_balances"].days[0] == day
     assert rebuilt.left_out == (late,) and rebuilt.rows["curated.daily_balances"] == held
-    assert all(str(one) in str(raised.value) for one in found.values())
+    assert all(str(diff) in str(raised.value) for diff in found.values())
     # It counts as a failed check: nothing of the run may be published.
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(var))
     with open_warehouse(owner="test") as con:
         rb.record(con, "weekly", rebuilt)
-        told = con.execute(
+        checks = con.execute(
             "SELECT success, observed FROM ops.checkpoints WHERE checkpoint = "
             "'rebuild' AND run_id = 'weekly' ORDER BY expectation"
         ).fetchall()
-    assert [success for success, _ in told] == [False, False, False, True, False]
-    assert str(found["curated.tx_unified"]) == told[-1][1]
+    assert [success for success, _ in checks] == [False, False, False, True, False]
+    assert str(found["curated.tx_unified"]) == checks[-1][1]
     with pytest.raises(NotChecked, match="4 critical"):
         publish_checked(batches, run_id="weekly", owner="test")
 

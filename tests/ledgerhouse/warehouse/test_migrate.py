@@ -1,5 +1,5 @@
 """A warehouse of an older version: nullable columns are added, anything else is refused, and
-`replay` makes it anew either way. Nothing depends on the order of columns."""
+`replay` makes it again either way. Nothing depends on the order of columns."""
 
 from __future__ import annotations
 
@@ -140,9 +140,9 @@ def test_columns_are_added_old_rows_kept_loading_goes_on_and_replay_fills(
         with caplog.at_level(logging.WARNING):
             schema.create_all(con)
         assert content(con, leave_out=lost) == kept, "an old row changed"
-        told = caplog.text
+        logged = caplog.text
         for table, name in lost:
-            assert f"{table}.{name} " in told
+            assert f"{table}.{name} " in logged
             assert con.execute(f"SELECT count({name}) FROM {table}").fetchone() == (0,)
             assert (
                 table not in shapes
@@ -208,7 +208,7 @@ def rekeyed(con):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (retyped, r"raw\.balances\.amount is VARCHAR in the warehouse, DECIMAL\(38,18\) in this"),
         (removed, r"raw\.exchanges_ledger\.memo \(VARCHAR\) is no column of this version"),
@@ -224,14 +224,14 @@ def rekeyed(con):
         ),
     ],
 )
-def test_what_would_lose_or_invent_is_refused_and_replay_heals(var, change, told):
+def test_what_would_lose_or_invent_is_refused_and_replay_heals(var, change, message):
     with opened(var) as con:
         fresh = content(con)
         change(con)
         con.execute("ALTER TABLE ops.api_calls DROP COLUMN error")  # could be added
         con.execute("COMMENT ON TABLE ops.batches IS 'schema of before'")
         before, shape = content(con), migrate.columns(con)
-        with pytest.raises(SchemaChanged, match=rf"{told}.*Nothing was written.*make replay"):
+        with pytest.raises(SchemaChanged, match=rf"{message}.*Nothing was written.*make replay"):
             schema.create_all(con)
         assert content(con) == before and migrate.columns(con) == shape
         assert con.execute("SELECT 1").fetchone(), "the connection is left in a broken transaction"
@@ -306,7 +306,7 @@ def test_no_statement_goes_by_the_order_of_columns():
             text,
             re.DOTALL,
         ):
-            if path.name in ("books.py",):  # its tables are made anew with each books.duckdb
+            if path.name in ("books.py",):  # its tables are made again with each books.duckdb
                 continue
             found += 1
             assert re.match(r"\(|BY NAME", match[2]), f"{path.name}: {match[0]!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -134,21 +135,21 @@ class AlertOperator(BaseOperator):
         it, so what was sent is kept in a file."""
         file, now = var_dir() / BROKEN, datetime.now(UTC)
         known = (
-            json.loads(file.read_text())
+            _read_broken(file)
             if file.exists()
             else {
                 "id": uuid4().hex,
                 "since": now.isoformat(),
-                "told": [],
+                "sent_to": [],
                 "text": f"incidents cannot be looked up: {type(error).__name__}: "
                 f"{' '.join(str(error).split())[:300]}",
             }
         )
         message = self._message(context, (_of_broken(known, "opened", now),))
-        known["told"] += [
+        known["sent_to"] += [
             name
             for name in senders
-            if name not in known["told"] and self._send(senders, name, message)
+            if name not in known["sent_to"] and self._send(senders, name, message)
         ]
         file.write_text(json.dumps(known))
 
@@ -156,16 +157,23 @@ class AlertOperator(BaseOperator):
         file = var_dir() / BROKEN
         if not file.exists():
             return
-        known = json.loads(file.read_text())
+        known = _read_broken(file)
         message = self._message(context, (_of_broken(known, "resolved", datetime.now(UTC)),))
-        known["told"] = [
+        known["sent_to"] = [
             name
-            for name in known["told"]
+            for name in known["sent_to"]
             if name in senders and not self._send(senders, name, message)
         ]
         file.write_text(json.dumps(known))
-        if not known["told"]:
+        if not known["sent_to"]:
             file.unlink()
+
+
+def _read_broken(file: Path) -> dict[str, Any]:
+    known = json.loads(file.read_text())
+    if "told" in known:  # the key of 0.1.0
+        known["sent_to"] = known.pop("told")
+    return known
 
 
 def _of_broken(known: dict[str, Any], event: str, now: datetime) -> Any:

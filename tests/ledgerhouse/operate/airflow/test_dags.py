@@ -210,7 +210,7 @@ def test_a_failure_cannot_look_like_success(tasks):
         ["mirror"],
         ["alert"],
         [],
-    ), "alerts are told when it is known how the run went"
+    ), "alerts are sent when it is known how the run went"
     assert set(mirror["upstream"]) == {
         name
         for name, task in tasks.items()

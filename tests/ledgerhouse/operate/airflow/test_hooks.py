@@ -62,7 +62,7 @@ def impatient(monkeypatch):
 def connect(monkeypatch, sandbox):
     """connect(source, field=value, …) makes the Connection `mine` and returns its hook."""
 
-    def made(source: str, **fields) -> SourceHook:
+    def hook(source: str, **fields) -> SourceHook:
         good = {
             "conn_type": source,
             "host": getattr(sandbox, source),
@@ -72,7 +72,7 @@ def connect(monkeypatch, sandbox):
         monkeypatch.setenv("AIRFLOW_CONN_MINE", json.dumps(good | fields))
         return getattr(hooks, f"{source.capitalize()}Hook")(connection_id="mine")
 
-    return made
+    return hook
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def closed_port() -> str:
     "source, seen",
     [("coinbase", r"sees \d+ wallets \(USD, .*…\)"), ("debank", r"has 1,000,000 units left")],
 )
-def test_a_good_key_is_told_with_what_it_sees_and_what_the_test_cost(
+def test_a_good_key_is_confirmed_with_what_it_sees_and_what_the_test_cost(
     connect, fail, sandbox, source, seen
 ):
     fail("reset_stats")
@@ -148,7 +148,7 @@ OUTCOMES = {
         if fault.get("vendor", source) == source
     ],
 )
-def test_what_is_wrong_is_told_in_words(connect, fail, sandbox, caplog, source, name):
+def test_what_is_wrong_is_reported_in_words(connect, fail, sandbox, caplog, source, name):
     fault, fields, said = OUTCOMES[name]
     if fields.get("host") == "https":
         fields = {"host": getattr(sandbox, source).replace("http:", "https:")}
@@ -179,7 +179,7 @@ def test_units_that_are_used_up_are_told(connect, fail):
 
 
 @pytest.mark.parametrize("hours, way", [(1, "behind"), (-1, "ahead of")])
-def test_a_clock_that_is_off_is_told_where_signatures_need_it(connect, fail, hours, way):
+def test_a_clock_that_is_off_is_reported_where_signatures_need_it(connect, fail, hours, way):
     fail("clock", now=(datetime.now(UTC) + timedelta(hours=hours)).isoformat())
     for source in KEY:
         fail(vendor=source, status=401)
@@ -265,7 +265,7 @@ def test_no_spelling_of_a_secret_leaves_the_client_or_lands(lines, before, spell
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=12, max_size=60))
-def test_an_echoed_key_is_neither_told_nor_logged(connect, fail, caplog, secret):
+def test_an_echoed_key_is_neither_shown_nor_logged(connect, fail, caplog, secret):
     caplog.set_level(logging.DEBUG)
     caplog.clear()
     for status in (401, 500):
@@ -478,7 +478,7 @@ WRONG = {
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.one_of(st.none(), st.sampled_from(list(WRONG))), max_size=8))
-def test_a_wrong_entry_is_told_by_its_number_and_costs_no_other(tmp_path, rows):
+def test_a_wrong_entry_is_reported_by_its_number_and_costs_no_other(tmp_path, rows):
     file = tmp_path / "accounts.toml"
     blocks = [entry(account=wallet(0), connection="one")]
     blocks += [

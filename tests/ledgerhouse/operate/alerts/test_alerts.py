@@ -1,4 +1,4 @@
-"""Alerts: what is wrong is told once, and once more when it is over, by whatever way."""
+"""Alerts: what is wrong is sent once, and once more when it is over, by whatever way."""
 
 from __future__ import annotations
 
@@ -57,21 +57,21 @@ class Books:
             "reported_text VARCHAR, difference_text VARCHAR, snapshot_ts TIMESTAMP)"
         )
         self.number = 0
-        for one in MINE:
-            self.cover(one, "2026-01-01", NOW)
+        for account in MINE:
+            self.cover(account, "2026-01-01", NOW)
 
     def do(self, sql: str, *values) -> None:
         self.con.execute(sql, list(values))
 
-    def cover(self, one: Account, start, end) -> None:
-        dataset = "onchain_transactions" if one.source == "debank" else "exchanges_ledger"
+    def cover(self, account: Account, start, end) -> None:
+        dataset = "onchain_transactions" if account.source == "debank" else "exchanges_ledger"
         self.do(
             "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
             "reason, run_id, batch_id, recorded_at) "
             "VALUES (?, ?, ?, ?::TIMESTAMPTZ, ?::TIMESTAMPTZ, now(), "
             "'end', 'r', 'b', now())",
-            one.source,
-            one.account,
+            account.source,
+            account.account,
             dataset,
             start,
             end,
@@ -169,15 +169,15 @@ class Books:
     def incidents(self, now=NOW, rules=RULES) -> dict[tuple, Incident]:
         found = present_incidents(self.con, MINE, rules, now)
         assert set(found) == set(KINDS), "every kind was checked"
-        return {one.key: one for kind in found.values() for one in kind}
+        return {incident.key: incident for kind in found.values() for incident in kind}
 
 
 @pytest.fixture
 def books():
-    made = Books()
-    assert made.incidents() == {}, "all is well"
-    yield made
-    made.con.close()
+    books = Books()
+    assert books.incidents() == {}, "all is well"
+    yield books
+    books.con.close()
 
 
 def story_failed_source(books):
@@ -245,7 +245,7 @@ def story_balance_off(books):
 
 
 def story_balance_regressed(books):
-    """It agreed at a snapshot before; until it is off for good (settling), nobody is told."""
+    """It agreed at a snapshot before; until it is off for good (settling), nobody is alerted."""
     books.do("INSERT INTO curated.assets VALUES ('eth:0x1', '\u202ePOL')")
     books.do(
         "INSERT INTO ops.breaks BY NAME SELECT 'debank' AS source, '0xa' AS account, 'eth:0x1' AS "
@@ -400,9 +400,9 @@ def test_each_kind_opens_once_and_is_resolved_once(books, name):
     """A story spoils the books step by step; after the last step all is well again."""
     steps, opened = 0, 0
     for key, *said in STORIES[name](books):
-        for _ in range(2):  # a look that finds nothing new tells nothing
+        for _ in range(2):  # a pass that finds nothing new sends nothing
             found = books.incidents()
-            assert {one.key for one in found.values() if one.certain} <= {key}, name
+            assert {incident.key for incident in found.values() if incident.certain} <= {key}, name
             assert key is None or key in found
             opened += incidents.reconcile(
                 books.con,
@@ -463,7 +463,7 @@ def test_covered_through_is_as_far_as_the_dataset_that_lags_whoever_tells_it(boo
 def test_a_kind_that_cannot_be_judged_stays_as_it_is(books, caplog):
     next(story := STORIES["check_failed"](books)), next(story)
 
-    def look():
+    def reconcile():
         return incidents.reconcile(
             books.con,
             present_incidents(books.con, MINE, Rules(), NOW),
@@ -472,9 +472,9 @@ def test_a_kind_that_cannot_be_judged_stays_as_it_is(books, caplog):
             now=NOW,
         )
 
-    assert look() == (1, 0)
+    assert reconcile() == (1, 0)
     books.do("DROP TABLE ops.checkpoints")
-    assert look() == (0, 0)
+    assert reconcile() == (0, 0)
     assert "check_failed and refresh_difference cannot be checked at present" in caplog.text
     assert books.con.execute(
         "SELECT kind FROM ops.incidents WHERE resolved_at IS NULL"
@@ -502,7 +502,7 @@ STEP = st.tuples(
 
 
 @pytest.fixture(scope="module")
-def told():
+def con():
     con = duckdb.connect()
     schema.create_all(con)
     yield con
@@ -511,10 +511,9 @@ def told():
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEP, max_size=9))
-def test_any_sequence_of_states_is_told_once_each_to_each_channel(told, steps):
+def test_any_sequence_of_states_is_sent_once_each_to_each_channel(con, steps):
     """A step: what is wrong, kinds that cannot be checked, channels that are down, and a kill
     before the delivery or between it and its mark."""
-    con = told
     con.execute("DELETE FROM ops.incidents; DELETE FROM ops.notices")
     truth = dict.fromkeys(KEYS, False)
     wanted: list[tuple] = []
@@ -539,7 +538,7 @@ def test_any_sequence_of_states_is_told_once_each_to_each_channel(told, steps):
         for name, notices in tried.items():
             if name not in down:
                 fresh = [n for n in notices if n.as_dict()["id"] not in ids[name]]
-                assert kills or fresh == list(notices), "told twice without any kill"
+                assert kills or fresh == list(notices), "sent twice without any kill"
                 ids[name] |= {n.as_dict()["id"] for n in fresh}
                 got[name] += [(n.event, n.kind, n.source, n.account, n.subject) for n in fresh]
         if kill != "after":
@@ -556,19 +555,22 @@ def test_any_sequence_of_states_is_told_once_each_to_each_channel(told, steps):
     run(len(steps), truth)  # in the end nobody is down
     for name in got:
         for key in KEYS:
-            assert [one for one in got[name] if one[1:] == key] == [
-                one for one in wanted if one[1:] == key
+            assert [notice for notice in got[name] if notice[1:] == key] == [
+                notice for notice in wanted if notice[1:] == key
             ]
     assert con.execute(
         "SELECT count(*) FROM ops.incidents WHERE resolved_at IS NULL"
     ).fetchone() == (sum(truth.values()),)
 
 
-def test_a_channel_that_is_added_is_told_what_is_open_and_of_nothing_else_that_it_is_over(told):
-    con = told
+def test_a_channel_that_is_added_gets_what_is_open_and_of_nothing_else_that_it_is_over(con):
     con.execute("DELETE FROM ops.incidents; DELETE FROM ops.notices")
-    one, two = Incident(*KEYS[0], "x"), Incident(*KEYS[1], "y")
-    for names, judged in ((["log"], [one, two]), (["log", "new"], [one]), (["log", "new"], [])):
+    first, second = Incident(*KEYS[0], "x"), Incident(*KEYS[1], "y")
+    for names, judged in (
+        (["log"], [first, second]),
+        (["log", "new"], [first]),
+        (["log", "new"], []),
+    ):
         incidents.reconcile(
             con,
             {kind: [i for i in judged if i.kind == kind] for kind in KINDS},
@@ -707,10 +709,12 @@ def test_a_webhook_is_posted_json_once_an_incident_and_again_when_it_is_over(ale
     path, headers, *_ = webhook.asked[0]
     assert (path, headers["Authorization"], headers["X-Team"]) == (HOOK, f"Bearer {TOKEN}", "books")
     assert opened["subject"] == "Ledgerhouse: stale coverage: debank 0xa 0"
-    (one,), (over,) = opened["incidents"], resolved["incidents"]
-    assert one["event"] == "opened" and one["todo"] and one["text"].endswith("<!channel>")
-    assert (over["event"], over["incident_id"]) == ("resolved", one["incident_id"])
-    assert over["id"] != one["id"] and over["resolved_at"] >= one["opened_at"]
+    (opening,), (closing,) = opened["incidents"], resolved["incidents"]
+    assert (
+        opening["event"] == "opened" and opening["todo"] and opening["text"].endswith("<!channel>")
+    )
+    assert (closing["event"], closing["incident_id"]) == ("resolved", opening["incident_id"])
+    assert closing["id"] != opening["id"] and closing["resolved_at"] >= opening["opened_at"]
 
 
 @pytest.mark.parametrize("fault", [500, 302, 0])
@@ -749,7 +753,7 @@ def test_who_is_down_costs_no_other_and_a_slow_one_is_given_up(
     assert "alerts_slack did not take 1 alert(s)" in logged() and "T0001" not in logged()
 
 
-def test_slack_is_told_by_its_providers_notifier(alert, web, monkeypatch, logged):
+def test_slack_is_notified_by_its_providers_notifier(alert, web, monkeypatch, logged):
     with connection(
         monkeypatch,
         "alerts_slack",
@@ -813,9 +817,9 @@ def test_many_at_once_are_one_message_which_a_chat_can_hold(alert, webhook, web,
         alert(300)
     bodies = web.took()
     slack = next(body["text"] for body in bodies if "text" in body)
-    told = next(body for body in bodies if "incidents" in body)
-    assert len(told["incidents"]) == 300
-    assert told["subject"] == "Ledgerhouse: incidents: 300 opened"
+    message = next(body for body in bodies if "incidents" in body)
+    assert len(message["incidents"]) == 300
+    assert message["subject"] == "Ledgerhouse: incidents: 300 opened"
     assert slack.count("WARNING") == incidents.LINES and "and 280 more, in ops.incidents" in slack
     assert len(slack) < 40_000, "Slack cuts longer ones"
 
@@ -837,8 +841,8 @@ def test_the_message_leads_to_the_run_where_airflow_has_an_address(alert, webhoo
     assert webhook.took()[0]["link"] == "https://flow.example/a/dags/sync/runs/manual__1"
 
 
-def test_a_killed_task_has_told_or_tells_at_the_next_try(alert, webhook, monkeypatch):
-    """Killed before the delivery, and between it and its mark: the second is told again, by the
+def test_a_killed_task_has_sent_or_sends_at_the_next_try(alert, webhook, monkeypatch):
+    """Killed before the delivery, and between it and its mark: the second is sent again, by the
     same id."""
 
     class Killed(BaseException):
@@ -856,7 +860,7 @@ def test_a_killed_task_has_told_or_tells_at_the_next_try(alert, webhook, monkeyp
     assert len(ids) == 2 and len(set(ids)) == 1
 
 
-def test_that_nobody_can_look_is_told_once_and_when_it_is_over(alert, webhook, tmp_path, logged):
+def test_that_alerts_do_not_work_is_sent_once_and_when_it_is_over(alert, webhook, tmp_path, logged):
     alert(False)
     good = (tmp_path / "warehouse.duckdb").read_bytes()
     (tmp_path / "warehouse.duckdb").write_bytes(b"x" * len(good))
@@ -865,9 +869,31 @@ def test_that_nobody_can_look_is_told_once_and_when_it_is_over(alert, webhook, t
             alert(number=number)
     (tmp_path / "warehouse.duckdb").write_bytes(good)
     alert(False), alert(False)
-    told = [(i["kind"], i["event"]) for body in webhook.took() for i in body["incidents"]]
-    assert told == [("alerts_broken", "opened"), ("alerts_broken", "resolved")]
+    sent = [(i["kind"], i["event"]) for body in webhook.took() for i in body["incidents"]]
+    assert sent == [("alerts_broken", "opened"), ("alerts_broken", "resolved")]
     assert not (tmp_path / alert_operators.BROKEN).exists()
+
+
+@pytest.mark.parametrize("still_broken", [True, False])
+def test_the_file_that_0_1_0_wrote_is_gone_on_with(alert, webhook, tmp_path, still_broken):
+    """Its key was "told": who is named there gets no second message, and the one of the end."""
+    alert(False)
+    file, warehouse = tmp_path / alert_operators.BROKEN, tmp_path / "warehouse.duckdb"
+    old = {"id": "7", "since": NOW.isoformat(), "text": "cannot be looked up"}
+    file.write_text(json.dumps(old | {"told": ["alerts_webhook"]}))
+    if still_broken:
+        good = warehouse.read_bytes()
+        warehouse.write_bytes(b"x" * len(good))
+        with pytest.raises(duckdb.Error):
+            alert(number=3)
+        assert json.loads(file.read_text()) == old | {"sent_to": ["alerts_webhook", "log"]}
+        warehouse.write_bytes(good)
+    assert webhook.took() == []
+    alert(False), alert(False)
+    (body,) = webhook.took()
+    (notice,) = body["incidents"]
+    assert (notice["incident_id"], notice["event"]) == ("7", "resolved")
+    assert not file.exists()
 
 
 # --- [alerts] of accounts.toml --------------------------------------------------------------------
@@ -918,7 +944,7 @@ def test_alerts_go_on_where_a_rule_is_wrong(alert, webhook, logged):
     assert "budget_at is 80; write a share" in logged() and len(webhook.took()) == 1
 
 
-def test_a_connection_that_is_named_and_missing_is_told(alert, logged):
+def test_a_connection_that_is_named_and_missing_is_reported(alert, logged):
     alert(rules='[alerts]\nslack = "ops_chat"\n')
     assert "names ops_chat for alerts by slack, and Airflow has no such Connection" in logged()
     assert "alerts_smtp" not in logged(), "those that nobody named need not be there"

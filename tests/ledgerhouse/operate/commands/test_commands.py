@@ -126,8 +126,8 @@ LATE = "2024-11-22 00:00"  # in "of late", as if OTHER had been read up to then,
 
 
 def tried(url, var, folder) -> dict[str, SimpleNamespace]:
-    """Of each try: the jobs and costs told, and those of the runs then made, in a copy."""
-    sources, found = all_sources(), {}
+    """Of each try: the jobs and costs estimated, and those of the runs then made, in a copy."""
+    sources, results = all_sources(), {}
     for name, (intervals, accounts, refetch) in TRIES.items():
         path = folder / f"{name.replace(' ', '_')}.duckdb"
         shutil.copy(var / FILE, path)
@@ -139,27 +139,29 @@ def tried(url, var, folder) -> dict[str, SimpleNamespace]:
                 [OTHER.account],
             )
         known = Known.read(books.con, sources, ACCOUNTS, utc(NOW))
-        told = {"refetch": refetch}
+        options = {"refetch": refetch}
         jobs = [[] for _ in intervals]
-        for number, job in planned(known, sources, accounts, intervals, utc(NOW), **told):
+        for number, job in planned(known, sources, accounts, intervals, utc(NOW), **options):
             jobs[number].append(job)
-        one = found[name] = SimpleNamespace(
+        result = results[name] = SimpleNamespace(
             jobs=jobs,
-            costs=simulate(known, sources, accounts, intervals, utc(NOW), **told),
-            made=[],
+            costs=simulate(known, sources, accounts, intervals, utc(NOW), **options),
+            planned=[],
             paid=[],
         )
         for interval in intervals:
             before = len(books.calls)
-            one.made.append(books.plan(interval.start, interval.end, accounts, refetch=refetch))
+            result.planned.append(
+                books.plan(interval.start, interval.end, accounts, refetch=refetch)
+            )
             books.sync(interval.start, interval.end, accounts=accounts, refetch=refetch)
             paid = {}
             for call in books.calls[before:]:
                 calls, units = paid.get(call["source"], (0, 0))
                 paid[call["source"]] = (calls + 1, units + call["units"])
-            one.paid.append(paid)
+            result.paid.append(paid)
         books.con.close()
-    return found
+    return results
 
 
 @pytest.fixture
@@ -194,43 +196,49 @@ def test_what_is_covered_costs_nothing(kept):
 
 
 @pytest.mark.parametrize("name", TRIES)
-def test_the_jobs_told_are_those_that_runs_then_plan(kept, name):
-    one = kept.tried[name]
-    assert one.jobs == one.made and any(one.jobs)
+def test_the_estimated_jobs_are_those_that_runs_then_plan(kept, name):
+    result = kept.tried[name]
+    assert result.jobs == result.planned and any(result.jobs)
     if name == "of late":
-        assert all(job.read_from == job.interval.start - DAY for jobs in one.jobs for job in jobs)
+        assert all(
+            job.read_from == job.interval.start - DAY for jobs in result.jobs for job in jobs
+        )
 
 
 @pytest.mark.parametrize("name", ["again", "long ago"])
-def test_rows_that_are_known_are_told_to_the_call(kept, name):
-    one = kept.tried[name]
-    told = [{s: (c.calls, c.units) for s, c in run.items()} for run in one.costs]
-    assert told == one.paid
-    assert any(calls > 2 for run in told for calls, _ in run.values())
+def test_rows_that_are_known_are_estimated_to_the_call(kept, name):
+    result = kept.tried[name]
+    estimated = [{s: (c.calls, c.units) for s, c in run.items()} for run in result.costs]
+    assert estimated == result.paid
+    assert any(calls > 2 for run in estimated for calls, _ in run.values())
 
 
-def test_a_hole_is_told_run_by_run_from_how_dense_the_account_is(kept):
-    one = kept.tried["hole"]
-    assert [set(run) for run in one.costs] == [set(run) for run in one.paid]
-    made, said = (
-        sum(n) for n in ((r["debank"][0] for r in one.paid), (r["debank"].calls for r in one.costs))
+def test_a_hole_is_estimated_run_by_run_from_how_dense_the_account_is(kept):
+    result = kept.tried["hole"]
+    assert [set(run) for run in result.costs] == [set(run) for run in result.paid]
+    actual, estimated = (
+        sum(n)
+        for n in ((r["debank"][0] for r in result.paid), (r["debank"].calls for r in result.costs))
     )
-    assert made >= len(one.paid) and abs(made - said) <= max(2, made / 4), (made, said)
+    assert actual >= len(result.paid) and abs(actual - estimated) <= max(2, actual / 4), (
+        actual,
+        estimated,
+    )
 
 
-def test_an_account_never_read_is_told_from_the_others_and_said_so(kept):
+def test_an_account_never_read_is_estimated_from_the_others_and_said_so(kept):
     sources = all_sources()
     stranger = BROKEN.__class__("debank", "0xfeed", "debank")
     with open_books(kept.var / "published") as con:
         known = Known.read(con, sources, [*ACCOUNTS, stranger], utc(NOW))
         alone = Known.read(con, sources, [stranger], utc(NOW))
     month = [Interval("2024-10-20", NOW)]
-    (told,) = simulate(known, sources, [stranger], month, utc(NOW))
+    (estimate,) = simulate(known, sources, [stranger], month, utc(NOW))
     costs = [
         simulate(known, sources, [a], month, utc(NOW), refetch=True)[0]["debank"].calls
         for a in (WHOLE, OTHER)
     ]
-    assert min(costs) // 2 <= told["debank"].calls <= 2 * max(costs)
+    assert min(costs) // 2 <= estimate["debank"].calls <= 2 * max(costs)
     assert known.guessed == {("debank", "0xfeed")}
     (least,) = simulate(alone, sources, [stranger], month, utc(NOW))
     assert least["debank"].calls == 2, "a walk a month: two of them, a page each, at least"
@@ -267,16 +275,20 @@ def test_every_balance_is_explained_by_its_rows_to_the_last_digit(kept):
         ).fetchall()
         brought = kinds = 0
         for source, account, token, day in rng.sample(moved, 40) + rng.sample(still, 10):
-            told = explained(con, source, account, token, day)
+            explanation = explained(con, source, account, token, day)
             (closing, legs) = con.execute(
                 "SELECT (SELECT balance FROM curated.daily_balances WHERE (source, account, token, "
                 "date) = ($1, $2, $3, $4)), (SELECT count(*) FROM curated.tx_unified WHERE (source,"
                 " account, token, ts::DATE) = ($1, $2, $3, $4))",
                 [source, account, token, day],
             ).fetchone()
-            assert told["adds_up"] and len(told["legs"]) == legs, (account, token, day)
-            assert Decimal(told["closing"]) == closing
-            for leg in told["legs"]:
+            assert explanation["adds_up"] and len(explanation["legs"]) == legs, (
+                account,
+                token,
+                day,
+            )
+            assert Decimal(explanation["closing"]) == closing
+            for leg in explanation["legs"]:
                 assert leg["batch_id"] and leg["file"] and leg["run_id"] == "test"
                 assert leg["counts"] != bool(leg["why_not"])
                 brought, kinds = brought + 1, kinds + (leg["leg"] == "gas")
@@ -291,16 +303,16 @@ def test_explained_balances_are_the_sandboxs_truth(kept):
             for row in truth:
                 if row["account"] == BROKEN.account:
                     continue
-                told = explained(con, row["vendor"], row["account"], row["token"], day)
-                if told["closing"] is None:  # not met yet
-                    assert Decimal(row["amount"]) == 0 == len(told["legs"]), row
-                elif told["is_exact"]:
-                    assert Decimal(told["closing"]) == Decimal(row["amount"]), row
+                explanation = explained(con, row["vendor"], row["account"], row["token"], day)
+                if explanation["closing"] is None:  # not met yet
+                    assert Decimal(row["amount"]) == 0 == len(explanation["legs"]), row
+                elif explanation["is_exact"]:
+                    assert Decimal(explanation["closing"]) == Decimal(row["amount"]), row
                     seen += Decimal(row["amount"]) != 0
         assert seen > 20
 
 
-def test_a_balance_that_its_rows_do_not_make_is_told(kept):
+def test_a_balance_that_its_rows_do_not_make_is_reported(kept):
     with open_books(kept.var / "published") as con:
         source, account, token, day = con.execute(
             "SELECT source, account, token, date FROM curated.daily_flows WHERE legs > 1 "
@@ -318,21 +330,22 @@ def test_a_balance_that_its_rows_do_not_make_is_told(kept):
             "WHERE (source, account, token, date) = (?, ?, ?, ?)",
             [source, account, token, day],
         )
-        told = explained(con, source, account, token, day)
-        assert not told["adds_up"]
-        assert Decimal(told["closing"]) - Decimal(told["sum"]) == Decimal("1e-18")
+        explanation = explained(con, source, account, token, day)
+        assert not explanation["adds_up"]
+        assert Decimal(explanation["closing"]) - Decimal(explanation["sum"]) == Decimal("1e-18")
 
 
 def test_explain_as_typed(airflow, kept):
     code, out, _ = airflow("warehouse", "explain", "main", "usd", "2024-11-22", "-o", "json")
-    told = json.loads(out, parse_float=lambda text: pytest.fail(f"{text} is a float"))
-    (shot,) = told["snapshots"]
-    assert code == 0 and told["token"] == "USD"
+    explanation = json.loads(out, parse_float=lambda text: pytest.fail(f"{text} is a float"))
+    (shot,) = explanation["snapshots"]
+    assert code == 0 and explanation["token"] == "USD"
     assert shot["difference"] == "0" and shot["computed"] == shot["reported"]
     code, out, _ = airflow("warehouse", "explain", "MAIN", "USD", "2024-11-22")
-    assert code == 0 and f"= {told['closing']}, to the last digit" in out
+    assert code == 0 and f"= {explanation['closing']}, to the last digit" in out
     assert all(
-        leg["txid"] in "".join(out.split()) or leg["txid"][:20] in out for leg in told["legs"]
+        leg["txid"] in "".join(out.split()) or leg["txid"][:20] in out
+        for leg in explanation["legs"]
     )
 
 
@@ -377,31 +390,31 @@ def test_no_digit_of_an_amount_is_lost(amount):
 
 def test_status_tells_the_hole_the_failure_and_what_agrees(airflow, kept):
     code, out, _ = airflow("warehouse", "status", "-o", "json")
-    told = {row["account"]: row for row in json.loads(out)["accounts"]}
-    assert code == 1 and set(told) == {a.account for a in ACCOUNTS}
-    broken, other = told[BROKEN.account], told[OTHER.account]
+    accounts = {row["account"]: row for row in json.loads(out)["accounts"]}
+    assert code == 1 and set(accounts) == {a.account for a in ACCOUNTS}
+    broken, other = accounts[BROKEN.account], accounts[OTHER.account]
     assert (broken["gaps"], broken["covered_through"]) == (1, iso(HOLE.start))
-    assert [told[a.account]["gaps"] for a in ACCOUNTS if a is not BROKEN] == [0, 0, 0]
+    assert [accounts[a.account]["gaps"] for a in ACCOUNTS if a is not BROKEN] == [0, 0, 0]
     assert (other["state"], other["error"]) == ("failed", "HTTP 500 six times")
-    for one in (COINBASE, WHOLE, OTHER):
-        row = told[one.account]
+    for account in (COINBASE, WHOLE, OTHER):
+        row = accounts[account.account]
         assert row["reconciled"] == row["assets"] > 0 and row["covered_through"] == NOW
     with open_books(kept.var / "published") as con:
         (pending,) = con.execute(
             "SELECT count(*) FROM raw.exchanges_ledger WHERE status = "
             "'pending' AND vanished_at IS NULL"
         ).fetchone()
-    assert told["main"]["pending"] >= pending
+    assert accounts["main"]["pending"] >= pending
     assert airflow("warehouse", "status", "--account", "main")[0] == 0
     code, out, _ = airflow("warehouse", "status")
     assert "1 gaps" in out and "HTTP 500" in out and "published" in out
 
 
-def test_coverage_and_gaps_leave_no_instant_untold(airflow):
+def test_coverage_and_gaps_leave_no_instant_out(airflow):
     code, out, _ = airflow("warehouse", "coverage", "-o", "json")
-    told = json.loads(out)["coverage"]
+    rows = json.loads(out)["coverage"]
     spans = {}
-    for row in told:
+    for row in rows:
         if row["dataset"] not in ("balances", "positions"):
             spans.setdefault((row["account"], row["dataset"]), []).append(
                 (row["start"], row["end"], row["what"], row["reason"])
@@ -467,15 +480,15 @@ def test_what_is_spent_saved_and_left_adds_up(spent, allowed):
         {"day": today - timedelta(days=ago), "units": units, "full_refresh_units": full}
         for ago, units, full in spent
     ]
-    told = summed(days, "units", today, {"month": allowed})
+    totals = summed(days, "units", today, {"month": allowed})
     month = sum(r["units"] for r in days if r["day"] >= date(2026, 3, 1))
-    assert told["month"] + told["left_month"] == allowed and told["month"] == month
-    assert told["today"] <= told["month"] <= told["all"] == sum(r["units"] for r in days)
-    assert told["left_today"] is None
-    assert told["forecast"] is None or told["forecast"] >= month
-    if told["saved"]:
-        share = 1 - Decimal(told["all"]) / told["full_refresh"]
-        assert abs(Decimal(told["saved"].removesuffix(" %")) / 100 - share) <= Decimal("0.0006")
+    assert totals["month"] + totals["left_month"] == allowed and totals["month"] == month
+    assert totals["today"] <= totals["month"] <= totals["all"] == sum(r["units"] for r in days)
+    assert totals["left_today"] is None
+    assert totals["forecast"] is None or totals["forecast"] >= month
+    if totals["saved"]:
+        share = 1 - Decimal(totals["all"]) / totals["full_refresh"]
+        assert abs(Decimal(totals["saved"].removesuffix(" %")) / 100 - share) <= Decimal("0.0006")
 
 
 def test_a_steady_pace_is_forecast_as_it_is():
@@ -484,8 +497,8 @@ def test_a_steady_pace_is_forecast_as_it_is():
         {"day": today - timedelta(days=n), "units": 30, "full_refresh_units": None}
         for n in range(60)
     ]
-    told = summed(days, "units", today, {})
-    assert (told["forecast"], told["saved"], told["full_refresh"]) == (30 * 30, None, None)
+    totals = summed(days, "units", today, {})
+    assert (totals["forecast"], totals["saved"], totals["full_refresh"]) == (30 * 30, None, None)
 
 
 def test_nothing_published_is_said_and_not_a_traceback(tmp_path, airflow, monkeypatch):
@@ -499,9 +512,9 @@ def test_nothing_published_is_said_and_not_a_traceback(tmp_path, airflow, monkey
 
 
 class FakeAirflow(AirflowApi):
-    """Answers as the REST API does; every look at the runs lets one more of them end.
+    """Answers as the REST API does; every query of the runs lets one more of them end.
 
-    `ends`: how they end, by logical date ("success" where it is not told).
+    `ends`: how they end, by logical date ("success" where none is given).
     """
 
     def __init__(self, ends=None, *, dag=None, alive=True, dies=False, there=()):
@@ -518,10 +531,10 @@ class FakeAirflow(AirflowApi):
             "params": {"interval_start": {}, "interval_end": {}, "refetch": {}},
         } | (dag or {})
         self.runs = {utc(at): state for at, state in dict(there).items()}
-        self.made, self.said = None, []
+        self.created, self.said = None, []
 
     def scheduler_is_alive(self):
-        return self.alive and not (self.dies and self.made)
+        return self.alive and not (self.dies and self.created)
 
     def dates(self, body):
         found, at = [], utc(body["from_date"])
@@ -544,10 +557,10 @@ class FakeAirflow(AirflowApi):
             return {"backfills": [{"logical_date": iso(at)} for at in self.dates(body)]}
         if (method, path) == ("POST", "/backfills"):
             self.runs |= dict.fromkeys(self.dates(body), "queued")
-            self.made = body | {"id": 7, "completed_at": None}
-            return self.made
+            self.created = body | {"id": 7, "completed_at": None}
+            return self.created
         if path == "/backfills":
-            return {"backfills": [self.made] if self.made else []}
+            return {"backfills": [self.created] if self.created else []}
         if path.endswith("/taskInstances"):
             return {"task_instances": [{"task_id": "fetch_debank"}]}
         if path.endswith(("/pause", "/cancel")):
@@ -627,9 +640,11 @@ def test_a_backfill_ends_with_0_when_every_run_succeeded(run):
     fake = FakeAirflow()
     code, out, err = run(fake, *RANGE, "-y", "-c", '{"refetch": false}', "--max-active-runs", "2")
     assert code == 0 and "3 of 3 runs succeeded" in out and "Traceback" not in err
-    assert fake.made["max_active_runs"] == 2 and fake.made["dag_run_conf"] == {"refetch": False}
-    assert (fake.made["from_date"], fake.made["to_date"]) == (FIRST, THIRD)
-    assert fake.made["reprocess_behavior"] == "none"
+    assert fake.created["max_active_runs"] == 2 and fake.created["dag_run_conf"] == {
+        "refetch": False
+    }
+    assert (fake.created["from_date"], fake.created["to_date"]) == (FIRST, THIRD)
+    assert fake.created["reprocess_behavior"] == "none"
 
 
 def test_the_first_failure_starts_no_further_run_unless_told_to_go_on(run):
@@ -651,27 +666,27 @@ def test_runs_that_are_there_are_made_again_only_when_told(run):
     assert "Nothing to do: all 3 intervals have their run (1 failed, 2 success)" in out
     fake = FakeAirflow(there=there)
     assert run(fake, *RANGE, "-y", "--rerun-failed-tasks")[0] == 0
-    assert fake.made["reprocess_behavior"] == "failed"
+    assert fake.created["reprocess_behavior"] == "failed"
     fake = FakeAirflow(there=there)
     code, _, err = run(fake, *RANGE, "--reset-dagruns")
-    assert code == 2 and "-y" in err and fake.made is None, "asks, where somebody could answer"
+    assert code == 2 and "-y" in err and fake.created is None, "asks, where somebody could answer"
     assert run(fake, *RANGE, "--reset-dagruns", "-y")[0] == 0
-    assert fake.made["reprocess_behavior"] == "completed"
+    assert fake.created["reprocess_behavior"] == "completed"
 
 
 def test_a_dry_run_starts_nothing_and_tells_what_it_would_take(run, kept):
     fake = FakeAirflow()
     whole = ("-s", iso(HOLE.start), "-e", iso(HOLE.end - SIX_HOURS), "sync", "-n")
     code, out, _ = run(fake, *whole, "-o", "json")
-    told = json.loads(out)
-    assert code == 0 and fake.made is None
-    assert [(r["start"], r["end"]) for r in told["intervals"]] == [
+    estimate = json.loads(out)
+    assert code == 0 and fake.created is None
+    assert [(r["start"], r["end"]) for r in estimate["intervals"]] == [
         (iso(i.start), iso(i.end)) for i in six_hourly(HOLE)
     ]
-    assert [r["calls"] for r in told["intervals"]] == [
+    assert [r["calls"] for r in estimate["intervals"]] == [
         run["debank"].calls for run in kept.tried["hole"].costs
     ]
-    assert told["history_total"]["debank"]["calls"] < told["total"]["debank"]["calls"]
+    assert estimate["history_total"]["debank"]["calls"] < estimate["total"]["debank"]["calls"]
     code, out, _ = run(FakeAirflow(), *whole)
     assert "add --history" in out, "one run fetches the same for less"
     code, out, _ = run(FakeAirflow(), "-s", "2024-11-19", "-e", "2024-11-20", "-n", "sync")
@@ -704,7 +719,7 @@ def test_history_fetches_the_whole_range_by_one_run(run, ends, code):
     ended, out, _ = run(fake, *RANGE, "--history")
     assert ended == code and out.count("over [2024-11-12T00:00:00Z, 2024-11-12T18:00:00Z)") == 2
     assert fake.conf == {"interval_start": FIRST, "interval_end": "2024-11-12T18:00:00Z"}
-    assert fake.made is None and ("✓" if code == 0 else "✗") in out
+    assert fake.created is None and ("✓" if code == 0 else "✗") in out
 
 
 def test_a_dry_run_works_before_anything_was_read(run, tmp_path, monkeypatch):
@@ -782,10 +797,10 @@ WEEKLY = {
 def test_what_cannot_be_is_refused_in_words_and_nothing_is_made(run, fake, argv, code, said):
     ended, out, err = run(fake, *argv)
     assert (ended, out) == (code, "") and re.search(said, err), err
-    assert "Traceback" not in err and getattr(fake, "made", None) is None
+    assert "Traceback" not in err and getattr(fake, "created", None) is None
 
 
-def test_a_scheduler_that_dies_meanwhile_is_told_and_the_backfill_kept(run, monkeypatch):
+def test_a_scheduler_that_dies_meanwhile_is_reported_and_the_backfill_kept(run, monkeypatch):
     fake = FakeAirflow(dies=True)
     monkeypatch.setattr(following, "LOOK_AFTER_S", -1)
     code, _, err = run(fake, *RANGE, "-y")
@@ -867,11 +882,14 @@ def test_a_replay_makes_the_same_warehouse_and_the_same_books(kept, airflow, tmp
     monkeypatch.delenv("LEDGERHOUSE_STATE_URI", raising=False)
     heard = logging.getLogger("ledgerhouse").level
     code, out, err = airflow("warehouse", "replay", "--output", "json")
-    told = json.loads(out)
+    report = json.loads(out)
     assert logging.getLogger("ledgerhouse").level == heard  # quiet for its own steps alone
-    assert (code, told["published"], told["critical"], told["differences"]) == (0, True, [], {}), (
-        err
-    )
+    assert (code, report["published"], report["critical"], report["differences"]) == (
+        0,
+        True,
+        [],
+        {},
+    ), err
     with open_books(kept.var / "published") as old, open_books(tmp_path / "published") as new:
         for table in ("curated.daily_balances", "curated.tx_unified", "raw.exchanges_ledger"):
             query = (

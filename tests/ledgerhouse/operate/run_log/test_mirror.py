@@ -45,7 +45,7 @@ class Airflow(AirflowApi):
     def add_run(self, dag: str, run: str, run_type: str = "scheduled") -> None:
         self.runs.setdefault((dag, run), {"dag_run_id": run, "run_type": run_type} | INTERVAL)
 
-    def attempt(self, dag, run, task, index=-1, end="success", records="both", **facts):
+    def attempt(self, dag, run, task, index=-1, end="success", records="both", **fields):
         """One try: starts, writes its records (none, start or both), and ends in `end`."""
         self.add_run(dag, run)
         tries = self.tasks.setdefault((dag, run, task, index), [])
@@ -53,7 +53,7 @@ class Airflow(AirflowApi):
             tries.pop()  # the cleared one is what starts now
         number = tries[-1]["try_number"] + 1 if tries else 1
         key = dict(zip(attempts.KEY, (dag, run, task, index, number)))
-        one = {
+        instance = {
             "try_number": number,
             "state": end,
             "start_date": now(),
@@ -64,9 +64,9 @@ class Airflow(AirflowApi):
             before = set(self.records.glob("*.json")) if self.records.exists() else set()
             try:
                 with attempt(
-                    self.records, key, **{k: v for k, v in facts.items() if k != "rows"}
+                    self.records, key, **{k: v for k, v in fields.items() if k != "rows"}
                 ) as outcome:
-                    outcome |= {"rows": facts.get("rows", 0)}
+                    outcome |= {"rows": fields.get("rows", 0)}
                     if end == "failed":
                         raise RuntimeError(f"broken {number}")
             except RuntimeError:
@@ -75,13 +75,13 @@ class Airflow(AirflowApi):
                 for file in set(self.records.glob("*.json")) - before:
                     if "ended" in json.loads(file.read_text()):
                         file.unlink()
-        tries.append(one | {"end_date": now()})
+        tries.append(instance | {"end_date": now()})
         self.runs[dag, run]["end_date"] = now()
         both = records == "both"
         self.truth[tuple(key.values())] = {
             "state": end,
-            "source": facts.get("source") if records != "none" else None,
-            "rows": facts.get("rows", 0) if both else None,
+            "source": fields.get("source") if records != "none" else None,
+            "rows": fields.get("rows", 0) if both else None,
             "error": f"broken {number}" if both and end == "failed" else None,
             "error_type": "RuntimeError" if both and end == "failed" else None,
         }

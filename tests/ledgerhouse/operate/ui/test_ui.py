@@ -362,7 +362,7 @@ def test_the_head_says_what_the_parts_say(ask, kept, books):
 
 
 def test_spending_is_the_calls_that_were_made(ask, kept):
-    made = {
+    calls = {
         s: (len(c), sum(call["units"] for call in c))
         for s, c in {
             source: [c for c in kept.calls if c["source"] == source]
@@ -373,7 +373,7 @@ def test_spending_is_the_calls_that_were_made(ask, kept):
         s["source"]: tuple(sum(day[i] for day in s["days"]) for i in (1, 2))
         for s in ask("spending", days=7)["sources"]
     }
-    assert spent == made and made["debank"][1] > 0
+    assert spent == calls and calls["debank"][1] > 0
 
 
 def test_a_search_finds_what_it_says_and_pages_add_up(ask):
@@ -525,7 +525,7 @@ def test_the_calendar_is_a_count_of_hours(seed):
 
 
 @pytest.fixture
-def made():
+def con():
     """Books by hand: the ops tables that other versions may or may not publish."""
     with duckdb.connect() as con:
         con.execute("ATTACH ':memory:' AS books; USE books")
@@ -533,37 +533,37 @@ def made():
         yield con
 
 
-def test_budgets_and_the_full_refresh_are_told_where_the_books_have_them(made):
+def test_budgets_and_the_full_refresh_are_shown_where_the_books_have_them(con):
     today = date(2026, 3, 10)
-    if not has(made, "ops.budgets"):
-        made.execute(
+    if not has(con, "ops.budgets"):
+        con.execute(
             "CREATE TABLE ops.budgets (source VARCHAR, measure VARCHAR, period VARCHAR, "
             "allowed BIGINT)"
         )
-    made.execute("DROP VIEW IF EXISTS ops.spending")
-    made.execute(
+    con.execute("DROP VIEW IF EXISTS ops.spending")
+    con.execute(
         "CREATE TABLE ops.spending (source VARCHAR, day DATE, calls BIGINT, "
         "units BIGINT, full_refresh_calls BIGINT, full_refresh_units BIGINT)"
     )
-    made.execute(
+    con.execute(
         "INSERT INTO ops.spending VALUES ('debank', '2026-03-09', 4, 80, 300, 6000), "
         "('debank', '2026-03-01', 9, 900, NULL, NULL), "
         "('debank', '2026-02-28', 5, 50, 1, 1)"
     )
-    made.execute(
+    con.execute(
         "INSERT INTO ops.budgets (source, measure, period, allowed) VALUES "
         "('debank', 'units', 'month', 5000), ('debank', 'units', 'day', 100)"
     )
-    (month,) = figures._month(made, today)
+    (month,) = figures._month(con, today)
     assert (month["calls"], month["units"], month["allowed"]["units"]) == (13, 980, 5000)
     assert (month["ours"]["units"], month["full"]["units"]) == (80, 6000), "like with like"
-    made.execute(
+    con.execute(
         "INSERT INTO ops.coverage (source, account, dataset, start_ts, end_ts, read_at, "
         "reason, run_id, batch_id, recorded_at) "
         "VALUES ('debank', 'a', 'onchain_transactions', "
         "'2026-01-01', '2026-03-10', now(), 'short page', 'r', 'b', now())"
     )
-    (source,) = figures.spending(made, 12, today)["sources"]
+    (source,) = figures.spending(con, 12, today)["sources"]
     assert source["days"] == [["2026-02-28", 5, 50], ["2026-03-01", 9, 900], ["2026-03-09", 4, 80]]
     assert source["budget"] == {
         "units": {"day": 100, "month": 5000},
@@ -571,25 +571,25 @@ def test_budgets_and_the_full_refresh_are_told_where_the_books_have_them(made):
     }
 
 
-def test_open_incidents_are_told_and_resolved_ones_not(made):
-    made.execute("DROP TABLE IF EXISTS ops.incidents")
-    assert figures._incidents(made) == {"open": [], "total": 0}
-    made.execute(
+def test_open_incidents_are_shown_and_resolved_ones_not(con):
+    con.execute("DROP TABLE IF EXISTS ops.incidents")
+    assert figures._incidents(con) == {"open": [], "total": 0}
+    con.execute(
         "CREATE TABLE ops.incidents (incident_id VARCHAR, kind VARCHAR, source VARCHAR, "
         "account VARCHAR, subject VARCHAR, severity VARCHAR, text VARCHAR, "
         "opened_at TIMESTAMP, resolved_at TIMESTAMP)"
     )
-    made.execute(
+    con.execute(
         "INSERT INTO ops.incidents SELECT i::VARCHAR, 'stale', 'debank', 'a', '', "
         "'warning', 'no word', TIMESTAMP '2026-01-01' + INTERVAL 1 HOUR * i, "
         "CASE WHEN i % 3 = 0 THEN now()::TIMESTAMP END FROM range(90) t(i)"
     )
-    incidents = figures._incidents(made)
+    incidents = figures._incidents(con)
     assert incidents["total"] == 60 and len(incidents["open"]) == figures.MOST_INCIDENTS
     assert incidents["open"][0]["incident_id"] == "89"
 
 
-def test_a_run_that_was_not_published_is_told_until_newer_books_are(tmp_path):
+def test_a_run_that_was_not_published_is_shown_until_newer_books_are(tmp_path):
     run = tmp_path / "runs" / "r-1"
     run.mkdir(parents=True)
     numbers = {
@@ -786,7 +786,7 @@ def test_what_people_see(browser, ask, airflow):
 
 
 @pytest.mark.browser
-def test_books_of_an_older_version_are_told_as_such(browser, airflow, monkeypatch):
+def test_books_of_an_older_version_are_named_as_such(browser, airflow, monkeypatch):
     published = airflow.var / "published"
     published.rename(airflow.var / "hidden")
     try:

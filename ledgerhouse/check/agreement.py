@@ -1,38 +1,42 @@
-"""The one number of the books: which share of their value is exact or explained.
+"""Which statuses of curated.reconciliation agree, and the one number of the books.
 
-agreement(con) -> {(source, account): {...}}    of a warehouse or of books
+agreed_share(con) -> Decimal | None    of a warehouse, or of books of any version
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from decimal import ROUND_DOWN, Decimal, localcontext
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import duckdb
 
-AGREE = ("exact", "within_tolerance", "explained")  # statuses of curated.reconciliation
-# Spam is kept apart and never counted. `value` is USD, of balances whose price is known; where
-# none is (an exchange that names no prices), the share is that of tokens.
-AGREEMENT = f"""
-    SELECT source, account, count(*) AS tokens, count(*) FILTER (status IN {AGREE}) AS agreeing,
-        count(*) FILTER (status = 'off') AS off, sum(value) AS value,
-        sum(value) FILTER (status IN {AGREE}) AS agreeing_value,
-        CASE WHEN sum(value) > 0 THEN coalesce(sum(value) FILTER (status IN {AGREE}), 0)
-            / sum(value) ELSE count(*) FILTER (status IN {AGREE}) / count(*) END AS share
-    FROM (SELECT *, TRY_CAST(abs(reported) AS DOUBLE) * TRY_CAST(price AS DOUBLE) AS value
-          FROM curated.reconciliation WHERE kind IS DISTINCT FROM 'spam')
-    GROUP BY ROLLUP (source, account) HAVING (source IS NULL) = (account IS NULL)
-    ORDER BY source NULLS FIRST, account"""
+# The last is what books of 0.1.0 say.
+AGREED = ("exact", "within_tolerance", "explained", "reconciled")
 
 
-def agreement(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str] | None, dict[str, Any]]:
-    """By account, and under None of all: tokens, agreeing, off, value, agreeing_value and share
-    (0 to 1). Values and shares are for people: floats, of no use in a sum of money."""
-    cursor = con.execute(AGREEMENT)
-    names = [column[0] for column in cursor.description]
-    found: dict[tuple[str, str] | None, dict[str, Any]] = {}
-    for row in cursor.fetchall():
-        told = dict(zip(names, row, strict=True))
-        source, account = told.pop("source"), told.pop("account")
-        found[None if source is None else (source, account)] = told
-    return found
+def agreed_share(
+    con: duckdb.DuckDBPyConnection, source: str | None = None, account: str | None = None
+) -> Decimal | None:
+    """The share of the value of all balances, or of an account's, that is exact or explained: in
+    percent with one digit, rounded down. None where nothing has a price.
+
+    Spam is kept apart and never counted.
+    """
+    columns = {row[0] for row in con.execute("DESCRIBE curated.reconciliation").fetchall()}
+    if not {"price", "kind"} <= columns:
+        return None
+    rows = con.execute(
+        "SELECT status, reported_text, price::VARCHAR FROM curated.reconciliation "
+        "WHERE price IS NOT NULL AND reported_text IS NOT NULL AND kind IS DISTINCT FROM 'spam' "
+        "AND source = coalesce($source, source) AND account = coalesce($account, account)",
+        {"source": source, "account": account},
+    ).fetchall()
+    with localcontext() as context:
+        context.prec, context.rounding = 200, ROUND_DOWN  # or dust beside a fortune is lost
+        agreed = total = Decimal(0)
+        for status, reported, price in rows:
+            value = abs(Decimal(reported) * Decimal(price))
+            total += value
+            agreed += value if status in AGREED else 0
+        return (100 * agreed / total).quantize(Decimal("0.1")) if total else None

@@ -26,6 +26,7 @@ from ledgerhouse.transform.residuals import (
     PRECISION,
     Residual,
     Token,
+    plain,
     residuals,
     snapshots,
 )
@@ -302,8 +303,8 @@ def _write(con: duckdb.DuckDBPyConnection, found: Sequence[Break]) -> None:
                     one.last_good_ts,
                     one.first_bad_ts,
                     one.last_bad_ts,
-                    _text(one.step),
-                    _text(one.residual),
+                    plain(one.step),
+                    plain(one.residual),
                     one.suspect,
                     one.suspect_ref,
                     one.explanation,
@@ -312,8 +313,3 @@ def _write(con: duckdb.DuckDBPyConnection, found: Sequence[Break]) -> None:
                     before.get((*one.key, one.first_bad_ts, one.suspect), now),
                 ],
             )
-
-
-def _text(amount: Decimal) -> str:
-    text = format(amount, "f")
-    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"

@@ -152,12 +152,11 @@ def check_and_publish(transformed: Transformed, *, run_id: str, owner: str) -> P
 
 
 def _off(con: duckdb.DuckDBPyConnection) -> dict[Account, str]:
-    """The accounts to hold because balances are off, where [checks] of accounts.toml says so."""
-    try:
-        checks = AccountsFile.read().checks()
-    except ValueError:  # an unreadable file plans no run: the books wait for nobody's typing error
-        return {}
-    if checks.off != "hold":
+    """The accounts to hold because balances are off, where [checks] of accounts.toml says so.
+
+    Raises ValueError where the file cannot be read: what it holds back is not published by mistake.
+    """
+    if AccountsFile.read().checks().off != "hold":
         return {}
     rows = con.execute(
         "SELECT source, account, count(*) FROM curated.reconciliation WHERE status = 'off' GROUP BY ALL"

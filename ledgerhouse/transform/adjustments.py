@@ -36,6 +36,7 @@ from ledgerhouse.transform.residuals import (
     Owner,
     Residual,
     Token,
+    plain,
     residuals,
     snapshots,
 )
@@ -101,7 +102,7 @@ class Adjustment:
         """The values of COLUMNS."""
         return (
             *(self.adjustment_id, self.source, self.account, self.token, self.ts, self.kind),
-            *(_text(self.amount), self.evidence, self.note),
+            *(plain(self.amount), self.evidence, self.note),
         )
 
 
@@ -269,8 +270,8 @@ def _judged(entry: Entry, at: Iterable[Residual], booked: Iterable[Adjustment]) 
     if abs(left) < abs(residual.difference):
         return None
     return (
-        f"at {iso(residual.ts)} reported - computed is {_text(residual.difference)} without it and "
-        f"would be {_text(left)} with it: what it explained is gone, or was never there. Remove it"
+        f"at {iso(residual.ts)} reported - computed is {plain(residual.difference)} without it and "
+        f"would be {plain(left)} with it: what it explained is gone, or was never there. Remove it"
     )
 
 
@@ -353,7 +354,7 @@ def _note(root: Path, who: Owner, since: datetime, noted: Noted) -> None:
         "since": iso(since),
         "snapshot": iso(noted.snapshot),
         "evidence": noted.evidence,
-        "amounts": {token: _text(amount) for token, amount in noted.amounts.items()},
+        "amounts": {token: plain(amount) for token, amount in noted.amounts.items()},
         "pending": sorted(noted.pending),
     }
     landing.note_openings(root, record)
@@ -374,8 +375,3 @@ def _read_notes(root: Path) -> dict[tuple[str, str, datetime], Noted]:
             snapshot, record["evidence"], amounts | before, frozenset(record["pending"])
         )
     return found
-
-
-def _text(amount: Decimal) -> str:
-    text = format(amount, "f")
-    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"

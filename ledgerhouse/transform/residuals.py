@@ -94,6 +94,12 @@ LARGE = """
 LARGEST = Decimal("1e32")  # as the wide sums of the models: beyond it, it is nothing to be held
 
 
+def plain(amount: Decimal) -> str:
+    """An amount as text, without an exponent or trailing zeros."""
+    text = format(amount, "f")
+    return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
+
+
 @dataclass(frozen=True)
 class Residual:
     """A token at one snapshot. `lost`: amounts that are not known, or beyond LARGEST."""

@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from extract.core.interval import iso, utc
+from ledgerhouse.check.agreement import AGREED
 from ledgerhouse.config import Account, Rules
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TEXT = 400  # characters of somebody else's words that a text quotes
 OWN_WORK = ("mirror", "alert", "complete")  # tasks that say nothing about the books
-# Statuses of a balance that needs no alert; the last was written by versions before.
-AGREED = ("exact", "within_tolerance", "explained", "not_reconcilable", "reconciled")
+QUIET = (*AGREED, "not_reconcilable")  # statuses of a balance that needs no alert
 REBUILD = "rebuild"  # the checkpoint of ledgerhouse.transform.rebuild
 # kind → severity, and what to do
 KINDS = {
@@ -270,7 +270,7 @@ def _off(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[In
             SELECT source, account, token, arg_max(last_good_ts, first_bad_ts) AS last_good_ts,
                 arg_max(suspect, first_bad_ts) AS suspect FROM ops.breaks GROUP BY ALL
         ) b ON b.source = r.source AND b.account = r.account AND b.token = r.token
-        WHERE status NOT IN {AGREED}""").fetchall()
+        WHERE status NOT IN {QUIET}""").fetchall()
     return [
         Incident(
             kind,

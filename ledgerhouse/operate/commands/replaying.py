@@ -74,27 +74,30 @@ def _replay_and_publish(output: str, owner: str) -> int:
     answer.document["days"] = len({day for _, day, _ in built.marks})
     critical: Sequence[CheckResult] = ()
     held: Sequence[HeldAccount] = ()
+    refused = ""
     if built.marks:
         with steps.step("check and publish"):
             try:
                 held = check_and_publish(built, run_id=run_id, owner=owner).held
             except NotChecked as error:
-                critical = error.failed
-        answer.document |= {"published": not critical, "critical": list(map(str, critical))}
+                critical, refused = error.failed, str(error)
+            except ValueError as error:  # of accounts.toml, whose [checks] say what is published
+                refused = f"nothing is published: {error}"
+        answer.document |= {"published": not refused, "critical": list(map(str, critical))}
         answer.document["held"] = list(map(str, held))
         for one in held:
             answer.say(f"✗ its last good days stay in the books: {one}", style="bold red")
         for result in critical:
             answer.say(f"✗ {result}", style="bold red")
         answer.say(
-            "✗ nothing is published: the books are as they were"
-            if critical
+            f"✗ {refused}; the books are as they were"
+            if refused
             else "✓ the books are published again"
         )
     else:
         answer.say("✓ the landing holds no rows: nothing to check")
     answer.end()
-    return 1 if critical or held else 0
+    return 1 if refused or held else 0
 
 
 def require_models_state() -> None:

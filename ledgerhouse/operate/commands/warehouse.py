@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from extract.core.interval import iso
+from ledgerhouse.check.agreement import AGREED
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.books import accounts, opened
 from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.coverage import PENDING
 from ledgerhouse.publish.books import has
-
-# Statuses of a balance that agrees; the last was written by versions before.
-AGREED = ("exact", "within_tolerance", "explained", "reconciled")
 
 HELD = "SELECT source, account, held_since, reason FROM ops.held_accounts"
 

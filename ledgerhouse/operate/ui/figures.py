@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_DOWN, Decimal, localcontext
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ledgerhouse.check.agreement import AGREED, agreed_share
 from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.operate.ui.calendar import when
@@ -22,8 +23,6 @@ from ledgerhouse.warehouse.spending_views import CALLED
 if TYPE_CHECKING:
     import duckdb
 
-# Statuses of a balance that agrees; the last was written by versions before.
-AGREED = ("exact", "within_tolerance", "explained", "reconciled")
 MOST_ROWS = 200  # of a table, a page
 MOST_POINTS = 1_500  # of a line
 MOST_ASSETS = 5_000
@@ -54,7 +53,7 @@ def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = 
         "agreed": sum(statuses.get(status, 0) for status in AGREED),
         "statuses": statuses,
         "kinds": _kinds(con),
-        "share": agreed_share(con),
+        "share": None if (share := agreed_share(con)) is None else str(share),
         "held": held_accounts(con),
         "balances": sum(statuses.values()),
         "off": statuses.get("off", 0),
@@ -66,25 +65,6 @@ def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = 
         "checkpoints": _checkpoints(con, docs),
         "refused": refused(docs, at),
     }
-
-
-def agreed_share(con: duckdb.DuckDBPyConnection) -> str | None:
-    """The share of the value of all balances that is exact or explained, in percent with one digit,
-    rounded down; None where nothing has a price."""
-    if "price" not in _columns(con, "curated.reconciliation"):
-        return None
-    found = con.execute(
-        "SELECT status, reported_text, price::VARCHAR FROM curated.reconciliation "
-        "WHERE price IS NOT NULL AND reported_text IS NOT NULL"
-    ).fetchall()
-    with localcontext() as context:
-        context.prec, context.rounding = 200, ROUND_DOWN  # or dust beside a fortune is lost
-        agreed = total = Decimal(0)
-        for status, reported, price in found:
-            value = abs(Decimal(reported) * Decimal(price))
-            total += value
-            agreed += value if status in AGREED else 0
-        return str((100 * agreed / total).quantize(Decimal("0.1"))) if total else None
 
 
 def held_accounts(con: duckdb.DuckDBPyConnection) -> list[dict]:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from extract.sources import all_sources
-from ledgerhouse.check.agreement import agreement
+from ledgerhouse.check.agreement import agreed_share
 from ledgerhouse.check.breaks import find_breaks
 from ledgerhouse.check.chain_law import RunningRow, chain_law
 from tests.helpers.small_world import DAY, HOUR, START, SmallWorld
@@ -180,12 +180,11 @@ def test_the_share_of_value_that_agrees():
     world = SmallWorld("debank")
     world.move(START + DAY, "eth:eth", "3")
     world.snapshot(START + 2 * DAY, {"eth:eth": "3"}, price="10", is_verified=True)
-    assert agreement(world.con)[None]["share"] == 1
+    assert agreed_share(world.con) == 100
     world.move(START + DAY, "eth:0xbad", "9")
     world.snapshot(
         START + 3 * DAY, {"eth:eth": "3", "eth:0xbad": "1"}, price="10", is_verified=True
     )
     world.snapshot(START + 3 * DAY, {"eth:0xspam": "99"}, price="10", is_verified=False)
-    found = agreement(world.con)
-    assert found[None] == found["debank", "main"]
-    assert (found[None]["tokens"], found[None]["off"], found[None]["share"]) == (2, 1, 0.75)
+    assert agreed_share(world.con) == agreed_share(world.con, "debank", "main") == 75
+    assert agreed_share(world.con, "debank", "another") is None

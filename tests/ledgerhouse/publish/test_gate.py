@@ -259,6 +259,11 @@ def test_off_holds_an_account_where_the_file_says_so(make, tmp_path, monkeypatch
         )
     (held,) = gate.publish().held
     assert held.account == "bad" and "balance(s) off" in held.reason
+    gate.sync()
+    accounts.write_text(accounts.read_text().replace('"hold"', '"hlod"'))
+    with pytest.raises(ValueError, match="off is 'hlod'"):  # it is not published by mistake
+        gate.publish()
+    assert gate.marks()
 
 
 def test_the_run_is_red_and_the_books_of_the_others_are_out(make):

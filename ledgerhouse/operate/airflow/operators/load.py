@@ -187,7 +187,7 @@ class PublishOperator(BaseOperator):
                     run_id=context["ti"].run_id,
                 )
                 outcome["rows"] = published.rows
-        except NotChecked as error:
+        except (NotChecked, ValueError) as error:  # the latter: of accounts.toml, [checks]
             raise AirflowFailException(str(error)) from None
         except Superseded as error:
             raise AirflowSkipException(str(error)) from None

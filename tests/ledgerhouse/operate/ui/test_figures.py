@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from ledgerhouse.check.agreement import agreed_share
 from ledgerhouse.operate.ui import figures
 from ledgerhouse.warehouse.schema import create_all
 
@@ -46,12 +48,14 @@ def judged(con, token, status, reported="1", price=None, kind=None):
 
 def test_the_share_of_value_that_agrees_is_exact_and_never_rounded_up(con):
     con.execute(NEW)
-    assert figures.agreed_share(con) is None, "nothing has a price"
+    assert agreed_share(con) is None, "nothing has a price"
     judged(con, "a", "exact", "99999999999999999999.999999999999999999", "1000000")
-    judged(con, "b", "explained", "1", None, "spam")
-    assert figures.agreed_share(con) == "100.0"
+    judged(con, "b", "explained", "1", "1e15", "spam")
+    assert agreed_share(con) == Decimal(100)
     judged(con, "c", "off", "0.000000000000000001", "0.5")
-    assert figures.agreed_share(con) == "99.9", "what is off is never rounded away"
+    assert agreed_share(con) == Decimal("99.9"), "what is off is never rounded away"
+    con.execute("DELETE FROM curated.reconciliation WHERE token = 'a'")
+    assert agreed_share(con) == 0, "spam has no value, whatever its price"
 
 
 def test_statuses_kinds_held_accounts_and_breaks_are_shown(con):

@@ -30,6 +30,7 @@ import duckdb
 import pytest
 import requests
 
+from ledgerhouse.check.agreement import AGREED
 from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.operate.ui import calendar, figures
@@ -324,7 +325,7 @@ def test_balances_are_the_sandboxs_truth(ask, kept):
         odd = key == (COINBASE, "ETH")
         # Less than computed is no opening; of its first day it is not known whether it settles.
         assert (by_key[key]["status"] == "settling") == odd
-        assert odd or by_key[key]["status"] in figures.AGREED
+        assert odd or by_key[key]["status"] in AGREED
     assert {r["status"] for r in rows["rows"] if r["account"] == BROKEN} == {"awaiting_coverage"}
     first = rows["rows"][0]
     assert (first["token"], first["difference"]) == ("ETH", "-1"), "what is open comes first"
@@ -342,7 +343,7 @@ def test_the_head_says_what_the_parts_say(ask, kept, books):
     assert (head["off"], head["balances"]) == (0, rows["total"])
     assert head["statuses"]["settling"] == 1
     assert head["statuses"] == rows["statuses"]
-    assert head["agreed"] == sum(rows["statuses"].get(s, 0) for s in figures.AGREED)
+    assert head["agreed"] == sum(rows["statuses"].get(s, 0) for s in AGREED)
     assert head["gaps"] == cover["gaps_total"] == len(cover["gaps"]) == 1
     (gap,) = cover["gaps"]
     assert (gap["account"], gap["start"], gap["end"]) == (BROKEN, *HOLE)

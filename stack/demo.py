@@ -80,8 +80,8 @@ def main() -> int:
             )
         runs = play(screen, stack, start, until, now)
         stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
-        first, last = (run["clock"] for run in runs if run["sync"])
-        expected = truth.ask(stack.sandbox_url, iso(start), first, last)
+        snapshots = [run["clock"] for run in runs if run["sync"]]
+        expected = truth.ask(stack.sandbox_url, iso(start), snapshots)
         with screen.step("stop Airflow"):
             stack.stop_airflow()
         with screen.step("stop PostgreSQL and the sandbox"):

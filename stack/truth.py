@@ -7,38 +7,45 @@ whatever an account had in its favour then is its opening, for the sandbox, too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
 import requests
 
+from extract.core.interval import utc
+
 AGREES = frozenset({"exact", "within_tolerance"})
+EXPLAINED, OPENING = frozenset({"explained"}), frozenset({"opening_inferred"})
+NFT = re.compile("[0-9a-f]{32}")
+SETTLED = timedelta(hours=24)  # what is off for less is still settling
 NOISE, LARGE = Decimal("3e-16"), Decimal(10) ** 20
 Token = tuple[str, str, str]  # source, account, token
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The statuses that are right, the kind that explains it, and the snapshot that shows it first."""
+    """The statuses that are right, the kinds that explain it, and the snapshot that shows it first."""
 
     statuses: frozenset[str]
-    kind: str = ""
+    kinds: frozenset[str] = frozenset()
     first_bad: str = ""
     optional: bool = False  # nothing is reported nor summed: there need be no row
 
     def matches(self, row: Mapping[str, Any]) -> bool:
         """Whether a row of curated.reconciliation says the same."""
-        kinds = set((row["kind"] or "").split("+"))
+        kinds = set((row["kind"] or "").split("+")) - {"", "unread"}
         return (
             row["status"] in self.statuses
-            and (not self.kind or self.kind in kinds)
+            and kinds == self.kinds
             and (not self.first_bad or row["first_bad"] == self.first_bad)
         )
 
     def __str__(self) -> str:
-        kind = f" by {self.kind}" if self.kind else ""
+        kind = f" by {'+'.join(sorted(self.kinds))}" if self.kinds else ""
         window = f", first at {self.first_bad}" if self.first_bad else ""
         return " or ".join(sorted(self.statuses)) + kind + window
 
@@ -46,9 +53,9 @@ class Expected:
 Expectations = Mapping[Token, Expected]
 
 
-def ask(url: str, since: str, first: str, last: str) -> dict[Token, Expected]:
-    """What the truth expects of each token at the snapshot `last`, where `first` was the first one
-    and the history begins at `since`; all are ISO texts."""
+def ask(url: str, since: str, snapshots: Sequence[str]) -> dict[Token, Expected]:
+    """What the truth expects of each token at the last of the `snapshots` that were taken, oldest
+    first, of a history that begins at `since`; all are ISO texts."""
 
     def get(what: str, **params: str) -> list[dict]:
         answer = requests.get(f"{url}/_truth/{what}", params, timeout=120)
@@ -56,52 +63,97 @@ def ask(url: str, since: str, first: str, last: str) -> dict[Token, Expected]:
         return answer.json()
 
     def residuals(at: str) -> dict[Token, dict]:
-        rows = get("residuals", at=at, now=last, since=since)
+        rows = get("residuals", at=at, now=snapshots[-1], since=since)
         return {(r["vendor"], r["account"], r["token"]): r for r in rows}
 
-    seconds = {(u["account"], u.get("chain")) for u in get("unread", now=last)}
-    unknown = {r["token"] for r in get("coinbase/ledger", now=last) if r["amount"] is None}
-    before, expected = residuals(first), {}
-    for token, row in residuals(last).items():
-        apart = (token[1], row.get("chain")) in seconds
-        blind = row["vendor"] == "coinbase" and row["token"] in unknown
-        expected[token] = expectation(before.get(token), row, first, last, apart, blind)
+    now = snapshots[-1]
+    seconds = {(u["account"], u.get("chain")) for u in get("unread", now=now)}
+    unknown = {
+        r["token"]
+        for r in get("coinbase/ledger", now=now)
+        if r["amount"] is None and utc(since) <= utc(r["time"]) < utc(snapshots[0])
+    }
+    series = [(at, residuals(at)) for at in snapshots]
+    expected = {}
+    for token, row in series[-1][1].items():
+        expected[token] = expectation(
+            [(at, rows[token]) for at, rows in series if token in rows],
+            since,
+            snapshots[0],
+            lacks_a_second=(token[1], row.get("chain")) in seconds,
+            lacks_an_amount=row["vendor"] == "coinbase" and row["token"] in unknown,
+        )
     return expected
 
 
 def expectation(
-    before: Mapping[str, Any] | None,
-    row: Mapping[str, Any],
+    series: Sequence[tuple[str, Mapping[str, Any]]],
+    since: str,
     first: str,
-    last: str,
+    *,
     lacks_a_second: bool = False,
     lacks_an_amount: bool = False,
 ) -> Expected:
-    """What is right of a token, given the truth about it at both snapshots.
+    """What is right of a token, given the truth about it at each snapshot that knows it; `first` is
+    the account's first, and its history begins at `since`.
 
     A token that `lacks_an_amount` has no opening: the unknown amount may be the difference.
     """
+    last, row = series[-1]
     kinds = set(row["kind"].split("+"))
-    empty = not Decimal(row["reported"]) and not Decimal(row["turnover"])
+    moved = _moved(row)
+    # An NFT is in no list of tokens: one that came and went is not reconciled at all.
+    empty = not row["listed"] and (not moved or NFT.fullmatch(row["token_id"]) is not None)
     if row["status"] in ("not_reconcilable", "awaiting_coverage"):
         return Expected(frozenset({row["status"]}), optional=empty)
-    if "spam" in kinds or "nft" in kinds:
-        return Expected(frozenset({"explained"}), "spam", optional="nft" in kinds or empty)
+    if _is_uncalled(row) or "nft" in kinds or ("spam" in kinds and _is_known_spam(row, since)):
+        return Expected(EXPLAINED, frozenset({"spam"}), optional="nft" in kinds or empty)
     if "rebase" in kinds:
-        return Expected(frozenset({"explained"}), "rebase")
+        return Expected(EXPLAINED, _growth(series, first))
     with localcontext(prec=100):
-        then = Decimal(before["residual"]) if before else Decimal(0)
-        allowed = before is not None and not lacks_an_amount and then > _tolerance(before)
-        opening = then if allowed else Decimal(0)
-        left = Decimal(row["residual"]) - opening
-    if abs(left) <= _tolerance(row):
+        opening, left = (
+            Decimal(0),
+            [(at, Decimal(r["residual"]), _tolerance(r)) for at, r in series],
+        )
+        allowed = not lacks_an_amount and not _is_uncalled(series[0][1])
+        if left[0][0] == first and left[0][1] > left[0][2] and allowed:
+            opening = left[0][1]
+        good = [abs(residual - opening) <= noise for _, residual, noise in left]
+    if good[-1]:
         if opening:
-            return Expected(frozenset({"explained"}), "opening_inferred")
+            return Expected(EXPLAINED, OPENING)
         return Expected(AGREES, optional=empty)
     apart = {"awaiting_coverage"} if lacks_a_second else set()
-    if before and abs(then - opening) > _tolerance(before):
-        return Expected(frozenset({"off", *apart}), first_bad="" if apart else first)
-    return Expected(frozenset({"settling", *apart}), first_bad="" if apart else last)
+    first_bad = left[len(good) - good[::-1].index(True) if True in good else 0][0]
+    status = "off" if utc(last) - utc(first_bad) >= SETTLED else "settling"
+    return Expected(frozenset({status, *apart}), first_bad="" if apart else first_bad)
+
+
+def _moved(row: Mapping[str, Any]) -> bool:
+    return bool(Decimal(row["turnover"]))
+
+
+def _is_uncalled(row: Mapping[str, Any]) -> bool:
+    """Whether nothing says that a token which the vendor has not verified was wanted."""
+    return row["is_verified"] is False and row["listed"] and not _moved(row)
+
+
+def _is_known_spam(row: Mapping[str, Any], since: str) -> bool:
+    """Whether the books can know: of a verified token only by its transactions, none of which may
+    be older than the history."""
+    came = [Decimal(amount) for at, amount, kind in row["steps"] if kind == "spam" and at >= since]
+    return not row["is_verified"] or sum(came, Decimal(0)) == Decimal(row["parts"]["spam"])
+
+
+def _growth(series: Sequence[tuple[str, Mapping[str, Any]]], first: str) -> frozenset[str]:
+    """The kinds of a rebasing token: what it grew before the first snapshot cannot be separated
+    from what was held before the history, where there was any."""
+    at, row = series[0]
+    others = set(row["parts"]) - {"rebase", "float"}
+    if at != first or not others or Decimal(row["residual"]) <= 0:
+        return frozenset({"rebase"})
+    grew = series[-1][1]["parts"]["rebase"] != row["parts"].get("rebase")
+    return OPENING | ({"rebase"} if grew else set())
 
 
 def _tolerance(row: Mapping[str, Any]) -> Decimal:

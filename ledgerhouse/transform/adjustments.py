@@ -22,20 +22,19 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.core.interval import iso
-from extract.fetch import landing
 from ledgerhouse.transform.adjustments_file import TICK, Entry, bands, entries
+from ledgerhouse.transform.openings import COLUMNS, Adjustment, openings
 from ledgerhouse.transform.residuals import (
     PRECISION,
-    Owner,
     Residual,
     Token,
+    is_growth,
     plain,
     residuals,
     snapshots,
@@ -46,74 +45,6 @@ if TYPE_CHECKING:
     import duckdb
 
 DATASET = "adjustments"  # of their marks in ops.touched_days
-SETTLED = timedelta(hours=24)  # vendors index late
-DAY = timedelta(days=1)
-COLUMNS = "adjustment_id, source, account, token, ts, kind, amount_text, evidence, note"
-
-# Of the tokens at an account's first snapshot: what forbids an opening.
-FORBIDDEN = """
-    WITH held AS (
-        SELECT token, list(DISTINCT wallet) AS wallets, bool_or(is_verified IS FALSE) AS unverified
-        FROM raw.balances WHERE (source, account, ts) = ($source, $account, $ts) GROUP BY ALL
-    ), moved AS (
-        SELECT coalesce(token, '') AS token, count(*) FILTER (is_scam) AS scams,
-            count(*) FILTER (is_settled AND NOT is_scam AND kind <> 'nft' AND amount_wide IS NULL)
-                AS unknown,
-            count(*) FILTER (NOT is_scam AND kind <> 'nft') AS honest
-        FROM curated.tx_unified
-        WHERE (source, account) = ($source, $account) AND ts < $ts AND domain <> 'adjustment'
-        GROUP BY ALL
-    ), unread AS (  -- one second of a chain may stay so for good: the opening says so by its status
-        SELECT part FROM ops.unread_parts WHERE (source, account) = ($source, $account)
-            AND end_ts - start_ts > INTERVAL 1 SECOND
-    ), rejected AS (
-        SELECT payload FROM raw.rejected WHERE (source, account) = ($source, $account)
-            AND dataset IN ('exchanges_ledger', 'onchain_transactions', 'onchain_transfers')
-    )
-    SELECT token,
-        coalesce(list_has_any(wallets, (SELECT coalesce(list(part), []) FROM unread)), false)
-            AS is_unread,
-        coalesce(unverified, false) AND (coalesce(honest, 0) = 0 OR coalesce(scams, 0) > 0)
-            OR coalesce(honest, 0) = 0 AND coalesce(scams, 0) > 0 OR coalesce(unknown, 0) > 0
-            OR EXISTS (FROM rejected WHERE contains(payload,
-                '"' || list_last(string_split(token, ':')) || '"')) AS is_forbidden
-    FROM held FULL JOIN moved USING (token) WHERE token <> ''"""
-
-
-@dataclass(frozen=True)
-class Adjustment:
-    """A row of raw.adjustments."""
-
-    adjustment_id: str
-    source: str
-    account: str
-    token: str
-    ts: datetime
-    kind: str
-    amount: Decimal
-    evidence: str
-    note: str | None = None
-
-    @property
-    def key(self) -> Token:
-        return self.source, self.account, self.token
-
-    def row(self) -> tuple:
-        """The values of COLUMNS."""
-        return (
-            *(self.adjustment_id, self.source, self.account, self.token, self.ts, self.kind),
-            *(plain(self.amount), self.evidence, self.note),
-        )
-
-
-@dataclass(frozen=True)
-class Noted:
-    """Openings of an account that are fixed, and the tokens whose part was unread then."""
-
-    snapshot: datetime
-    evidence: str
-    amounts: dict[str, Decimal] = field(default_factory=dict)
-    pending: frozenset[str] = frozenset()
 
 
 def settle(con: duckdb.DuckDBPyConnection, root: Path) -> str | None:
@@ -156,7 +87,7 @@ def _derived(
                 f"no snapshot of {entry.source} {entry.account} is covered yet",
             )
     by_token: dict[Token, list[Adjustment]] = defaultdict(list)
-    for opening in _openings(con, root, found, placed, note=note):
+    for opening in openings(con, root, found, placed, note=note):
         by_token[opening.key].append(opening)
     rebasing = bands()
     growing = [
@@ -186,76 +117,6 @@ def _derived(
             since = found[token[:2]][0]
             by_token[token] += _growth(token, bare[token], by_token[token], since, rebasing)
     return [row for rows in by_token.values() for row in rows], refusals
-
-
-def _openings(
-    con: duckdb.DuckDBPyConnection,
-    root: Path,
-    found: Mapping[Owner, tuple[datetime, list[datetime]]],
-    placed: Mapping[Token, list[Entry]],
-    *,
-    note: bool,
-) -> list[Adjustment]:
-    """The inferred openings of every account; those that can be fixed now are noted."""
-    noted, rows = _read_notes(root), []
-    for who, (since, instants) in found.items():
-        fixed = noted.get((*who, since))
-        first = fixed.snapshot if fixed and fixed.snapshot in instants else instants[0]
-        amounts: dict[str, Decimal] = dict(fixed.amounts) if fixed else {}
-        evidence = fixed.evidence if fixed else _evidence(con, who, first)
-        if fixed is None or fixed.pending:
-            fresh, pending = _inferred(con, who, first, placed, fixed and fixed.pending)
-            can_fix = instants[-1] >= first + SETTLED
-            if can_fix and note and (fixed is None or pending != fixed.pending):
-                _note(root, who, since, Noted(first, evidence, fresh, pending))
-            amounts |= fresh
-        for token, amount in amounts.items():
-            # One who knows it exactly says so in adjustments.toml.
-            if not any(entry.kind == "opening" for entry in placed.get((*who, token), ())):
-                ident = "/".join((*who, token, "opening_inferred"))
-                rows.append(
-                    Adjustment(ident, *who, token, since, "opening_inferred", amount, evidence)
-                )
-    # Of an account whose history has a hole before its first snapshot by now: as they were.
-    for ident, source, account, token, ts, kind, amount, evidence, words in con.execute(
-        f"SELECT {COLUMNS} FROM raw.adjustments WHERE kind = 'opening_inferred'"
-    ).fetchall():
-        if (source, account) not in found:
-            rows.append(
-                Adjustment(
-                    ident, source, account, token, ts, kind, Decimal(amount), evidence, words
-                )
-            )
-    return rows
-
-
-def _inferred(
-    con: duckdb.DuckDBPyConnection,
-    who: Owner,
-    first: datetime,
-    placed: Mapping[Token, list[Entry]],
-    only: frozenset[str] | None,
-) -> tuple[dict[str, Decimal], frozenset[str]]:
-    """Openings by token at an account's first covered snapshot, and tokens whose part is unread."""
-    tokens, pending = [], set()
-    for token, is_unread, is_forbidden in con.execute(
-        FORBIDDEN, {"source": who[0], "account": who[1], "ts": first}
-    ).fetchall():
-        if only is not None and token not in only:
-            continue
-        if is_unread:
-            pending.add(token)
-        elif not is_forbidden:
-            tokens.append((*who, token))
-    amounts = {}
-    rebasing = bands()
-    for (_, _, token), (residual,) in residuals(con, tokens, {who: [first]}, bare=True).items():
-        residual = residual.plus(e.amount for e in placed.get((*who, token), ()) if e.ts < first)
-        # Of a rebasing token that was received since, it is growth: see _growth.
-        grown = token in rebasing and residual.computed > 0
-        if not residual.lost and residual.difference > residual.tolerance and not grown:
-            amounts[token] = residual.difference
-    return amounts, frozenset(pending)
 
 
 def _judged(entry: Entry, at: Iterable[Residual], booked: Iterable[Adjustment]) -> str | None:
@@ -289,8 +150,7 @@ def _growth(
         residual = residual.plus(a.amount for a in booked if a.ts < residual.ts)
         held = max(held, abs(residual.reported), abs(residual.computed))
         step = residual.difference - before
-        days = max(Decimal(1), Decimal((residual.ts - then).total_seconds()) / 86400)
-        within = abs(step) <= held * rebasing[token[2]] * days
+        within = is_growth(step, held, rebasing[token[2]], then, residual.ts)
         if not residual.lost and abs(step) > residual.tolerance and within:
             ident = "/".join((*token, "rebase", f"{residual.ts:%Y%m%dT%H%M%S%f}"))
             evidence = f"snapshots of {iso(then)} and {iso(residual.ts)}"
@@ -333,45 +193,3 @@ def _write(con: duckdb.DuckDBPyConnection, rows: Iterable[Adjustment]) -> str | 
             {"dataset": DATASET, "days": days, "batch": batch},
         )
     return batch
-
-
-def _evidence(con: duckdb.DuckDBPyConnection, who: Owner, ts: datetime) -> str:
-    """A snapshot and the landed file that it came with."""
-    file = con.execute(
-        "SELECT min(f.file) FROM ops.coverage c JOIN ops.landed_files f USING (batch_id) "
-        "WHERE (c.source, c.account, c.start_ts) = (?, ?, ?) AND c.dataset = 'balances' "
-        "AND starts_with(f.file, ?)",
-        [*who, ts, "~".join((*who, ""))],
-    ).fetchone()
-    return f"snapshot of {iso(ts)}" + (f" in {file[0]}" if file and file[0] else "")
-
-
-def _note(root: Path, who: Owner, since: datetime, noted: Noted) -> None:
-    """Note in the landing that these openings are fixed."""
-    record = {
-        "source": who[0],
-        "account": who[1],
-        "since": iso(since),
-        "snapshot": iso(noted.snapshot),
-        "evidence": noted.evidence,
-        "amounts": {token: plain(amount) for token, amount in noted.amounts.items()},
-        "pending": sorted(noted.pending),
-    }
-    landing.note_openings(root, record)
-
-
-def _read_notes(root: Path) -> dict[tuple[str, str, datetime], Noted]:
-    """What is fixed, by account and begin of its history."""
-    found: dict[tuple[str, str, datetime], Noted] = {}
-    for record in landing.openings(root):
-        since, snapshot = (
-            datetime.fromisoformat(record[name]).replace(tzinfo=None)
-            for name in ("since", "snapshot")
-        )
-        key = (record["source"], record["account"], since)
-        amounts = {token: Decimal(text) for token, text in record["amounts"].items()}
-        before = found[key].amounts if key in found else {}
-        found[key] = Noted(
-            snapshot, record["evidence"], amounts | before, frozenset(record["pending"])
-        )
-    return found

@@ -140,6 +140,14 @@ class Residual:
             )
 
 
+def is_growth(
+    step: Decimal, held: Decimal, rate: Decimal, since: datetime, until: datetime
+) -> bool:
+    """Whether a token that grows by at most `rate` a day may have moved by `step` in that time."""
+    days = max(Decimal(1), Decimal((until - since).total_seconds()) / 86400)
+    return abs(step) <= held * rate * days
+
+
 def snapshots(con: duckdb.DuckDBPyConnection) -> dict[Owner, tuple[datetime, list[datetime]]]:
     """By account: where its coverage begins, and the snapshots its history reaches, oldest first."""
     found: dict[Owner, tuple[datetime, list[datetime]]] = {}

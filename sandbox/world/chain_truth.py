@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from sandbox.world.amounts import decimal_text
 from sandbox.world.chain_history import ChainHistory
 from sandbox.world.chain_records import Tx
+from sandbox.world.difference import Difference
 from sandbox.world.mess_tokens import ALL_NATIVE, ALL_TOKENS
 from sandbox.world.moments import iso
 from sandbox.world.tokens import Token
@@ -33,22 +33,6 @@ _ORDER = ("off", "not_reconcilable", "settling", "explained", "within_tolerance"
 # Of these the moment does not matter: they are what the token is.
 _FOR_GOOD = ("spam", "nft", "infinite")
 CROWD = 20  # rows in one second of one chain that no page of the vendor can leave
-
-
-@dataclass(slots=True)
-class _Account:
-    """Base units of one token: `reported` by the list, `stated` by the history, what explains the rest."""
-
-    reported: int = 0
-    stated: int = 0
-    turnover: int = 0
-    parts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    steps: list[tuple[int, str, int]] = field(default_factory=list)
-
-    def differs(self, kind: str, when: int, units: int) -> None:
-        if units:
-            self.parts[kind] += units
-            self.steps.append((when, kind, units))
 
 
 def reported_units(history: ChainHistory, wallet: str, txs: list[Tx], now: int) -> dict[Token, int]:
@@ -80,8 +64,8 @@ def _moves(tx: Tx, at: int, now: int) -> Iterator[tuple[Token, int, int, int, st
 
 def _accounts(
     history: ChainHistory, wallet: str, at: int, now: int, since: int
-) -> dict[Token, _Account]:
-    accounts: dict[Token, _Account] = defaultdict(_Account)
+) -> dict[Token, Difference]:
+    accounts: dict[Token, Difference] = defaultdict(Difference)
     for tx in history.wallets[wallet]:
         if tx.time >= at or not (tx.is_there(at) or tx.is_there(now)):
             continue
@@ -120,7 +104,7 @@ def residuals(history: ChainHistory, wallet: str, at: int, now: int, since: int)
     ]
 
 
-def _row(wallet: str, token: Token, account: _Account) -> dict:
+def _row(wallet: str, token: Token, account: Difference) -> dict:
     parts = {kind: units for kind, units in account.parts.items() if units}
     if parts.get("late", 0) + parts.get("ahead", 0) == 0:  # the history has caught up
         parts = {k: u for k, u in parts.items() if k not in ("late", "ahead")}

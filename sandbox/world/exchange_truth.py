@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from sandbox.world.amounts import decimal_text
+from sandbox.world.difference import Difference
 from sandbox.world.exchange_history import ExchangeHistory
 from sandbox.world.exchange_records import Currency, Entry
 from sandbox.world.moments import iso
@@ -24,23 +24,6 @@ STATUSES = {
     "opening": "explained",
 }
 _ORDER = ("off", "awaiting_coverage", "settling", "explained", "exact")
-
-
-@dataclass(slots=True)
-class _Asset:
-    """Base units of one currency: `reported` by its wallets, `stated` by their rows, and why."""
-
-    currency: Currency
-    reported: int = 0
-    stated: int = 0
-    turnover: int = 0
-    parts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    steps: list[tuple[int, str, int]] = field(default_factory=list)
-
-    def differs(self, kind: str, when: int, units: int) -> None:
-        if units:
-            self.parts[kind] += units
-            self.steps.append((when, kind, units))
 
 
 def updated(history: ExchangeHistory, name: str, now: int) -> int:
@@ -72,11 +55,11 @@ def _differences(row: Entry, at: int, now: int, since: int) -> Iterator[tuple[st
 
 def residuals(history: ExchangeHistory, at: int, now: int, since: int) -> list[dict]:
     """One dict per currency that a wallet lists or moves, as World.residuals documents them."""
-    assets: dict[str, _Asset] = {}
+    assets: dict[Currency, Difference] = defaultdict(Difference)
     for name, wallet in history.wallets.items():
         if not wallet.has_balance:  # the list says nothing of it
             continue
-        asset = assets.setdefault(wallet.currency.code, _Asset(wallet.currency))
+        asset = assets[wallet.currency]
         asset.reported += wallet.units
         if wallet.answer != 200:
             asset.differs("unread", wallet.since, wallet.units)
@@ -89,21 +72,21 @@ def residuals(history: ExchangeHistory, at: int, now: int, since: int) -> list[d
                 asset.turnover += abs(row.units)
             for kind, when, units in _differences(row, at, now, since):
                 asset.differs(kind, when, units)
-    return [_row(asset) for asset in assets.values()]
+    return [_row(currency, asset) for currency, asset in assets.items()]
 
 
-def _row(asset: _Asset) -> dict:
+def _row(currency: Currency, asset: Difference) -> dict:
     parts = {kind: units for kind, units in asset.parts.items() if units}
 
     def text(units: int) -> str:
-        return decimal_text(units, asset.currency.exponent)
+        return decimal_text(units, currency.exponent)
 
     return {
         "vendor": "coinbase",
         "account": "main",
         "chain": None,
-        "token_id": asset.currency.code,
-        "token": asset.currency.code,
+        "token_id": currency.code,
+        "token": currency.code,
         "listed": True,
         "is_verified": None,
         "reported": text(asset.reported),

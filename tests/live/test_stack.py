@@ -239,31 +239,37 @@ def test_a_balance_that_is_not_what_the_truth_says_is_wrong(status):
 
 def residual(status="exact", kind="", amount="0", vendor="coinbase", **more):
     return {"vendor": vendor, "reported": "5", "turnover": "5", "residual": amount, "kind": kind,
-            "status": status, **more}  # fmt: skip
+            "status": status, "is_verified": None, "listed": True, "token_id": "BTC",
+            "parts": {kind: amount}, "steps": [], **more}  # fmt: skip
 
 
-A, B = "2026-01-01T00:00:00Z", "2026-01-02T06:00:00Z"
+A, B, C = "2026-01-01T00:00:00Z", "2026-01-02T06:00:00Z", "2026-01-03T06:00:00Z"
+ODD = residual(amount="2")
 
 
 @pytest.mark.parametrize(
-    ("before", "row", "wanted"),
+    ("rows", "wanted"),
     [
-        (residual(), residual(), "exact or within_tolerance"),
-        (residual(amount="2"), residual(amount="2"), "explained by opening_inferred"),
-        (residual(amount="2"), residual(amount="3"), f"settling, first at {B}"),
-        (residual(amount="-2"), residual(amount="-2"), f"off, first at {A}"),
-        (residual(), residual("explained", "rebase", "1"), "explained by rebase"),
-        (residual(), residual("explained", "spam", "1"), "explained by spam"),
-        (residual(), residual("awaiting_coverage", "unread", "1"), "awaiting_coverage"),
+        ([residual(), residual()], "exact or within_tolerance"),
+        ([ODD, ODD], "explained by opening_inferred"),
+        ([ODD, residual(amount="3")], f"settling, first at {B}"),
+        ([residual(amount="-2")] * 2, f"off, first at {A}"),
+        ([residual(), ODD, ODD], f"off, first at {B}"),
+        ([residual(amount="-2"), residual(), ODD], f"settling, first at {C}"),
+        ([ODD, residual(amount="3"), ODD], "explained by opening_inferred"),
+        ([residual(), residual("explained", "rebase", "1")], "explained by rebase"),
+        ([residual(), residual("explained", "spam", "1")], "explained by spam"),
+        ([residual(), residual("awaiting_coverage", "unread", "1")], "awaiting_coverage"),
     ],
 )
-def test_what_the_truth_expects_of_a_balance(before, row, wanted):
-    assert str(truth.expectation(before, row, A, B)) == wanted
+def test_what_the_truth_expects_of_a_balance(rows, wanted):
+    assert str(truth.expectation(list(zip((A, B, C), rows)), A, A)) == wanted
 
 
-def test_an_opening_is_not_expected_where_an_amount_is_unknown():
-    odd = residual(amount="2")
-    assert str(truth.expectation(odd, odd, A, B, lacks_an_amount=True)) == f"off, first at {A}"
+def test_an_opening_is_not_expected_where_an_amount_is_unknown_or_the_token_came_later():
+    series = [(A, ODD), (B, ODD)]
+    assert str(truth.expectation(series, A, A, lacks_an_amount=True)) == f"off, first at {A}"
+    assert str(truth.expectation([(B, ODD)], A, A)) == f"settling, first at {B}"
 
 
 def test_what_else_is_wrong():

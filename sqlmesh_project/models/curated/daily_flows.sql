@@ -22,6 +22,7 @@ MODEL (
     overflow_legs = 'settled legs, no scam, no NFT, whose amount does not fit: in net_wide only',
     unsettled_legs = 'legs not settled, no scam',
     scam_legs = 'legs the source calls a scam',
+    scam_net_wide = 'what these would have moved, to six digits; NULL where it does not fit',
     unknown_legs = 'settled legs, no scam, whose amount is not known: in no sum'
   ),
   audits (
@@ -57,6 +58,7 @@ WITH legs AS (
     COUNT(*) FILTER(WHERE counts) AS legs,
     COUNT(*) FILTER(WHERE moves AND NOT counts) AS overflow_legs,
     COUNT(*) FILTER(WHERE NOT is_settled AND NOT is_scam AND NOT is_nft) AS unsettled_legs,
+    @wide_sum(amount_wide, is_scam AND is_settled) AS scam_net_wide,
     COUNT(*) FILTER(WHERE is_scam) AS scam_legs,
     COUNT(*) FILTER(
       WHERE is_settled AND NOT is_scam AND NOT is_nft AND amount_wide IS NULL
@@ -81,5 +83,6 @@ SELECT
   CAST(overflow_legs AS BIGINT) AS overflow_legs,
   CAST(unsettled_legs AS BIGINT) AS unsettled_legs,
   CAST(scam_legs AS BIGINT) AS scam_legs,
+  CAST(scam_net_wide AS DECIMAL(38, 6)) AS scam_net_wide,
   CAST(unknown_legs AS BIGINT) AS unknown_legs
 FROM sums

@@ -90,7 +90,7 @@ WITH spans AS (
     f.overflow_legs + CASE WHEN f.net IS NULL OR f.turnover IS NULL THEN 1 ELSE 0 END AS lost,
     f.legs + f.overflow_legs AS legs,
     f.legs + f.overflow_legs + f.unsettled_legs + f.unknown_legs AS honest_legs,
-    f.scam_legs, f.unknown_legs
+    f.scam_legs, f.scam_net_wide, f.unknown_legs
   FROM curated.daily_flows AS f
   JOIN newest AS n
     ON n.source = f.source AND n.account = f.account AND f.date < n.day
@@ -105,6 +105,7 @@ WITH spans AS (
     CASE WHEN u.is_settled AND NOT u.is_scam THEN 1 ELSE 0 END AS legs,
     CASE WHEN u.is_scam THEN 0 ELSE 1 END AS honest_legs,
     CASE WHEN u.is_scam THEN 1 ELSE 0 END AS scam_legs,
+    CASE WHEN u.is_scam AND u.is_settled THEN u.amount_wide ELSE 0 END AS scam_net_wide,
     CASE WHEN u.is_settled AND NOT u.is_scam AND u.amount_wide IS NULL THEN 1 ELSE 0 END
       AS unknown_legs
   FROM curated.tx_unified AS u
@@ -124,6 +125,7 @@ WITH spans AS (
     SUM(legs) AS legs,
     SUM(honest_legs) AS honest_legs,
     SUM(scam_legs) AS scam_legs,
+    @wide_sum(scam_net_wide, TRUE) AS scam_net_wide,
     SUM(unknown_legs) AS unknown_legs
   FROM movements
   GROUP BY
@@ -145,11 +147,23 @@ WITH spans AS (
     COALESCE(s.unheld, 0) AS unheld,
     COALESCE(c.unknown_legs, 0) AS unknown_legs,
     COALESCE(c.honest_legs, 0) AS honest_legs,
-    /* Flags of a token and of its transactions need not agree: one is enough. */
+    /* Flags of a token and of its transactions need not agree. A verified token is spam only where
+       all that is reported came by transactions that are a scam: of real tokens, too, transfers of
+       nothing are sent to poison a history. */
     NOT s.token IS NULL
-    AND (COALESCE(c.honest_legs, 0) = 0 OR s.is_unverified)
-    AND (COALESCE(c.scam_legs, 0) > 0 OR (s.is_unverified AND COALESCE(c.honest_legs, 0) = 0))
-      AS is_spam,
+    AND CASE
+      WHEN s.is_unverified
+      THEN COALESCE(c.scam_legs, 0) > 0 OR COALESCE(c.honest_legs, 0) = 0
+      ELSE COALESCE(c.scam_legs, 0) > 0 AND c.honest_legs = 0
+      AND COALESCE(
+        ABS(s.reported_wide - c.scam_net_wide)
+          <= CAST(
+            CAST(ABS(s.reported_wide) AS DECIMAL(33, 0)) * CAST(0.0000000000000003 AS DECIMAL(16, 16))
+            AS DECIMAL(38, 6)
+          ) + CAST(0.00001 AS DECIMAL(6, 5)),
+        FALSE
+      )
+    END AS is_spam,
     s.token IS NULL AS is_unlisted
   FROM snapshots AS s
   FULL JOIN computations AS c

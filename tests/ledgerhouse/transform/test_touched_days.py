@@ -375,6 +375,45 @@ def test_a_failed_audit_stops_no_other_account_and_the_next_transform_repairs(wa
     assert_curated_is_the_truth(warehouse)
 
 
+@pytest.fixture
+def blocking(tmp_path, monkeypatch):
+    """A project whose staged_exchanges stops at a key that is there twice, as an audit of a user
+    may: ours warn, so that one account's rows stop no other's."""
+    shutil.copytree(sqlmesh_context.PROJECT, tmp_path / "project")
+    model = tmp_path / "project" / "models" / "staged" / "staged_exchanges.sql"
+    text = model.read_text()
+    changed = text.replace(
+        "unique_combination_of_columns_non_blocking", "unique_combination_of_columns"
+    )
+    assert changed != text
+    model.write_text(changed)
+    monkeypatch.setattr(sqlmesh_context, "PROJECT", tmp_path / "project")
+
+
+def test_a_failed_audit_names_itself_and_the_next_transform_repairs(warehouse, blocking):
+    with opened(warehouse) as con:
+        put(con, "exchanges_ledger", [entry("a", "2026-03-01"), entry("b", "2026-03-02")], "b1")
+    settle(warehouse)
+    with opened(warehouse) as con:  # a key twice: what a broken loader might do
+        con.execute(
+            "INSERT INTO raw.exchanges_ledger FROM raw.exchanges_ledger WHERE entry_id = 'b'"
+        )
+        con.execute("INSERT INTO ops.touched_days VALUES ('exchanges_ledger', '2026-03-02', 'b2')")
+    with pytest.raises(tf.TransformFailed) as failed:
+        tf.transform(warehouse, owner="test")
+    for word in ("curated.staged_exchanges", "[2026-03-02, 2026-03-03)", "unique_combination"):
+        assert word in str(failed.value)
+    with opened(warehouse) as con:
+        assert con.execute("SELECT count(*) FROM curated.tx_unified").fetchone() == (2,)
+        assert con.execute("SELECT count(*) FROM ops.touched_days").fetchone() == (1,)
+        con.execute(
+            "DELETE FROM raw.exchanges_ledger WHERE rowid = "
+            "(SELECT max(rowid) FROM raw.exchanges_ledger)"
+        )
+    settle(warehouse)
+    assert_curated_is_the_truth(warehouse)
+
+
 def scattered(warehouse) -> list[date]:
     """A settled history of a month, and a late row on each of these days of it."""
     late = [date(2026, 3, d) for d in (2, 9, 17, 30)]
@@ -438,6 +477,37 @@ def recorded(statements: list[str]):
         return EngineAdapter._execute(self, sql, *args, **kwargs)
 
     return execute
+
+
+def test_of_scattered_days_the_one_that_fails_is_named_and_those_before_are_done(
+    warehouse, blocking, caplog
+):
+    late = scattered(warehouse)
+    with opened(warehouse) as con:
+        con.execute(
+            "INSERT INTO raw.exchanges_ledger "
+            f"FROM raw.exchanges_ledger WHERE entry_id = 'late{late[2]}'"
+        )
+    with pytest.raises(
+        tf.TransformFailed,
+        match=r"staged_exchanges failed over "
+        r"\[2026-03-17, 2026-03-18\): .*unique_combination",
+    ):
+        tf.transform(warehouse, owner="test")
+    (warning,) = [r.message for r in caplog.records if "evaluated by itself" in r.message]
+    assert "unique_combination" in warning, "the audit of all four days has found it"
+    with opened(warehouse) as con:
+        assert con.execute(
+            "SELECT count(*) FROM curated.staged_exchanges WHERE "
+            "txid LIKE 'late%' AND ts < '2026-03-10'"
+        ).fetchone() == (2,)
+        assert con.execute("SELECT count(*) FROM curated.tx_unified").fetchone() == (31,)
+        con.execute(
+            "DELETE FROM raw.exchanges_ledger WHERE rowid = "
+            "(SELECT max(rowid) FROM raw.exchanges_ledger)"
+        )
+    settle(warehouse)
+    assert_curated_is_the_truth(warehouse)
 
 
 @pytest.mark.parametrize("atomic", [True, False])

@@ -105,6 +105,27 @@ def test_it_is_opened_with_nothing_refused_and_no_row_changed(var):
             assert con.execute(f"SELECT {names} FROM {table} ORDER BY ALL").fetchall() == rows
 
 
+# Columns that are new are NULL in old rows until a replay, and a commission that the vendor lists in
+# both wallets is stated in one now; raw.history holds the rows as they were, as text.
+READ_OTHERWISE = {
+    "raw.balances": ("price_text", "price", "is_verified", "row_hash"),
+    "raw.exchanges_ledger": ("fee_text", "fee", "fee_asset", "row_hash"),
+    "raw.history": ("row", "row_hash"),
+    "ops.batches": ("read", "shadowed", "rejected"),
+    "ops.coverage": ("parts",),
+}
+
+
+def as_both_read_it(con) -> dict[str, list[tuple]]:
+    """What follows from the landing, without what this version reads otherwise than 0.1.0 did."""
+    return content(con, [t for t in FROM_LANDING if t not in READ_OTHERWISE]) | {
+        table: con.execute(
+            f"SELECT * EXCLUDE ({', '.join(columns)}) FROM {table} ORDER BY ALL"
+        ).fetchall()
+        for table, columns in READ_OTHERWISE.items()
+    }
+
+
 @pytest.mark.slow
 def test_another_day_is_loaded_on_top_checked_and_published_and_replay_gives_the_same(var):
     old = frame("SELECT domain, source, account, txid, leg FROM curated.tx_unified")
@@ -134,17 +155,14 @@ def test_another_day_is_loaded_on_top_checked_and_published_and_replay_gives_the
         assert con.execute("FROM ops.touched_days").fetchall() == []
         curated = content(con, CURATED)
         assert content(out, CURATED) == curated
-        before = content(con, FROM_LANDING)
+        before = as_both_read_it(con)
         carried = content(con, ("ops.sync_runs", "ops.api_calls", "ops.budgets"))
     assert {len(rows) for rows in carried.values()} == {1, 2}
 
-    # Columns that are new are NULL in old rows, and a commission is stated once now: a replay
-    # fills and reads them so.
-    filled = {"raw.balances", "ops.batches", "raw.exchanges_ledger", "raw.history"}
     done = replay(var / "warehouse.duckdb", var / "landing", all_sources())
-    assert done.differences.keys() <= filled
+    assert done.differences.keys() <= READ_OTHERWISE.keys()
     with open_warehouse(owner="test") as con:
-        assert content(con, FROM_LANDING) == before and content(con, carried) == carried
+        assert as_both_read_it(con) == before and content(con, carried) == carried
     transform(
         owner="test"
     )  # of every day, from nothing: as what 0.1.0 had built and we went on with

@@ -43,9 +43,11 @@ WITH flows AS (
   FROM @this_model
 ), transactions AS (
   SELECT
-    @wide_sum(amount_wide, is_settled AND NOT is_scam) AS net_wide,
-    COUNT(*) FILTER(WHERE is_settled AND NOT is_scam AND (counts OR is_overflow)) AS legs
+    @wide_sum(amount_wide, TRUE) AS net_wide,
+    COUNT(*) AS legs
   FROM @touched_rows(curated.tx_unified, ts) AS t
+  WHERE
+    counts OR (is_overflow AND is_settled AND NOT is_scam AND kind IS DISTINCT FROM 'nft')
 )
 SELECT f.legs, t.legs AS expected_legs
 FROM flows AS f

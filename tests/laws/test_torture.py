@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
+import signal
 import time
 import traceback
 from collections import Counter
@@ -22,6 +24,7 @@ from tests.laws.torture import START, Life, Sandbox, live, preload
 pytestmark = pytest.mark.slow
 
 KILLED: Counter = Counter()
+PATIENCE_S = 600  # for four processes that wait for each other
 
 
 @pytest.mark.parametrize("seed", range(100, 106))
@@ -71,8 +74,11 @@ def test_two_syncs_a_backfill_a_plan_and_a_reader_at_once(tmp_path):
                 ),
             ),
         ]
-        looks = 0
+        looks, end = 0, time.monotonic() + PATIENCE_S
         while any(_running(pid) for pid in working):
+            if time.monotonic() > end:
+                for pid in filter(_running, working):
+                    os.kill(pid, signal.SIGKILL)
             life.look()
             looks += 1
             time.sleep(0.1)
@@ -117,6 +123,7 @@ def _fork(folder, name: str, work) -> int:
         os.dup2(log.fileno(), 2)
         try:
             logging.basicConfig(level=logging.INFO, stream=log, force=True)
+            faulthandler.dump_traceback_later(PATIENCE_S - 30, file=log)
             work()
             print("done", file=log, flush=True)
         except BaseException:

@@ -377,8 +377,8 @@ def test_a_failed_audit_stops_no_other_account_and_the_next_transform_repairs(wa
 
 @pytest.fixture
 def blocking(tmp_path, monkeypatch):
-    """A project whose staged_exchanges stops at a key that is there twice, as an audit of a user
-    may: ours warn, so that one account's rows stop no other's."""
+    """A warehouse of a project whose staged_exchanges stops at a key that is there twice, as an
+    audit of a user may: ours warn, so that one account's rows stop no other's."""
     shutil.copytree(sqlmesh_context.PROJECT, tmp_path / "project")
     model = tmp_path / "project" / "models" / "staged" / "staged_exchanges.sql"
     text = model.read_text()
@@ -388,9 +388,14 @@ def blocking(tmp_path, monkeypatch):
     assert changed != text
     model.write_text(changed)
     monkeypatch.setattr(sqlmesh_context, "PROJECT", tmp_path / "project")
+    warehouse = tmp_path / "var" / sqlmesh_context.FILE
+    warehouse.parent.mkdir()
+    assert sqlmesh_context.plan_production(warehouse)
+    return warehouse
 
 
-def test_a_failed_audit_names_itself_and_the_next_transform_repairs(warehouse, blocking):
+def test_a_failed_audit_names_itself_and_the_next_transform_repairs(blocking):
+    warehouse = blocking
     with opened(warehouse) as con:
         put(con, "exchanges_ledger", [entry("a", "2026-03-01"), entry("b", "2026-03-02")], "b1")
     settle(warehouse)
@@ -479,9 +484,8 @@ def recorded(statements: list[str]):
     return execute
 
 
-def test_of_scattered_days_the_one_that_fails_is_named_and_those_before_are_done(
-    warehouse, blocking, caplog
-):
+def test_of_scattered_days_the_one_that_fails_is_named_and_those_before_are_done(blocking, caplog):
+    warehouse = blocking
     late = scattered(warehouse)
     with opened(warehouse) as con:
         con.execute(

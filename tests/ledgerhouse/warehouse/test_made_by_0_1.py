@@ -70,6 +70,15 @@ def content(con, tables) -> dict[str, list[tuple]]:
     return {table: con.execute(f"FROM {table} ORDER BY ALL").fetchall() for table in tables}
 
 
+def without_fees(con) -> dict[str, list[tuple]]:
+    """The curated tables without the commission of a movement, which is stated once by now."""
+    fees = {"curated.tx_unified": " EXCLUDE (fee, fee_token)"}
+    return {
+        table: con.execute(f"SELECT *{fees.get(table, '')} FROM {table} ORDER BY ALL").fetchall()
+        for table in CURATED
+    }
+
+
 def test_its_books_are_read(var):
     for table, count in RAW.items():
         assert len(frame(f"raw.{table}")) == count
@@ -105,14 +114,19 @@ def test_it_is_opened_with_nothing_refused_and_no_row_changed(var):
             assert con.execute(f"SELECT {names} FROM {table} ORDER BY ALL").fetchall() == rows
 
 
-# Columns that are new are NULL in old rows until a replay, and a commission that the vendor lists in
-# both wallets is stated in one now; raw.history holds the rows as they were, as text.
+# Columns that are new are NULL in old rows until a replay; and a commission that the vendor lists in
+# both wallets is stated in one now, so a record of it that is read again has changed against what
+# 0.1.0 made of it, and has not after a replay, when both readings are this version's.
 READ_OTHERWISE = {
-    "raw.balances": ("price_text", "price", "is_verified", "row_hash"),
-    "raw.exchanges_ledger": ("fee_text", "fee", "fee_asset", "row_hash"),
-    "raw.history": ("row", "row_hash"),
-    "ops.batches": ("read", "shadowed", "rejected"),
-    "ops.coverage": ("parts",),
+    "raw.balances": "* EXCLUDE (price_text, price, is_verified, row_hash)",
+    "raw.exchanges_ledger": "* EXCLUDE (fee_text, fee, fee_asset, row_hash, changed_at, batch_id)",
+    "ops.coverage": "* EXCLUDE (parts)",
+    "ops.batches": "* EXCLUDE (read, shadowed, rejected, changed, same), changed + same",
+    "raw.history": "* EXCLUDE (row, row_hash)",
+}
+OF_BOTH = {
+    "ops.batches": "dataset NOT IN ('positions', 'onchain_chains')",
+    "raw.history": "dataset <> 'exchanges_ledger'",
 }
 
 
@@ -120,7 +134,7 @@ def as_both_read_it(con) -> dict[str, list[tuple]]:
     """What follows from the landing, without what this version reads otherwise than 0.1.0 did."""
     return content(con, [t for t in FROM_LANDING if t not in READ_OTHERWISE]) | {
         table: con.execute(
-            f"SELECT * EXCLUDE ({', '.join(columns)}) FROM {table} ORDER BY ALL"
+            f"SELECT {columns} FROM {table} WHERE {OF_BOTH.get(table, 'true')} ORDER BY ALL"
         ).fetchall()
         for table, columns in READ_OTHERWISE.items()
     }
@@ -153,8 +167,8 @@ def test_another_day_is_loaded_on_top_checked_and_published_and_replay_gives_the
     assert set(old.itertuples(index=False)) < set(new.itertuples(index=False))
     with open_warehouse(owner="test") as con, open_books() as out:
         assert con.execute("FROM ops.touched_days").fetchall() == []
-        curated = content(con, CURATED)
-        assert content(out, CURATED) == curated
+        assert content(out, CURATED) == content(con, CURATED)
+        curated = without_fees(con)
         before = as_both_read_it(con)
         carried = content(con, ("ops.sync_runs", "ops.api_calls", "ops.budgets"))
     assert {len(rows) for rows in carried.values()} == {1, 2}
@@ -167,4 +181,4 @@ def test_another_day_is_loaded_on_top_checked_and_published_and_replay_gives_the
         owner="test"
     )  # of every day, from nothing: as what 0.1.0 had built and we went on with
     with open_warehouse(owner="test") as con:
-        assert content(con, CURATED) == curated
+        assert without_fees(con) == curated

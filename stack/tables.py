@@ -69,7 +69,7 @@ def _table(title: str, columns: str, numbers: str = "") -> Table:
 def _statuses(rows: Sequence[Row]) -> Table:
     """How many balances have each status, and by what they are explained."""
     accounts = list(dict.fromkeys((r["source"], r["account"]) for r in rows))
-    names = [f"{source} {short(account)}" for source, account in accounts]
+    names = [short(account, 12) for _, account in accounts]
     table = _table(
         "Balances reported by the vendor and computed from the history, by status",
         ",".join(["status", *names, "all"]),

@@ -57,10 +57,6 @@ class NotChecked(RuntimeError):
         self.failed = tuple(failed)
 
 
-class Superseded(Exception):
-    """Another run has loaded days since, whose check is not done: that run publishes them all."""
-
-
 @dataclass(frozen=True)
 class HeldAccount:
     """An account whose last good days the books keep. `since` is naive UTC."""
@@ -117,7 +113,12 @@ def publish_checked(
     """
     from ledgerhouse.publish.books import published_dir
     from ledgerhouse.publish.publish import publish
-    from ledgerhouse.transform.touched_days import clear_touched_days, marks_of, touched
+    from ledgerhouse.transform.touched_days import (
+        clear_touched_days,
+        marks_of,
+        refuse_later_loads,
+        touched,
+    )
 
     with open_warehouse(owner=owner) as con:
         results = recorded(con, run_id)
@@ -126,12 +127,7 @@ def publish_checked(
         for account, reason in off.items():
             reasons[account] = "; ".join(filter(None, (reasons.get(account), reason)))
         marks = marks_of(con)
-        others = {batch for _, _, batch in marks} - set(batches)
-        if others:
-            raise Superseded(
-                f"{len(others)} batch(es) loaded since by another run are not checked yet; "
-                "that run publishes these days too, once its checks have passed"
-            )
+        refuse_later_loads(con, batches)
         held = _note_held(con, reasons, run_id)
         if reasons and known_accounts(con) <= reasons.keys():
             raise NotChecked(run_id, failed_critical(results), off)
@@ -147,7 +143,16 @@ def check_and_publish(transformed: Transformed, *, run_id: str, owner: str) -> P
 
     spans = transformed.spans
     interval = Interval(spans[0].start, spans[-1].end)
-    require_passed(check(interval, run_id=run_id, owner=owner, spans=spans), run_id)
+    require_passed(
+        check(
+            interval,
+            run_id=run_id,
+            owner=owner,
+            spans=spans,
+            batches=transformed.batches,
+        ),
+        run_id,
+    )
     return publish_checked(transformed.batches, transformed.changed, run_id=run_id, owner=owner)
 
 

@@ -16,7 +16,7 @@ No clock is read: the days themselves say how far to run, so a sandbox may live 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -99,6 +99,11 @@ MOVEMENTS = ("raw.exchanges_ledger", "raw.onchain_transactions", "raw.onchain_tr
 TABLE_SIZES = " UNION ALL ".join(
     f"SELECT count(*) AS rows, min(ts) AS first, max(ts) AS last FROM {name}" for name in MOVEMENTS
 )
+
+
+class Superseded(Exception):
+    """Another run has loaded days since, which are not transformed yet: that run checks and
+    publishes them all."""
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,16 @@ def marks_of(con: duckdb.DuckDBPyConnection) -> tuple[Mark, ...]:
             "SELECT DISTINCT dataset, day, batch_id FROM ops.touched_days ORDER BY ALL"
         ).fetchall()
     )
+
+
+def refuse_later_loads(con: duckdb.DuckDBPyConnection, batches: Collection[str]) -> None:
+    """Raise Superseded where there are marks of batches not among `batches`, those transformed."""
+    others = {batch for _, _, batch in marks_of(con)} - set(batches)
+    if others:
+        raise Superseded(
+            f"{len(others)} batch(es) loaded since by another run are not transformed and checked "
+            "yet; that run publishes these days too, once its checks have passed"
+        )
 
 
 def _rows_a_day(con: duckdb.DuckDBPyConnection) -> float:

@@ -213,7 +213,7 @@ class Life:
         from ledgerhouse.check.checkpoints import failed_critical
         from ledgerhouse.check.run import check as run_checks
         from ledgerhouse.publish import gate
-        from ledgerhouse.transform.touched_days import transform
+        from ledgerhouse.transform.touched_days import Superseded, transform
 
         done = self.step("transform", lambda: transform(self.path, owner="torture"), harm)
         if done is None:
@@ -226,13 +226,18 @@ class Life:
         )
 
         def check():
-            failed = failed_critical(run_checks(span, run_id=run_id, owner="torture"))
+            try:
+                results = run_checks(span, run_id=run_id, owner="torture", batches=done.batches)
+            except Superseded:  # by a run that goes on beside this one
+                return "superseded"
+            failed = failed_critical(results)
             # While a killed fetch leaves a hole, balances may be awaited, never off.
             assert not failed, "\n".join(map(str, failed))
-            return True
+            return "passed"
 
-        if self.step("check", check, harm) is None:
-            return False
+        verdict = self.step("check", check, harm)
+        if verdict != "passed":
+            return verdict is not None
         batches = sorted({batch for _, _, batch in done.marks})
 
         def publish():
@@ -240,7 +245,7 @@ class Life:
                 return gate.publish_checked(
                     batches, done.changed, run_id=run_id, owner="torture"
                 ).generation
-            except gate.Superseded:  # by a run that goes on beside this one
+            except Superseded:  # by a run that goes on beside this one
                 return 0
 
         return self.step("publish", publish, harm) is not None

@@ -20,11 +20,11 @@ from ledgerhouse.check.checkpoints import CheckResult, record
 from ledgerhouse.publish import books, parquet_files
 from ledgerhouse.publish import publish as publishing
 from ledgerhouse.publish.books import BOOKS, open_books
-from ledgerhouse.publish.gate import NotChecked, Superseded, publish_checked, require_passed
+from ledgerhouse.publish.gate import NotChecked, publish_checked, require_passed
 from ledgerhouse.publish.publish import GRACE, NEWS, TABLES, publish, publish_news
 from ledgerhouse.transform import touched_days
 from ledgerhouse.transform.sqlmesh_context import FILE
-from ledgerhouse.transform.touched_days import marks_of, touched, transform
+from ledgerhouse.transform.touched_days import Superseded, marks_of, touched, transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from ledgerhouse.warehouse.schema import create_all
 from ledgerhouse.warehouse.views import IN_BOOKS
@@ -719,7 +719,7 @@ def test_days_that_another_run_has_loaded_since_wait_for_their_own_check(var):
     with open_warehouse(owner="test") as con:
         mark(con, sync(con, 1, {date(2031, 2, 28): 1}, date(2031, 4, 28)), "b1")
     checked("r1", critical=True)
-    with pytest.raises(Superseded, match="1 batch.*not checked yet"):
+    with pytest.raises(Superseded, match="1 batch.*not transformed and checked yet"):
         publish_checked(["b0"], run_id="r1", owner="test")
     assert not (var / "published").exists() and marks_left() == {"b0", "b1"}
     checked("r2", critical=True)

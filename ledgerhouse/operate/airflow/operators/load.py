@@ -105,7 +105,8 @@ class CheckOperator(BaseOperator):
     """Check raw and curated over the days transformed; what failed is logged and recorded.
 
     A critical expectation that failed on the rows of some accounts holds those back, and the task
-    succeeds; it fails where nothing may be published.
+    succeeds; it fails where nothing may be published. Skips itself when another run has loaded
+    since: that run checks and publishes these days too.
     """
 
     template_fields: Sequence[str] = ("interval_start", "interval_end")
@@ -118,6 +119,7 @@ class CheckOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, int]:
         from ledgerhouse.check.run import check
         from ledgerhouse.publish.gate import NotChecked, known_accounts, require_passed
+        from ledgerhouse.transform.touched_days import Superseded
 
         gc_off()
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
@@ -127,9 +129,16 @@ class CheckOperator(BaseOperator):
         else:
             interval = resolve_interval(context["params"], self.interval_start, self.interval_end)
         with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
-            results = check(
-                interval, run_id=context["ti"].run_id, owner=lock_owner(context), spans=spans
-            )
+            try:
+                results = check(
+                    interval,
+                    run_id=context["ti"].run_id,
+                    owner=lock_owner(context),
+                    spans=spans,
+                    batches=done.get("batches"),
+                )
+            except Superseded as error:
+                raise AirflowSkipException(str(error)) from None
             outcome["rows"] = len(results)
             failed = [r for r in results if not r.success]
             for result in failed:
@@ -167,7 +176,8 @@ class PublishOperator(BaseOperator):
         self.transform = transform
 
     def execute(self, context: Any) -> dict[str, int]:
-        from ledgerhouse.publish.gate import NotChecked, Superseded, publish_checked
+        from ledgerhouse.publish.gate import NotChecked, publish_checked
+        from ledgerhouse.transform.touched_days import Superseded
 
         done = context["ti"].xcom_pull(task_ids=self.transform) or {}
         changed = done.get("changed")  # not there where an older version has transformed

@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from extract.core.errors import BudgetReached, ExtractError, Fatal, FetchStopped
@@ -19,10 +18,10 @@ from extract.sources import get
 from ledgerhouse.config import var_dir
 from ledgerhouse.operate.airflow.context import attempt_key
 from ledgerhouse.operate.airflow.operators.budget import ledger
-from ledgerhouse.operate.run_log.attempts import attempt
+from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 
 
-class FetchOperator(BaseOperator):
+class FetchOperator(RecordedOperator):
     """Fetch one account of one source over one interval into the landing.
 
     A failure lands nothing: the interval stays uncovered and the next run asks for it. Only
@@ -52,7 +51,15 @@ class FetchOperator(BaseOperator):
         self.read_from, self.snapshot = read_from, snapshot
         self.known, self.unread = known or {}, unread or {}
 
-    def execute(self, context: Any) -> str:
+    def job(self) -> dict[str, str]:
+        return {
+            "source": self.source,
+            "account": self.account,
+            "interval_start": self.interval_start,
+            "interval_end": self.interval_end,
+        }
+
+    def work(self, context: Any, outcome: dict[str, Any]) -> str:
         from extract.fetch import landing
         from extract.fetch.call_log import call_log
         from ledgerhouse.operate.airflow.hooks import SourceHook
@@ -74,17 +81,7 @@ class FetchOperator(BaseOperator):
                 )
             }
         )
-        with (
-            attempt(
-                var_dir() / "attempts",
-                key,
-                source=job.source,
-                account=job.account,
-                interval_start=self.interval_start,
-                interval_end=self.interval_end,
-            ) as outcome,
-            call_log(var_dir() / "calls", key) as record,
-        ):
+        with call_log(var_dir() / "calls", key) as record:
             client, secrets, hook = None, (), SourceHook(self.connection)
             try:
                 api, units, secrets = hook.open(source)

@@ -18,15 +18,15 @@ from extract.sources import all_sources, get
 from ledgerhouse.config import var_dir, warehouse_path
 from ledgerhouse.operate.airflow.context import TAG, attempt_key, lock_owner, resolve_interval
 from ledgerhouse.operate.airflow.operators.budget import note_units_left
-from ledgerhouse.operate.run_log.attempts import attempt
+from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 from ledgerhouse.process import gc_off
 from ledgerhouse.warehouse.connection import open_warehouse
 
 
-class LoadOperator(BaseOperator):
+class LoadOperator(RecordedOperator):
     """Load everything that waits in the landing, and the call logs."""
 
-    def execute(self, context: Any) -> dict[str, int]:
+    def work(self, context: Any, outcome: dict[str, Any]) -> dict[str, int]:
         from dataclasses import asdict
 
         from ledgerhouse.load.call_log import load_calls
@@ -34,63 +34,60 @@ class LoadOperator(BaseOperator):
         from ledgerhouse.load.unit_balances import load_unit_balances, waiting
 
         key, units = attempt_key(context), var_dir() / "account_units"
-        with attempt(var_dir() / "attempts", key) as outcome:
-            # Oldest first: what an attempt that was killed has read since is not read again.
-            balances = {
-                balance["connection"]: balance
-                for _, balance in waiting(units)
-                if balance["run_id"] == key["run_id"]
-            }
-            for connection, balance in balances.items():
-                if balance["moment"] == "before":
-                    outcome |= note_units_left(
-                        self.log,
-                        key,
-                        connection,
-                        get(balance["source"]),
-                        balance["accounts"],
-                        "after",
-                    )
-            with open_warehouse(owner=lock_owner(context)) as con:
-                load_calls(con, var_dir() / "calls")
-                load_unit_balances(con, units, key["run_id"])
-                loaded = load(con, var_dir() / "landing", all_sources())
-            outcome["rows"] = loaded.new + loaded.changed
+        # Oldest first: what an attempt that was killed has read since is not read again.
+        balances = {
+            balance["connection"]: balance
+            for _, balance in waiting(units)
+            if balance["run_id"] == key["run_id"]
+        }
+        for connection, balance in balances.items():
+            if balance["moment"] == "before":
+                outcome |= note_units_left(
+                    self.log,
+                    key,
+                    connection,
+                    get(balance["source"]),
+                    balance["accounts"],
+                    "after",
+                )
+        with open_warehouse(owner=lock_owner(context)) as con:
+            load_calls(con, var_dir() / "calls")
+            load_unit_balances(con, units, key["run_id"])
+            loaded = load(con, var_dir() / "landing", all_sources())
+        outcome["rows"] = loaded.new + loaded.changed
         return asdict(loaded)
 
 
-class ReplayOperator(BaseOperator):
+class ReplayOperator(RecordedOperator):
     """Rebuild raw, history and coverage from the landing alone, without a call."""
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def work(self, context: Any, outcome: dict[str, Any]) -> dict[str, Any]:
         from dataclasses import asdict
 
         from ledgerhouse.load.replay import replay
 
-        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
-            done = replay(
-                warehouse_path(),
-                var_dir() / "landing",
-                all_sources(),
-                owner=lock_owner(context),
-                tell=self.log.info,
-            )
-            outcome["rows"] = done.loaded.rows
+        done = replay(
+            warehouse_path(),
+            var_dir() / "landing",
+            all_sources(),
+            owner=lock_owner(context),
+            tell=self.log.info,
+        )
+        outcome["rows"] = done.loaded.rows
         for table, rows in done.differences.items():
             self.log.warning("%s: %d rows are not as they were", table, rows)
         return asdict(done)
 
 
-class TransformOperator(BaseOperator):
+class TransformOperator(RecordedOperator):
     """Reprocess the curated days that loads have touched. The marks stay until they are published."""
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def work(self, context: Any, outcome: dict[str, Any]) -> dict[str, Any]:
         from ledgerhouse.transform.touched_days import transform
 
         gc_off()
-        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
-            done = transform(owner=lock_owner(context))
-            outcome["rows"] = len(done.marks)
+        done = transform(owner=lock_owner(context))
+        outcome["rows"] = len(done.marks)
         return {
             "batches": done.batches,
             "spans": [[iso(span.start), iso(span.end)] for span in done.spans],
@@ -101,7 +98,7 @@ class TransformOperator(BaseOperator):
         }
 
 
-class CheckOperator(BaseOperator):
+class CheckOperator(RecordedOperator):
     """Check raw and curated over the days transformed; what failed is logged and recorded.
 
     A critical expectation that failed on the rows of some accounts holds those back, and the task
@@ -116,7 +113,7 @@ class CheckOperator(BaseOperator):
         self.transform = transform
         self.interval_start, self.interval_end = interval_start, interval_end
 
-    def execute(self, context: Any) -> dict[str, int]:
+    def work(self, context: Any, outcome: dict[str, Any]) -> dict[str, int]:
         from ledgerhouse.check.run import check
         from ledgerhouse.publish.gate import NotChecked, known_accounts, require_passed
         from ledgerhouse.transform.touched_days import Superseded
@@ -128,35 +125,34 @@ class CheckOperator(BaseOperator):
             interval = Interval(spans[0].start, spans[-1].end)
         else:
             interval = resolve_interval(context["params"], self.interval_start, self.interval_end)
-        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
-            try:
-                results = check(
-                    interval,
-                    run_id=context["ti"].run_id,
-                    owner=lock_owner(context),
-                    spans=spans,
-                    batches=done.get("batches"),
-                )
-            except Superseded as error:
-                raise AirflowSkipException(str(error)) from None
-            outcome["rows"] = len(results)
-            failed = [r for r in results if not r.success]
-            for result in failed:
-                self.log.warning("%s: %s", result.severity, result)
-            with open_warehouse(owner=lock_owner(context)) as con:
-                everybody = known_accounts(con)
-            try:
-                held = require_passed(results, context["ti"].run_id, everybody)
-            except NotChecked as error:
-                raise AirflowFailException(str(error)) from None
-            for (source, account), reason in held.items():
-                self.log.error(
-                    "%s %s is held back: its last good days stay in the books, all other "
-                    "accounts are published. What failed: %s",
-                    source,
-                    account,
-                    reason,
-                )
+        try:
+            results = check(
+                interval,
+                run_id=context["ti"].run_id,
+                owner=lock_owner(context),
+                spans=spans,
+                batches=done.get("batches"),
+            )
+        except Superseded as error:
+            raise AirflowSkipException(str(error)) from None
+        outcome["rows"] = len(results)
+        failed = [r for r in results if not r.success]
+        for result in failed:
+            self.log.warning("%s: %s", result.severity, result)
+        with open_warehouse(owner=lock_owner(context)) as con:
+            everybody = known_accounts(con)
+        try:
+            held = require_passed(results, context["ti"].run_id, everybody)
+        except NotChecked as error:
+            raise AirflowFailException(str(error)) from None
+        for (source, account), reason in held.items():
+            self.log.error(
+                "%s %s is held back: its last good days stay in the books, all other "
+                "accounts are published. What failed: %s",
+                source,
+                account,
+                reason,
+            )
         return {
             "passed": len(results) - len(failed),
             "warnings": len(failed),
@@ -164,7 +160,7 @@ class CheckOperator(BaseOperator):
         }
 
 
-class PublishOperator(BaseOperator):
+class PublishOperator(RecordedOperator):
     """Publish the days that the run has transformed and checked; then, and only then, drop the marks.
 
     Where accounts are held back the books of all others are out, and the task fails, so that the
@@ -175,7 +171,7 @@ class PublishOperator(BaseOperator):
         super().__init__(**kwargs)
         self.transform = transform
 
-    def execute(self, context: Any) -> dict[str, int]:
+    def work(self, context: Any, outcome: dict[str, Any]) -> dict[str, int]:
         from ledgerhouse.publish.gate import NotChecked, publish_checked
         from ledgerhouse.transform.touched_days import Superseded
 
@@ -189,14 +185,13 @@ class PublishOperator(BaseOperator):
                 for table, spans in changed.items()
             }
         try:
-            with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
-                published = publish_checked(
-                    done.get("batches", []),
-                    changed,
-                    owner=lock_owner(context),
-                    run_id=context["ti"].run_id,
-                )
-                outcome["rows"] = published.rows
+            published = publish_checked(
+                done.get("batches", []),
+                changed,
+                owner=lock_owner(context),
+                run_id=context["ti"].run_id,
+            )
+            outcome["rows"] = published.rows
         except (NotChecked, ValueError) as error:  # the latter: of accounts.toml, [checks]
             raise AirflowFailException(str(error)) from None
         except Superseded as error:

@@ -9,20 +9,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from extract.core.interval import Interval, utc
 from extract.core.source import Job
 from extract.sources import all_sources
-from ledgerhouse.config import AccountsFile, var_dir
+from ledgerhouse.config import AccountsFile
 from ledgerhouse.operate.airflow.context import attempt_key, lock_owner, resolve_interval
 from ledgerhouse.operate.airflow.operators.budget import estimate, note_units_left
-from ledgerhouse.operate.run_log.attempts import attempt
+from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 from ledgerhouse.warehouse.connection import open_warehouse
 
 
-class PlanOperator(BaseOperator):
+class PlanOperator(RecordedOperator):
     """Plan the fetches that make this run's interval complete, for the accounts of one connection.
 
     Returns a list of kwargs for FetchOperator, one a job. `history_start` is how far back an
@@ -51,27 +50,26 @@ class PlanOperator(BaseOperator):
         self.interval_start, self.interval_end = interval_start, interval_end
         self.history_start = history_start
 
-    def execute(self, context: Any) -> list[dict[str, Any]]:
+    def work(self, context: Any, outcome: dict[str, Any]) -> list[dict[str, Any]]:
         asked = self.asked(context)
         file = AccountsFile.read()
         listed, _ = file.entries()
         mine, sources = [a for a in listed if a.connection == self.connection], all_sources()
-        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
-            with open_warehouse(owner=lock_owner(context)) as con:
-                jobs, now = self.jobs(con, sources, mine, asked)
-                costs = estimate(self.log, con, file, sources, mine, jobs, now)
-            outcome["rows"] = len(jobs)
-            for source in {job.source for job in jobs if sources[job.source].remaining_units}:
-                planned = [job.account for job in jobs if job.source == source]
-                others = [a.account for a in mine if a.source == source]
-                outcome |= note_units_left(
-                    self.log,
-                    attempt_key(context),
-                    self.connection,
-                    sources[source],
-                    [planned[0], *others],
-                    "before",
-                )
+        with open_warehouse(owner=lock_owner(context)) as con:
+            jobs, now = self.jobs(con, sources, mine, asked)
+            costs = estimate(self.log, con, file, sources, mine, jobs, now)
+        outcome["rows"] = len(jobs)
+        for source in {job.source for job in jobs if sources[job.source].remaining_units}:
+            planned = [job.account for job in jobs if job.source == source]
+            others = [a.account for a in mine if a.source == source]
+            outcome |= note_units_left(
+                self.log,
+                attempt_key(context),
+                self.connection,
+                sources[source],
+                [planned[0], *others],
+                "before",
+            )
         for job in jobs:
             self.log.info(
                 "%s %s: %s, read from %s", job.source, job.account, job.interval, job.read_from
@@ -133,7 +131,7 @@ class PlanOperator(BaseOperator):
             )
 
 
-class RefuseOperator(BaseOperator):
+class RefuseOperator(RecordedOperator):
     """Fails with what is wrong with an entry of accounts.toml, so that the run is not green; the
     other accounts are synced all the same."""
 
@@ -141,5 +139,5 @@ class RefuseOperator(BaseOperator):
         super().__init__(**kwargs)
         self.why = why
 
-    def execute(self, context: Any) -> None:
+    def work(self, context: Any, outcome: dict[str, Any]) -> None:
         raise AirflowFailException(self.why)

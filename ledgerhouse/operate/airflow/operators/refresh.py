@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from airflow.sdk import BaseOperator, Param
+from airflow.sdk import Param
 from airflow.sdk.exceptions import AirflowFailException
 
 from extract.core.interval import Interval, iso
 from extract.core.source import Job
 from ledgerhouse.config import var_dir
-from ledgerhouse.operate.airflow.context import attempt_key, lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.context import lock_owner, resolve_interval
 from ledgerhouse.operate.airflow.operators.plan import PlanOperator
-from ledgerhouse.operate.run_log.attempts import attempt
+from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 from ledgerhouse.warehouse.connection import open_warehouse
 
 PARAMS = {
@@ -71,7 +71,7 @@ class RefreshPlanOperator(PlanOperator):
         return refresh.jobs(con, sources, mine, asked), refresh.newest(con, mine)
 
 
-class RefreshReportOperator(BaseOperator):
+class RefreshReportOperator(RecordedOperator):
     """Report what the refresh has read: into ops.refreshes, and as a table into the log.
 
     Returns the interval that was read, for the checks: where none was, the run's own.
@@ -86,7 +86,7 @@ class RefreshReportOperator(BaseOperator):
         self.plans = list(plans)
         self.interval_start, self.interval_end = interval_start, interval_end
 
-    def execute(self, context: Any) -> dict[str, str]:
+    def work(self, context: Any, outcome: dict[str, Any]) -> dict[str, str]:
         from ledgerhouse.load import refresh_report
         from ledgerhouse.plan import refresh
 
@@ -96,10 +96,7 @@ class RefreshReportOperator(BaseOperator):
             for plan in self.plans
             for source, account, calls, units in ti.xcom_pull(task_ids=plan, key="estimate") or []
         }
-        with (
-            attempt(var_dir() / "attempts", attempt_key(context)) as outcome,
-            open_warehouse(owner=lock_owner(context)) as con,
-        ):
+        with open_warehouse(owner=lock_owner(context)) as con:
             report = refresh_report.record(con, ti.run_id, scope, estimate)
             outcome["rows"] = len(report.rows)
             read = report.read
@@ -128,7 +125,7 @@ class RefreshReportOperator(BaseOperator):
         return {"interval_start": iso(read.start), "interval_end": iso(read.end)}
 
 
-class RebuildOperator(BaseOperator):
+class RebuildOperator(RecordedOperator):
     """Build curated a second time from raw, separately, and compare; fails where production differs.
 
     It takes its turn at the warehouse's lock, and holds it only while the file is copied: no slot
@@ -139,28 +136,27 @@ class RebuildOperator(BaseOperator):
         super().__init__(**kwargs)
         self.transform = transform
 
-    def execute(self, context: Any) -> dict[str, Any]:
+    def work(self, context: Any, outcome: dict[str, Any]) -> dict[str, Any]:
         from ledgerhouse.transform import rebuild
 
         done, run_id = context["ti"].xcom_pull(task_ids=self.transform) or {}, context["ti"].run_id
         failure = ""
-        with attempt(var_dir() / "attempts", attempt_key(context)) as outcome:
-            try:
-                rebuilt = rebuild.rebuild(
-                    var_dir(), batches=done.get("batches", []), owner=lock_owner(context)
-                )
-            except rebuild.DiskFull as error:
-                raise AirflowFailException(str(error)) from None
-            except rebuild.RebuildMismatch as error:
-                failure, rebuilt = str(error), error.rebuilt
-            with open_warehouse(owner=lock_owner(context), compact=True) as con:
-                rebuild.record(con, run_id, rebuilt)
-            outcome["rows"] = sum(rebuilt.rows.values())
-            if failure:
-                raise AirflowFailException(
-                    f"curated is not what its raw rows give: {failure} Nothing of this run is "
-                    "published. `make replay` builds everything again; see ledgerhouse/transform/rebuild.py"
-                )
+        try:
+            rebuilt = rebuild.rebuild(
+                var_dir(), batches=done.get("batches", []), owner=lock_owner(context)
+            )
+        except rebuild.DiskFull as error:
+            raise AirflowFailException(str(error)) from None
+        except rebuild.RebuildMismatch as error:
+            failure, rebuilt = str(error), error.rebuilt
+        with open_warehouse(owner=lock_owner(context), compact=True) as con:
+            rebuild.record(con, run_id, rebuilt)
+        outcome["rows"] = sum(rebuilt.rows.values())
+        if failure:
+            raise AirflowFailException(
+                f"curated is not what its raw rows give: {failure} Nothing of this run is "
+                "published. `make replay` builds everything again; see ledgerhouse/transform/rebuild.py"
+            )
         if rebuilt.left_out:
             self.log.info(
                 "%d days were loaded by others meanwhile and left out, from %s to %s",

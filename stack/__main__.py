@@ -30,8 +30,11 @@ def main(command: str = "help", *arguments: str) -> int:
     from stack.lock import StackBusy
     from stack.postgres import PostgresFailed
     from stack.processes import StackFailed
-    from stack.settings import SettingsError
+    from stack.settings import SettingsError, readable_by_others
 
+    os.umask(0o077)  # what is written from here on, by whichever process, nobody else may read
+    if warning := readable_by_others():
+        print(warning, file=sys.stderr)
     stack = (
         RunFailed,
         StackBusy,

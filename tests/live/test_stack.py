@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 import requests
 
-from stack import commands, report, settings, truth
+from stack import commands, postgres, report, settings, truth
 from stack.airflow import environment
 from stack.demo import times
 from stack.follow import progress
@@ -119,6 +119,35 @@ def test_defaults_in_variables_are_filled_in(tmp_path):
     file = tmp_path / ".env"
     file.write_text('A=${NOWHERE:-one}\nB=${A}/two\nC=\'{"k": "a\\nb"}\'\n')
     assert settings.read_env({}, file) == {"A": "one", "B": "one/two", "C": '{"k": "a\\nb"}'}
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o644, True)])
+def test_an_env_file_that_others_can_read_is_named(tmp_path, monkeypatch, mode, warned):
+    monkeypatch.setattr(settings, "PROJECT", tmp_path)
+    assert settings.readable_by_others() == ""
+    (tmp_path / ".env").write_text("KEY=secret")
+    (tmp_path / ".env").chmod(mode)
+    assert ("chmod 600 .env" in settings.readable_by_others()) == warned
+
+
+def test_the_way_to_the_cluster_can_be_passed_through_and_not_read(tmp_path):
+    home = tmp_path / "home"
+    cluster = home / "var" / "postgres"
+    cluster.mkdir(parents=True, mode=0o700)
+    for folder in (home, home / "var"):
+        folder.chmod(0o700)
+    with postgres.only_passable(cluster):
+        for folder in (home, home / "var"):
+            folder.chmod(0o755)
+    assert [f.stat().st_mode & 0o777 for f in (home, home / "var")] == [0o701, 0o701]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root needs a user of its own for the server")
+def test_run_as_root_the_server_opens_nobodys_home(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    postgres.initialised(home / "var" / "postgres")
+    assert home.stat().st_mode & 0o777 == 0o701
 
 
 @pytest.mark.parametrize("text", ["http", "0", "70000", "-1"])

@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from extract.core.text import visible
 from ledgerhouse.operate.commands.tables import short
 
 STATUSES = (
@@ -29,7 +30,7 @@ def show(console: Console, report: Mapping[str, Any]) -> None:
     """Print the tables."""
     console.print(_statuses(report["reconciliation"]))
     for line in unexplained(report["reconciliation"]):
-        console.print(line, markup=False)
+        console.print(visible(line), markup=False)
     console.print()
     console.print(_fetched(report["fetched"]))
     console.print(savings(report["fetched"]))

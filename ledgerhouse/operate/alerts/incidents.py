@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from extract.core.interval import iso, utc
+from extract.core.text import visible
 from ledgerhouse.operate.alerts.conditions import KINDS, Incident
 from ledgerhouse.warehouse.transaction import transaction
 
@@ -45,7 +46,7 @@ class Notice:
     def title(self) -> str:
         """What it is and whose, such as: failed source: debank 0x7a3f…"""
         whose = " ".join(filter(None, (self.source, self.account, self.subject)))
-        return f"{self.kind.replace('_', ' ')}: {whose}"
+        return visible(f"{self.kind.replace('_', ' ')}: {whose}")
 
     @property
     def todo(self) -> str:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import iso
+from extract.core.text import visible
 
 if TYPE_CHECKING:
     import duckdb
@@ -67,7 +68,7 @@ def cell(value: Any) -> str:
         return text.replace(":00Z", "").removesuffix("Z")
     if isinstance(value, (list, tuple)):
         return ", ".join(map(cell, value))
-    return str(plain(value))
+    return visible(str(plain(value)))
 
 
 class Answer:
@@ -108,7 +109,9 @@ class Answer:
             print("\t".join(columns))
             for row in lines:
                 print(
-                    "\t".join("" if (v := plain(row.get(c))) is None else str(v) for c in columns)
+                    "\t".join(
+                        "" if (v := plain(row.get(c))) is None else visible(str(v)) for c in columns
+                    )
                 )
         elif self.output == "table":
             self.say(title, style="bold")
@@ -117,7 +120,7 @@ class Answer:
     def say(self, text: str, style: str | None = None) -> None:
         """A remark beside the tables; programs do not get it."""
         if self.output == "table" and text:
-            self.console.print(text, style=style, markup=False)
+            self.console.print(visible(text, keep="\n"), style=style, markup=False)
 
     def end(self) -> None:
         if self.output == "json":

@@ -111,7 +111,8 @@ def make_app() -> FastAPI:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         # Files are asked for again each time (and answered 304), figures are never kept.
-        response.headers.setdefault("Cache-Control", "no-cache")
+        figure = request.url.path.partition("/api/")[1]
+        response.headers.setdefault("Cache-Control", "no-store" if figure else "no-cache")
         return response
 
     _figures(app)

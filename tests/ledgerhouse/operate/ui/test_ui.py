@@ -261,6 +261,8 @@ def test_every_route_wants_a_login(airflow):
             assert asked["a stranger"].status_code in (401, 403), f"{path} with a wrong token"
             assert asked["the admin"].status_code == 200, f"{path}: {asked['the admin'].text}"
             assert "default-src 'none'" in asked["the admin"].headers["Content-Security-Policy"]
+            kept = asked["the admin"].headers["Cache-Control"]
+            assert kept == ("no-store" if route.startswith("/api/") else "no-cache"), path
 
 
 def test_no_route_is_mounted_or_documented_beside_the_guarded_ones():

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal, localcontext
 from pathlib import Path
@@ -35,6 +35,7 @@ from ledgerhouse.transform.residuals import (
     Residual,
     Token,
     is_growth,
+    most_growth,
     plain,
     residuals,
     snapshots,
@@ -114,8 +115,9 @@ def _derived(
             )
     for token in growing:
         if token in bare:
-            since = found[token[:2]][0]
-            by_token[token] += _growth(token, bare[token], by_token[token], since, rebasing)
+            (since, at), rate = found[token[:2]], rebasing[token[2]]
+            most = most_growth(con, token, rate, since, at[0])
+            by_token[token] += _growth(token, bare[token], by_token[token], since, rate, most)
     return [row for rows in by_token.values() for row in rows], refusals
 
 
@@ -141,16 +143,20 @@ def _growth(
     at: list[Residual],
     booked: list[Adjustment],
     since: datetime,
-    rebasing: Mapping[str, Decimal],
+    rate: Decimal,
+    most: Decimal,
 ) -> list[Adjustment]:
-    """A row for each snapshot at which the residual moved within the token's band."""
+    """A row for each snapshot at which the residual moved within the token's band, which is `rate`
+    a day, and at the first snapshot also `most` of all that was held before."""
     rows, before, then = [], Decimal(0), since
     held = Decimal(0)
     for residual in at:
         residual = residual.plus(a.amount for a in booked if a.ts < residual.ts)
         held = max(held, abs(residual.reported), abs(residual.computed))
         step = residual.difference - before
-        within = is_growth(step, held, rebasing[token[2]], then, residual.ts)
+        within = is_growth(step, held, rate, then, residual.ts) or (
+            then == since and 0 < step <= most
+        )
         if not residual.lost and abs(step) > residual.tolerance and within:
             ident = "/".join((*token, "rebase", f"{residual.ts:%Y%m%dT%H%M%S%f}"))
             evidence = f"snapshots of {iso(then)} and {iso(residual.ts)}"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from extract.core.interval import iso
 from extract.fetch import landing
 from ledgerhouse.transform.adjustments_file import Entry, bands
-from ledgerhouse.transform.residuals import Owner, Token, is_growth, plain, residuals
+from ledgerhouse.transform.residuals import Owner, Token, most_growth, plain, residuals
 
 if TYPE_CHECKING:
     import duckdb
@@ -165,9 +165,9 @@ def _inferred(
     for (_, _, token), (residual,) in residuals(con, tokens, {who: [first]}, bare=True).items():
         residual = residual.plus(e.amount for e in placed.get((*who, token), ()) if e.ts < first)
         # Of a rebasing token that was received since, it may be growth alone: see adjustments.
-        held = max(residual.reported, residual.computed)
-        grown = residual.computed > 0 and is_growth(
-            residual.difference, held, rebasing.get(token, Decimal(0)), since, first
+        rate = rebasing.get(token)
+        grown = rate is not None and residual.difference <= most_growth(
+            con, (*who, token), rate, since, first
         )
         if not residual.lost and residual.difference > residual.tolerance and not grown:
             amounts[token] = residual.difference

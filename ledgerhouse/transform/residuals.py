@@ -148,6 +148,29 @@ def is_growth(
     return abs(step) <= held * rate * days
 
 
+def most_growth(
+    con: duckdb.DuckDBPyConnection, token: Token, rate: Decimal, since: datetime, until: datetime
+) -> Decimal:
+    """How much a token that grows by at most `rate` a day may have grown in a history that begins
+    with none of it, given all that moved: what was held a year ago and is gone has grown, too.
+
+    Nothing where more went out than had come in and grown: then it was held before.
+    """
+    held, grown, then = Decimal(0), Decimal(0), since
+    legs = con.execute(
+        "SELECT ts, amount FROM curated.tx_unified WHERE (source, account, token) = (?, ?, ?) "
+        "AND domain <> 'adjustment' AND counts AND ts >= ? AND ts < ? ORDER BY ts, amount DESC",
+        [*token, since, until],
+    ).fetchall()
+    with localcontext(prec=PRECISION):
+        for ts, amount in [*legs, (until, Decimal(0))]:
+            days = Decimal(round((ts - then).total_seconds())) / 86400
+            grown, held, then = grown + (held + grown) * rate * days, held + amount, ts
+            if held + grown < 0:
+                return Decimal(0)
+    return grown
+
+
 def snapshots(con: duckdb.DuckDBPyConnection) -> dict[Owner, tuple[datetime, list[datetime]]]:
     """By account: where its coverage begins, and the snapshots its history reaches, oldest first."""
     found: dict[Owner, tuple[datetime, list[datetime]]] = {}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract.core.text import HIDDEN, visible
@@ -11,6 +11,7 @@ from ledgerhouse.operate.commands.tables import as_text, cell
 ESCAPE = "\x1b]0;owned\x07\x1b[2J"
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_nothing_that_is_obeyed_is_left_and_nothing_else_is_changed(text):
     shown = visible(text)

@@ -74,6 +74,9 @@ def main() -> None:
         "--hold", type=float, default=35.0, help="seconds that timeouts keep an answer back"
     )
     parser.add_argument(
+        "--pause", type=float, default=1.0, help="seconds between two bytes of a drip"
+    )
+    parser.add_argument(
         "--no-limits", action="store_true", help="no rate limits: for clients that do not wait"
     )
     args = parser.parse_args()
@@ -99,6 +102,7 @@ def main() -> None:
         faults=args.faults,
         faults_seed=args.faults_seed,
         hold=args.hold,
+        pause=args.pause,
     )
     if args.no_limits:
         app.coinbase.hour = app.coinbase.second = app.debank.second = NoLimit()

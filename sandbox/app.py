@@ -23,13 +23,15 @@ def create_app(
     faults: str = "none",
     faults_seed: int | None = None,
     hold: float = 35.0,
+    pause: float = 1.0,
 ) -> Traffic:
     """The ASGI application; `.world`, `.clock`, `.coinbase`, `.debank`, `.fail(…)`, `.faults`, `.stats()` for tests.
 
     `inclusive`: whether DeBank's start_time includes its own second; None takes the seed's
     parity (odd seeds include it). `prices`: units per call, merged over debank_api.PRICES.
     `faults`: profiles as `faults` documents them, drawn from `faults_seed` (None: the world's);
-    `hold`: seconds that `timeouts` keep an answer back, more than clients wait.
+    `hold`: seconds that `timeouts` keep an answer back, more than clients wait; `pause`: seconds
+    between two bytes of a `drip`.
     """
     clock = now if isinstance(now, Clock) else Clock(now)
     debank = DebankApi(
@@ -42,7 +44,7 @@ def create_app(
         FastAPI(routes=routes, openapi_url=None),
         world,
         clock,
-        Faults(world.seed if faults_seed is None else faults_seed, faults, hold),
+        Faults(world.seed if faults_seed is None else faults_seed, faults, hold, pause),
     )
     control.traffic = traffic
     traffic.coinbase, traffic.debank = coinbase, debank

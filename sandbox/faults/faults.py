@@ -6,10 +6,13 @@
 Whether a fault occurs depends on the seed, its name, the vendor and the number of the call
 alone. A passing fault hits one and the same call at most LONGEST_RUN times running, so six
 tries survive any of them; `key_revoked` and `units_exhausted` last until they are turned off.
+Those of a hostile host (HOSTILE, `sandbox.faults.hostile`, and `future_date`) are no part of chaos:
+a client may give up at some of them.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from random import Random
@@ -44,10 +47,13 @@ TRANSIENT = (
     "error_body",
     *SPOILED,
 )
+HOSTILE = ("drip", "endless", "bomb", "redirect", "deep_json")
+PASSING = (*TRANSIENT, *HOSTILE)
 # These do not spoil an answer: the Date header is off, or the world itself moves on.
-WORLDLY = ("clock_skew", "changing_rows", "vanishing")
-PROFILES = ("none", "chaos", *TRANSIENT, *WORLDLY, *LASTING)
-RATES = {"chaos": 0.15, "vanishing": 0.01} | dict.fromkeys(TRANSIENT, 0.3)  # others: every call
+WORLDLY = ("clock_skew", "future_date", "changing_rows", "vanishing")
+PROFILES = ("none", "chaos", *PASSING, *WORLDLY, *LASTING)
+RATES = {"chaos": 0.15, "vanishing": 0.01} | dict.fromkeys(PASSING, 0.3)  # others: every call
+YEAR = 365 * 86_400
 
 
 @dataclass
@@ -93,8 +99,10 @@ def parse(text: str, **more) -> list[Rule]:
 class Faults:
     """Which call suffers what. `injected[vendor, kind]` counts what really happened."""
 
-    def __init__(self, seed: int, text: str = "none", hold: float = 35.0) -> None:
-        self.seed, self.hold = seed, hold
+    def __init__(
+        self, seed: int, text: str = "none", hold: float = 35.0, pause: float = 1.0
+    ) -> None:
+        self.seed, self.hold, self.pause = seed, hold, pause
         self.injected: Counter = Counter()
         self.set(text)
 
@@ -146,7 +154,7 @@ class Faults:
             self.injected[vendor, fault.kind] += 1
             if fault.rule.count:
                 fault.rule.count -= 1
-        if any(fault.kind in TRANSIENT for fault in injected):
+        if any(fault.kind in PASSING for fault in injected):
             self._running[vendor, call] += 1
         else:
             self._running.pop((vendor, call), None)
@@ -181,6 +189,9 @@ def instead(fault: Fault, vendor: str, path: str, now: int) -> Response | None:
     return answer
 
 
-def skew(fault: Fault) -> int:
-    """Seconds the Date header is off: 2 to 20 minutes, ahead or behind."""
+def skew(fault: Fault, now: int) -> int:
+    """Seconds the Date header is off `now`: 2 to 20 minutes, ahead or behind; `future_date` is a
+    year ahead of the real time, whatever the sandbox's own."""
+    if fault.kind == "future_date":
+        return int(time.time()) + YEAR - now
     return fault.rng.choice((-1, 1)) * fault.rng.randrange(120, 1200)

@@ -8,8 +8,9 @@ from collections import Counter
 
 from starlette.responses import Response
 
+from sandbox.faults import hostile
 from sandbox.faults.error_bodies import coinbase_error, debank_error
-from sandbox.faults.faults import Fault, Faults, instead, skew
+from sandbox.faults.faults import HOSTILE, Fault, Faults, instead, skew
 from sandbox.faults.spoil import SPOILED
 from sandbox.world.moments import Clock, http_date
 from sandbox.world.world import World
@@ -102,8 +103,8 @@ class Traffic:
         call = f"{path}?{scope['query_string'].decode()}"
         injected = []
         for fault in self.faults.draw(vendor, call):
-            if fault.kind == "clock_skew":
-                off[0] = skew(fault)
+            if fault.kind in ("clock_skew", "future_date"):
+                off[0] = skew(fault, self.clock.now())
             elif fault.kind == "changing_rows":
                 self.clock.set(self.clock.now() + fault.rng.randrange(1, 1800))
             elif fault.kind == "vanishing":
@@ -148,6 +149,10 @@ class Traffic:
             await send(
                 {"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True}
             )
+            return True
+        elif fault.kind in HOSTILE:
+            pause = self.faults.pause
+            await hostile.answer(fault.kind, pause, start, body, scope, receive, send)
             return True
         elif fault.kind in SPOILED and start["status"] == 200:
             if (spoiled := SPOILED[fault.kind](fault.rng, vendor, call, body)) is not None:

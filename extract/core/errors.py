@@ -2,8 +2,12 @@
 
     ExtractError
     ├── Retriable            wait and ask again (bounded): network, 5xx, broken answer
-    │   └── RateLimited      the same, honouring Retry-After
+    │   ├── RateLimited      the same, honouring Retry-After
+    │   └── DeadlineExceeded the answer took longer than a call may
     └── Fatal                asking again cannot help: wrong key, forbidden, bad request
+        ├── Redirected       the host sends on to another, which is not asked
+        ├── BodyTooLarge     the answer is larger than what we read
+        ├── Unforeseen       a call failed in a way that its source does not know
         └── FetchStopped     no call may be paid now; what was read before is good, and kept
             ├── UnitsExhausted   prepaid units are used up: refill, then run again
             └── BudgetReached    the next call would pass a limit of ours: wait, or raise it
@@ -52,8 +56,24 @@ class RateLimited(Retriable):
         self.wait_s = wait_s
 
 
+class DeadlineExceeded(Retriable):
+    """The answer was not whole by the deadline of a call, however steadily it came."""
+
+
 class Fatal(ExtractError):
     """The same call will fail again until somebody changes something."""
+
+
+class Redirected(Fatal):
+    """The host answers by sending on to another address. None is followed, by no source."""
+
+
+class BodyTooLarge(Fatal):
+    """The answer is larger, as sent or unpacked, than what is read of one."""
+
+
+class Unforeseen(Fatal):
+    """A call was sent, and failed in a way that its source does not know: a gap in our code."""
 
 
 class FetchStopped(Fatal):

@@ -9,15 +9,24 @@ from __future__ import annotations
 import logging
 import random
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
 from uuid import uuid4
 
-from extract.core.errors import ExtractError, Fatal, FetchStopped, RateLimited, Retriable
+from extract.core.errors import (
+    ExtractError,
+    Fatal,
+    FetchStopped,
+    RateLimited,
+    Retriable,
+    Unforeseen,
+)
 from extract.core.interval import UTC, utc
 from extract.core.redact import redact
 from extract.core.source import Rate
@@ -28,6 +37,7 @@ TRIES = 6  # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is survived in
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
 TIMEOUT_S = 30.0
+AHEAD_S = 600.0  # a vendor's clock further ahead of ours than this is not believed
 WORKERS = 8  # at 80 ms a call, 100 calls a second
 
 
@@ -51,7 +61,11 @@ class _NoBudget:
 
 @dataclass(frozen=True)
 class Answer:
-    """A successful response: its text, the same parsed, and the vendor's clock."""
+    """A successful response: its text, the same parsed, and the vendor's clock.
+
+    `received_at` is at most AHEAD_S ahead of this machine's clock; `skew_s` is by how much the
+    vendor's is ahead of it, whatever it says.
+    """
 
     status: int
     body: str
@@ -59,6 +73,7 @@ class Answer:
     received_at: datetime
     rows: int | None = None
     units_left: int | None = None
+    skew_s: float = 0.0
 
 
 class _Stopped(Exception):
@@ -94,7 +109,7 @@ class Client:
         self._units, self._record, self._tries = units, record, tries
         self._secrets = tuple(s for s in secrets if s)
         self._budget = budget or _NoBudget()
-        self._stopped, self._lock = Event(), Lock()
+        self._stopped, self._lock, self._warned = Event(), Lock(), False
         # Waiting for the event, not time.sleep: who sleeps is woken when another has failed.
         self._sleep, self._timer = sleep or self._stopped.wait, timer
 
@@ -104,7 +119,8 @@ class Client:
         """One answer from `endpoint`, asked up to `tries` times (the client's, or fewer; a limit
         concerns all calls, and is waited for as often as the client does).
 
-        Raises Fatal without another try, or the last Retriable after the tries are used up.
+        Raises Fatal without another try (Unforeseen for what `send` does not know), or the last
+        Retriable after the tries are used up. Every request that was sent leaves a line in the log.
         """
         limiter, price = self._pacing.of(endpoint), self._units.get(endpoint, 0)
         fewer = min(tries or self._tries, self._tries)
@@ -123,15 +139,9 @@ class Client:
                 finally:
                     if limiter:
                         limiter.answered(self._timer())
-            except ExtractError as error:
-                self._log(
-                    endpoint,
-                    started,
-                    reserved,
-                    status=error.status,
-                    units=price if _may_cost(error) else 0,
-                    error=error,
-                )
+            except Exception as raised:
+                error = raised if isinstance(raised, ExtractError) else _unforeseen(raised)
+                self._log_failed(endpoint, started, reserved, price, error)
                 wait = self._backoff(error, attempt)
                 most = self._tries if isinstance(error, RateLimited) else fewer
                 if limiter and isinstance(error, RateLimited):
@@ -148,7 +158,11 @@ class Client:
                     most,
                 )
                 self._sleep(wait)
+            except BaseException as stop:  # the task is ended from outside; the call was sent
+                self._log_failed(endpoint, started, reserved, price, stop)
+                raise
             else:
+                self._warn_of_clock(answer.skew_s)
                 self._log(
                     endpoint,
                     started,
@@ -235,9 +249,22 @@ class Client:
         # Half fixed, half drawn: callers that failed together do not come back together.
         return min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0)
 
-    def _clean(self, error: Exception) -> str:
+    def _warn_of_clock(self, skew_s: float) -> None:
+        """Say, once a client, that the vendor's clock is not believed."""
+        if skew_s > AHEAD_S and not self._warned:
+            self._warned = True
+            log.warning(
+                "%s account %s: the vendor's clock is %.0f s ahead of this machine's, so this "
+                "machine's is taken; see which of the two is wrong",
+                self.source,
+                self.account,
+                skew_s,
+            )
+
+    def _clean(self, error: BaseException) -> str:
         # Redacted before the text is cut or its line ends go: half a secret is one, too.
-        return redact(" ".join(redact(str(error), self._secrets).split()), self._secrets)[:500]
+        text = redact(" ".join(redact(str(error), self._secrets).split()), self._secrets)[:500]
+        return "".join(c if c.isprintable() else "�" for c in text)  # a host may send escapes
 
     def _explained(self, error: ExtractError, endpoint: str, attempt: int) -> ExtractError:
         error.args = (
@@ -245,6 +272,24 @@ class Client:
             + (f" (after {attempt} tries)" if attempt > 1 else ""),
         )
         return error
+
+    def _log_failed(
+        self,
+        endpoint: str,
+        started: float,
+        reserved: tuple[str, datetime],
+        price: int,
+        error: BaseException,
+    ) -> None:
+        known = isinstance(error, ExtractError)
+        self._log(
+            endpoint,
+            started,
+            reserved,
+            status=error.status if known else None,
+            units=price if not known or _may_cost(error) else 0,
+            error=error if known else _unforeseen(error),
+        )
 
     def _log(
         self,
@@ -287,24 +332,55 @@ def _may_cost(error: ExtractError) -> bool:
     return error.sent and (error.status is None or error.status < 400)
 
 
-def vendor_clock(headers: Mapping[str, str]) -> datetime:
-    """The instant of the answer by the vendor's own clock (Date header), else by ours."""
+def _unforeseen(error: BaseException) -> Unforeseen:
+    """The error of a call that failed in a way its source does not know, with where it did."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return Unforeseen(
+        f"{type(error).__name__}: {error}{where}: the call was sent, and its answer is of a kind "
+        "that this source does not know; please report it"
+    )
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    """What the Date header says, None where it says nothing that can be read."""
     try:
         return utc(parsedate_to_datetime(headers.get("Date") or headers["date"]))
-    except (KeyError, TypeError, ValueError):
-        return datetime.now(UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def now() -> datetime:
+    """This machine's clock, in UTC."""
+    return datetime.now(UTC)
+
+
+def skew(headers: Mapping[str, str]) -> float:
+    """Seconds by which the vendor's clock is ahead of this machine's; 0 where it says none."""
+    said = _date(headers)
+    return (said - now()).total_seconds() if said else 0.0
+
+
+def vendor_clock(headers: Mapping[str, str]) -> datetime:
+    """The instant of the answer by the vendor's own clock (Date header), else by ours.
+
+    By ours too where the vendor's is more than AHEAD_S ahead of it: of two versions of a row that
+    of the later clock stays, so one answer from next year would freeze its rows until then.
+    """
+    said, ours = _date(headers), now()
+    return ours if said is None or (said - ours).total_seconds() > AHEAD_S else said
 
 
 def asked_wait(headers: Mapping[str, str]) -> float | None:
     """Seconds that Retry-After asks for, None without one; a date is read by the vendor's clock."""
     asked = str(headers.get("Retry-After") or headers.get("retry-after") or "").strip()
-    if asked.isdigit():
+    if asked.isascii() and asked.isdigit():
         return float(asked)
     try:
         until = utc(parsedate_to_datetime(asked))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return max(0.0, (until - vendor_clock(headers)).total_seconds())
+    return max(0.0, (until - (_date(headers) or now())).total_seconds())
 
 
 def failed(status: int, text: str, headers: Mapping[str, str]) -> ExtractError:

@@ -1,16 +1,17 @@
 """Laws of the client: bounded tries, asked-for waits, every request logged, no secret shown."""
 
-from http.server import BaseHTTPRequestHandler, HTTPServer
+import logging
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from threading import Barrier, Event, Thread
 
 import pytest
 
-from extract.core.errors import Fatal, RateLimited, Retriable
-from extract.core.interval import utc
+from extract.core.errors import Fatal, RateLimited, Retriable, Unforeseen
+from extract.core.interval import UTC, utc
 from extract.core.source import Rate
-from extract.fetch.client import Answer, Client, failed, vendor_clock
+from extract.fetch.client import AHEAD_S, Answer, Client, failed, skew, vendor_clock
 from extract.fetch.rate_limits import Pacing
-from extract.sources import debank
 
 OK = Answer(200, "{}", {}, utc("2026-01-01"), rows=3)
 
@@ -197,30 +198,58 @@ def test_counts_and_the_log_are_whole_when_threads_call_together():
     assert not any(overlaps)
 
 
+@pytest.mark.parametrize("raised", [KeyError("data"), RecursionError("deep"), ZeroDivisionError()])
+def test_what_nobody_foresaw_is_logged_and_named_and_not_asked_again(raised):
+    clock, calls = Clock(), []
+    with pytest.raises(Unforeseen, match=rf"debank account 0xabc, /x: {type(raised).__name__}.*py"):
+        client(clock, calls).call("/x", sender(raised, OK))
+    (call,) = calls
+    assert type(raised).__name__ in call["error"] and (call["status"], call["units"]) == (None, 7)
+
+
+def test_a_call_that_is_under_way_when_the_task_is_ended_is_logged():
+    clock, calls = Clock(), []
+
+    def send():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        client(clock, calls).call("/x", send)
+    assert len(calls) == 1 and calls[0]["error"].startswith("KeyboardInterrupt")
+
+
+def test_a_hosts_words_bring_no_escapes_into_the_log():
+    calls = []
+    with pytest.raises(Fatal) as raised:
+        client(Clock(), calls).call("/x", sender(failed(400, "\x1b[2Jgone\u202e", {})))
+    assert "\x1b" not in str(raised.value) + calls[0]["error"] and "gone" in str(raised.value)
+    assert "\u202e" not in str(raised.value)
+
+
 def test_the_vendors_clock_is_the_date_header():
     assert vendor_clock({"Date": "Thu, 01 Jan 2026 06:00:00 GMT"}) == utc("2026-01-01T06:00:00Z")
     assert vendor_clock({}).tzinfo is not None
+    for odd in ("Fri, 31 Dec 9999 23:59:59 -2359", "soon", "", "Thu, 01 Jan 99999 06:00:00 GMT"):
+        assert abs(vendor_clock({"Date": odd}) - datetime.now(UTC)) < timedelta(minutes=1)
 
 
-def test_a_redirect_is_not_followed_for_it_would_take_the_key_along():
-    asked = []
+@pytest.mark.parametrize(
+    "ahead_s, is_believed", [(-(10**9), True), (AHEAD_S - 60, True), (AHEAD_S + 60, False)]
+)
+def test_a_vendors_clock_is_believed_unless_it_is_far_ahead_of_ours(ahead_s, is_believed, caplog):
+    said = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=ahead_s)
+    headers = {"Date": format_datetime(said, usegmt=True)}
+    assert (vendor_clock(headers) == said) == is_believed
+    assert abs(skew(headers) - ahead_s) < 5
+    answer = Answer(200, "{}", {}, vendor_clock(headers), skew_s=skew(headers))
+    caller = Client("debank", "0xabc", rates={}, units={})
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            caller.call("/x", lambda: answer)
+    assert len([r for r in caplog.records if "clock" in r.message]) == (not is_believed)
 
-    class Elsewhere(BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append((self.path, self.headers["AccessKey"]))
-            self.send_response(200 if self.path.startswith("/there") else 302)
-            self.send_header("Location", "/there")
-            self.send_header("Content-Length", "2")
-            self.end_headers()
-            self.wfile.write(b"[]")
 
-        def log_message(self, *_):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Elsewhere) as server:
-        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        session = debank.connect(host=f"http://127.0.0.1:{server.server_port}", password="k")
-        with pytest.raises(Fatal, match="HTTP 302: sent on to /there; set the Connection's host"):
-            debank.remaining_units(Client("debank", "0xa", rates={}, units={}), session)
-        server.shutdown()
-    assert asked == [(debank.UNITS, "k")]
+def test_a_wait_until_a_date_goes_by_one_clock_also_where_that_is_wrong():
+    headers = {"Date": "Fri, 31 Jan 2150 06:00:00 GMT"}
+    asked = headers | {"Retry-After": "Fri, 31 Jan 2150 06:00:17 GMT"}
+    assert failed(429, "", asked).wait_s == 17

@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 TRIES = 6  # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is survived in place
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
-TIMEOUT_S = 30.0
 AHEAD_S = 600.0  # a vendor's clock further ahead of ours than this is not believed
 WORKERS = 8  # at 80 ms a call, 100 calls a second
 

@@ -7,66 +7,81 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable
-from extract.core.interval import UTC
-from extract.fetch.client import TIMEOUT_S, Answer, asked_wait, failed, vendor_clock
+from extract.fetch.client import Answer, asked_wait, failed, skew, vendor_clock
 
 SKEW_S = 60.0  # signed requests are good for two minutes by the vendor's clock
 
 
 def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) -> Answer:
-    """GET `url`; `expect(data)` returns what is wrong with the parsed body, or None.
+    """GET `url` by a session of `extract.fetch.session` (any other is guarded like one);
+    `expect(data)` returns what is wrong with the parsed body, or None.
 
     Numbers are parsed as Decimal. Raises Retriable for network trouble, statuses that pass,
     and bodies that are not what was asked for; Fatal for the others.
     """
-    import requests
+    from extract.fetch.session import GuardedAdapter, guard
 
+    if not isinstance(session.get_adapter(url), GuardedAdapter):
+        guard(session)
+    response = session.get(url, params=params)
+    status, headers = response.status_code, response.headers
     try:
-        # A redirect is not followed: it would take the key along, wherever it leads.
-        response = session.get(url, params=params, timeout=TIMEOUT_S, allow_redirects=False)
         body = response.content.decode("utf-8")
-    except (requests.RequestException, UnicodeDecodeError) as error:
-        raise Retriable(
-            f"no answer: {type(error).__name__}: {error}", sent=not _unsent(error)
-        ) from None
-    if response.status_code >= 300:
-        if to := response.headers.get("Location"):
-            body = f"sent on to {to}; set the Connection's host to where it answers itself"
-        raise failed(response.status_code, body, response.headers)
+    except UnicodeDecodeError as error:
+        raise Retriable(f"no answer: {type(error).__name__}: {error}") from None
+    if status >= 300:
+        raise failed(status, body, headers)
     try:
-        data = json.loads(body, parse_float=Decimal)
-        wrong = expect(data)
-    except ValueError as error:
-        wrong = f"not JSON ({error})"
-    if wrong:
-        raise _broken(response.status_code, wrong, body)
-    return Answer(response.status_code, body, data, vendor_clock(response.headers))
+        data = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise _broken(status, f"not JSON ({error})", body) from None
+    if wrong := _wrong(expect, data):
+        raise _broken(status, wrong, body)
+    return Answer(status, body, data, vendor_clock(headers), skew_s=skew(headers))
 
 
-def _unsent(error: Exception) -> bool:
-    """Whether there was no connection that a request could have gone out by."""
-    from requests import ConnectTimeout
-    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+def _no_number(name: str) -> Any:
+    """Refuse NaN and Infinity, which Python's parser takes and JSON does not have."""
+    raise ValueError(f"{name} is no number of JSON")
 
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(error, ConnectTimeout) or isinstance(
-        reason, (NewConnectionError, ConnectTimeoutError)
-    )
+
+def _wrong(expect: Any, data: Any) -> str | None:
+    """What is wrong with an answer. One that `expect` itself fails on is not what was asked for."""
+    try:
+        return expect(data)
+    except ExtractError:
+        raise
+    except Exception as error:
+        return f"its shape is not known ({type(error).__name__}: {error})"
 
 
 class CcxtClients:
     """ccxt clients of one key, made by `opened()`: as many as threads call at one time.
 
-    A ccxt client is one thread's: it keeps the answer that it has just got, and its session.
+    A ccxt client is one thread's: it keeps the answer that it has just got, and its session. That
+    session is ours: it asks `host` alone (empty: whatever ccxt asks), within the limits of `extra`.
     """
 
-    def __init__(self, opened: Callable[[], Any]):
-        self._opened, self._idle = opened, [opened()]
+    def __init__(
+        self, opened: Callable[[], Any], host: str = "", extra: Mapping[str, Any] | None = None
+    ):
+        self._opened, self._host, self._extra = opened, host, extra
+        self._idle = [self._open()]
+
+    def _open(self) -> Any:
+        from extract.fetch.session import guard, open_session
+
+        exchange = self._opened()
+        if self._host:
+            exchange.session = open_session(self._host, self._extra)
+        else:
+            guard(exchange.session)
+        exchange.on_json_response = _strict_json
+        return exchange
 
     def call(
         self,
@@ -79,11 +94,19 @@ class CcxtClients:
         try:
             exchange = self._idle.pop()  # list.pop is atomic
         except IndexError:
-            exchange = self._opened()
+            exchange = self._open()
         try:
             return ccxt_call(exchange, getattr(exchange, method), params, key, expect)
         finally:
             self._idle.append(exchange)
+
+
+def _strict_json(text: str) -> Any:
+    """What ccxt reads of a body; ValueError, which it takes for "no JSON", for all that is none."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
 
 
 def ccxt_call(
@@ -100,13 +123,37 @@ def ccxt_call(
     exchange.last_http_response = exchange.last_response_headers = None
     try:
         data = method(dict(params))
+    except ExtractError:
+        raise
     except ccxt.BaseError as error:
         raise _from_ccxt(exchange, error) from None
-    body = exchange.last_http_response or ""
-    if wrong := listed(key)(data) or expect(data):
+    except Exception as error:
+        if exchange.last_http_response is None:
+            raise  # not for what was answered
+        wrong = f"ccxt cannot read it ({type(error).__name__}: {error})"
+        raise _broken(200, wrong, exchange.last_http_response) from None
+    body, headers = exchange.last_http_response or "", exchange.last_response_headers or {}
+    if wrong := _not_json(data, body) or listed(key)(data) or _wrong(expect, data):
         raise _broken(200, wrong, body)
-    clock = vendor_clock(exchange.last_response_headers or {})
-    return Answer(200, body, data, clock, rows=len(data[key]))
+    return Answer(
+        200,
+        body,
+        data,
+        vendor_clock(headers),
+        rows=len(data[key]),
+        skew_s=skew(headers),
+    )
+
+
+def _not_json(data: Any, body: str) -> str | None:
+    """Why ccxt gave a text back instead of what it says; None where it did not."""
+    if not isinstance(data, str):
+        return None
+    try:
+        _strict_json(body)
+    except ValueError as error:
+        return f"not JSON ({error})"
+    return None
 
 
 def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
@@ -123,7 +170,7 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
     if status == 429 or isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection)):
         return RateLimited(message, asked_wait(headers), status=status or 429)
     if isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
-        skew_s = (vendor_clock(headers) - datetime.now(UTC)).total_seconds()
+        skew_s = skew(headers)
         return Fatal(
             message,
             status=status or (403 if isinstance(error, ccxt.PermissionDenied) else 401),
@@ -131,8 +178,6 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
         )
     if (status or 0) >= 500 or "internal_server_error" in text:
         return Retriable(message, status=status or 500)
-    if status is None and isinstance(cause, requests.RequestException):
-        return Retriable(f"no answer: {type(cause).__name__}: {text}")
     if isinstance(error, (ccxt.OperationFailed, ccxt.BadResponse)):
         return Retriable(message, status=status)
     return Fatal(f"{type(error).__name__}: {message}", status=status)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from extract.fetch.client import TIMEOUT_S, Client
+from extract.fetch.client import Client
 from extract.fetch.http import CcxtClients
 from extract.sources.coinbase.key import signing_secret
 
@@ -19,29 +20,26 @@ FILLS = "/api/v3/brokerage/orders/historical/fills"
 PRODUCTS = "/api/v3/brokerage/products"
 
 
-def connect(*, host: str, login: str, password: str, **_: Any) -> CcxtClients:
+def connect(
+    *, host: str, login: str, password: str, extra: Mapping[str, Any] | None = None, **_: Any
+) -> CcxtClients:
     """ccxt clients for the host; their own pacing is off, since Client paces.
 
-    Raises Fatal for a private key that cannot be read.
+    Raises Fatal for a private key that cannot be read, or a host that no key should be sent to.
     """
-    secret, timeout = signing_secret(password), round(TIMEOUT_S * 1000)
+    secret = signing_secret(password)
 
     def opened() -> Any:
         import ccxt
 
         exchange: Any = ccxt.coinbase(
-            {
-                "apiKey": login.strip(),
-                "secret": secret,
-                "enableRateLimit": False,
-                "timeout": timeout,
-            }
+            {"apiKey": login.strip(), "secret": secret, "enableRateLimit": False}
         )
         exchange.urls["api"]["rest"] = host.rstrip("/")
         exchange.number = str  # amounts stay text, exactly as in the response
         return exchange
 
-    return CcxtClients(opened)
+    return CcxtClients(opened, host, extra)
 
 
 def test_connection(client: Client, exchange: CcxtClients) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from extract.core.errors import ExtractError, Fatal, UnitsExhausted
 from extract.core.source import Page
-from extract.fetch.client import WORKERS, Answer, Client, failed
+from extract.fetch.client import Answer, Client, failed
 from extract.fetch.http import http_call
 
 HISTORY = "/v1/user/all_history_list"
@@ -32,27 +32,19 @@ def account_id(account: str) -> str:
     raise ValueError(f"{account} is {what}: write that of the wallet, 0x and 40 hex digits")
 
 
-def connect(*, host: str, password: str, **_: Any):
-    """A requests session that carries the access key, and knows the host.
+def connect(*, host: str, password: str, extra: Mapping[str, Any] | None = None, **_: Any):
+    """A session (extract.fetch.session) that carries the access key, and knows the host.
 
-    Its calls share nothing but the headers and a pool of connections, one a worker: it may be
-    used by several threads. Raises Fatal for an access key that no header can carry.
+    Raises Fatal for an access key that no header can carry, or a host that no key should be sent to.
     """
-    import requests
-    from requests.adapters import HTTPAdapter
+    from extract.fetch.session import open_session
 
     password = password.strip()
     if not password.isascii() or not password.isprintable():
         raise Fatal("the access key holds a line end or a letter that no key has: copy it again")
-    session: Any = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=WORKERS))
+    session: Any = open_session(host, extra)
     session.headers["AccessKey"] = password
     session.host = host.rstrip("/")
-    # The environment's proxy and certificates are looked up once, not at every call (0.3 ms).
-    settings = session.merge_environment_settings(session.host, {}, None, None, None)
-    session.proxies, session.verify = settings["proxies"], settings["verify"]
-    session.trust_env = False
     return session
 
 

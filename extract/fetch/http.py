@@ -23,10 +23,9 @@ def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) ->
     Numbers are parsed as Decimal. Raises Retriable for network trouble, statuses that pass,
     and bodies that are not what was asked for; Fatal for the others.
     """
-    from extract.fetch.session import GuardedAdapter, guard
+    from extract.fetch.session import guard
 
-    if not isinstance(session.get_adapter(url), GuardedAdapter):
-        guard(session)
+    guard(session)
     response = session.get(url, params=params)
     status, headers = response.status_code, response.headers
     try:
@@ -79,7 +78,7 @@ class CcxtClients:
         if self._host:
             exchange.session = open_session(self._host, self._extra)
         else:
-            guard(exchange.session)
+            guard(getattr(exchange, "session", None))
         exchange.on_json_response = _strict_json
         return exchange
 

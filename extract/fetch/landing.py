@@ -116,7 +116,10 @@ def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
             name: redact(value, secrets) if isinstance(value, str) else value
             for name, value in record.items()
         }
-    return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+    # Half a pair of surrogates, which JSON can escape and UTF-8 not write, becomes a question mark:
+    # a body has none, but a vendor's id may.
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "replace") + b"\n"
 
 
 def header(file: Path) -> dict[str, Any]:

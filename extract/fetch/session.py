@@ -84,11 +84,14 @@ def open_session(host: str, extra: Mapping[str, Any] | None = None) -> requests.
     return session
 
 
-def guard(session: requests.Session) -> None:
-    """Put the limits on a session that somebody else has opened, for whatever host."""
-    adapter = GuardedAdapter(LIMITS)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
+def guard(session: Any) -> None:
+    """Put LIMITS on a session of requests that somebody else has opened, for whatever host."""
+    if not isinstance(session, requests.Session):
+        return  # no host behind it
+    if not all(isinstance(adapter, GuardedAdapter) for adapter in session.adapters.values()):
+        adapter = GuardedAdapter(LIMITS)
+        for prefix in list(session.adapters):
+            session.mount(prefix, adapter)
 
 
 def checked(host: str) -> str:

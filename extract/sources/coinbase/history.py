@@ -210,10 +210,11 @@ def _fills(client: Client, exchange: CcxtClients, got: Fetched, job: Job) -> lis
             ),
         )
         got.pages.append(Page(FILLS, params, answer.body, answer.received_at))
-        products |= {f.get("product_id") for f in answer.data["fills"] if isinstance(f, dict)}
+        found = (f.get("product_id") for f in answer.data["fills"] if isinstance(f, dict))
+        products |= {product for product in found if product and isinstance(product, str)}
         cursor = answer.data["cursor"]
         if not cursor:
-            return sorted(filter(None, products))
+            return sorted(products)
         cursors.add(cursor)
 
 

@@ -23,6 +23,8 @@ UNITS = "/v1/account/units"
 # What a call costs, in units: assumed, since DeBank does not publish it.
 UNIT_PRICES = {HISTORY: 20, CHAIN_HISTORY: 6, CHAINS: 2, TOKENS: 10, POSITIONS: 30, UNITS: 0}
 
+MOST_UNITS = 10**18  # BIGINT holds it; 1e999999999 would take the machine to write out
+
 
 def account_id(account: str) -> str:
     """The address without the capitals of its checksum; ValueError for what is no address."""
@@ -63,7 +65,8 @@ def test_connection(client: Client, session: Any) -> str:
 
 def _no_balance(data: Any) -> str | None:
     balance = data.get("balance") if isinstance(data, dict) else None
-    return None if isinstance(balance, (int, Decimal)) else "no balance"
+    is_number = isinstance(balance, (int, Decimal)) and abs(balance) < MOST_UNITS
+    return None if is_number else "no balance"
 
 
 def get(

@@ -18,6 +18,7 @@ from extract.sources.debank.snapshot import CHAIN_PART, Chains, read_positions, 
 
 PAGE = 20
 DATASETS = ("onchain_transactions", "onchain_transfers")
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _Row = tuple[int, str | None, str | None]  # second, chain, id
 
 
@@ -241,7 +242,9 @@ def _seen(data: dict) -> _Seen:
 
 def _time(value: Any) -> int | None:
     try:
-        return int(Decimal(str(value)))
+        seconds = Decimal(str(value))
+        # A number of a billion digits, which 1e999999999 says, would take the machine.
+        return int(seconds) if FIRST_SECOND <= seconds <= LAST_SECOND else None
     except (InvalidOperation, ValueError, OverflowError):
         return None
 

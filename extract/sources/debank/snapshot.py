@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from threading import Lock
 from typing import Any
 
-from extract.core.errors import ExtractError, Retriable
+from extract.core.errors import BodyTooLarge, ExtractError, Retriable
 from extract.core.interval import Interval
 from extract.core.source import Covered, Fetched, Job, Page, Unread
 from extract.fetch.client import Client
@@ -64,7 +64,11 @@ def read_positions(client: Client, session: Any, got: Fetched, job: Job) -> None
 
 def _only_here(error: ExtractError) -> bool:
     """Whether an error is this endpoint's own: not the key's, the units', or a lost connection's."""
-    return error.status in (400, 404) or (isinstance(error, Retriable) and error.status is not None)
+    return (
+        isinstance(error, BodyTooLarge)
+        or error.status in (400, 404)
+        or (isinstance(error, Retriable) and error.status is not None)
+    )
 
 
 @dataclass

@@ -26,7 +26,7 @@ def fetch(answers=ANSWERS, known=(), unread=(), tries=1):
     """A fetch with a snapshot, and the calls that it made: an answer is a body, or a status."""
     calls = []
 
-    def get(url, params, timeout, allow_redirects):
+    def get(url, params):
         calls.append(url)
         answer = answers[url]
         status = answer if isinstance(answer, int) else 200

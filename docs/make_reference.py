@@ -234,7 +234,8 @@ def connections() -> str:
     return (
         "Made in Airflow's UI (Admin, Connections), or as a variable `AIRFLOW_CONN_<ID>` in "
         "`.env`. The extra of each may hold `units`, prices by endpoint that replace the "
-        "assumed ones.\n\n"
+        "assumed ones, and `deadline_s` and `max_body_mb`, seconds and megabytes that an answer "
+        "may take (60 and 32).\n\n"
         + table(("type", "in the form", "host", "login", "password", "further secrets"), rows)
     )
 

@@ -29,7 +29,7 @@ from extract.core.errors import (
 )
 from extract.core.interval import UTC, utc
 from extract.core.redact import redact
-from extract.core.source import Rate
+from extract.core.source import Fetched, Job, Rate, Source
 from extract.fetch.rate_limits import Bucket, Pacing, Window
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Client:
                     "%s %s: %s; asking again in %.1f s (try %d of %d)",
                     self.source,
                     endpoint,
-                    self._clean(error),
+                    self.clean(error),
                     wait,
                     attempt,
                     most,
@@ -260,14 +260,15 @@ class Client:
                 skew_s,
             )
 
-    def _clean(self, error: BaseException) -> str:
+    def clean(self, error: BaseException) -> str:
+        """The error's text on one line, without secrets and control characters."""
         # Redacted before the text is cut or its line ends go: half a secret is one, too.
         text = redact(" ".join(redact(str(error), self._secrets).split()), self._secrets)[:500]
         return "".join(c if c.isprintable() else "�" for c in text)  # a host may send escapes
 
     def _explained(self, error: ExtractError, endpoint: str, attempt: int) -> ExtractError:
         error.args = (
-            f"{self.source} account {self.account}, {endpoint}: {self._clean(error)}"
+            f"{self.source} account {self.account}, {endpoint}: {self.clean(error)}"
             + (f" (after {attempt} tries)" if attempt > 1 else ""),
         )
         return error
@@ -314,7 +315,7 @@ class Client:
             "rows": rows,
             "units": units,
             "units_left": units_left,
-            "error": self._clean(error) if error else None,
+            "error": self.clean(error) if error else None,
             "answered_at": answered_at.isoformat() if answered_at else None,
         }
         with self._lock:
@@ -331,13 +332,25 @@ def _may_cost(error: ExtractError) -> bool:
     return error.sent and (error.status is None or error.status < 400)
 
 
+def fetch(source: Source, client: Client, api: Any, job: Job) -> Fetched:
+    """What the source fetches for a job. What it did not foresee in an answer that it has got ends
+    as Unforeseen, with the source and the account."""
+    try:
+        return source.fetch(client, api, job)
+    except ExtractError:
+        raise
+    except Exception as error:
+        where = f"{source.name} account {job.account}, {job.interval}"
+        raise Unforeseen(f"{where}: {client.clean(_unforeseen(error))}") from None
+
+
 def _unforeseen(error: BaseException) -> Unforeseen:
     """The error of a call that failed in a way its source does not know, with where it did."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f", at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return Unforeseen(
-        f"{type(error).__name__}: {error}{where}: the call was sent, and its answer is of a kind "
-        "that this source does not know; please report it"
+        f"{type(error).__name__}: {error}{where}: an answer is of a kind that this source does not "
+        "know; please report it"
     )
 
 

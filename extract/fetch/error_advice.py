@@ -5,7 +5,15 @@ The Test button and a failed task give the same.
 
 from __future__ import annotations
 
-from extract.core.errors import ExtractError, Fatal, RateLimited, UnitsExhausted
+from extract.core.errors import (
+    BodyTooLarge,
+    DeadlineExceeded,
+    ExtractError,
+    Fatal,
+    RateLimited,
+    Unforeseen,
+    UnitsExhausted,
+)
 from extract.core.source import Source
 
 
@@ -23,6 +31,13 @@ def _meaning(error: ExtractError, source: Source, host: str, where: str) -> str:
     title = form.title or source.name
     if isinstance(error, UnitsExhausted):
         return f"{title} accepts the key, and its prepaid units are used up"
+    if isinstance(error, DeadlineExceeded):
+        return (
+            f"{host} answers too slowly: try again later; where this machine's network is the "
+            f"slow part, set deadline_s in the extra of {where}"
+        )
+    if isinstance(error, (BodyTooLarge, Unforeseen)):
+        return ""  # the error's own text says what to do
     if status == 401:
         if error.skew_s:
             return (

@@ -73,8 +73,9 @@ def limits_of(extra: Mapping[str, Any] | None) -> Limits:
 def open_session(host: str, extra: Mapping[str, Any] | None = None) -> requests.Session:
     """A session that asks `host` (https://…) alone. Several threads may use it.
 
-    Proxies and certificates are those of the environment; a .netrc is not read, since its password
-    would take the place of the key. Raises Fatal for a host that a key must not be sent to.
+    Proxies (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY) and certificates are those of the
+    environment; a .netrc is not read, since its password would take the place of the key. Raises
+    Fatal for a host that a key must not be sent to.
     """
     adapter = GuardedAdapter(limits_of(extra), checked(host))
     session = requests.Session()

@@ -1,6 +1,7 @@
 """Laws of the client: bounded tries, asked-for waits, every request logged, no secret shown."""
 
 import logging
+from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from threading import Barrier, Event, Thread
@@ -8,10 +9,11 @@ from threading import Barrier, Event, Thread
 import pytest
 
 from extract.core.errors import Fatal, RateLimited, Retriable, Unforeseen
-from extract.core.interval import UTC, utc
-from extract.core.source import Rate
-from extract.fetch.client import AHEAD_S, Answer, Client, failed, skew, vendor_clock
+from extract.core.interval import UTC, Interval, utc
+from extract.core.source import Job, Rate
+from extract.fetch.client import AHEAD_S, Answer, Client, failed, fetch, skew, vendor_clock
 from extract.fetch.rate_limits import Pacing
+from extract.sources import debank
 
 OK = Answer(200, "{}", {}, utc("2026-01-01"), rows=3)
 
@@ -205,6 +207,18 @@ def test_what_nobody_foresaw_is_logged_and_named_and_not_asked_again(raised):
         client(clock, calls).call("/x", sender(raised, OK))
     (call,) = calls
     assert type(raised).__name__ in call["error"] and (call["status"], call["units"]) == (None, 7)
+
+
+def test_a_source_that_trips_over_an_answer_it_has_got_is_named_with_its_account():
+    job = Job("debank", "0xabc", "debank", Interval("2026-01-01", "2026-01-02"), utc("2026-01-01"))
+
+    def trips(client, api, job):
+        return {}["hunter2"]
+
+    with pytest.raises(
+        Unforeseen, match=r"debank account 0xabc, .*: KeyError: '\*\*\*', at test_c"
+    ):
+        fetch(replace(debank.SOURCE, fetch=trips), client(Clock(), []), None, job)
 
 
 def test_a_call_that_is_under_way_when_the_task_is_ended_is_logged():

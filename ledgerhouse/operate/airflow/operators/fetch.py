@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from extract.core.errors import BudgetReached, ExtractError, Fatal, FetchStopped
 from extract.core.source import Job
-from extract.fetch.client import Client
+from extract.fetch.client import Client, fetch
 from extract.sources import get
 from ledgerhouse.config import var_dir
 from ledgerhouse.operate.airflow.context import attempt_key
@@ -94,7 +94,7 @@ class FetchOperator(RecordedOperator):
                     secrets=secrets,
                     budget=ledger(job.source),
                 )
-                fetched = source.fetch(client, api, job)
+                fetched = fetch(source, client, api, job)
             except ExtractError as error:
                 if isinstance(error, FetchStopped) and error.partial and error.partial.pages:
                     landing.write(var_dir() / "landing", job, error.partial, key, secrets)

@@ -132,6 +132,12 @@ OUTCOMES = {
     "unreachable": ({}, dict(host=closed_port()), "no answer from http://127.0.0.1:"),
     "no TLS": ({}, dict(host="https"), "no answer from https://127.0.0.1:"),
     "no scheme": ({}, dict(host="api.example.com"), "write it with https://, like https://"),
+    "in clear": ({}, dict(host="http://api.example.com"), "in clear: write it with https://"),
+    "limits": (
+        {},
+        dict(extra='{"deadline_s": "soon"}'),
+        "deadline_s in the extra is 'soon'; write",
+    ),
     "no host": ({}, dict(host=""), "has no host; "),
     "no password": ({}, dict(password=" "), r"has no (private|access) key \(password\); "),
     "nothing": ({}, dict(host=None, password=None), r"has no host and no \w+ key \(password\)"),

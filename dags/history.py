@@ -14,6 +14,7 @@ from ledgerhouse.operate.airflow.pipelines import (
     PARAMS,
     complete_mirror_alert,
     plan_fetch_load,
+    run_limits,
     transform_check_publish,
 )
 
@@ -24,6 +25,7 @@ with DAG(
     start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    **run_limits("history"),
     params=PARAMS,
     template_undefined=jinja2.Undefined,
     default_args=DEFAULT_ARGS,

@@ -11,8 +11,10 @@ import jinja2
 from airflow.sdk import DAG, TaskGroup
 
 from ledgerhouse.operate.airflow.pipelines import (
+    TIMEOUT,
     complete_mirror_alert,
     replay_landing,
+    run_limits,
     transform_check_publish,
 )
 
@@ -23,7 +25,9 @@ with DAG(
     start_date=datetime(2020, 1, 1, tzinfo=UTC),
     catchup=False,
     max_active_runs=1,
+    **run_limits("replay"),
     template_undefined=jinja2.Undefined,
+    default_args=TIMEOUT,
     tags=["ledgerhouse"],
 ):
     with TaskGroup("sources", prefix_group_id=False):

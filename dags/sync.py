@@ -16,6 +16,7 @@ from ledgerhouse.operate.airflow.pipelines import (
     SINCE,
     complete_mirror_alert,
     plan_fetch_load,
+    run_limits,
     transform_check_publish,
 )
 
@@ -26,6 +27,7 @@ with DAG(
     start_date=SINCE,
     catchup=False,  # one run closes the whole hole after downtime
     max_active_runs=1,
+    **run_limits("sync"),
     params=PARAMS,
     template_undefined=jinja2.Undefined,  # a missing interval gets our message, not jinja's
     default_args=DEFAULT_ARGS,

@@ -29,6 +29,7 @@ from ledgerhouse.operate.airflow.pipelines import (
     plan_fetch_load_again,
     rebuild_before_publish,
     report_refresh,
+    run_limits,
     transform_check_publish,
 )
 
@@ -39,6 +40,7 @@ with DAG(
     start_date=SINCE,
     catchup=False,
     max_active_runs=1,
+    **run_limits("weekly_refresh"),
     params=PARAMS,
     template_undefined=jinja2.Undefined,
     default_args=DEFAULT_ARGS,

@@ -150,7 +150,7 @@ def accounts() -> str:
     from dataclasses import fields
 
     from extract.sources import names
-    from ledgerhouse.config import ACCOUNT_NAME, CONNECTION_ID, NAMES, Account
+    from ledgerhouse.config import ACCOUNT_NAME, CONNECTION_ID, NAMES, Account, Deadlines
 
     said = {
         "source": f"the API: {', '.join(names())}",
@@ -171,6 +171,18 @@ def accounts() -> str:
                 for name, (measure, period) in NAMES.items()
             ],
         )
+        + "\nOptional, `[deadlines]`, in hours. What takes longer is ended; what is late is the "
+        "alert `late_run`.\n\n" + numbers(Deadlines)
+    )
+
+
+def numbers(section: type) -> str:
+    """The whole numbers of a section of accounts.toml."""
+    from dataclasses import fields
+
+    return table(
+        ("key", "default", "what it holds"),
+        [(code(f.name), code(f.default), f.metadata["says"]) for f in fields(section)],
     )
 
 

@@ -30,16 +30,19 @@ from ledgerhouse.operate.airflow.pipelines import (
     PARAMS,
     SINCE,
     TAG,
+    TIMEOUT,
     complete_mirror_alert,
     plan_fetch_load,
     plan_fetch_load_again,
     rebuild_before_publish,
     replay_landing,
     report_refresh,
+    run_limits,
+    send_late,
     transform_check_publish,
 )
 
-__all__ = ["history_dag", "replay_dag", "sync_dag", "weekly_refresh_dag"]
+__all__ = ["history_dag", "late_alert_dag", "replay_dag", "sync_dag", "weekly_refresh_dag"]
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -100,6 +103,13 @@ def replay_dag(dag_id: str = "replay", *, tags: Iterable[str] = ()) -> DAG:
     return dag
 
 
+def late_alert_dag(dag_id: str = "late_alert", *, tags: Iterable[str] = ()) -> DAG:
+    """Send what the callback of a missed deadline may not: it is started by that, by this id."""
+    with _dag(late_alert_dag, dag_id, None, LONG_AGO, tags, {}) as dag:
+        send_late()
+    return dag
+
+
 def _fetch_and_publish(*, close_gaps: bool) -> None:
     with TaskGroup("sources", prefix_group_id=False):
         _, fetches, load = plan_fetch_load(close_gaps=close_gaps)
@@ -125,9 +135,10 @@ def _dag(
         "start_date": start_date,
         "catchup": False,  # one run closes the whole hole after downtime
         "max_active_runs": 1,
+        **run_limits(build.__name__.removesuffix("_dag")),
         "params": params or {},
         "template_undefined": jinja2.Undefined,  # a missing interval gets our message
-        "default_args": DEFAULT_ARGS if params else {},
+        "default_args": TIMEOUT if params is None else DEFAULT_ARGS,
         "tags": [TAG, *tags],
     }
     return DAG(dag_id, **settings)

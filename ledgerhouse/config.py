@@ -1,7 +1,7 @@
-"""The settings: accounts.toml (accounts, budgets, alert rules), and the environment.
+"""The settings: accounts.toml (accounts, budgets, alert rules, deadlines), and the environment.
 
     file = AccountsFile.read()       of $LEDGERHOUSE_ACCOUNTS, else accounts.toml in the project
-    file.accounts(), file.entries(), file.limits(), file.rules()
+    file.accounts(), file.entries(), file.limits(), file.rules(), file.deadlines()
 
 The file is read once, each part of it is judged when it is asked for: a wrong budget stops no
 fetch of a source that has none. The environment is read when a setting is asked for, never at
@@ -10,6 +10,7 @@ import.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import tomllib
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from extract.sources import get, names
 
@@ -78,6 +79,7 @@ NAMES = {
     for measure in ("units", "calls")
     for period in ("day", "month")
 }
+SECTIONS = {"account", "budget", "alerts", "checks", "deadlines"}
 WAYS = {"slack": "alerts_slack", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
 
 
@@ -130,6 +132,32 @@ class Checks:
     off: str = "publish"
 
 
+def _setting(default: int, says: str, *, least: int = 1, most: int = 8784) -> Any:
+    """A whole number of a section, `least` to `most`; `says` what it is, for the reference."""
+    return dataclasses.field(default=default, metadata={"says": says, "least": least, "most": most})
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """[deadlines] of accounts.toml, in hours: what hangs is ended, what is late is reported."""
+
+    task_hours: int = _setting(2, "one try of a task that is no fetch and no replay")
+    long_task_hours: int = _setting(
+        12, "one try of a fetch or a replay; a fetch that is ended begins again"
+    )
+    sync_hours: int = _setting(
+        24, "a run of `sync`: what still runs then is stopped, and it failed"
+    )
+    run_hours: int = _setting(168, "a run of another DAG, such as a history of years")
+    sync_late_hours: int = _setting(
+        3, "a run of `sync` that has not succeeded by then is reported; 0: never", least=0
+    )
+    late_hours: int = _setting(24, "likewise a run of another DAG; 0: never", least=0)
+
+
+Section = TypeVar("Section", bound=Deadlines)
+
+
 @dataclass(frozen=True)
 class AccountsFile:
     """An accounts file that was read: `content` is what TOML says, numbers with a point as Decimal.
@@ -177,12 +205,11 @@ class AccountsFile:
         Raises ValueError where the file lists nothing: no [[account]], or other blocks.
         """
         entries = self.content.get("account", [])
-        if set(self.content) - {"account", "budget", "alerts", "checks"} or not isinstance(
-            entries, list
-        ):
+        if set(self.content) - SECTIONS or not isinstance(entries, list):
             raise ValueError(
                 f"{self.path} may hold [[account]] blocks, with two brackets, [budget.…], "
-                f"[alerts] and [checks] only; it has {', '.join(sorted(self.content))}"
+                f"[alerts], [checks] and [deadlines] only; it has "
+                f"{', '.join(sorted(self.content))}"
             )
         if not entries:
             raise ValueError(f"{self.path} lists no [[account]]; see accounts.toml in the project")
@@ -234,6 +261,30 @@ class AccountsFile:
                 'that are off, or "hold" to hold back the account'
             )
         return Checks(off)
+
+    def deadlines(self) -> Deadlines:
+        """[deadlines]; the defaults where there is none."""
+        return self._numbers("deadlines", Deadlines)
+
+    def _numbers(self, name: str, section: type[Section]) -> Section:
+        """A section of whole numbers; ValueError names what is unknown or out of bounds."""
+        values = self.content.get(name, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"{self.path}: write [{name}] in one pair of brackets")
+        known = {each.name: each.metadata for each in dataclasses.fields(section)}
+        if unknown := set(values) - set(known):
+            raise ValueError(
+                f"{self.path}, [{name}]: unknown {', '.join(map(repr, sorted(unknown)))}; "
+                f"there are {', '.join(known)}"
+            )
+        for key, value in values.items():
+            least, most = known[key]["least"], known[key]["most"]
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(
+                    f"{self.path}, [{name}]: {key} is {_shown(value)}; write a whole number from "
+                    f"{least} to {most:,}"
+                )
+        return section(**values)
 
     def rules(self) -> Rules:
         """[alerts]; the defaults where there is none."""

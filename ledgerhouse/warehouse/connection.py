@@ -57,6 +57,21 @@ def holder(path: Path) -> str:
         return "an unnamed process"
 
 
+def is_held(path: Path) -> bool:
+    """Whether some process has the warehouse's lock at this moment; never waits for it."""
+    try:
+        handle = os.open(_lock_file(path), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def _lock_file(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 

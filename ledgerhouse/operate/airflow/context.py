@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param
+from airflow.sdk.configuration import conf
+from airflow.sdk.definitions.callback import SyncCallback  # not in the stub of airflow.sdk
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from extract.core.interval import Interval, utc
-from ledgerhouse.config import retry_delay, sync_start
+from ledgerhouse.config import AccountsFile, Deadlines, retry_delay, sync_start
 
 WAREHOUSE_POOL = "warehouse"
 INTERVAL = {
     "interval_start": "{{ data_interval_start }}",
     "interval_end": "{{ data_interval_end }}",
 }
+
+
+def _deadlines() -> tuple[Deadlines, str]:
+    """[deadlines] of accounts.toml; where it cannot be used the defaults, and why."""
+    try:
+        return AccountsFile.read(what="deadlines").deadlines(), ""
+    except ValueError as error:
+        return Deadlines(), str(error)
+
+
 # What the DAGs have in common; the environment is that of .env.
 SINCE = sync_start()
+DEADLINES, WRONG_DEADLINES = _deadlines()
+# Airflow ends a try that takes longer. A fetch lands what it has read only when it is whole, so its
+# limit is far beyond the longest: ended too soon, it would begin again each time.
+TIMEOUT: dict[str, Any] = {"execution_timeout": timedelta(hours=DEADLINES.task_hours)}
+LONG_TIMEOUT: dict[str, Any] = {"execution_timeout": timedelta(hours=DEADLINES.long_task_hours)}
 DEFAULT_ARGS = {
     "retries": 2,
     "retry_exponential_backoff": True,
     "retry_delay": retry_delay(),
+    **TIMEOUT,
 }
+REPORT_LATE = "ledgerhouse.operate.airflow.late_run.report_late_run"
 TAG = "ledgerhouse"  # of every DAG of ours, whatever its id: by it the mirror knows them
 # Params of every DAG that fetches; empty means: the run's own data interval.
 PARAMS = {
@@ -28,6 +49,34 @@ PARAMS = {
     "interval_end": Param(None, type=["null", "string"], description="end, UTC, excluded"),
     "refetch": Param(False, type="boolean", description="ask again for what is covered already"),
 }
+
+
+def run_limits(kind: str) -> dict[str, Any]:
+    """Of a DAG of this kind (sync, history …): how long a run may take, and when it is late.
+
+    A run that is still going after `dagrun_timeout` is failed by the scheduler, also where a task
+    hangs in C, which `execution_timeout` cannot end. One that has not succeeded by its deadline is
+    reported by a process of its own, which needs neither the run nor the warehouse.
+    """
+    of_sync = kind == "sync"
+    hours = DEADLINES.sync_hours if of_sync else DEADLINES.run_hours
+    late = DEADLINES.sync_late_hours if of_sync else DEADLINES.late_hours
+    limits: dict[str, Any] = {"dagrun_timeout": timedelta(hours=hours)}
+    if late and _executor_takes_callbacks():
+        limits["deadline"] = DeadlineAlert(
+            reference=DeadlineReference.DAGRUN_QUEUED_AT,
+            interval=timedelta(hours=late),
+            callback=SyncCallback(REPORT_LATE, kwargs={"hours": late}),
+            name=f"{kind} is late",
+        )
+    return limits
+
+
+def _executor_takes_callbacks() -> bool:
+    """Whether the first executor, which callbacks go to, is one of those that run them. In Airflow
+    3.3 a scheduler with another one ends at the first missed deadline (NotImplementedError)."""
+    first = conf.get("core", "executor", fallback="").split(",")[0].split(":")[-1]
+    return first.rsplit(".")[-1] in ("LocalExecutor", "CeleryExecutor")
 
 
 def resolve_interval(params: dict[str, Any], start: str, end: str) -> Interval:

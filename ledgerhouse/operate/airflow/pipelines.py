@@ -16,10 +16,14 @@ from ledgerhouse.config import AccountsFile
 from ledgerhouse.operate.airflow.context import (
     DEFAULT_ARGS,
     INTERVAL,
+    LONG_TIMEOUT,
     PARAMS,
     SINCE,
     TAG,
+    TIMEOUT,
     WAREHOUSE_POOL,
+    WRONG_DEADLINES,
+    run_limits,
 )
 from ledgerhouse.operate.airflow.operators.fetch import FetchOperator
 from ledgerhouse.operate.airflow.operators.load import (
@@ -87,11 +91,15 @@ def _plan_fetch_load(plan: Callable[..., PlanOperator]) -> Sources:
         RefuseOperator(task_id=f"account_{number}_of_accounts_toml", why=why, retries=0)
         for number, why in wrong.items()
     ]
+    if WRONG_DEADLINES:
+        fetches.append(
+            RefuseOperator(task_id="deadlines_of_accounts_toml", why=WRONG_DEADLINES, retries=0)
+        )
     for connection, pool in {a.connection: a.pool for a in accounts}.items():
         planned = plan(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL, connection=connection)
-        fetch = FetchOperator.partial(task_id=f"fetch_{connection}", pool=pool).expand_kwargs(
-            planned.output
-        )
+        fetch = FetchOperator.partial(
+            task_id=f"fetch_{connection}", pool=pool, **LONG_TIMEOUT
+        ).expand_kwargs(planned.output)
         fetch >> load
         plans.append(planned)
         fetches.append(fetch)
@@ -113,7 +121,7 @@ def report_refresh(plans: Sequence[PlanOperator], load: BaseOperator) -> Refresh
 
 def replay_landing() -> ReplayOperator:
     """Raw, history and coverage again, from the landing alone."""
-    return ReplayOperator(task_id="replay", pool=WAREHOUSE_POOL)
+    return ReplayOperator(task_id="replay", pool=WAREHOUSE_POOL, **LONG_TIMEOUT)
 
 
 def transform_check_publish(
@@ -160,17 +168,27 @@ def complete_mirror_alert(
     return mirror
 
 
+def send_late() -> BaseOperator:
+    """That runs are late, sent by a task: it waits for no pool, and for no warehouse."""
+    from ledgerhouse.operate.airflow.operators.alert import SendLateOperator
+
+    return SendLateOperator(task_id="send")
+
+
 __all__ = [
     "DEFAULT_ARGS",
     "INTERVAL_READ",
     "PARAMS",
     "SINCE",
     "TAG",
+    "TIMEOUT",
     "complete_mirror_alert",
     "plan_fetch_load",
     "plan_fetch_load_again",
     "rebuild_before_publish",
     "replay_landing",
     "report_refresh",
+    "run_limits",
+    "send_late",
     "transform_check_publish",
 ]

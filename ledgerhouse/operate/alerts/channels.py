@@ -13,10 +13,13 @@ import re
 from collections.abc import Callable
 from html import escape
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowNotFoundException, AirflowSecretsBackendAccessDenied
+
+from extract.core.redact import redact
 
 TIMEOUT_S = 10
 LOG = "log"
@@ -27,13 +30,25 @@ class NotDelivered(RuntimeError):
     """Some channel did not take its notices; they wait for the next try."""
 
 
-def channels(rules: Any, log: Any) -> dict[str, tuple[Send, tuple[str, ...]]]:
-    """Connection id → how to send a Message by it, and the secrets to keep out of texts."""
+def channels(
+    rules: Any, log: Any, denied: list[str] | None = None
+) -> dict[str, tuple[Send, tuple[str, ...]]]:
+    """Connection id → how to send a Message by it, and the secrets to keep out of texts.
+
+    `denied` is given the ids of those that this process may not read: a callback gets Connections
+    of the environment and of a worker's secrets backend, but none of Airflow's database (its token
+    has the scope `workload`, which the route of Connections refuses, in 3.3).
+    """
     by_connection: dict[str, tuple[Send, tuple[str, ...]]] = {}
     senders = {"slack": _slack, "smtp": _smtp, "webhook": _webhook}
     for kind, connection_id in rules.ways:
         try:
             connection = BaseHook.get_connection(connection_id)
+        except AirflowSecretsBackendAccessDenied:
+            if denied is None:
+                raise
+            denied.append(connection_id)
+            continue
         except AirflowNotFoundException:
             if kind in rules.named:
                 log.warning(
@@ -53,6 +68,46 @@ def channels(rules: Any, log: Any) -> dict[str, tuple[Send, tuple[str, ...]]]:
         send = senders[kind](connection_id, connection, rules)
         by_connection[connection_id] = send, _secrets(connection)
     return by_connection
+
+
+def deliverer(
+    senders: dict[str, tuple[Send, tuple[str, ...]]], log: Any, dag_id: str, run_id: str
+) -> Callable[[str, Any], bool]:
+    """How one Notice is sent by one of `senders` on behalf of a run; whether it has arrived."""
+
+    def deliver(name: str, notice: Any) -> bool:
+        return send_message(senders, log, name, message_of((notice,), dag_id, run_id))
+
+    return deliver
+
+
+def message_of(notices: tuple, dag_id: str, run_id: str) -> Any:
+    """The Message of a run's notices, with a link to the run where Airflow has an address."""
+    from ledgerhouse.operate.alerts.incidents import Message
+
+    base = (conf.get("api", "base_url", fallback="") or "").rstrip("/")
+    link = base and f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}"
+    return Message(notices, f"{dag_id} {run_id}", link)
+
+
+def send_message(
+    senders: dict[str, tuple[Send, tuple[str, ...]]], log: Any, name: str, message: Any
+) -> bool:
+    """Send by one channel; whether it has arrived. Why not is logged, without secrets."""
+    send, secrets = senders[name]
+    try:
+        send(message)
+    except Exception as error:
+        log.error(
+            "%s did not take %d alert(s): %s",
+            name,
+            len(message.notices),
+            redact(f"{type(error).__name__}: {error}", secrets)[:300],
+        )
+        return False
+    if name != LOG:
+        log.info("%s took %d alert(s)", name, len(message.notices))
+    return True
 
 
 def _slack(connection_id: str, connection: Any, rules: Any) -> Send:

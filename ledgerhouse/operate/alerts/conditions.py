@@ -26,6 +26,7 @@ TEXT = 400  # characters of somebody else's words that a text quotes
 OWN_WORK = ("mirror", "alert", "complete")  # tasks that say nothing about the books
 QUIET = (*AGREED, "not_reconcilable")  # statuses of a balance that needs no alert
 REBUILD = "rebuild"  # the checkpoint of ledgerhouse.transform.rebuild
+UNRECORDED = ("late_run",)  # kinds that are sent without the warehouse: see alerts.unrecorded
 # kind → severity, and what to do
 KINDS = {
     "failed_source": (
@@ -37,6 +38,12 @@ KINDS = {
         "critical",
         "Look at the log of that task, fix the cause and clear it; what "
         "was published stays until it succeeds.",
+    ),
+    "late_run": (
+        "warning",
+        "See in Airflow which of its tasks is at work, and in that task's log at what. A task that "
+        "hangs: mark it failed. `[deadlines]` in accounts.toml says when a run is late, and when "
+        "it is stopped.",
     ),
     "stale_coverage": (
         "warning",

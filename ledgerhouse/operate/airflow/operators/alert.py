@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-from uuid import uuid4
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.configuration import conf
 
 from extract.core.interval import UTC
-from extract.core.redact import redact
 from ledgerhouse.config import AccountsFile, var_dir
 from ledgerhouse.operate.airflow.context import attempt_key, lock_owner
-from ledgerhouse.operate.alerts.channels import LOG, NotDelivered, channels
+from ledgerhouse.operate.airflow.late_run import late_file, rules_or_defaults, send_late_runs
+from ledgerhouse.operate.alerts import unrecorded
+from ledgerhouse.operate.alerts.channels import (
+    LOG,
+    NotDelivered,
+    channels,
+    deliverer,
+    message_of,
+    send_message,
+)
 from ledgerhouse.warehouse.connection import hold, open_warehouse
 
 BROKEN = "alerts_broken.json"  # which channels were sent that alerts do not work
@@ -32,13 +35,7 @@ class AlertOperator(BaseOperator):
     """
 
     def execute(self, context: Any) -> dict[str, int]:
-        from ledgerhouse.config import Rules
-
-        try:
-            rules = AccountsFile.read(what="alerts").rules()
-        except ValueError as error:  # the incidents must be sent all the same
-            self.log.error("%s. Until it is fixed, [alerts] is as if it were not there", error)
-            rules = Rules()
+        rules = rules_or_defaults(self.log)
         senders = channels(rules, self.log)
         senders[LOG] = self._log, ()
         with hold(var_dir() / "alerts", lock_owner(context)):  # or two runs would both send
@@ -71,13 +68,18 @@ class AlertOperator(BaseOperator):
         sent = [
             name
             for name, notices in tried.items()
-            if self._send(senders, name, self._message(context, notices))
+            if send_message(
+                senders,
+                self.log,
+                name,
+                message_of(notices, context["ti"].dag_id, context["ti"].run_id),
+            )
         ]
         with open_warehouse(owner=lock_owner(context)) as con:
             if tried:
                 incidents.note_sent(con, tried, sent, datetime.now(UTC))
             self._publish(con)
-        self._send_works_again(context, senders)
+        self._send_over(context, senders)
         if late := sorted(set(tried) - set(sent)):
             raise NotDelivered(
                 f"{', '.join(late)} did not take the alerts: the log above says "
@@ -99,98 +101,43 @@ class AlertOperator(BaseOperator):
                 str(error)[:300],
             )
 
-    def _message(self, context: Any, notices: tuple) -> Any:
-        from ledgerhouse.operate.alerts.incidents import Message
-
-        ti, base = context["ti"], (conf.get("api", "base_url", fallback="") or "").rstrip("/")
-        return Message(
-            notices,
-            f"{ti.dag_id} {ti.run_id}",
-            base and (f"{base}/dags/{quote(ti.dag_id)}/runs/{quote(ti.run_id, safe='')}"),
-        )
-
-    def _send(self, senders: dict, name: str, message: Any) -> bool:
-        send, secrets = senders[name]
-        try:
-            send(message)
-        except Exception as error:
-            self.log.error(
-                "%s did not take %d alert(s): %s",
-                name,
-                len(message.notices),
-                redact(f"{type(error).__name__}: {error}", secrets)[:300],
-            )
-            return False
-        if name != LOG:
-            self.log.info("%s took %d alert(s)", name, len(message.notices))
-        return True
-
     def _log(self, message: Any) -> None:
         for notice in message.notices:
             level = logging.WARNING if notice.event == "opened" else logging.INFO
             self.log.log(level, "%s", notice)
 
     def _send_broken(self, context: Any, senders: dict, error: Exception) -> None:
-        """Send once that alerts do not work, maybe because the warehouse cannot be opened: without
-        it, so what was sent is kept in a file."""
-        file, now = var_dir() / BROKEN, datetime.now(UTC)
-        known = (
-            _read_broken(file)
-            if file.exists()
-            else {
-                "id": uuid4().hex,
-                "since": now.isoformat(),
-                "sent_to": [],
-                "text": f"incidents cannot be looked up: {type(error).__name__}: "
-                f"{' '.join(str(error).split())[:300]}",
-            }
+        """Send once that alerts do not work, maybe because the warehouse cannot be opened."""
+        unrecorded.open_incident(
+            var_dir() / BROKEN,
+            senders,
+            self._deliver(context, senders),
+            kind="alerts_broken",
+            text=f"incidents cannot be looked up: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}",
+            now=datetime.now(UTC),
         )
-        message = self._message(context, (_of_broken(known, "opened", now),))
-        known["sent_to"] += [
-            name
-            for name in senders
-            if name not in known["sent_to"] and self._send(senders, name, message)
-        ]
-        file.write_text(json.dumps(known))
 
-    def _send_works_again(self, context: Any, senders: dict) -> None:
-        file = var_dir() / BROKEN
-        if not file.exists():
-            return
-        known = _read_broken(file)
-        message = self._message(context, (_of_broken(known, "resolved", datetime.now(UTC)),))
-        known["sent_to"] = [
-            name
-            for name in known["sent_to"]
-            if name in senders and not self._send(senders, name, message)
-        ]
-        file.write_text(json.dumps(known))
-        if not known["sent_to"]:
-            file.unlink()
+    def _send_over(self, context: Any, senders: dict) -> None:
+        """Alerts work, and this run is no longer late; of other DAGs' late runs, tell who does not
+        know yet."""
+        mine, deliver = late_file(context["ti"].dag_id), self._deliver(context, senders)
+        for file in (var_dir() / BROKEN, mine):
+            if file.exists():
+                unrecorded.resolve(file, senders, deliver, datetime.now(UTC))
+        for file in sorted(var_dir().glob("alerts_late_*.json")):
+            if file != mine:
+                unrecorded.send_again(file, senders, deliver)
+
+    def _deliver(self, context: Any, senders: dict) -> unrecorded.Deliver:
+        return deliverer(senders, self.log, context["ti"].dag_id, context["ti"].run_id)
 
 
-def _read_broken(file: Path) -> dict[str, Any]:
-    known = json.loads(file.read_text())
-    if "told" in known:  # the key of 0.1.0
-        known["sent_to"] = known.pop("told")
-    return known
+class SendLateOperator(BaseOperator):
+    """Send that runs are late to the channels that a callback could not read; opens no warehouse."""
+
+    def execute(self, context: Any) -> int:
+        return send_late_runs(context["ti"].dag_id, context["ti"].run_id)
 
 
-def _of_broken(known: dict[str, Any], event: str, now: datetime) -> Any:
-    from ledgerhouse.operate.alerts.incidents import Notice
-
-    return Notice(
-        known["id"],
-        event,
-        "alerts_broken",
-        "",
-        "",
-        "",
-        "critical",
-        known["text"],
-        datetime.fromisoformat(known["since"]),
-        now if event == "resolved" else None,
-    )
-
-
-__all__ = ["AlertOperator", "NotDelivered", "channels"]
+__all__ = ["AlertOperator", "SendLateOperator", "NotDelivered", "channels"]

@@ -34,6 +34,7 @@ bag = DagBag(sys.argv[1])
 def fact(task):
     return {
         "kind": type(task).__name__ if not task.is_mapped else task.operator_class.__name__,
+        "timeout": task.execution_timeout and task.execution_timeout.total_seconds() / 3600,
         "pool": task.pool, "retries": task.retries, "delay": task.retry_delay.total_seconds(),
         "rule": str(getattr(task.trigger_rule, "value", task.trigger_rule)),
         "teardown": task.is_teardown, "fails_run": task.on_failure_fail_dagrun,
@@ -42,7 +43,13 @@ def fact(task):
                      if not task.is_mapped and hasattr(task, name)},
         "upstream": sorted(task.upstream_task_ids), "downstream": sorted(task.downstream_task_ids),
     }
+def deadline(alerts):
+    for alert in alerts or ():
+        return [alert.reference.reference_name, alert.interval.total_seconds() / 3600,
+                      type(alert.callback).__name__, alert.callback.path, alert.callback.kwargs]
 dags = {name: {
+    "timeout": dag.dagrun_timeout and dag.dagrun_timeout.total_seconds() / 3600,
+    "deadline": deadline(dag.deadline),
     "timetable": type(dag.timetable).__name__, "cron": getattr(dag.timetable, "expression", None)
         or getattr(dag.timetable, "_expression", None), "zone": str(dag.timezone),
     "catchup": dag.catchup, "active": dag.max_active_runs, "doc": dag.doc_md,
@@ -118,7 +125,7 @@ def test_the_folder_parses_into_the_dags_that_are_mirrored(parsed):
         assert dag["doc"] and dag["doc"].startswith(f"### {name}"), "its docstring is its page"
         assert not dag["catchup"] and dag["active"] == 1
         assert dag["params"] == sorted(
-            {"replay": []}.get(
+            {"replay": [], "late_alert": []}.get(
                 name,
                 [
                     "interval_end",
@@ -127,6 +134,63 @@ def test_the_folder_parses_into_the_dags_that_are_mirrored(parsed):
                 ],
             )
         )
+
+
+# --- deadlines ------------------------------------------------------------------------------------
+
+
+def test_every_task_and_every_run_ends(parsed):
+    """A task without a limit holds its pool's only slot forever, and then no task of any DAG runs."""
+    for name, dag in parsed["dags"].items():
+        assert dag["timeout"] == (24 if name == "sync" else 168), name
+        for task, fact in dag["tasks"].items():
+            long = fact["kind"] in ("FetchOperator", "ReplayOperator")
+            assert fact["timeout"] == (12 if long else 2), f"{name}.{task}"
+
+
+def test_a_late_run_is_reported_by_a_callback_that_needs_no_triggerer(parsed):
+    from ledgerhouse.operate.airflow.late_run import report_late_run
+
+    path = f"{report_late_run.__module__}.{report_late_run.__qualname__}"
+    for name, dag in parsed["dags"].items():
+        hours = 3 if name == "sync" else 24
+        assert dag["deadline"] == [
+            "DagRunQueuedAtDeadline",
+            hours,
+            "SyncCallback",
+            path,
+            {"hours": hours},
+        ], name
+
+
+def with_deadlines(text: str, home: Path, **variables: str):
+    accounts = home / "accounts.toml"
+    accounts.write_text((ROOT / "accounts.toml").read_text() + text)
+    return run(
+        FACTS, home, str(ROOT / "dags"), "", LEDGERHOUSE_ACCOUNTS=str(accounts), **variables
+    )["dags"]
+
+
+def test_deadlines_are_settings(tmp_path):
+    text = "[deadlines]\ntask_hours = 1\nlong_task_hours = 30\nsync_hours = 40\n"
+    dags = with_deadlines(text + "sync_late_hours = 0\nlate_hours = 5\n", tmp_path)
+    assert (dags["sync"]["timeout"], dags["sync"]["deadline"]) == (40, None)
+    assert dags["history"]["deadline"][1] == 5 and dags["history"]["timeout"] == 168
+    tasks = dags["sync"]["tasks"]
+    assert (tasks["load"]["timeout"], tasks["fetch_debank"]["timeout"]) == (1, 30)
+
+
+def test_wrong_deadlines_leave_the_defaults_and_a_task_that_says_so(tmp_path):
+    dags = with_deadlines("[deadlines]\ntask_hours = 0\n", tmp_path)
+    assert dags["sync"]["tasks"]["load"]["timeout"] == 2, "an account is synced all the same"
+    assert dags["sync"]["tasks"]["deadlines_of_accounts_toml"]["downstream"] == ["complete"]
+
+
+def test_an_executor_that_runs_no_callbacks_gets_no_deadline(tmp_path):
+    """Its scheduler would end at the first missed one: queue_workload raises NotImplementedError."""
+    executor = "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor"
+    dags = with_deadlines("", tmp_path, AIRFLOW__CORE__EXECUTOR=executor)
+    assert dags["sync"]["deadline"] is None and dags["sync"]["timeout"] == 24
 
 
 def test_sync_has_explicit_six_hour_intervals(parsed):
@@ -243,6 +307,8 @@ def test_nothing_is_published_before_the_check_has_passed(tasks):
 
 def test_the_graph_has_a_box_for_the_sources_and_one_for_curated(parsed):
     for name, dag in parsed["dags"].items():
+        if name == "late_alert":
+            continue  # one task, which waits for nothing
         assert set(dag["groups"]) == {"sources", "curated"}
         inside = set().union(*dag["groups"].values())
         assert set(dag["tasks"]) - inside == {"complete", "mirror", "alert"}, name
@@ -257,7 +323,7 @@ def test_the_graph_has_a_box_for_the_sources_and_one_for_curated(parsed):
 def elsewhere(tmp_path_factory):
     """A dags folder with the three lines a DAG, parsed in a process of its own."""
     home, folder = tmp_path_factory.mktemp("elsewhere"), tmp_path_factory.mktemp("their_dags")
-    for name in ("sync", "history", "weekly_refresh", "replay"):
+    for name in ("sync", "history", "weekly_refresh", "replay", "late_alert"):
         (folder / f"{name}.py").write_text(
             f"from ledgerhouse.airflow import {name}_dag\n\n{name}_dag()\n"
         )

@@ -1,0 +1,115 @@
+"""Alerts that are sent without the warehouse: a file holds the incident, and who was told of it.
+
+For what must be said while the warehouse cannot be opened (alerts themselves fail, a run that
+hangs holds it). The file is there while the incident lasts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ledgerhouse.operate.alerts.incidents import Notice
+
+Deliver = Callable[[str, Notice], bool]  # a channel and a notice: whether it has arrived
+
+
+def read(file: Path) -> dict[str, Any] | None:
+    """The incident that a file holds; None where there is none, or nobody can read it."""
+    try:
+        known = json.loads(file.read_text())
+        known["sent_to"] = list(known.pop("told", known.get("sent_to", [])))  # the key of 0.1.0
+        datetime.fromisoformat(known["since"])
+        return known if known["id"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def open_incident(
+    file: Path,
+    channels: Iterable[str],
+    deliver: Deliver,
+    *,
+    kind: str,
+    text: str,
+    now: datetime,
+    severity: str = "critical",
+    subject: str = "",
+) -> list[str]:
+    """Send each channel once that the incident has begun; the channels that did not take it.
+
+    An incident of another `subject` than the one in the file is another incident.
+    """
+    known = read(file)
+    if known is None or known.get("subject", "") != subject:
+        known = {
+            "id": uuid4().hex,
+            "since": now.isoformat(),
+            "sent_to": [],
+            "text": text,
+            "kind": kind,
+            "severity": severity,
+            "subject": subject,
+        }
+    return _send(file, known, channels, deliver)
+
+
+def send_again(file: Path, channels: Iterable[str], deliver: Deliver) -> list[str]:
+    """Send an open incident to the channels that have not taken it; those that still did not."""
+    known = read(file)
+    return _send(file, known, channels, deliver) if known else []
+
+
+def resolve(file: Path, channels: Iterable[str], deliver: Deliver, now: datetime) -> list[str]:
+    """Send that it is over to whoever was sent that it began; the file goes when all have it."""
+    known, here = read(file), list(channels)
+    if known is None:
+        file.unlink(missing_ok=True)
+        return []
+    notice = _notice(known, "resolved", now)
+    known["sent_to"] = [
+        name for name in known["sent_to"] if name in here and not deliver(name, notice)
+    ]
+    if known["sent_to"]:
+        _write(file, known)
+    else:
+        file.unlink(missing_ok=True)
+    return known["sent_to"]
+
+
+def _send(
+    file: Path, known: dict[str, Any], channels: Iterable[str], deliver: Deliver
+) -> list[str]:
+    late = []
+    for name in channels:
+        if name not in known["sent_to"]:
+            (known["sent_to"] if deliver(name, _notice(known, "opened")) else late).append(name)
+    _write(file, known)
+    return late
+
+
+def _notice(known: dict[str, Any], event: str, now: datetime | None = None) -> Notice:
+    return Notice(
+        known["id"],
+        event,
+        known.get("kind", "alerts_broken"),
+        "",
+        "",
+        known.get("subject", ""),
+        known.get("severity", "critical"),
+        known["text"],
+        datetime.fromisoformat(known["since"]),
+        now,
+    )
+
+
+def _write(file: Path, known: dict[str, Any]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.part")
+    partial.write_text(json.dumps(known))
+    os.replace(partial, file)

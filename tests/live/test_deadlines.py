@@ -1,0 +1,103 @@
+"""Deadlines, live: what hangs is ended and reported, by a real scheduler on LocalExecutor."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from stack.live import running
+from tests.helpers.receiver import receiver
+
+pytestmark = pytest.mark.live
+
+# `hung` sleeps with the warehouse in its hands; nothing of its own run can say so. `python`
+# is ended by its timeout, `run` by its run's.
+DAGS = """
+import time
+from datetime import datetime, timedelta, timezone
+from airflow.sdk import DAG, BaseOperator
+from airflow.sdk.definitions.callback import SyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
+from ledgerhouse.airflow import late_alert_dag
+from ledgerhouse.config import warehouse_path
+from ledgerhouse.operate.airflow.context import REPORT_LATE
+from ledgerhouse.warehouse.connection import hold
+
+late_alert_dag()
+
+class Hang(BaseOperator):
+    def execute(self, context):
+        with hold(warehouse_path(), "task hung.hang"):
+            time.sleep(600)
+
+with DAG(
+    "hung",
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    is_paused_upon_creation=False,
+    dagrun_timeout=timedelta(seconds=20),
+    deadline=DeadlineAlert(
+        DeadlineReference.DAGRUN_QUEUED_AT,
+        timedelta(seconds=5),
+        SyncCallback(REPORT_LATE, kwargs={"hours": 0}),
+    ),
+):
+    Hang(task_id="hang")
+
+with DAG(
+    "slow",
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    is_paused_upon_creation=False,
+):
+    Hang(task_id="hang", execution_timeout=timedelta(seconds=3))
+"""
+
+
+def wait(until, limit_s: float = 60.0):
+    deadline = time.monotonic() + limit_s
+    while not (value := until()):
+        assert time.monotonic() < deadline, "nothing came"
+        time.sleep(0.3)
+    return value
+
+
+def test_a_run_that_hangs_with_the_warehouse_ends_in_an_alert_and_is_stopped(tmp_path):
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "hung.py").write_text(DAGS)
+    now = datetime(2026, 1, 31, 6, tzinfo=UTC)
+    with receiver() as web:
+        env = {
+            "LEDGERHOUSE_DAGS": str(tmp_path / "dags"),
+            "AIRFLOW_CONN_ALERTS_SLACK": json.dumps(
+                {"conn_type": "slackwebhook", "password": "T/B/x", "host": web.url}
+            ),
+        }
+        var = tmp_path / "var"
+        with running(var, now=now, start=now - timedelta(days=2), env=env) as stack:
+            stack.rest.wait_for_dags("hung", "slow", "late_alert")
+            stack.rest.unpause("late_alert")
+            # One channel in the environment, which a callback may read, and one in the database.
+            webhook = {"connection_id": "alerts_webhook", "conn_type": "http", "host": web.url}
+            stack.rest.call("POST", "/connections", webhook)
+            slow, run = stack.rest.trigger("slow"), stack.rest.trigger("hung")
+            wait(lambda: web.asked)
+            assert stack.rest.run("hung", run)["state"] == "running", "no task of it has ended"
+            wait(lambda: len(web.asked) == 2)
+            wait(lambda: stack.rest.run("slow", slow)["state"] == "failed")
+            (task,) = stack.rest.task_instances("slow", slow)
+            assert "AirflowTaskTimeout" in "\n".join(stack.rest.log(task))
+            wait(lambda: stack.rest.run("hung", run)["state"] == "failed")
+    slack, body = sorted(web.took(), key=lambda body: "incidents" in body)
+    assert slack["text"].startswith("*Ledgerhouse: late run: hung"), (
+        "it came by the callback itself"
+    )
+    (notice,) = body["incidents"]
+    assert (notice["kind"], notice["subject"]) == ("late_run", f"hung {run}")
+    assert "held by task hung.hang" in notice["text"]
+    assert "hang (running since" in notice["text"]
+    assert "/dags/late_alert/runs/" in body["link"], "a task sent it: a callback may not"
+    assert (var / "alerts_late_hung.json").exists()

@@ -150,7 +150,14 @@ def accounts() -> str:
     from dataclasses import fields
 
     from extract.sources import names
-    from ledgerhouse.config import ACCOUNT_NAME, CONNECTION_ID, NAMES, Account, Deadlines
+    from ledgerhouse.config import (
+        ACCOUNT_NAME,
+        CONNECTION_ID,
+        NAMES,
+        Account,
+        Deadlines,
+        Maintenance,
+    )
 
     said = {
         "source": f"the API: {', '.join(names())}",
@@ -172,7 +179,10 @@ def accounts() -> str:
             ],
         )
         + "\nOptional, `[deadlines]`, in hours. What takes longer is ended; what is late is the "
-        "alert `late_run`.\n\n" + numbers(Deadlines)
+        "alert `late_run`.\n\n"
+        + numbers(Deadlines)
+        + "\nOptional, `[maintenance]`: what the DAG `maintenance` keeps, in days where nothing "
+        "else is said.\n\n" + numbers(Maintenance)
     )
 
 

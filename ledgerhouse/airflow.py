@@ -32,6 +32,7 @@ from ledgerhouse.operate.airflow.pipelines import (
     TAG,
     TIMEOUT,
     complete_mirror_alert,
+    keep_house,
     plan_fetch_load,
     plan_fetch_load_again,
     rebuild_before_publish,
@@ -42,7 +43,14 @@ from ledgerhouse.operate.airflow.pipelines import (
     transform_check_publish,
 )
 
-__all__ = ["history_dag", "late_alert_dag", "replay_dag", "sync_dag", "weekly_refresh_dag"]
+__all__ = [
+    "history_dag",
+    "late_alert_dag",
+    "maintenance_dag",
+    "replay_dag",
+    "sync_dag",
+    "weekly_refresh_dag",
+]
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -103,6 +111,20 @@ def replay_dag(dag_id: str = "replay", *, tags: Iterable[str] = ()) -> DAG:
     return dag
 
 
+def maintenance_dag(
+    dag_id: str = "maintenance",
+    *,
+    schedule: Any = "30 3 * * *",
+    start_date: datetime = SINCE,
+    tags: Iterable[str] = (),
+) -> DAG:
+    """Remove what is kept elsewhere, compact the warehouse, and see that syncs still come."""
+    with _dag(maintenance_dag, dag_id, schedule, start_date, tags, {}, max_active_tasks=1) as dag:
+        tasks = keep_house()
+        complete_mirror_alert(tasks, tasks)
+    return dag
+
+
 def late_alert_dag(dag_id: str = "late_alert", *, tags: Iterable[str] = ()) -> DAG:
     """Send what the callback of a missed deadline may not: it is started by that, by this id."""
     with _dag(late_alert_dag, dag_id, None, LONG_AGO, tags, {}) as dag:
@@ -125,6 +147,7 @@ def _dag(
     start_date: datetime,
     tags: Iterable[str],
     params: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> DAG:
     """The empty DAG; its page in Airflow is the docstring of the function that builds it."""
     if isinstance(schedule, str):  # by itself Airflow 3 gives such a run an empty interval
@@ -140,5 +163,6 @@ def _dag(
         "template_undefined": jinja2.Undefined,  # a missing interval gets our message
         "default_args": TIMEOUT if params is None else DEFAULT_ARGS,
         "tags": [TAG, *tags],
+        **more,
     }
     return DAG(dag_id, **settings)

@@ -61,6 +61,11 @@ def sync_start() -> datetime:
     )
 
 
+def metadata_uri() -> str | None:
+    """$LEDGERHOUSE_METADATA_URI: Airflow's database, for `airflow db clean`; None: a task may not."""
+    return os.environ.get("LEDGERHOUSE_METADATA_URI") or None
+
+
 def retry_delay() -> timedelta:
     """$RETRY_DELAY_S: how long a failed task waits before it is tried again, the first time."""
     return timedelta(seconds=float(os.environ.get("RETRY_DELAY_S") or 20))
@@ -79,7 +84,7 @@ NAMES = {
     for measure in ("units", "calls")
     for period in ("day", "month")
 }
-SECTIONS = {"account", "budget", "alerts", "checks", "deadlines"}
+SECTIONS = {"account", "budget", "alerts", "checks", "deadlines", "maintenance"}
 WAYS = {"slack": "alerts_slack", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
 
 
@@ -155,7 +160,30 @@ class Deadlines:
     late_hours: int = _setting(24, "likewise a run of another DAG; 0: never", least=0)
 
 
-Section = TypeVar("Section", bound=Deadlines)
+@dataclass(frozen=True)
+class Maintenance:
+    """[maintenance] of accounts.toml: how long what is known elsewhere is kept."""
+
+    airflow_rows_days: int = _setting(
+        90, "runs, tasks and events in Airflow's own database (`airflow db clean`)", least=14
+    )
+    task_log_days: int = _setting(30, "logs of tasks")
+    processor_log_days: int = _setting(7, "logs of Airflow's parsing of the DAG files")
+    call_log_days: int = _setting(
+        62, "loaded call logs, whose calls are in `ops.api_calls`", least=32
+    )
+    draft_hours: int = _setting(24, "hours: drafts that a killed writer has left", least=12)
+    data_docs_runs: int = _setting(20, "runs: the newest whose Data Docs are kept", most=10_000)
+    free_percent: int = _setting(
+        50, "percent of the warehouse file that may be free before it is copied", most=100
+    )
+    process_log_megabytes: int = _setting(
+        10, "megabytes: a log of a process of the local stack, then the next begins", most=10_000
+    )
+    process_log_files: int = _setting(4, "files: full ones that are kept of each", most=1000)
+
+
+Section = TypeVar("Section", Deadlines, Maintenance)
 
 
 @dataclass(frozen=True)
@@ -208,7 +236,7 @@ class AccountsFile:
         if set(self.content) - SECTIONS or not isinstance(entries, list):
             raise ValueError(
                 f"{self.path} may hold [[account]] blocks, with two brackets, [budget.…], "
-                f"[alerts], [checks] and [deadlines] only; it has "
+                f"[alerts], [checks], [deadlines] and [maintenance] only; it has "
                 f"{', '.join(sorted(self.content))}"
             )
         if not entries:
@@ -265,6 +293,10 @@ class AccountsFile:
     def deadlines(self) -> Deadlines:
         """[deadlines]; the defaults where there is none."""
         return self._numbers("deadlines", Deadlines)
+
+    def maintenance(self) -> Maintenance:
+        """[maintenance]; the defaults where there is none."""
+        return self._numbers("maintenance", Maintenance)
 
     def _numbers(self, name: str, section: type[Section]) -> Section:
         """A section of whole numbers; ValueError names what is unknown or out of bounds."""
@@ -337,6 +369,14 @@ class AccountsFile:
             tuple(to),
             alerts.get("email_from"),
         )
+
+
+def maintenance() -> Maintenance:
+    """[maintenance] for what must go on where it is wrong: the defaults then. The DAG says so."""
+    try:
+        return AccountsFile.read(what="maintenance").maintenance()
+    except ValueError:
+        return Maintenance()
 
 
 def _wrong(entry: Any, before: Mapping[int, Account]) -> str | None:

@@ -57,6 +57,8 @@ def environment(
         "PYTHONUNBUFFERED": "1",
         "LEDGERHOUSE_VAR": str(settings.var),
         "LEDGERHOUSE_STATE_URI": state_uri(socket_dir),
+        # For `airflow db clean` of the DAG maintenance: tasks may not see Airflow's own setting.
+        "LEDGERHOUSE_METADATA_URI": database.format(driver="psycopg2"),
         "LEDGERHOUSE_METADATA_READY": str(settings.metadata_ready),
         "AIRFLOW_HOME": str(settings.airflow_home),
         "AIRFLOW_VAR_START_TS": values.get("START_TS", ""),

@@ -45,7 +45,6 @@ log = logging.getLogger(__name__)
 
 Account = tuple[str, str]  # source, account
 
-KEEP_RUNS = 20  # runs whose Data Docs are kept
 SAMPLE_ROWS = 5  # unexpected rows quoted in a result
 # Great Expectations reads 200 rows of a result at most, and asks for the whole batch only to
 # learn its column names; DuckDB streams, so what is not fetched is never read.
@@ -87,7 +86,7 @@ def run_checkpoints(
     *,
     run_id: str,
     docs_dir: Path | None,
-    keep: int = KEEP_RUNS,
+    keep: int = 20,
     spans: Sequence[Interval] = (),
 ) -> list[CheckResult]:
     """Run every checkpoint over `interval` and write its Data Docs; results in suite order.

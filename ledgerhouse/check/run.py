@@ -8,7 +8,7 @@ from extract.core.interval import Interval
 from extract.sources import all_sources
 from ledgerhouse.check.breaks import find_breaks
 from ledgerhouse.check.checkpoints import CheckResult, record, run_checkpoints
-from ledgerhouse.config import var_dir, warehouse_path
+from ledgerhouse.config import maintenance, var_dir, warehouse_path
 from ledgerhouse.transform.touched_days import refuse_later_loads
 from ledgerhouse.warehouse.connection import connected, hold
 from ledgerhouse.warehouse.schema import create_all
@@ -39,7 +39,12 @@ def check(
                 refuse_later_loads(con, batches)
             find_breaks(con, all_sources())
         results = run_checkpoints(
-            path, interval, run_id=run_id, docs_dir=var_dir() / "data_docs", spans=spans
+            path,
+            interval,
+            run_id=run_id,
+            docs_dir=var_dir() / "data_docs",
+            keep=maintenance().data_docs_runs,
+            spans=spans,
         )
         with connected(path) as con:
             record(con, results, run_id, interval)

@@ -57,13 +57,14 @@ def test_it_is_not_read_at_import():
         ("[deadlines]\ntask_hours = 1.5", "deadlines"),
         ("[deadlines]\ntask_hours = true", "deadlines"),
         ("[deadlines]\ntask = 1", "deadlines"),
+        ("[maintenance]\ncall_log_days = 31", "maintenance"),
         ("[[account]]", "accounts"),
     ],
 )
 def test_what_is_wrong_in_one_part_costs_no_other(wrong, part, tmp_path):
     (tmp_path / "accounts.toml").write_text(ACCOUNT + wrong)
     file = AccountsFile.read(tmp_path / "accounts.toml")
-    for name in ("limits", "rules", "checks", "deadlines", "accounts"):
+    for name in ("limits", "rules", "checks", "deadlines", "maintenance", "accounts"):
         if name == part:
             with pytest.raises(ValueError, match=re.escape(str(file.path))):
                 getattr(file, name)()

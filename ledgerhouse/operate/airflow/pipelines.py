@@ -168,6 +168,23 @@ def complete_mirror_alert(
     return mirror
 
 
+def keep_house() -> list[BaseOperator]:
+    """The tasks of maintenance; one that fails keeps no other from its work."""
+    from ledgerhouse.operate.airflow.operators.maintain import (
+        CleanAirflowRowsOperator,
+        CompactOperator,
+        RemoveFilesOperator,
+        RemoveLogsOperator,
+    )
+
+    return [
+        CleanAirflowRowsOperator(task_id="airflow_rows"),
+        RemoveLogsOperator(task_id="logs"),
+        RemoveFilesOperator(task_id="files"),
+        CompactOperator(task_id="compact"),
+    ]
+
+
 def send_late() -> BaseOperator:
     """That runs are late, sent by a task: it waits for no pool, and for no warehouse."""
     from ledgerhouse.operate.airflow.operators.alert import SendLateOperator
@@ -183,6 +200,7 @@ __all__ = [
     "TAG",
     "TIMEOUT",
     "complete_mirror_alert",
+    "keep_house",
     "plan_fetch_load",
     "plan_fetch_load_again",
     "rebuild_before_publish",

@@ -125,7 +125,7 @@ def test_the_folder_parses_into_the_dags_that_are_mirrored(parsed):
         assert dag["doc"] and dag["doc"].startswith(f"### {name}"), "its docstring is its page"
         assert not dag["catchup"] and dag["active"] == 1
         assert dag["params"] == sorted(
-            {"replay": [], "late_alert": []}.get(
+            {"replay": [], "late_alert": [], "maintenance": []}.get(
                 name,
                 [
                     "interval_end",
@@ -212,6 +212,19 @@ def test_weekly_refresh_runs_on_sundays_at_two(parsed):
         "UTC",
     )
     assert weekly["start"] == "2026-01-31T06:00:00+00:00"
+
+
+def test_maintenance_keeps_no_sync_waiting_and_each_task_is_tried_whatever_the_others_do(parsed):
+    maintenance = parsed["dags"]["maintenance"]
+    assert (maintenance["timetable"], maintenance["cron"]) == (
+        "CronDataIntervalTimetable",
+        "30 3 * * *",
+    )
+    work = {"airflow_rows", "logs", "files", "compact"}
+    assert set(maintenance["tasks"]) == work | {"complete", "mirror", "alert"}
+    for name in work:
+        task = maintenance["tasks"][name]
+        assert (task["pool"], task["upstream"]) == ("default_pool", []), name
 
 
 def test_weekly_refresh_tells_what_it_found_and_compares_before_it_publishes(parsed):
@@ -307,8 +320,8 @@ def test_nothing_is_published_before_the_check_has_passed(tasks):
 
 def test_the_graph_has_a_box_for_the_sources_and_one_for_curated(parsed):
     for name, dag in parsed["dags"].items():
-        if name == "late_alert":
-            continue  # one task, which waits for nothing
+        if name in ("late_alert", "maintenance"):
+            continue  # they have nothing to do with sources
         assert set(dag["groups"]) == {"sources", "curated"}
         inside = set().union(*dag["groups"].values())
         assert set(dag["tasks"]) - inside == {"complete", "mirror", "alert"}, name
@@ -323,7 +336,7 @@ def test_the_graph_has_a_box_for_the_sources_and_one_for_curated(parsed):
 def elsewhere(tmp_path_factory):
     """A dags folder with the three lines a DAG, parsed in a process of its own."""
     home, folder = tmp_path_factory.mktemp("elsewhere"), tmp_path_factory.mktemp("their_dags")
-    for name in ("sync", "history", "weekly_refresh", "replay", "late_alert"):
+    for name in ("sync", "history", "weekly_refresh", "replay", "late_alert", "maintenance"):
         (folder / f"{name}.py").write_text(
             f"from ledgerhouse.airflow import {name}_dag\n\n{name}_dag()\n"
         )

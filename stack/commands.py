@@ -60,7 +60,7 @@ def _until_stopped(
                 stack.create_metadata()
                 stack.serve_api()
         yield screen, stack
-        stack.keep()
+        stack.keep(screen.line)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def follow(stack: Stack, dag: str, run: str, note: Callable[[str], None]) -> Non
         tasks = stack.rest.task_instances(dag, run)
         if state in FINAL:
             break
-        stack.processes.check()
+        stack.processes.revive(note)
         note(progress(tasks))
         time.sleep(POLL_S)
     if state == "failed":

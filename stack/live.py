@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -26,6 +27,7 @@ from stack.settings import HOST, PROJECT, USER, Settings, free_port, read_env
 
 START_LIMIT_S = 120.0
 CHECK_S = 1.0
+HEALTH_S, UNWELL = 20.0, 3
 
 Tell = Callable[[str], None]
 
@@ -44,6 +46,8 @@ class Stack:
     tell: Tell
     began: float = field(default_factory=time.monotonic)
     timings: dict[str, float] = field(default_factory=dict)
+    asked: float = float("-inf")  # when Airflow was last asked how it is
+    unwell: dict[str, int] = field(default_factory=dict)
 
     def login(self, in_full: bool) -> str:
         """Who may enter; the password itself only `in_full`, where nothing keeps the line."""
@@ -51,11 +55,32 @@ class Stack:
             return f"user {USER}, password {self.settings.password}"
         return f"user {USER}, password in {self.settings.airflow_home / 'passwords.json'}"
 
-    def keep(self) -> None:
-        """Wait until a signal stops the stack (Stopped), or a process ends (StackFailed)."""
+    def keep(self, tell: Tell) -> None:
+        """Wait until a signal stops the stack (Stopped). A process that ends, or lives and does not
+        work, is started again; StackFailed when it keeps ending."""
         while True:
-            self.processes.check()
+            self.watch(tell)
             time.sleep(CHECK_S)
+
+    def watch(self, tell: Tell) -> None:
+        """One look at the processes; see `keep`. Airflow's own word on its parts is asked for every
+        HEALTH_S, and must be bad UNWELL times in a row: after a laptop's sleep it is bad once."""
+        self.processes.revive(tell)
+        if time.monotonic() - self.asked < HEALTH_S:
+            return
+        self.asked, health = time.monotonic(), self.rest.health()
+        for service in self.processes.services:
+            status = health.get(service.name.replace("-", "_"))
+            if service.name == "api-server":
+                status = "" if health else "unhealthy"
+            if status != "unhealthy" or service.guard.poll() is not None:
+                self.unwell.pop(service.name, None)
+                continue
+            self.unwell[service.name] = self.unwell.get(service.name, 0) + 1
+            if self.unwell[service.name] >= UNWELL:
+                del self.unwell[service.name]
+                tell(f"{service.name} lives, and has done nothing for a minute: it is ended")
+                self.processes.end(service.name)
 
     def stop_airflow(self) -> None:
         """End Airflow, so that the warehouse is free: running tasks may finish first."""
@@ -77,9 +102,11 @@ class Stack:
     def start(self, sandbox: Sequence[str] | None, airflow: bool) -> None:
         """Start PostgreSQL, the sandbox with these arguments, and Airflow."""
         if sandbox:
-            self._start("sandbox", "sandbox", "--port", self.env["SANDBOX_PORT"], *sandbox)
+            self._start_sandbox(sandbox)
         data = self.settings.var / "postgres"
-        postgres.start(self.processes, data, self.sockets, self.env)
+        start = partial(postgres.start, self.processes, data, self.sockets, self.env)
+        start()
+        self.processes.services[-1].again = start  # its socket's folder has gone with it
         self.processes.wait("PostgreSQL", lambda: postgres.is_ready(self.sockets), START_LIMIT_S)
         self._done("PostgreSQL ready")
         if airflow:
@@ -87,6 +114,19 @@ class Stack:
         if sandbox:
             self.processes.wait("the sandbox", lambda: _ok(f"{self.sandbox_url}/_stats"), 60)
             self._done("sandbox ready")
+
+    def _start_sandbox(self, arguments: Sequence[str]) -> None:
+        service = self._start("sandbox", "sandbox", "--port", self.env["SANDBOX_PORT"], *arguments)
+        if "--tick" not in arguments:  # its clock stands where somebody has put it since
+            service.again = None
+            return
+        place = list(arguments).index("--now") + 1
+
+        def again() -> None:
+            now = iso(datetime.now(UTC).replace(microsecond=0))
+            self._start_sandbox([*arguments[:place], now, *arguments[place + 1 :]])
+
+        service.again = again
 
     def _start_airflow(self) -> None:
         """The scheduler imports while the metadata database is being prepared (airflow.PRELOAD)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from ledgerhouse.config import maintenance
 from stack.lock import end_members, lock
 
 GUARD = Path(__file__).with_name("guard.py")
@@ -21,6 +25,8 @@ POSTGRES = "postgres"
 STOP_ORDER = (("scheduler", "dag-processor"), ("api-server", "sandbox"), (POSTGRES,))
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TAIL_LINES = 25
+RESTARTS, WINDOW_S = 5, 600.0  # of one service, until it is given up
+BACKOFF_S = 1.0  # before the first restart; doubled each time
 POLL_S = 0.1
 
 
@@ -38,18 +44,42 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass
 class Service:
-    """A service of the stack: its guard (see `stack.guard`), and the log of its command."""
+    """A service of the stack: its guard (see `stack.guard`), the log of its command, and how it is
+    started again (None: it cannot be)."""
 
     name: str
     guard: subprocess.Popen
     pipe: IO[bytes]  # of the guard: closed, the service ends
     log: Path
+    again: Callable[[], object] | None = None
+    deaths: list[float] = field(default_factory=list)  # monotonic times, those of WINDOW_S
+    due: float | None = None  # when it is started again; None while it runs
+
+    def said(self) -> str:
+        """That it has ended, and the end of its log."""
+        code = self.guard.poll()
+        return f"{self.name} ended with code {code}; the end of {self.log}:\n{tail(self.log)}"
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
     """The last lines of a log file, '(empty)' when there are none."""
     text = log.read_text(errors="replace").rstrip() if log.exists() else ""
     return "\n".join(text.splitlines()[-lines:]) or "(empty)"
+
+
+def _own_log(file: Path) -> logging.Logger:
+    """What the supervisor itself has to say, rotated like the logs of its services."""
+    keep, log = maintenance(), logging.Logger("stack")
+    log.addHandler(
+        RotatingFileHandler(
+            file,
+            maxBytes=keep.process_log_megabytes * 1_000_000,
+            backupCount=keep.process_log_files,
+            delay=True,
+        )
+    )
+    log.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return log
 
 
 class Processes:
@@ -61,6 +91,7 @@ class Processes:
         self.logs.mkdir(parents=True, exist_ok=True)
         self.services: list[Service] = []
         self.ending = False  # from then on a signal means hurry
+        self.log = _own_log(self.logs / "stack.log")
         self.hurry = False  # a second Ctrl-C: no more waiting for tasks to end
 
     def start(
@@ -80,8 +111,16 @@ class Processes:
         `remove` goes. Guards hold PostgreSQL's pipe too: after a killed supervisor it ends last.
         """
         log = self.logs / f"{name}.log"
-        spec = {"user": user, "stop": int(stop), "drain_s": drain_s, "record": self.record}
+        spec: dict[str, Any] = {
+            "user": user,
+            "stop": int(stop),
+            "drain_s": drain_s,
+            "record": self.record,
+        }
         spec["remove"] = str(remove or "")
+        keep = maintenance()
+        spec |= {"log": str(log), "log_bytes": keep.process_log_megabytes * 1_000_000}
+        spec["log_files"] = keep.process_log_files
         last = [s.pipe.fileno() for s in self.services if s.name == POSTGRES]
         with log.open("ab") as out:
             guard = subprocess.Popen(
@@ -95,18 +134,65 @@ class Processes:
                 pass_fds=[self.record, *last],
             )
         assert guard.stdin
-        self.services.append(Service(name, guard, guard.stdin, log))
+        options = {"user": user, "stop": stop, "drain_s": drain_s, "remove": remove}
+        again = partial(self.start, name, command, env, **options)
+        self.services.append(Service(name, guard, guard.stdin, log, again))
         return self.services[-1]
 
     def check(self) -> None:
         """Raise StackFailed when a process has ended by itself."""
         for service in self.services:
-            code = service.guard.poll()
-            if code is not None:
-                raise StackFailed(
-                    f"{service.name} ended with code {code}; the end of {service.log}:\n"
-                    f"{tail(service.log)}"
-                )
+            if service.guard.poll() is not None:
+                raise StackFailed(service.said())
+
+    def revive(self, tell: Callable[[str], None]) -> None:
+        """Start again what has ended by itself, each time after a longer wait; never waits itself.
+
+        `tell` is told each death, and so is logs/stack.log. StackFailed where a service cannot be
+        started again, or has ended more than RESTARTS times in WINDOW_S.
+        """
+        for service in list(self.services):
+            if service.guard.poll() is None:
+                continue
+            now = time.monotonic()
+            if service.due is None:
+                self._note_death(service, now, tell)
+            elif now >= service.due:
+                self.services.remove(service)
+                service.pipe.close()
+                assert service.again
+                service.again()
+                self.services[-1].deaths, self.services[-1].again = service.deaths, service.again
+                self._say(tell, f"{service.name} is started again")
+
+    def _note_death(self, service: Service, now: float, tell: Callable[[str], None]) -> None:
+        service.deaths = [at for at in service.deaths if now - at < WINDOW_S] + [now]
+        count, said = len(service.deaths), service.said()
+        if service.again is None or count > RESTARTS:
+            reason = (
+                f"it has ended {count} times in {WINDOW_S / 60:.0f} minutes, and is given up"
+                if service.again
+                else "it cannot be started again where it was"
+            )
+            self.log.error("%s. %s", reason, said)
+            raise StackFailed(f"{reason}. {said}")
+        wait_s = BACKOFF_S * 2 ** (count - 1)
+        service.due = now + wait_s
+        self._say(
+            tell,
+            f"{said}\n{service.name} is started again in {wait_s:.0f} s ({count} of at most "
+            f"{RESTARTS} times in {WINDOW_S / 60:.0f} minutes)",
+        )
+
+    def _say(self, tell: Callable[[str], None], text: str) -> None:
+        self.log.warning("%s", text)
+        tell(text)
+
+    def end(self, name: str) -> None:
+        """End a service that does not answer; `revive` then starts it again."""
+        for service in self.services:
+            if service.name == name:
+                service.pipe.close()
 
     def wait(self, what: str, ready: Callable[[], object], limit_s: float) -> None:
         """Wait until `ready()`; StackFailed when a process ends first or `limit_s` is over."""
@@ -139,6 +225,8 @@ class Processes:
         for group in (others, *STOP_ORDER):
             self.stop(*group)
         end_members(self.var)
+        for handler in self.log.handlers:
+            handler.close()
 
     def signalled(self, number: int, _frame: object) -> None:
         """The first signal raises Stopped; one while the stack is ending makes it hurry."""

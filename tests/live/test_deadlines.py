@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from ledgerhouse.operate.airflow.api import FINAL
 from stack.live import running
 from tests.helpers.receiver import receiver
 
@@ -21,12 +22,13 @@ from datetime import datetime, timedelta, timezone
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
-from ledgerhouse.airflow import late_alert_dag
+from ledgerhouse.airflow import late_alert_dag, maintenance_dag
 from ledgerhouse.config import warehouse_path
 from ledgerhouse.operate.airflow.context import REPORT_LATE
 from ledgerhouse.warehouse.connection import hold
 
 late_alert_dag()
+maintenance_dag()
 
 class Hang(BaseOperator):
     def execute(self, context):
@@ -78,7 +80,7 @@ def test_a_run_that_hangs_with_the_warehouse_ends_in_an_alert_and_is_stopped(tmp
         }
         var = tmp_path / "var"
         with running(var, now=now, start=now - timedelta(days=2), env=env) as stack:
-            stack.rest.wait_for_dags("hung", "slow", "late_alert")
+            stack.rest.wait_for_dags("hung", "slow", "late_alert", "maintenance")
             stack.rest.unpause("late_alert")
             # One channel in the environment, which a callback may read, and one in the database.
             webhook = {"connection_id": "alerts_webhook", "conn_type": "http", "host": web.url}
@@ -91,7 +93,16 @@ def test_a_run_that_hangs_with_the_warehouse_ends_in_an_alert_and_is_stopped(tmp
             (task,) = stack.rest.task_instances("slow", slow)
             assert "AirflowTaskTimeout" in "\n".join(stack.rest.log(task))
             wait(lambda: stack.rest.run("hung", run)["state"] == "failed")
-    slack, body = sorted(web.took(), key=lambda body: "incidents" in body)
+            # And a maintenance, which may clean the rows of the very database that runs it.
+            stack.rest.unpause("maintenance")
+            kept = stack.rest.trigger("maintenance")
+            wait(lambda: stack.rest.run("maintenance", kept)["state"] in FINAL, 150)
+            tasks = stack.rest.task_instances("maintenance", kept)
+            states = {task["task_id"]: task["state"] for task in tasks}
+            work = dict.fromkeys(("airflow_rows", "logs", "files"), "success")
+            assert states == {**states, **work, "complete": "success", "alert": "success"}, states
+    late = [body for body in web.took() if "late run" in json.dumps(body)]
+    slack, body = sorted(late, key=lambda body: "incidents" in body)
     assert slack["text"].startswith("*Ledgerhouse: late run: hung"), (
         "it came by the callback itself"
     )

@@ -12,6 +12,8 @@ by `ops.coverage`: in four weeks every month has been read. An API that cannot s
 read whole, every fourth week. **full** is everything. Or give `interval_start` and `interval_end`.
 Only what is covered is read; holes are the sync's.
 
+Before the first sync has published there is nothing to compare: then the run skips itself.
+
 What it costs is estimated in the log of the plan, and counted in `ops.refreshes`. Against a full
 refresh a day, reading everything once a week caps the savings at 1 - 1/7 = 86 %, a quarter of it
 at 1 - 1/28 = 96 %.
@@ -25,6 +27,7 @@ from ledgerhouse.operate.airflow.pipelines import (
     DEFAULT_ARGS,
     INTERVAL_READ,
     SINCE,
+    books_first,
     complete_mirror_alert,
     plan_fetch_load_again,
     rebuild_before_publish,
@@ -48,6 +51,7 @@ with DAG(
 ):
     with TaskGroup("sources", prefix_group_id=False):
         plans, fetches, load = plan_fetch_load_again()
+        books_first(plans)
         report = report_refresh(plans, load)
     with TaskGroup("curated", prefix_group_id=False):
         transform, check, publish = transform_check_publish(report, interval=INTERVAL_READ)

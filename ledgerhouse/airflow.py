@@ -31,6 +31,7 @@ from ledgerhouse.operate.airflow.pipelines import (
     SINCE,
     TAG,
     TIMEOUT,
+    books_first,
     complete_mirror_alert,
     keep_house,
     plan_fetch_load,
@@ -90,6 +91,7 @@ def weekly_refresh_dag(
     with _dag(weekly_refresh_dag, dag_id, schedule, start_date, tags, REFRESH_PARAMS) as dag:
         with TaskGroup("sources", prefix_group_id=False):
             plans, fetches, load = plan_fetch_load_again()
+            books_first(plans)
             report = report_refresh(plans, load)
         with TaskGroup("curated", prefix_group_id=False):
             transform, check, publish = transform_check_publish(report, interval=INTERVAL_READ)

@@ -106,6 +106,17 @@ def _plan_fetch_load(plan: Callable[..., PlanOperator]) -> Sources:
     return Sources(plans, fetches, load)
 
 
+def books_first(plans: Sequence[PlanOperator]) -> BaseOperator:
+    """Before there are books nothing can be compared: then all of the run but its end skips itself."""
+    from airflow.providers.standard.operators.python import ShortCircuitOperator
+
+    from ledgerhouse.operate.airflow.operators.refresh import there_are_books
+
+    books = ShortCircuitOperator(task_id="books", python_callable=there_are_books)
+    books >> list(plans)
+    return books
+
+
 def report_refresh(plans: Sequence[PlanOperator], load: BaseOperator) -> RefreshReportOperator:
     """What was read again, row by row: before the models, so that it is published with the rows."""
     report = RefreshReportOperator(
@@ -199,6 +210,7 @@ __all__ = [
     "SINCE",
     "TAG",
     "TIMEOUT",
+    "books_first",
     "complete_mirror_alert",
     "keep_house",
     "plan_fetch_load",

@@ -11,7 +11,7 @@ import logging
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from extract.core.interval import iso, utc
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TEXT = 400  # characters of somebody else's words that a text quotes
+UNDER_WAY = timedelta(hours=24)  # a load that takes longer keeps nobody from an alert
 OWN_WORK = ("mirror", "alert", "complete")  # tasks that say nothing about the books
 QUIET = (*AGREED, "not_reconcilable")  # statuses of a balance that needs no alert
 REBUILD = "rebuild"  # the checkpoint of ledgerhouse.transform.rebuild
@@ -222,11 +223,24 @@ def _failed_tasks(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -
 
 
 def _stale(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
-    rows = con.execute("""
-        SELECT l.source, l.account, r.whole_to, r.whole_to < r.until
-        FROM listed l LEFT JOIN ops.reached r USING (source, account)""").fetchall()
+    """Accounts whose coverage ends too long ago. Of one that a run is fetching at this moment it
+    cannot be known: coverage comes with the load, hours after the first call of a long history."""
+    rows = con.execute(
+        """
+        SELECT l.source, l.account, r.whole_to, r.whole_to < r.until, EXISTS (
+            FROM ops.last_attempts f
+            WHERE f.task_id IN ('plan_' || l.connection, 'fetch_' || l.connection)
+              AND coalesce(f.started, f.mirrored_at) > ?::TIMESTAMP
+              AND NOT EXISTS (
+                FROM ops.last_attempts m WHERE (m.dag_id, m.run_id) = (f.dag_id, f.run_id)
+                  AND (m.task_id = 'mirror' AND coalesce(m.state, '') IN ('success', 'failed',
+                      'skipped', 'upstream_failed', 'removed')
+                    OR m.task_id IN ('load', 'transform') AND m.state = 'failed')))
+        FROM listed l LEFT JOIN ops.reached r USING (source, account)""",
+        [(now - UNDER_WAY).replace(tzinfo=None)],
+    ).fetchall()
     incidents = []
-    for source, account, reached, hole in rows:
+    for source, account, reached, hole, under_way in rows:
         if reached is None:
             text = "nothing of it was ever read"
         elif now - utc(reached) <= rules.stale_after:
@@ -243,6 +257,7 @@ def _stale(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[
                 "",
                 text + "; more than "
                 f"{rules.stale_after.total_seconds() / 3600:g} hours are missing",
+                not under_way,
             )
         )
     return incidents

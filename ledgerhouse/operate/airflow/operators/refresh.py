@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +18,7 @@ from ledgerhouse.operate.airflow.operators.plan import PlanOperator
 from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 from ledgerhouse.warehouse.connection import open_warehouse
 
+log = logging.getLogger(__name__)
 PARAMS = {
     "scope": Param(
         "quarter",
@@ -29,6 +31,20 @@ PARAMS = {
     ),
     "interval_end": Param(None, type=["null", "string"], description="end, UTC, excluded"),
 }
+
+
+def there_are_books() -> bool:
+    """Whether a sync has published: at the first start this DAG is due at once, beside it."""
+    from ledgerhouse.publish.books import BOOKS, published_dir
+
+    if (published_dir() / BOOKS).exists():
+        return True
+    log.warning(
+        "there are no books in %s yet: the first sync that succeeds makes them, and there is nothing "
+        "to read again before. This run skips itself",
+        published_dir(),
+    )
+    return False
 
 
 def scope_of(params: dict[str, Any]) -> str | Interval:

@@ -237,11 +237,26 @@ def test_weekly_refresh_tells_what_it_found_and_compares_before_it_publishes(par
     }
 
 
+def test_weekly_refresh_does_nothing_before_there_are_books(parsed, tmp_path, monkeypatch, caplog):
+    """It is due at once at the first start, and checked and rebuilt what the sync was loading."""
+    from ledgerhouse.operate.airflow.operators.refresh import there_are_books
+
+    tasks = parsed["dags"]["weekly_refresh"]["tasks"]
+    assert tasks["books"]["upstream"] == []
+    assert tasks["books"]["downstream"] == sorted(f"plan_{c}" for c in CONNECTIONS)
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    assert not there_are_books()
+    assert "no books" in caplog.text and "the first sync" in caplog.text
+    (tmp_path / "published").mkdir()
+    (tmp_path / "published" / "books.duckdb").touch()
+    assert there_are_books()
+
+
 def test_whoever_opens_the_warehouse_takes_its_slot_and_a_fetch_its_connections(tasks):
     pools = {name: task["pool"] for name, task in tasks.items() if task["kind"] != "EmptyOperator"}
     fetches = {f"fetch_{connection}": pool for connection, pool in CONNECTIONS.items()}
     # They hold it only while the file is copied, or looked at, and take their turn at the lock.
-    fetches |= {name: "default_pool" for name in pools if name in ("rebuild", "alert")}
+    fetches |= {name: "default_pool" for name in pools if name in ("rebuild", "alert", "books")}
     assert pools == fetches | dict.fromkeys(set(pools) - set(fetches), "warehouse")
     assert {t["kind"] for t in tasks.values()} <= {
         "PlanOperator",
@@ -256,6 +271,7 @@ def test_whoever_opens_the_warehouse_takes_its_slot_and_a_fetch_its_connections(
         "RefreshReportOperator",
         "RebuildOperator",
         "AlertOperator",
+        "ShortCircuitOperator",
     }, "which pool takes this kind of task?"
 
 

@@ -444,6 +444,46 @@ def test_accounts_that_are_not_listed_any_more_are_nobodys_incident(books):
     assert not any(found.values())
 
 
+NEW = Account("debank", "0xnew", "debank_new")
+
+
+def stale(books, *accounts) -> list[tuple[str, bool]]:
+    found = present_incidents(books.con, accounts, Rules(), NOW)["stale_coverage"]
+    return [(incident.account, incident.certain) for incident in found]
+
+
+def test_an_account_whose_first_load_is_under_way_is_no_incident(books):
+    """Another run's alert saw a history of years, which is loaded at its end, as never read."""
+    assert stale(books, NEW) == [("0xnew", True)], "nobody is about to read it"
+    run = books.ran("plan_debank_new", source=None, account=None)
+    assert stale(books, NEW) == [("0xnew", False)], "between the plan and its fetches"
+    books.ran("fetch_debank_new", "running", account="0xnew", run=run)
+    assert stale(books, NEW) == [("0xnew", False)]
+    books.ran("fetch_debank_new", "success", account="0xnew", run=run, number=2)
+    books.ran("load", "running", source=None, account=None, run=run)
+    assert stale(books, NEW) == [("0xnew", False)]
+    books.ran("mirror", "success", source=None, account=None, run=run)
+    assert stale(books, NEW) == [("0xnew", True)], "the run is over and it is still not there"
+
+
+@pytest.mark.parametrize("task, state", [("load", "failed"), ("mirror", "skipped")])
+def test_a_load_that_failed_or_was_stopped_is_no_longer_under_way(books, task, state):
+    run = books.ran("fetch_debank_new", account="0xnew")
+    books.ran(task, state, source=None, account=None, run=run)
+    assert stale(books, NEW) == [("0xnew", True)]
+
+
+def test_a_load_that_began_a_day_ago_hides_nothing(books):
+    books.ran("fetch_debank_new", "running", account="0xnew")
+    books.do("UPDATE ops.sync_runs SET started = started - INTERVAL 25 HOUR")
+    assert stale(books, NEW) == [("0xnew", True)]
+
+
+def test_another_connections_run_hides_nothing(books):
+    books.ran("fetch_debank", "running")
+    assert stale(books, NEW) == [("0xnew", True)]
+
+
 def test_covered_through_is_as_far_as_the_dataset_that_lags_whoever_tells_it(books, tmp_path):
     books.do(
         "INSERT INTO ops.coverage SELECT * REPLACE ('onchain_transfers' AS dataset, "

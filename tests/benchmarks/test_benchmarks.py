@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import timedelta
 from importlib import import_module
 
 import pytest
 
-from tests.benchmarks import bench_load, run
+from ledgerhouse.config import Maintenance
+from tests.benchmarks import bench_load, bench_soak, run
 
 # What was promised, as a pattern of the code that names the row.
 PROMISED = {
@@ -24,6 +26,9 @@ PROMISED = {
     "wallet": "DeBank wallet",
     "calls": "minimum",
     "CPU": "CPU a page",
+    "five years": "a cycle of load, mirror and checks after",
+    "logs in five years": "logs and call logs that",
+    "growth in five years": "what a year of syncs adds that stays",
     "Airflow": "warm sync run through Airflow",
 }
 
@@ -100,6 +105,31 @@ def test_a_bound_that_does_not_hold_and_a_name_that_is_unknown_are_reported(tmp_
     assert run.main(["scale"], tmp_path / "R.md") == 0
     assert run.main(["load"], tmp_path / "R.md") == 1
     assert run.main(["lload"], tmp_path / "R.md") == 2
+
+
+@pytest.mark.slow
+def test_the_bookkeeping_of_a_few_syncs_is_all_there_and_what_is_old_goes(tmp_path):
+    lived = bench_soak.soak(tmp_path, 4)
+    assert lived.rows() == {
+        "raw.exchanges_ledger": 4 * 2 * bench_soak.RECORDS,
+        "ops.api_calls": 4 * 2 * bench_soak.CALLS,
+        "ops.sync_runs": 4 * len(bench_soak.TASKS),
+        "ops.checkpoints": 4 * bench_soak.EXPECTATIONS,
+    }
+    before = {name: count for name, (count, _) in lived.files().items()}
+    assert before == {
+        "landing": 4 * 2 + 1,  # and the order of loads
+        "calls": 4 * 2,
+        "attempts": 0,
+        "airflow": 4 * len(bench_soak.TASKS),
+        "warehouse.duckdb": 1,
+    }
+    assert all(each["ours"].startswith("**") for each in bench_soak.report(lived, edge=2))
+    lived.now += timedelta(days=40)
+    lived.maintain(Maintenance(call_log_days=32))
+    after = {name: count for name, (count, _) in lived.files().items()}
+    assert after == before | {"calls": 0, "airflow": 0}, "a landed file is never removed"
+    assert lived.rows()["ops.api_calls"] == 4 * 2 * bench_soak.CALLS
 
 
 def test_the_smallest_benchmark_gives_numbers_and_a_table(tmp_path):

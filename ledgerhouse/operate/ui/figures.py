@@ -59,12 +59,23 @@ def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = 
         "off": statuses.get("off", 0),
         "awaiting": statuses.get("awaiting_coverage", 0),
         "gaps": sum(gaps for *_, gaps in spans),
+        "unread": _unread(con),
         "pending": pending,
         "month": _month(con, now.date()),
         "incidents": _incidents(con),
         "checkpoints": _checkpoints(con, docs),
         "refused": refused(docs, at),
     }
+
+
+def _unread(con: duckdb.DuckDBPyConnection) -> int:
+    """Parts of accounts (a wallet, a chain) that could not be read over some time."""
+    if not has(con, "ops.unread_parts"):
+        return 0
+    ((count,),) = con.execute(
+        "SELECT count(*) FROM (SELECT DISTINCT source, account, part FROM ops.unread_parts)"
+    ).fetchall()
+    return count
 
 
 def held_accounts(con: duckdb.DuckDBPyConnection) -> list[dict]:

@@ -6,14 +6,12 @@ const ROWS = 25, TYPED = 250; // rows a page; milliseconds after the last key
 export const CHIPS = { off: "failed", settling: "gap", awaiting_coverage: "gap",
   not_reconcilable: "gap", explained: "partly", within_tolerance: "covered", exact: "covered",
   reconciled: "covered" };
-const NAMES = { off: "off", settling: "settling", awaiting_coverage: "awaiting coverage",
-  not_reconcilable: "not reconcilable", explained: "explained",
-  within_tolerance: "within tolerance", exact: "exact", reconciled: "reconciled" };
-export const named = (status) => NAMES[status] ?? plain(String(status ?? "unknown"));
+export const named = (status) => plain(String(status ?? "unknown")).replaceAll("_", " ")
+  .replaceAll("+", " and ");
 export const chip = (row) => h(`span.lh-chip.${CHIPS[row.status] ?? "gap"}`, {
-  title: [named(row.status), row.kind && plain(row.kind), row.since && `since ${moment(row.since)} UTC`,
+  title: [named(row.status), row.kind && named(row.kind), row.since && `since ${moment(row.since)} UTC`,
     row.value && `worth ${row.value}`, row.reason && plain(row.reason)].filter(Boolean).join("\n"),
-}, row.kind ? `${named(row.status)}: ${plain(row.kind)}` : named(row.status));
+}, row.kind ? `${named(row.status)}: ${named(row.kind)}` : named(row.status));
 const key = (row) => [row.source, row.account, row.token].join("\n");
 const owner = (row) => [row.source, row.account].join("\n");
 const asset = (row) => plain(row.chain ? `${row.symbol} on ${row.chain}` : row.symbol);

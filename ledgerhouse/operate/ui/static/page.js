@@ -93,7 +93,7 @@ function tiles(o) {
   const allowed = counted.length && counted.every((m) => m.allowed[measure] !== null)
     ? sum((m) => m.allowed[measure]) : 0;
   const less = saved(sum((m) => m.ours[measure]), sum((m) => m.full[measure]));
-  const kinds = Object.entries(o.kinds).map(([kind, n]) => `${plain(kind)} ${count(n)}`).join(", ");
+  const kinds = Object.entries(o.kinds).map(([kind, n]) => `${named(kind)} ${count(n)}`).join(", ");
   const others = Object.entries(o.statuses).filter(([status]) => !["exact", "reconciled"].includes(status))
     .map(([status, n]) => `${count(n)} ${named(status)}${status === "explained" && kinds
       ? ` (${kinds})` : ""}`).join(", ");
@@ -107,8 +107,10 @@ function tiles(o) {
       [share, others].filter(Boolean).join("; ")
         || (o.balances ? "every balance as reported" : "no balance reported yet"),
       o.off ? "bad" : open ? "warn" : o.balances && "good"),
-    tile("gaps", count(o.gaps), o.gaps ? "in what has been read" : "nothing is missing",
-      o.gaps ? "bad" : "good"),
+    tile("gaps", count(o.gaps), [o.gaps && "in what has been read", o.unread
+      && `${count(o.unread)} ${o.unread === 1 ? "wallet or chain" : "wallets or chains"} could not be read`]
+      .filter(Boolean).join("; ") || "nothing is missing",
+      o.gaps ? "bad" : o.unread ? "warn" : "good"),
     tile("pending rows", count(o.pending),
       o.pending ? "not final at the vendor yet" : "all rows are final"),
     tile(`${measure} this month`,

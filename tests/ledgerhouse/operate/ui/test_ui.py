@@ -345,6 +345,8 @@ def test_the_head_says_what_the_parts_say(ask, kept, books):
     assert head["statuses"] == rows["statuses"]
     assert head["agreed"] == sum(rows["statuses"].get(s, 0) for s in AGREED)
     assert head["gaps"] == cover["gaps_total"] == len(cover["gaps"]) == 1
+    ((unread,),) = books.execute("SELECT count(DISTINCT part) FROM ops.unread_parts").fetchall()
+    assert head["unread"] == unread
     (gap,) = cover["gaps"]
     assert (gap["account"], gap["start"], gap["end"]) == (BROKEN, *HOLE)
     assert gap["failed_run"] == f"run of {BROKEN}"

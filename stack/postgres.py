@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from extract.core import durable
 from stack.processes import POSTGRES, Processes
 
 DATABASES = ("airflow", "sqlmesh")
@@ -85,7 +86,7 @@ def _initialised(data: Path, get_server: Any) -> Any:
             shutil.rmtree(part, ignore_errors=True)
         new = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
         get_server(new, start=False).ensure_pgdata_inited()
-        new.rename(data)
+        durable.place(new, data)
     server = get_server(data, start=False)
     server.ensure_pgdata_inited()  # for root: makes its user, opens the path to it
     return server

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 import socket
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from extract.core import durable
 
 PROJECT = Path(__file__).resolve().parents[1]
 API_PORT = 8080  # of a stack that stays; another one where it is busy
@@ -121,7 +122,6 @@ class Settings:
         known = json.loads(path.read_text()) if path.exists() else {}
         if name not in known:
             known[name] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_private(path, json.dumps(known))
         return known[name]
 
@@ -133,11 +133,7 @@ class Settings:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file nobody else may read, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
-        out.write(text)
-    os.replace(part, path)
+    durable.write(path, text, mode=0o600)
 
 
 def var_dir(environ: Mapping[str, str]) -> Path:

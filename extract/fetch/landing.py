@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from extract.core import durable
 from extract.core.interval import iso, utc
 from extract.core.redact import redact
 from extract.core.source import Fetched, Job
@@ -46,8 +47,7 @@ def write(
     """
     import zstandard
 
-    inbox = Path(root) / "inbox"
-    inbox.mkdir(parents=True, exist_ok=True)
+    inbox = durable.folder(Path(root) / "inbox")
     stamp = f"{job.interval.start:%Y%m%dT%H%M%S}~{job.interval.end:%Y%m%dT%H%M%S}"
     name = f"{job.source}~{job.account}~{stamp}~{uuid4().hex[:12]}.jsonl.zst"
     asked = job.as_dict()
@@ -99,15 +99,14 @@ def write(
     ]
     header["longest"] = max(map(len, lines))  # what a reader needs room for
     partial = inbox / f".{name}.part"
-    with open(partial, "wb") as raw:
-        with zstandard.ZstdCompressor(level=LEVEL).stream_writer(raw, closefd=False) as out:
-            out.write(_line(header, secrets))
-            for line in lines:
-                out.write(line)
-        raw.flush()
-        os.fsync(raw.fileno())
-    os.rename(partial, inbox / name)
-    return inbox / name
+    with (
+        open(partial, "wb") as raw,
+        zstandard.ZstdCompressor(level=LEVEL).stream_writer(raw, closefd=False) as out,
+    ):
+        out.write(_line(header, secrets))
+        for line in lines:
+            out.write(line)
+    return durable.place(partial, inbox / name)
 
 
 def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
@@ -137,13 +136,16 @@ def waiting(root: Path) -> Iterator[Path]:
     yield from sorted((Path(root) / "inbox").glob("*.jsonl.zst"))
 
 
-def archive(root: Path, file: Path) -> Path:
-    """Move a loaded file out of the inbox; loading it twice would change nothing."""
-    source, _, _, end = file.name.split("~")[:4]
-    folder = Path(root) / source / f"{end[:4]}-{end[4:6]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    os.replace(file, folder / file.name)
-    return folder / file.name
+def archive(root: Path, files: Iterable[Path]) -> None:
+    """Move loaded files out of the inbox; loading them twice would change nothing."""
+    folders = set()
+    for file in files:
+        source, _, _, end = file.name.split("~")[:4]
+        folder = durable.folder(Path(root) / source / f"{end[:4]}-{end[4:6]}")
+        durable.place(file, folder / file.name, sync_folders=False)
+        folders |= {folder, file.parent}
+    for folder in folders:
+        durable.sync(folder)
 
 
 def note_load(root: Path, load: Load) -> None:
@@ -161,8 +163,7 @@ def note_load(root: Path, load: Load) -> None:
 
 def note_openings(root: Path, record: dict[str, Any]) -> None:
     """Append to the opening balances that are fixed, durably: a replay reads them again."""
-    Path(root).mkdir(parents=True, exist_ok=True)
-    _append(Path(root) / "openings.jsonl", _line(record))
+    _append(durable.folder(Path(root)) / "openings.jsonl", _line(record))
 
 
 def openings(root: Path) -> list[dict[str, Any]]:
@@ -177,11 +178,14 @@ def openings(root: Path) -> list[dict[str, Any]]:
 
 
 def _append(file: Path, line: bytes) -> None:
+    is_new = not file.exists()
     with open(file, "ab") as out:
         # A kill may have left half a line: it must not swallow this one.
         out.write(b"\n" + line if _is_torn(Path(out.name)) else line)
         out.flush()
         os.fsync(out.fileno())
+    if is_new:
+        durable.sync(file.parent)
 
 
 def _is_torn(file: Path) -> bool:

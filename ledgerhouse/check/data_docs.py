@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extract.core import durable
 from extract.core.interval import UTC, Interval, iso
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def write(
             {"run": run, "table": table, "failed": failed, "passed": passed, "spans": parts},
         )
     shutil.rmtree(folder, ignore_errors=True)
-    os.replace(draft, folder)
+    durable.place(draft, folder)
     _write_index(docs_dir, keep)
     return folder
 
@@ -97,7 +98,7 @@ def _write_index(docs_dir: Path, keep: int) -> None:
         shutil.rmtree(docs_dir / "runs" / folder)
     draft = docs_dir / f".index.{os.getpid()}.html"
     _render(draft, "index.html", {"runs": runs[:keep]})
-    os.replace(draft, docs_dir / "index.html")
+    durable.place(draft, docs_dir / "index.html")
 
 
 def _render(path: Path, template: str, values: Mapping[str, Any]) -> None:

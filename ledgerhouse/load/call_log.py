@@ -7,10 +7,11 @@ killed, and then the log is good up to its last whole line.
 from __future__ import annotations
 
 import fcntl
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from extract.core import durable
 
 if TYPE_CHECKING:
     import duckdb
@@ -47,10 +48,14 @@ def load_calls(con: duckdb.DuckDBPyConnection, root: Path) -> int:
             SELECT call_id FROM ops.api_calls WHERE called_at >= ?) USING (call_id)""",
         [since or datetime.min],
     ).fetchall()
+    folders = set()
     for file in files:
-        folder = Path(root) / datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m")
-        folder.mkdir(exist_ok=True)
-        os.replace(file, folder / file.name)
+        month = datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m")
+        folder = durable.folder(Path(root) / month)
+        durable.place(file, folder / file.name, sync_folders=False)
+        folders |= {folder, file.parent}
+    for folder in folders:
+        durable.sync(folder)
     return new
 
 

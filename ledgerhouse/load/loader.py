@@ -156,9 +156,7 @@ def _archive_loaded(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     )
     for batch_id, sequence, loaded_at, files in done:
         landing.note_load(root, landing.Load(sequence, batch_id, utc(loaded_at), tuple(files)))
-        for file in files:
-            if file in here:
-                landing.archive(root, here[file])
+        landing.archive(root, [here[file] for file in files if file in here])
 
 
 def batches(files: Sequence[Path]) -> Iterable[list[Path]]:

@@ -13,13 +13,13 @@ builds. The caller transforms, checks and publishes.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from extract.core import durable
 from extract.core.datasets import DATASETS
 from extract.core.source import Source
 from extract.fetch import landing
@@ -93,7 +93,7 @@ def replay(
             order = _order(root)
             loaded = _load_all(con, order, sources, tell)
             differences = _carry_over(con, warehouse)
-        os.replace(draft, warehouse)
+        durable.place(draft, warehouse)
         warehouse.with_name(warehouse.name + ".wal").unlink(missing_ok=True)
         shutil.rmtree(draft.parent, ignore_errors=True)
     return Replayed(len(order), loaded, differences, time.monotonic() - began)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from extract.core import durable
 from extract.core.interval import UTC, utc
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ def note(
     accounts: list[str],
 ) -> None:
     """Leave a balance read just now; `accounts` are those that share the connection."""
-    root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
-    name = uuid4().hex
-    (root / f".{name}.part").write_text(
+    durable.write(
+        Path(root) / f"{uuid4().hex}.json",
         json.dumps(
             {
                 "reading_at": datetime.now(UTC).isoformat(),
@@ -51,9 +49,8 @@ def note(
                 "balance": balance,
                 "accounts": accounts,
             }
-        )
+        ),
     )
-    os.rename(root / f".{name}.part", root / f"{name}.json")
 
 
 def waiting(root: Path) -> list[tuple[Path, dict[str, Any]]]:

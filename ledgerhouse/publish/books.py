@@ -13,7 +13,6 @@ for publish.GRACE; after that its files may be gone, so open one per question, n
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
@@ -167,7 +166,7 @@ def build(
     retired: Mapping[str, datetime],
     published: tuple[Any, ...],
 ) -> Path:
-    """Write the new books, durable, under a temporary name; its path.
+    """Write the new books under a temporary name; its path.
 
     `definitions` are by table, `live` the files that the books read, `retired` the times at which
     others were dropped, `published` the row of that table.
@@ -206,7 +205,6 @@ def build(
                     books.execute(statement)
         books.execute("COMMIT")
         books.execute("CHECKPOINT")
-    durable(partial)
     return partial
 
 
@@ -247,15 +245,6 @@ def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[Any
         f"INSERT INTO {table} SELECT unnest(from_json({quoted(text)}, "
         f"{quoted(json.dumps([COLUMNS[table]]))}), recursive := true)"
     )
-
-
-def durable(path: Path) -> None:
-    """Force `path`, a file or a folder, to the disk: returns when it is there."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def quoted(text: object) -> str:

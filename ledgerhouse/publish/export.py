@@ -5,12 +5,12 @@ export(Path("books-2026.duckdb"))        raises FileExistsError where there is o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ledgerhouse.publish.books import durable, open_books, quoted
+from extract.core.durable import place
+from ledgerhouse.publish.books import open_books, quoted
 from ledgerhouse.warehouse.views import IN_BOOKS
 
 OBJECTS = """
@@ -70,9 +70,7 @@ def export(
                 for statement in view.statements():
                     con.execute(statement)
             con.execute("USE books; DETACH export")
-        durable(partial)
-        os.replace(partial, file)
-        durable(file.parent)
+        place(partial, file)
     finally:
         partial.unlink(missing_ok=True)
         partial.with_name(partial.name + ".wal").unlink(missing_ok=True)

@@ -6,7 +6,6 @@ changed day costs all rows of its file. A month that has been divided stays divi
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
+from extract.core.durable import place
 from extract.core.interval import first_of_month
-from ledgerhouse.publish.books import File, TableDefinition, durable, quoted
+from ledgerhouse.publish.books import File, TableDefinition, quoted
 from ledgerhouse.publish.held import Account, Held
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _placed(
     generation: int,
     made_from: str,
 ) -> File:
-    """Give a written file its name, once it is durable."""
+    """Give a written file its name; the caller forces the folders to the disk."""
     folder, name = Path(table.name.split(".")[1]), f"g{generation}"
     if start:
         folder /= f"month={start:%Y-%m}"
@@ -247,6 +247,5 @@ def _placed(
     # Unique, so that copied books which go on apart never read each other's files.
     path, size = folder / f"{name}.{uuid4().hex[:8]}.parquet", partial.stat().st_size
     (root / folder).mkdir(parents=True, exist_ok=True)
-    durable(partial)
-    os.rename(partial, root / path)
+    place(partial, root / path, sync_folders=False)
     return File(table.name, start, end, str(path), rows, size, generation, made_from)

@@ -18,7 +18,6 @@ moved or copied, see ledgerhouse.publish.books.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import time
@@ -29,8 +28,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from extract.core.durable import place, sync
 from extract.core.interval import UTC
-from ledgerhouse.publish.books import BOOKS, File, TableDefinition, build, durable, read_content
+from ledgerhouse.publish.books import BOOKS, File, TableDefinition, build, read_content
 from ledgerhouse.publish.held import Account
 from ledgerhouse.publish.parquet_files import Table, write_files
 
@@ -176,7 +176,7 @@ def publish(
     written = [f for f in live if f.generation == generation]
     for folder in {(root / f.path).parent for f in written}:
         for path in (folder, folder.parent):
-            durable(path)
+            sync(path)
     live_paths = {f.path for f in live}
     retired = {path: before.retired.get(path, now) for path in on_disk if path not in live_paths}
     expired = [path for path, since in retired.items() if now - since >= GRACE]
@@ -184,8 +184,7 @@ def publish(
     ((through,),) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchall()
     published = before.published if only else (now, through, run_id)
     partial = build(root, definitions, live, in_grace, (generation, *published))
-    os.replace(partial, root / BOOKS)
-    durable(root)
+    place(partial, root / BOOKS)
     for path in expired:
         (root / path).unlink(missing_ok=True)
         if not any((root / path).parent.iterdir()):

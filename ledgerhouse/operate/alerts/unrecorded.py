@@ -7,7 +7,6 @@ hangs holds it). The file is there while the incident lasts.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
@@ -76,7 +75,7 @@ def resolve(file: Path, channels: Iterable[str], deliver: Deliver, now: datetime
         name for name in known["sent_to"] if name in here and not deliver(name, notice)
     ]
     if known["sent_to"]:
-        _write(file, known)
+        durable.write(file, json.dumps(known))
     else:
         file.unlink(missing_ok=True)
     return known["sent_to"]
@@ -89,7 +88,7 @@ def _send(
     for name in channels:
         if name not in known["sent_to"]:
             (known["sent_to"] if deliver(name, _notice(known, "opened")) else late).append(name)
-    _write(file, known)
+    durable.write(file, json.dumps(known))
     return late
 
 
@@ -106,10 +105,3 @@ def _notice(known: dict[str, Any], event: str, now: datetime | None = None) -> N
         datetime.fromisoformat(known["since"]),
         now,
     )
-
-
-def _write(file: Path, known: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.part")
-    partial.write_text(json.dumps(known))
-    os.replace(partial, file)

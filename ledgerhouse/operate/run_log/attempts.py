@@ -6,7 +6,6 @@ An attempt that is killed leaves only the first; the mirror then takes its end f
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from extract.core import durable
 from extract.core.interval import UTC
 
 KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
@@ -43,11 +43,7 @@ def attempt(root: Path, attempt_key: Mapping[str, Any], **job: Any) -> Iterator[
 
 
 def _write(root: Path, record: dict[str, Any]) -> None:
-    Path(root).mkdir(parents=True, exist_ok=True)
-    name = uuid4().hex
-    partial = Path(root) / f".{name}.part"
-    partial.write_text(json.dumps(record))
-    os.rename(partial, Path(root) / f"{name}.json")
+    durable.write(Path(root) / f"{uuid4().hex}.json", json.dumps(record))
 
 
 def read(root: Path) -> tuple[list[Path], dict[tuple, dict[str, Any]]]:

@@ -15,9 +15,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from extract.core import durable
 from extract.core.interval import Interval, joined
 from ledgerhouse.check.checkpoints import CheckResult, record
-from ledgerhouse.publish import books, parquet_files
+from ledgerhouse.publish import parquet_files
 from ledgerhouse.publish import publish as publishing
 from ledgerhouse.publish.books import BOOKS, open_books
 from ledgerhouse.publish.gate import NotChecked, publish_checked, require_passed
@@ -537,9 +538,8 @@ def test_what_gets_its_name_is_on_the_disk_before(con, tmp_path, monkeypatch):
     """No kill of a process shows a missing fsync; only the order of the calls does."""
     synced, named = set(), []
 
-    def remembered(owner):
-        real = owner.durable
-        monkeypatch.setattr(owner, "durable", lambda path: (real(path), synced.add(str(path))))
+    real = durable.sync
+    monkeypatch.setattr(durable, "sync", lambda path: (real(path), synced.add(str(path))))
 
     def checked(name):
         real = getattr(os, name)
@@ -550,8 +550,6 @@ def test_what_gets_its_name_is_on_the_disk_before(con, tmp_path, monkeypatch):
 
         monkeypatch.setattr(os, name, rename)
 
-    for owner in (parquet_files, publishing, books):
-        remembered(owner)
     for name in ("rename", "replace"):
         checked(name)
     done = publish(con, tmp_path, [])
@@ -571,9 +569,10 @@ def test_killed_at_any_step_and_run_again_equals_never_killed(con, only, tmp_pat
         (os, "replace"),
         (Path, "unlink"),
         (Path, "rmdir"),
-        (publishing, "durable"),
+        (publishing, "sync"),
+        (durable, "sync"),
         (publishing, "build"),
-        (parquet_files, "durable"),
+        (parquet_files, "place"),
         (parquet_files, "_write"),
         (parquet_files, "_write_all"),
     ]

@@ -5,7 +5,8 @@
 # make models lint and test the models; ARGS="table_diff prod:dev …": sqlmesh on the warehouse
 # make airflow ARGS="dags backfill -s 2026-01-01 -e 2026-01-31 sync"   a command of the running stack
 # make shell  a shell in which `airflow …` is that of the running stack
-# make replay the warehouse again from its landing, without a call
+# make replay the warehouse again from its landing, without a call; ARGS=--accept-less: also with
+#             landed files missing or damaged, the old warehouse is kept
 # make reference   writes docs/reference.md from the code
 # make dev    installs what tests, lint, pictures and duckdb's command line need
 # make test   all tests
@@ -54,7 +55,7 @@ models: $(STAMP)
 	@$(RUN) -m stack models $(ARGS)
 
 replay: $(STAMP)
-	@$(RUN) -m stack replay
+	@$(RUN) -m stack replay $(ARGS)
 
 airflow: $(STAMP)
 	@$(RUN) -m stack airflow $(ARGS)

@@ -2,7 +2,8 @@
 
 Rebuilds raw, history, coverage and curated from the landing alone: after a change of a mapping, or
 when the warehouse file is lost. The task `replay` logs what is not as it was; the old warehouse
-stays in place until the new one is whole. `make replay` does the same from a terminal.
+stays in place until the new one is whole. Where landed files are missing or damaged nothing is
+done, unless the run is triggered with `accept_less`. `make replay` does the same from a terminal.
 """
 
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 import jinja2
 from airflow.sdk import DAG, TaskGroup
 
+from ledgerhouse.operate.airflow.context import REPLAY_PARAMS
 from ledgerhouse.operate.airflow.pipelines import (
     TIMEOUT,
     complete_mirror_alert,
@@ -26,6 +28,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     **run_limits("replay"),
+    params=REPLAY_PARAMS,
     template_undefined=jinja2.Undefined,
     default_args=TIMEOUT,
     tags=["ledgerhouse"],

@@ -23,6 +23,7 @@ from typing import Any
 import jinja2
 from airflow.sdk import DAG, CronDataIntervalTimetable, TaskGroup
 
+from ledgerhouse.operate.airflow.context import REPLAY_PARAMS
 from ledgerhouse.operate.airflow.operators.refresh import PARAMS as REFRESH_PARAMS
 from ledgerhouse.operate.airflow.pipelines import (
     DEFAULT_ARGS,
@@ -105,6 +106,7 @@ def weekly_refresh_dag(
 def replay_dag(dag_id: str = "replay", *, tags: Iterable[str] = ()) -> DAG:
     """Rebuild the warehouse from the landing, without a call."""
     with _dag(replay_dag, dag_id, None, LONG_AGO, tags) as dag:
+        dag.params.update(REPLAY_PARAMS)
         with TaskGroup("sources", prefix_group_id=False):
             replay = replay_landing()
         with TaskGroup("curated", prefix_group_id=False):

@@ -1,5 +1,5 @@
-"""`python -m stack demo | up | ui | init | plan [ARGS] | models [ARGS] | replay |
-airflow ARGS | shell | clean`.
+"""`python -m stack demo | up | ui | init | plan [ARGS] | models [ARGS] |
+replay [--accept-less] | airflow ARGS | shell | clean`.
 
 `make` has a target for each.
 """
@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-WITH_ARGUMENTS = ("plan", "models", "airflow")
-WITHOUT = ("demo", "up", "ui", "init", "replay", "shell", "clean")
+WITH_ARGUMENTS = ("plan", "models", "replay", "airflow")
+WITHOUT = ("demo", "up", "ui", "init", "shell", "clean")
 
 
 def main(command: str = "help", *arguments: str) -> int:
@@ -23,7 +23,7 @@ def main(command: str = "help", *arguments: str) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     from ledgerhouse.operate.airflow.api import AirflowApiError, AirflowUnreachable
-    from ledgerhouse.warehouse.connection import WarehouseBusy
+    from ledgerhouse.warehouse.connection import NotReplayed, WarehouseBusy
     from ledgerhouse.warehouse.migrate import SchemaChanged
     from stack import commands, demo
     from stack.follow import RunFailed
@@ -46,7 +46,7 @@ def main(command: str = "help", *arguments: str) -> int:
     )
     try:
         return demo.main() if command == "demo" else getattr(commands, command)(*arguments)
-    except (*stack, WarehouseBusy, SchemaChanged) as error:
+    except (*stack, WarehouseBusy, NotReplayed, SchemaChanged) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:

@@ -162,14 +162,21 @@ def models(*arguments: str) -> int:
         )
 
 
-def replay() -> int:
-    """The warehouse again from its landing, then transform, check and publish; no call is made."""
+def replay(*arguments: str) -> int:
+    """The warehouse again from its landing, then transform, check and publish; no call is made.
+
+    `--accept-less`: also where landed files are missing or damaged.
+    """
+    if set(arguments) - {"--accept-less"}:
+        raise SettingsError(f"replay knows --accept-less only, not {' '.join(arguments)}")
     from ledgerhouse.operate.commands import CommandFailed
     from ledgerhouse.operate.commands.replaying import replay_and_publish
 
     with _models_state("stack replay"):
         try:
-            return replay_and_publish("table", "stack replay")
+            return replay_and_publish(
+                "table", "stack replay", accept_less="--accept-less" in arguments
+            )
         except CommandFailed as error:
             Steps().line(f"✗ {error}")
             return 1

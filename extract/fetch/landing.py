@@ -1,41 +1,64 @@
 """The landing: files of API responses exactly as received, written once, never changed.
 
-One file a fetch, `<source>~<account>~<start>~<end>~<id>.jsonl.zst`: a header line (what was
+One file a fetch, `<source>~<account>~<start>~<end>~<digest>.jsonl.zst`: a header line (what was
 asked, what it covers and why paging ended), then a line a page with the body as text. A file
 appears by one rename after its fetch has ended, so whatever is seen is complete (of a fetch that
 was stopped for its cost the header covers what was read whole). New files
 wait in `inbox/`; the loader moves them to `<source>/<YYYY-MM>/` once they are committed, and
 notes in `loads.jsonl` which files it committed together, and in which order; the transform, in
 `openings.jsonl`, which opening balances it has fixed.
+
+Damage is noticed: the frame carries a checksum of its content, the name the beginning of the
+SHA-256 of the file, loads.jsonl all of it, and each of its lines a sum of its own. Files and lines
+of 0.1 have none of these, and are read as they are.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import logging
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.core import durable
+from extract.core import durable, sealed
 from extract.core.interval import iso, utc
 from extract.core.redact import redact
+from extract.core.sealed import Damaged
 from extract.core.source import Fetched, Job
 
+LOADS, OPENINGS = "loads.jsonl", "openings.jsonl"
+OF_LOADS = frozenset({"sequence", "batch_id", "loaded_at", "files"})
+OF_OPENINGS = frozenset({"source", "account", "since", "snapshot", "evidence", "amounts"})
 LEVEL = 6  # zstd: 3 costs 12 % more bytes, 12 costs three times the CPU (debank pages)
+
+
+NAME = re.compile(r"[^~]+~[^~]+~\d{8}T\d{6}~\d{8}T\d{6}~(?P<id>[0-9a-f]+)\.jsonl\.zst")
+CHUNK = 2**16  # a file of 0.1 is read in such pieces: few compressed bytes may be many
+DIGITS = 32  # of the digest in a name; the names of 0.1 have 12 digits that mean nothing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Load:
-    """One committed batch: its place in the order of loads, and its files by name."""
+    """One committed batch: its place in the order of loads, and its files by name.
+
+    `digests`: the SHA-256 of each file, as hexadecimal digits; empty in lines of 0.1.
+    """
 
     sequence: int
     batch_id: str
     loaded_at: datetime
     files: tuple[str, ...]
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 def write(
@@ -49,7 +72,6 @@ def write(
 
     inbox = durable.folder(Path(root) / "inbox")
     stamp = f"{job.interval.start:%Y%m%dT%H%M%S}~{job.interval.end:%Y%m%dT%H%M%S}"
-    name = f"{job.source}~{job.account}~{stamp}~{uuid4().hex[:12]}.jsonl.zst"
     asked = job.as_dict()
     asked["tail"] = asked.pop("read_from")  # the field's name in landings of every version
     del asked["known"]  # what the job knew does not matter to a reader of its answer
@@ -98,14 +120,13 @@ def write(
         for number, page in enumerate(fetched.pages)
     ]
     header["longest"] = max(map(len, lines))  # what a reader needs room for
-    partial = inbox / f".{name}.part"
-    with (
-        open(partial, "wb") as raw,
-        zstandard.ZstdCompressor(level=LEVEL).stream_writer(raw, closefd=False) as out,
-    ):
+    partial = inbox / f".{uuid4().hex}.part"
+    zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+    with open(partial, "wb") as raw, zstd.stream_writer(raw, closefd=False) as out:
         out.write(_line(header, secrets))
         for line in lines:
             out.write(line)
+    name = f"{job.source}~{job.account}~{stamp}~{digest(partial)[:DIGITS]}.jsonl.zst"
     return durable.place(partial, inbox / name)
 
 
@@ -123,12 +144,64 @@ def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
 
 def header(file: Path) -> dict[str, Any]:
     """The first line of a landed file: what was asked, and what it covers."""
-    import io
-
     import zstandard
 
     with open(file, "rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
         return json.loads(io.TextIOWrapper(stream, encoding="utf-8").readline())
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with open(file, "rb") as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()
+
+
+def inspect(file: Path, expected: str | None = None) -> str:
+    """The digest of a landed file that is as it was written; raises Damaged where it is not.
+
+    It is compared with `expected` and with the name. Where neither is a digest, as in 0.1, all of
+    it is read: then a change is noticed that leaves no JSON.
+    """
+    try:
+        found = digest(file)
+        if not file.stat().st_size:
+            raise Damaged("it is empty")
+    except OSError as error:
+        raise Damaged(f"it cannot be read: {error.strerror}") from None
+    if not (match := NAME.fullmatch(file.name)):
+        raise Damaged("its name is none of a landed file")
+    named = match["id"] if len(match["id"]) == DIGITS else None
+    if (expected or found) != found or not found.startswith(named or ""):
+        raise Damaged(f"it is not what was written: its SHA-256 is {found}")
+    if not (expected or named):
+        _read_all(file)
+    return found
+
+
+def _read_all(file: Path) -> None:
+    """Raise Damaged unless a file is a header and its pages, each a line of JSON."""
+    import zstandard
+
+    frame, kinds, rest = zstandard.ZstdDecompressor().decompressobj(), list[Any](), b""
+    try:
+        with open(file, "rb") as raw:
+            while chunk := raw.read(CHUNK):
+                *whole, rest = (rest + frame.decompress(chunk)).split(b"\n")
+                kinds += [json.loads(line)["kind"] for line in whole]
+        if not frame.eof or frame.unused_data or rest:  # a stream reader would not notice
+            raise Damaged("its end is missing, or something follows it")
+        first = header(file)
+    except Damaged:
+        raise
+    except (zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise Damaged(f"it does not decompress to lines of JSON ({text})") from None
+    if kinds[:1] != ["fetch"] or set(kinds[1:]) - {"page"}:
+        raise Damaged("it is no header with its pages")
+    if lacking := {"source", "account", "read_at", "covered", "tail"} - first.keys():
+        raise Damaged(f"its header has no {', '.join(sorted(lacking))}")
+    if first["source"] != file.name.split("~")[0]:
+        raise Damaged(f"its header is of {first['source']}, its name is not")
 
 
 def waiting(root: Path) -> Iterator[Path]:
@@ -150,31 +223,56 @@ def archive(root: Path, files: Iterable[Path]) -> None:
 
 def note_load(root: Path, load: Load) -> None:
     """Append one committed batch to the order of loads, durably."""
-    line = _line(
-        {
-            "sequence": load.sequence,
-            "batch_id": load.batch_id,
-            "loaded_at": iso(load.loaded_at),
-            "files": list(load.files),
-        }
-    )
-    _append(Path(root) / "loads.jsonl", line)
+    _append(durable.folder(Path(root)) / LOADS, _of_load(load))
+
+
+def note_loads(root: Path, loads: Iterable[Load], kept_as: str) -> None:
+    """Write the order of loads anew; what was noted before is kept beside it, under that name."""
+    file = Path(root) / LOADS
+    if file.exists():
+        durable.write(file.with_name(kept_as), file.read_bytes())
+    durable.write(file, b"".join(map(_of_load, loads)))
+
+
+def _of_load(load: Load) -> bytes:
+    record = {
+        "sequence": load.sequence,
+        "batch_id": load.batch_id,
+        "loaded_at": iso(load.loaded_at),
+        "files": list(load.files),
+        **({"sha256": dict(load.digests)} if load.digests else {}),
+    }
+    return sealed.seal(record).encode() + b"\n"
 
 
 def note_openings(root: Path, record: dict[str, Any]) -> None:
     """Append to the opening balances that are fixed, durably: a replay reads them again."""
-    _append(durable.folder(Path(root)) / "openings.jsonl", _line(record))
+    _append(durable.folder(Path(root)) / OPENINGS, sealed.seal(record).encode() + b"\n")
 
 
 def openings(root: Path) -> list[dict[str, Any]]:
-    """What was noted of opening balances, in order; half a line a kill has left is passed."""
-    file, records = Path(root) / "openings.jsonl", []
-    for line in file.read_bytes().splitlines() if file.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+    """What was noted of opening balances, in order; what cannot be read is passed, and logged."""
+    notes = _notes(Path(root) / OPENINGS, OF_OPENINGS)
+    return [record for record in notes if not isinstance(record, Damaged)]
+
+
+def _notes(file: Path, fields: frozenset[str]) -> Iterator[dict[str, Any] | Damaged]:
+    """The records of a file of notes, or in their place what is wrong with a line: `fields` are
+    those each has. What cannot be read is logged, but for half a line that a kill has left and
+    that was written again."""
+    if not file.exists():
+        return
+    every = list(sealed.lines(file))
+    whole = [text for _, text, record in every if isinstance(record, dict)]
+    for number, text, record in every:
+        if not isinstance(record, Damaged):
+            if fields <= record.keys():
+                yield record
+                continue
+            record = Damaged(f"it has no {', '.join(sorted(fields - record.keys()))}")
+        if not any(other.startswith(text) for other in whole):
+            log.warning("%s, line %d: %s", file, number, record)
+            yield Damaged(f"line {number}: {record}")
 
 
 def _append(file: Path, line: bytes) -> None:
@@ -197,18 +295,29 @@ def _is_torn(file: Path) -> bool:
 
 
 def loads(root: Path) -> list[Load]:
-    """The committed batches in their order, each once; half a line a kill has left is passed."""
+    """The committed batches in their order, each once; a line that cannot be read is passed, and
+    logged."""
     committed: dict[str, Load] = {}
-    file = Path(root) / "loads.jsonl"
-    for line in file.read_bytes().splitlines() if file.exists() else ():
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        committed[record["batch_id"]] = Load(
-            record["sequence"], record["batch_id"], utc(record["loaded_at"]), tuple(record["files"])
-        )
+    for record in _notes(Path(root) / LOADS, OF_LOADS):
+        if not isinstance(record, Damaged):
+            before = committed.get(record["batch_id"])
+            committed[record["batch_id"]] = Load(
+                record["sequence"],
+                record["batch_id"],
+                utc(record["loaded_at"]),
+                tuple(record["files"]),
+                (dict(before.digests) if before else {}) | record.get("sha256", {}),
+            )
     return sorted(committed.values(), key=lambda load: load.sequence)
+
+
+def damaged_notes(root: Path) -> Iterator[tuple[Path, str]]:
+    """Lines of loads.jsonl and openings.jsonl that cannot be read: (file, which and why)."""
+    for name, fields in ((LOADS, OF_LOADS), (OPENINGS, OF_OPENINGS)):
+        file = Path(root) / name
+        for record in _notes(file, fields):
+            if isinstance(record, Damaged):
+                yield file, str(record)
 
 
 def archived(root: Path) -> dict[str, Path]:

@@ -1,13 +1,16 @@
 """Replay: the warehouse is built again from the landing alone, without a call to a vendor.
 
-    replay(var) -> Replayed
+    replay(warehouse, landing, sources) -> Replayed
 
 The landing's own order of loads is followed batch by batch into a new file beside the old one;
 raw, history, coverage and the record of loads come out row for row as they were (or as a new
 mapping reads them). What the landing does not know (calls, runs, checkpoints) is carried over
-from the old file. Then one rename puts the new file in place: whatever dies before leaves the
-old warehouse, whatever dies after leaves days marked as touched, which the next transform
-builds. The caller transforms, checks and publishes.
+from the old file, as far as that can be read. Then one rename puts the new file in place:
+whatever dies before leaves the old warehouse, whatever dies after leaves days marked as touched,
+which the next transform builds. The caller transforms, checks and publishes.
+
+More is not replaced by less: where the landing lacks a file that the warehouse has loaded, or one
+that it noted itself, or cannot read one, nothing is done unless that is accepted.
 """
 
 from __future__ import annotations
@@ -17,12 +20,17 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import replace as changed
+from datetime import UTC, datetime
 from pathlib import Path
 
-from extract.core import durable
 from extract.core.datasets import DATASETS
+from extract.core.interval import utc
+from extract.core.quarantine import quarantine
+from extract.core.sealed import Damaged
 from extract.core.source import Source
 from extract.fetch import landing
+from ledgerhouse.load import old_warehouse
 from ledgerhouse.load.loader import Loaded, LoadFailed, load_files
 from ledgerhouse.warehouse import migrate
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
@@ -54,6 +62,7 @@ CARRIED = (
     "ops.notices",
 )
 REPORT_EVERY_S = 2.0
+MOST_NAMED = 5  # files that an error names
 
 
 class ReplayFailed(RuntimeError):
@@ -62,12 +71,26 @@ class ReplayFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay did. `differences`: table → rows that are not as they were, either way."""
+    """What a replay did.
+
+    differences   table → rows that are not as they were, either way; of those that could be read
+    less          landed files that are missing or damaged, and why: the warehouse is without them
+    damage        what of the old warehouse could not be read, in words
+    not_carried   tables that only the old warehouse had, and that could not be carried over
+    kept          where the old warehouse is now; empty where nothing of it is missing in the new
+    """
 
     loads: int
     loaded: Loaded
     differences: dict[str, int]
     seconds: float
+    less: dict[str, str]
+    damage: tuple[str, ...] = ()
+    not_carried: tuple[str, ...] = ()
+    kept: str = ""
+
+
+Order = list[tuple[landing.Load, list[Path]]]
 
 
 def replay(
@@ -75,45 +98,88 @@ def replay(
     root: Path,
     sources: dict[str, Source],
     *,
+    accept_less: bool = False,
     owner: str = "replay",
     wait_s: float = WAIT_S,
     tell: Callable[[str], None] = log.info,
 ) -> Replayed:
     """Rebuild the warehouse file from the landing at `root`; holds the warehouse meanwhile.
 
-    Raises ReplayFailed naming the file that is missing or cannot be read, with the old file
-    in place.
+    Raises ReplayFailed naming the files that are missing or cannot be read, with the old file in
+    place. With `accept_less` it goes on without them: their time is no longer covered, and is
+    fetched again. The old file is then kept beside the new one, as it is where bookkeeping that
+    only it had could not be read.
     """
     began, draft = time.monotonic(), warehouse.parent / "replay" / warehouse.name
     with hold(warehouse, owner, wait_s):
         shutil.rmtree(draft.parent, ignore_errors=True)
-        draft.parent.mkdir(parents=True)
+        (draft.parent / "old").mkdir(parents=True)
+        old = old_warehouse.examine(warehouse, draft.parent / "old")
+        for words in old.damage:
+            log.warning("of the old warehouse this cannot be read: %s", words)
+        order, less = _order(root, old)
+        if less and not accept_less:
+            raise ReplayFailed(_refusal(root, less))
+        if not order and not accept_less and old.damage and not old.loads:
+            raise ReplayFailed(
+                f"the landing ({root}) holds no load, and the warehouse cannot be read to tell "
+                "whether it should. Bring the landing back from a backup; the warehouse was not "
+                "touched. To begin with an empty one all the same, say --accept-less"
+            )
         with connected(draft) as con:
             create_all(con)
-            order = _order(root)
             loaded = _load_all(con, order, sources, tell)
-            differences = _carry_over(con, warehouse)
-        durable.place(draft, warehouse)
-        warehouse.with_name(warehouse.name + ".wal").unlink(missing_ok=True)
+            differences = _carry_over(con, old)
+            loads = con.execute(old_warehouse.LOADS).fetchall()
+            con.execute("CHECKPOINT")
+        if old_warehouse.wal(draft).exists():
+            raise ReplayFailed(f"{draft} could not be written whole; the old warehouse is in place")
+        not_carried = tuple(t for t in CARRIED if t not in old.tables) if old.damage else ()
+        _note_order(root, order, loads, less)
+        kept = old_warehouse.replace(warehouse, draft, keep=bool(less or old.damage))
         shutil.rmtree(draft.parent, ignore_errors=True)
-    return Replayed(len(order), loaded, differences, time.monotonic() - began)
+    return Replayed(
+        len(order),
+        loaded,
+        differences,
+        time.monotonic() - began,
+        less,
+        old.damage,
+        not_carried,
+        str(kept or ""),
+    )
 
 
-def _order(root: Path) -> list[tuple[landing.Load, list[Path]]]:
-    """Every load with its files, in order."""
-    files, order = landing.archived(root), []
+def _order(root: Path, old: old_warehouse.OldWarehouse) -> tuple[Order, dict[str, str]]:
+    """Every load with its files, in order; and files that are missing or damaged, with the reason.
+
+    What the old warehouse has loaded belongs to it where loads.jsonl has lost the line.
+    """
+    files, order, less = landing.archived(root), [], {}
     # A kill between commit and move leaves a loaded file in the inbox.
     files |= {file.name: file for file in landing.waiting(root) if file.name not in files}
-    for load in landing.loads(root):
-        missing = [name for name in load.files if name not in files]
-        if missing:
-            raise ReplayFailed(
-                f"{missing[0]} was loaded on {load.loaded_at:%Y-%m-%d} but is not in the landing "
-                f"({root}) any more; bring it back from a backup, or keep the warehouse as it "
-                "is: it was not touched"
-            )
-        order.append((load, [files[name] for name in load.files]))
-    known = {name for load, _ in order for name in load.files}
+    noted = landing.loads(root)
+    known = {name for load in noted for name in load.files}
+    loads = [*noted, *(load for load in old.loads if not known.intersection(load.files))]
+    for load in sorted(loads, key=lambda load: (load.sequence, load.loaded_at)):
+        whole, digests = [], {}
+        for name in load.files:
+            if name not in files:
+                less[name] = (
+                    f"it was loaded on {load.loaded_at:%Y-%m-%d}, and is not in the landing"
+                )
+                continue
+            try:
+                digests[name] = landing.inspect(files[name], load.digests.get(name))
+                whole.append(files[name])
+            except Damaged as error:
+                less[name] = str(error)
+        if whole:
+            order.append((changed(load, digests=digests), whole))
+    known |= {name for load in loads for name in load.files}
+    for load in old.loads:
+        for name in set(load.files) - known:
+            less[name] = f"it was loaded on {load.loaded_at:%Y-%m-%d}, and is not in the landing"
     lost = [name for name in landing.archived(root) if name not in known]
     if lost:
         raise ReplayFailed(
@@ -121,7 +187,49 @@ def _order(root: Path) -> list[tuple[landing.Load, list[Path]]]:
             "does not say when it was loaded; move such files to the landing's inbox and they are "
             "loaded like new ones"
         )
-    return order
+    return order, less
+
+
+def _refusal(root: Path, less: dict[str, str]) -> str:
+    named = "; ".join(f"{name}: {why}" for name, why in list(less.items())[:MOST_NAMED])
+    more = f"; and {len(less) - MOST_NAMED} more" if len(less) > MOST_NAMED else ""
+    return (
+        f"the warehouse would have less than before: {len(less)} landed file(s) are missing or "
+        f"damaged. {named}{more}. Bring them back from a backup of the landing ({root}), under the "
+        "same names; the warehouse was not touched. To go on without them, say --accept-less: what "
+        "they cover is then fetched again, and the old warehouse is kept beside the new one"
+    )
+
+
+def _note_order(root: Path, order: Order, loads: list[tuple], less: dict[str, str]) -> None:
+    """Bring the landing in line with the new warehouse, where it was not: loads.jsonl lists what
+    was loaded now, and damaged files are in quarantine.
+
+    It comes before the new warehouse takes its place: killed between, the old one knows more than
+    the landing, and a replay says so again.
+    """
+    files = landing.archived(root)
+    for name, why in less.items():
+        if name in files:
+            quarantine(root, files[name], why)
+    digests = {name: digest for load, _ in order for name, digest in load.digests.items()}
+    new = [
+        landing.Load(
+            sequence,
+            batch_id,
+            utc(loaded_at),
+            tuple(names),
+            {name: digests[name] for name in names},
+        )
+        for batch_id, sequence, loaded_at, names in loads
+    ]
+    before = [(load.batch_id, load.files) for load in landing.loads(root)]
+    if before != [(load.batch_id, load.files) for load in new]:
+        kept = f"{landing.LOADS}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        log.warning(
+            "%s did not list what was loaded: it is written anew, the old is %s", root, kept
+        )
+        landing.note_loads(root, new, kept)
 
 
 def _load_all(con, order, sources: dict[str, Source], tell) -> Loaded:
@@ -138,18 +246,20 @@ def _load_all(con, order, sources: dict[str, Source], tell) -> Loaded:
     return total
 
 
-def _carry_over(con, old: Path) -> dict[str, int]:
-    """Copy what the landing does not know, and count what has become different.
+def _carry_over(con, old: old_warehouse.OldWarehouse) -> dict[str, int]:
+    """Copy what the landing does not know, and count what has become different; of the tables that
+    can be read.
 
     Where the old file is of another version, what both have: see ledgerhouse.warehouse.migrate.
     """
     import duckdb
 
-    if not old.exists():
+    if old.path is None:
         return {}
-    con.execute(f"ATTACH '{str(old).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
+    con.execute(f"ATTACH '{str(old.path).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
     try:
-        here, there = migrate.columns(con), migrate.columns(con, "'old'")
+        here = migrate.columns(con)
+        there = {t: c for t, c in migrate.columns(con, "'old'").items() if t in old.tables}
         for table in CARRIED:
             names = ", ".join(f'"{n}"' for n in here[table] if n in there.get(table, ()))
             if not names:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extract.fetch import landing
 from ledgerhouse.config import MEMORY_LIMIT, warehouse_path
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ STORAGE = "v1.2.0"  # of a new file: the first format with zstd; any DuckDB sinc
 
 class WarehouseBusy(RuntimeError):
     """Another process held the warehouse for longer than the caller was willing to wait."""
+
+
+class NotReplayed(RuntimeError):
+    """The landing holds loads that the warehouse does not: it is lost, or an older copy."""
 
 
 _HELD: set[int] = set()
@@ -147,13 +152,48 @@ def open_warehouse(
         yield con
 
 
+def require_not_lost(path: Path) -> None:
+    """Raise NotReplayed where `path` is missing or empty, and the landing beside it is not."""
+    if path.exists() and path.stat().st_size:
+        return
+    root = path.parent / "landing"
+    if landing.loads(root) or landing.archived(root):
+        raise NotReplayed(
+            f"there is no warehouse ({path}), and the landing beside it ({root}) holds what was "
+            "loaded: it is lost, not new. Make it again with `make replay`, or the DAG replay: no "
+            "call is made, and nothing is paid twice. To begin anew, move the landing away too"
+        )
+
+
+def require_all_loads(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """Raise NotReplayed where loads.jsonl at `root` lists a batch that the warehouse lacks: it is
+    an older copy, and would ask again for what the landing has."""
+    noted = {load.batch_id: load for load in landing.loads(root)}
+    known = {
+        batch_id
+        for (batch_id,) in con.execute("SELECT DISTINCT batch_id FROM ops.landed_files").fetchall()
+    }
+    if lacking := [load for batch_id, load in noted.items() if batch_id not in known]:
+        raise NotReplayed(
+            f"the landing ({root}) lists {len(lacking)} of {len(noted)} loads that the warehouse "
+            f"does not have, the first of {lacking[0].loaded_at:%Y-%m-%d %H:%M}: the warehouse is "
+            "an older copy. Bring it up to date with `make replay`, or the DAG replay: no call is "
+            "made, and nothing is paid twice"
+        )
+
+
 @contextmanager
 def connected(
     path: Path, *, read_only: bool = False, compact: bool = False
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB connection for a process that has locked the file already."""
+    """A DuckDB connection for a process that has locked the file already.
+
+    Raises NotReplayed where there is no file, beside a landing from which it can be made: an empty
+    warehouse would ask the vendors for the whole history again, and be published.
+    """
     import duckdb
 
+    require_not_lost(path)
     con = duckdb.connect(
         str(path),
         read_only=read_only,

@@ -50,6 +50,15 @@ PARAMS = {
     "refetch": Param(False, type="boolean", description="ask again for what is covered already"),
 }
 
+REPLAY_PARAMS = {
+    "accept_less": Param(
+        False,
+        type="boolean",
+        description="go on without landed files that are missing or damaged; the old warehouse is "
+        "kept, and what they cover is fetched again",
+    ),
+}
+
 
 def run_limits(kind: str) -> dict[str, Any]:
     """Of a DAG of this kind (sync, history …): how long a run may take, and when it is late.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from extract.core import durable
 from ledgerhouse.operate.alerts.incidents import Notice
 
 Deliver = Callable[[str, Notice], bool]  # a channel and a notice: whether it has arrived

@@ -64,6 +64,6 @@ def command(name: str) -> Callable[[Any], None]:
 
 
 def _busy() -> tuple[type[Exception], ...]:
-    from ledgerhouse.warehouse.connection import WarehouseBusy
+    from ledgerhouse.warehouse.connection import NotReplayed, WarehouseBusy
 
-    return (WarehouseBusy,)
+    return WarehouseBusy, NotReplayed

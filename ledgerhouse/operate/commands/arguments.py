@@ -139,7 +139,15 @@ WAREHOUSE = GroupCommand(
         ActionCommand(
             name="replay",
             func=command("replaying.replay"),
-            args=(OUTPUT,),
+            args=(
+                Arg(
+                    ("--accept-less",),
+                    action="store_true",
+                    help="go on without landed files that are missing or damaged; the old "
+                    "warehouse is kept, and what they cover is fetched again",
+                ),
+                OUTPUT,
+            ),
             help="Make the warehouse again from its landing, without a call; as `make replay`",
         ),
     ),

@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 def replay(args: Any) -> int:
     require_models_state()
-    return replay_and_publish(args.output, "airflow warehouse replay")
+    return replay_and_publish(args.output, "airflow warehouse replay", accept_less=args.accept_less)
 
 
-def replay_and_publish(output: str, owner: str) -> int:
+def replay_and_publish(output: str, owner: str, *, accept_less: bool = False) -> int:
     """Exit code: 0 when the books are published again, 1 when the checks forbid it, or hold back
     an account.
 
-    `owner` waits for the warehouse, and holds it. Raises CommandFailed where the landing cannot be
-    replayed.
+    `owner` waits for the warehouse, and holds it; `accept_less`: see ledgerhouse.load.replay.
+    Raises CommandFailed where the landing cannot be replayed.
     """
     with quiet(
         "sqlmesh", "great_expectations", "extract", "ledgerhouse"
     ):  # the steps say it in fewer words
-        return _replay_and_publish(output, owner)
+        return _replay_and_publish(output, owner, accept_less)
 
 
-def _replay_and_publish(output: str, owner: str) -> int:
+def _replay_and_publish(output: str, owner: str, accept_less: bool) -> int:
     from extract.sources import all_sources
     from ledgerhouse.config import var_dir, warehouse_path
     from ledgerhouse.load.replay import ReplayFailed
@@ -51,7 +51,12 @@ def _replay_and_publish(output: str, owner: str) -> int:
     try:
         with steps.step("replay the landing") as step:
             done = rebuild(
-                warehouse_path(), var_dir() / "landing", all_sources(), owner=owner, tell=step.note
+                warehouse_path(),
+                var_dir() / "landing",
+                all_sources(),
+                accept_less=accept_less,
+                owner=owner,
+                tell=step.note,
             )
     except ReplayFailed as error:
         raise CommandFailed(str(error)) from None
@@ -61,6 +66,10 @@ def _replay_and_publish(output: str, owner: str) -> int:
         loads=done.loads,
         rows=done.loaded.rows,
         differences=done.differences,
+        less=done.less,
+        damage=list(done.damage),
+        not_carried=list(done.not_carried),
+        kept=done.kept,
         published=False,
         critical=[],
     )
@@ -69,6 +78,17 @@ def _replay_and_publish(output: str, owner: str) -> int:
         f"{done.loads} loads, {done.loaded.rows:,} rows: "
         + (f"not as it was: {differing}" if differing else "row for row as it was")
     )
+    for name, why in done.less.items():
+        answer.say(f"✗ without {name}: {why}", style="bold red")
+    for words in done.damage:
+        answer.say(f"✗ could not be read of the old warehouse: {words}", style="bold red")
+    if done.not_carried:
+        answer.say(
+            f"✗ only the old warehouse had these, and they begin anew: {', '.join(done.not_carried)}",
+            style="bold red",
+        )
+    if done.kept:
+        answer.say(f"The old warehouse is kept: {done.kept}. Remove it when you need it no more")
     with steps.step("transform every day"):
         built = transform(owner=owner)
     answer.document["days"] = len({day for _, day, _ in built.marks})

@@ -68,6 +68,6 @@ def test_no_file_is_renamed_into_place_but_by_this_module():
         for file in (root / package).rglob("*.py")
         for line in file.read_text().splitlines()
         if ("os.replace(" in line or "os.rename(" in line or ".rename(" in line)
-        and file.name != "durable.py"
+        and file.name not in ("durable.py", "guard.py")  # the guard turns over logs
     ]
     assert own == []

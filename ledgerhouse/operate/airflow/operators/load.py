@@ -20,7 +20,7 @@ from ledgerhouse.operate.airflow.context import TAG, attempt_key, lock_owner, re
 from ledgerhouse.operate.airflow.operators.budget import note_units_left
 from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 from ledgerhouse.process import gc_off
-from ledgerhouse.warehouse.connection import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse, require_all_loads
 
 
 class LoadOperator(RecordedOperator):
@@ -51,6 +51,7 @@ class LoadOperator(RecordedOperator):
                     "after",
                 )
         with open_warehouse(owner=lock_owner(context)) as con:
+            require_all_loads(con, var_dir() / "landing")
             load_calls(con, var_dir() / "calls")
             load_unit_balances(con, units, key["run_id"])
             loaded = load(con, var_dir() / "landing", all_sources())
@@ -64,16 +65,31 @@ class ReplayOperator(RecordedOperator):
     def work(self, context: Any, outcome: dict[str, Any]) -> dict[str, Any]:
         from dataclasses import asdict
 
-        from ledgerhouse.load.replay import replay
+        from ledgerhouse.load.replay import ReplayFailed, replay
 
-        done = replay(
-            warehouse_path(),
-            var_dir() / "landing",
-            all_sources(),
-            owner=lock_owner(context),
-            tell=self.log.info,
-        )
+        try:
+            done = replay(
+                warehouse_path(),
+                var_dir() / "landing",
+                all_sources(),
+                accept_less=bool(context["params"].get("accept_less")),
+                owner=lock_owner(context),
+                tell=self.log.info,
+            )
+        except ReplayFailed as error:
+            raise AirflowFailException(
+                str(error).replace("say --accept-less", "trigger with accept_less")
+            ) from None
         outcome["rows"] = done.loaded.rows
+        for name, why in done.less.items():
+            self.log.error("the warehouse is without %s: %s", name, why)
+        if done.not_carried:
+            self.log.error(
+                "only the old warehouse had these, and they begin anew: %s",
+                ", ".join(done.not_carried),
+            )
+        if done.kept:
+            self.log.warning("the old warehouse is kept: %s", done.kept)
         for table, rows in done.differences.items():
             self.log.warning("%s: %d rows are not as they were", table, rows)
         return asdict(done)

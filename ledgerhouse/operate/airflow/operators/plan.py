@@ -18,7 +18,7 @@ from ledgerhouse.config import AccountsFile
 from ledgerhouse.operate.airflow.context import attempt_key, lock_owner, resolve_interval
 from ledgerhouse.operate.airflow.operators.budget import estimate, note_units_left
 from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
-from ledgerhouse.warehouse.connection import open_warehouse
+from ledgerhouse.warehouse.connection import open_warehouse, require_all_loads
 
 
 class PlanOperator(RecordedOperator):
@@ -56,6 +56,7 @@ class PlanOperator(RecordedOperator):
         listed, _ = file.entries()
         mine, sources = [a for a in listed if a.connection == self.connection], all_sources()
         with open_warehouse(owner=lock_owner(context)) as con:
+            require_all_loads(con, var_dir() / "landing")
             jobs, now = self.jobs(con, sources, mine, asked)
             costs = estimate(self.log, con, file, sources, mine, jobs, now)
         outcome["rows"] = len(jobs)

@@ -125,7 +125,7 @@ def test_the_folder_parses_into_the_dags_that_are_mirrored(parsed):
         assert dag["doc"] and dag["doc"].startswith(f"### {name}"), "its docstring is its page"
         assert not dag["catchup"] and dag["active"] == 1
         assert dag["params"] == sorted(
-            {"replay": [], "late_alert": [], "maintenance": []}.get(
+            {"replay": ["accept_less"], "late_alert": [], "maintenance": []}.get(
                 name,
                 [
                     "interval_end",

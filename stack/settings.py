@@ -7,15 +7,16 @@ the file, also inside `${NAME}` and `${NAME:-default}`.
 from __future__ import annotations
 
 import base64
-import json
 import secrets
 import socket
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from extract.core import durable
+from extract.core import durable, sealed
+from extract.core.quarantine import quarantine
 
 PROJECT = Path(__file__).resolve().parents[1]
 API_PORT = 8080  # of a stack that stays; another one where it is busy
@@ -119,10 +120,20 @@ class Settings:
     def secret(self, name: str) -> str:
         """A random secret of this var folder, the same on every call (file readable by us only)."""
         path = self.var / "secrets.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
+        try:
+            known = sealed.read(path) if path.exists() else {}
+        except sealed.Damaged as error:
+            quarantine(self.var, path, str(error))
+            print(
+                f"{path}: {error}. New secrets were made: the password of {USER} is another one, "
+                "and Connections made in the UI must be entered again. To keep the old ones, stop, "
+                "put the file back from a backup, and start again",
+                file=sys.stderr,
+            )
+            known = {}
         if name not in known:
             known[name] = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
-            write_private(path, json.dumps(known))
+            write_private(path, sealed.seal(known))
         return known[name]
 
     @property

@@ -8,7 +8,6 @@ the log of a fetch that was killed is picked up too, up to its last whole line.
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -16,8 +15,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from extract.core import sealed
 from extract.core.interval import UTC
 
+NEEDED = {"call_id", "called_at", "source", "account", "units"}
 RUN_FIELDS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
@@ -31,7 +32,7 @@ def call_log(root: Path, run: dict[str, Any]) -> Iterator[Callable[[dict[str, An
         fcntl.flock(file, fcntl.LOCK_EX)
 
         def record(call: dict[str, Any]) -> None:
-            file.write(json.dumps({**run_key, **call}) + "\n")
+            file.write(sealed.seal({**run_key, **call}) + "\n")
             file.flush()
 
         yield record
@@ -39,7 +40,7 @@ def call_log(root: Path, run: dict[str, Any]) -> Iterator[Callable[[dict[str, An
 
 def logged(root: Path, first: date | None = None) -> Iterator[dict[str, Any]]:
     """Calls of the logs: those of the inbox, also of a fetch that goes on; with `first`, of loaded
-    logs too, if they were written since that UTC day. Half a line is passed.
+    logs too, if they were written since that UTC day. What cannot be read is passed.
     """
     files = list((Path(root) / "inbox").glob("*.jsonl"))
     if first:
@@ -48,9 +49,21 @@ def logged(root: Path, first: date | None = None) -> Iterator[dict[str, Any]]:
             file for file in Path(root).glob("????-??/*.jsonl") if file.stat().st_mtime >= since
         ]
     for file in files:
-        for line in file.read_bytes().splitlines():
-            try:
-                call = json.loads(line)
-            except ValueError:
-                continue
-            yield call
+        for call, _ in calls(file):
+            if call:
+                yield call
+
+
+def calls(file: Path) -> Iterator[tuple[dict[str, Any] | None, str]]:
+    """The calls of a log, and in the place of one that cannot be read None, with what is wrong.
+    Half a line at the end, which a kill has left, is passed."""
+    torn = not file.read_bytes().endswith(b"\n")
+    every = list(sealed.lines(file))
+    for number, line, call in every:
+        if isinstance(call, sealed.Damaged):
+            if not (torn and number == every[-1][0] and line.startswith(b'{"')):
+                yield None, f"line {number}: {call}"
+        elif lacking := NEEDED - call.keys():
+            yield None, f"line {number}: it has no {', '.join(sorted(lacking))}"
+        else:
+            yield call, ""

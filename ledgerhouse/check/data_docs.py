@@ -9,7 +9,6 @@ mint a token that is called <script>.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -19,8 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extract.core import durable
+from extract.core import durable, sealed
 from extract.core.interval import UTC, Interval, iso
+from extract.core.quarantine import quarantine
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ledgerhouse.check.checkpoints import CheckResult
 
 SEVERITIES: tuple[str, ...] = ("critical", "warning", "info")
+RUN = {"run_id", "start", "end", "checked_at", "tables", "failed"}  # what its numbers are
 MOST_SPANS = 20  # named on a page
 
 
@@ -63,7 +64,7 @@ def write(
         "tables": {table: _tally(of_table) for table, of_table in by_table.items()},
         "failed": [str(r) for r in results if not r.success],
     }
-    (draft / "run.json").write_text(json.dumps(run))
+    (draft / "run.json").write_text(sealed.seal(run))
     parts = [(iso(span.start), iso(span.end)) for span in spans]
     for table, of_table in by_table.items():
         failed = [r for r in of_table if not r.success]
@@ -87,12 +88,20 @@ def folder_of(run_id: str) -> str:
 
 
 def _write_index(docs_dir: Path, keep: int) -> None:
-    """List the newest `keep` runs and remove the others; runs of an older version count too."""
-    runs = [
-        (path.parent.name, json.loads(path.read_text()))
-        for path in (docs_dir / "runs").glob("*/run.json")
-        if not path.parent.name.startswith(".")
-    ]
+    """List the newest `keep` runs and remove the others; runs of an older version count too. A run
+    whose numbers cannot be read goes to quarantine, with its pages."""
+    runs = []
+    for path in sorted((docs_dir / "runs").glob("*/run.json")):
+        if path.parent.name.startswith("."):
+            continue
+        try:
+            run = sealed.read(path)
+            if lacking := RUN - run.keys():
+                raise sealed.Damaged(f"it has no {', '.join(sorted(lacking))}")
+        except sealed.Damaged as error:
+            quarantine(docs_dir, path.parent, f"its run.json: {error}")
+        else:
+            runs.append((path.parent.name, run))
     runs.sort(key=lambda run: (run[1]["checked_at"], run[0]), reverse=True)
     for folder, _ in runs[keep:]:
         shutil.rmtree(docs_dir / "runs" / folder)

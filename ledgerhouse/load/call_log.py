@@ -7,11 +7,15 @@ killed, and then the log is good up to its last whole line.
 from __future__ import annotations
 
 import fcntl
+import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.core import durable
+from extract.core.quarantine import quarantine
+from extract.fetch.call_log import calls
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,10 +29,40 @@ _COLUMNS = (
 
 
 def load_calls(con: duckdb.DuckDBPyConnection, root: Path) -> int:
-    """Move finished logs into ops.api_calls; the number of new calls. Twice equals once."""
-    files = [f for f in sorted((Path(root) / "inbox").glob("*.jsonl")) if _finished(f)]
-    if not files:
-        return 0
+    """Move finished logs into ops.api_calls; the number of new calls. Twice equals once.
+
+    A log with lines that are not as they were written goes to the quarantine of `root`; its other
+    lines are loaded.
+    """
+    root = Path(root)
+    files = [f for f in sorted((root / "inbox").glob("*.jsonl")) if _finished(f)]
+    damaged = {file: wrong for file in files if (wrong := [why for _, why in calls(file) if why])}
+    whole = [file for file in files if file not in damaged]
+    new = 0
+    if files:
+        rest = root / ".rest.jsonl"
+        rest.write_text(
+            "".join(json.dumps(call) + "\n" for file in damaged for call, _ in calls(file) if call)
+        )
+        new = _insert(con, [*whole, rest])
+        rest.unlink()
+    folders = set()
+    for file in whole:
+        month = datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m")
+        folder = durable.folder(root / month)
+        durable.place(file, folder / file.name, sync_folders=False)
+        folders |= {folder, file.parent}
+    for folder in folders:
+        durable.sync(folder)
+    for file, wrong in damaged.items():
+        quarantine(
+            root, file, f"{len(wrong)} of its lines are not as they were written, {wrong[0]}"
+        )
+    return new
+
+
+def _insert(con: duckdb.DuckDBPyConnection, files: Sequence[Path]) -> int:
+    """Insert the calls of logs that ops.api_calls does not have; how many those are."""
     fields = [tuple(field.split(" ")) for field in _COLUMNS.split(", ")]
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in fields)
     con.execute(
@@ -48,14 +82,6 @@ def load_calls(con: duckdb.DuckDBPyConnection, root: Path) -> int:
             SELECT call_id FROM ops.api_calls WHERE called_at >= ?) USING (call_id)""",
         [since or datetime.min],
     ).fetchall()
-    folders = set()
-    for file in files:
-        month = datetime.fromtimestamp(file.stat().st_mtime).strftime("%Y-%m")
-        folder = durable.folder(Path(root) / month)
-        durable.place(file, folder / file.name, sync_folders=False)
-        folders |= {folder, file.parent}
-    for folder in folders:
-        durable.sync(folder)
     return new
 
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING
 
 from extract.core.datasets import DATASETS
 from extract.core.interval import UTC, utc
+from extract.core.quarantine import quarantine
 from extract.core.records import NEEDS_REPAIR, QUOTED_BODY, repaired, units_text
+from extract.core.sealed import Damaged
 from extract.core.source import Source
 from extract.fetch import landing
 from ledgerhouse.config import MEMORY_LIMIT
@@ -105,11 +107,14 @@ class Loaded:
 def load(con: duckdb.DuckDBPyConnection, root: Path, sources: dict[str, Source]) -> Loaded:
     """Load every waiting file of the landing at `root`, batch by batch; progress by log.
 
-    A file that cannot be loaded keeps no other from it; at the end LoadFailed names the first.
+    A file that is not as it was written, or is none of ours, goes to the landing's quarantine: what
+    it covers stays uncovered, so that it is fetched again. One that cannot be loaded for another
+    reason waits, and keeps no other from it; at the end LoadFailed names the first.
     """
-    total, failures = Loaded(), []
+    total, failures = Loaded(), list[LoadFailed]()
     _archive_loaded(con, root)
-    for batch in batches(list(landing.waiting(root))):
+    _restore_notes(con, root)
+    for batch in batches(_sound(root, sources, failures)):
         room = max(LEAST_MEMORY, MEMORY_A_BYTE * sum(f.stat().st_size for f in batch))
         # What is denser than that is loaded file by file, with all that there is.
         for part, limit in (
@@ -138,6 +143,28 @@ def load(con: duckdb.DuckDBPyConnection, root: Path, sources: dict[str, Source])
     return total
 
 
+def _sound(root: Path, sources: dict[str, Source], failures: list[LoadFailed]) -> list[Path]:
+    """The waiting files that can be loaded; those that cannot go to quarantine, or to `failures`."""
+    sound = []
+    for file in landing.waiting(root):
+        try:
+            landing.inspect(file)
+        except Damaged as error:
+            quarantine(root, file, str(error))
+            continue
+        if (source := file.name.split("~")[0]) in sources:
+            sound.append(file)
+        else:
+            failures.append(
+                LoadFailed(
+                    f"loading {file.name}: there is no source {source!r} here (they are: "
+                    f"{', '.join(sources)}). It waits in the landing's inbox: install that source, "
+                    "or move the file away"
+                )
+            )
+    return sound
+
+
 def _archive_loaded(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Note the batches whose files are committed but still in the inbox, then move the files.
 
@@ -155,8 +182,50 @@ def _archive_loaded(con: duckdb.DuckDBPyConnection, root: Path) -> None:
         else []
     )
     for batch_id, sequence, loaded_at, files in done:
-        landing.note_load(root, landing.Load(sequence, batch_id, utc(loaded_at), tuple(files)))
+        digests = _digests({name: file for name, file in here.items() if name in files})
+        landing.note_load(
+            root, landing.Load(sequence, batch_id, utc(loaded_at), tuple(files), digests)
+        )
         landing.archive(root, [here[file] for file in files if file in here])
+
+
+def _digests(files: Mapping[str, Path]) -> dict[str, str]:
+    """The SHA-256 of each file by name; without those that have been damaged since they were
+    loaded, which a replay then meets."""
+    digests = {}
+    for name, file in files.items():
+        with suppress(Damaged):
+            digests[name] = landing.inspect(file)
+    return digests
+
+
+def _restore_notes(con: duckdb.DuckDBPyConnection, root: Path) -> None:
+    """Write loads.jsonl anew where lines of it are lost or damaged that the warehouse knows: a
+    replay could not tell when those files were loaded."""
+    noted, archived = landing.loads(root), landing.archived(root)
+    known = {name for load in noted for name in load.files}
+    lost = [
+        landing.Load(
+            sequence, batch_id, utc(at), tuple(files), _digests({n: archived[n] for n in files})
+        )
+        for batch_id, sequence, at, files in con.execute(
+            "SELECT batch_id, min(sequence), min(loaded_at), list(file ORDER BY file) "
+            "FROM ops.landed_files WHERE NOT list_contains(?, file) GROUP BY batch_id",
+            [list(known)],
+        ).fetchall()
+        if archived.keys() >= set(files)
+    ]
+    damaged = [why for file, why in landing.damaged_notes(root) if file.name == landing.LOADS]
+    if lost or damaged:
+        kept = f"{landing.LOADS}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        log.warning(
+            "loads.jsonl lacked %d loads, and %d of its lines could not be read: it is written "
+            "anew from the warehouse, the old is %s",
+            len(lost),
+            len(damaged),
+            kept,
+        )
+        landing.note_loads(root, sorted([*noted, *lost], key=lambda each: each.sequence), kept)
 
 
 def batches(files: Sequence[Path]) -> Iterable[list[Path]]:

@@ -8,21 +8,22 @@ is logged and missed, nothing else: it is never the reason why a run fails.
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from extract.core import durable
+from extract.core import durable, sealed
 from extract.core.interval import UTC, utc
+from extract.core.quarantine import quarantine
 
 if TYPE_CHECKING:
     import duckdb
 
 log = logging.getLogger(__name__)
 
+FIELDS = {"reading_at", "source", "connection", "run_id", "moment", "balance", "accounts"}
 LEFT_BEHIND = timedelta(days=1)  # a run that never came to its load
 
 
@@ -39,7 +40,7 @@ def note(
     """Leave a balance read just now; `accounts` are those that share the connection."""
     durable.write(
         Path(root) / f"{uuid4().hex}.json",
-        json.dumps(
+        sealed.seal(
             {
                 "reading_at": datetime.now(UTC).isoformat(),
                 "source": source,
@@ -54,8 +55,19 @@ def note(
 
 
 def waiting(root: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Balances not loaded yet, oldest first: (file, content)."""
-    balances = [(file, json.loads(file.read_text())) for file in Path(root).glob("*.json")]
+    """Balances not loaded yet, oldest first: (file, content). A file that cannot be read goes to
+    quarantine: a balance is missed, no more."""
+    balances = []
+    for file in Path(root).glob("*.json"):
+        try:
+            balance = sealed.read(file)
+        except sealed.Damaged as error:
+            quarantine(root, file, str(error))
+            continue
+        if lacking := FIELDS - balance.keys():
+            quarantine(root, file, f"it has no {', '.join(sorted(lacking))}")
+        else:
+            balances.append((file, balance))
     return sorted(balances, key=lambda entry: entry[1]["reading_at"])
 
 

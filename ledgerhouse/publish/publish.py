@@ -65,6 +65,7 @@ TABLES = (
     Table("ops.part_states"),
     Table("ops.breaks"),
     Table("ops.held_accounts"),
+    Table("ops.quarantined_files"),
     Table("ops.refreshes"),
     Table("ops.incidents"),
     Table("ops.gaps"),
@@ -77,7 +78,13 @@ TABLES = (
     Table("ops.account_units", "reading_at", hashed="reading_at, connection, moment"),
 )
 
-NEWS = ("ops.held_accounts", "ops.incidents", "ops.sync_log", "ops.sync_runs")
+NEWS = (
+    "ops.held_accounts",
+    "ops.incidents",
+    "ops.quarantined_files",
+    "ops.sync_log",
+    "ops.sync_runs",
+)
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,16 @@ ops.landed_files -- A landed file that has been loaded
     sequence BIGINT NOT NULL -- order of the loads
     loaded_at TIMESTAMP NOT NULL -- when it was committed, by our clock, UTC
 
+ops.quarantined_files -- A file that could not be read, and was put aside: see its quarantine folder
+    place VARCHAR NOT NULL -- folder of the var folder it was in: landing, calls, attempts, …; '' is the var folder
+    file VARCHAR NOT NULL -- its name in the quarantine
+    source VARCHAR NOT NULL -- the API; '' where the name does not tell
+    account VARCHAR NOT NULL -- the account; '' where the name does not tell
+    start_ts TIMESTAMP -- start of what it was to cover, UTC, included
+    end_ts TIMESTAMP -- end of what it was to cover, UTC, excluded
+    reason VARCHAR NOT NULL -- what is wrong with it
+    found_at TIMESTAMP NOT NULL -- when it was put aside, by our clock, UTC
+
 ops.coverage -- A stretch of time of which a dataset is known whole; those of an account and dataset are disjoint
     source VARCHAR NOT NULL
     account VARCHAR NOT NULL

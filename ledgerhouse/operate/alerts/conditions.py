@@ -51,6 +51,12 @@ KINDS = {
         "See that the scheduler runs, that the DAG sync is not paused "
         "and that its last run is green; `airflow warehouse coverage` shows holes.",
     ),
+    "damaged_file": (
+        "critical",
+        "It is in the folder `quarantine` beside where it was, with the reason; all other files "
+        "are loaded. What a landed file covers is a gap, which the next sync fetches again. Run "
+        "`airflow warehouse verify`, look at the disk, and remove the file when that is done.",
+    ),
     "held_account": (
         "critical",
         "Its last good days stay in the books, all other accounts are published. See the Data "
@@ -263,6 +269,22 @@ def _stale(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[
     return incidents
 
 
+def _damaged(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
+    rows = con.execute(
+        "SELECT place, file, source, account, reason FROM ops.quarantined_files"
+    ).fetchall()
+    return [
+        Incident(
+            "damaged_file",
+            source,
+            account,
+            quoted(f"{place}/{file}"),
+            f"{quoted(file)} cannot be read: {quoted(reason)}",
+        )
+        for place, file, source, account, reason in rows
+    ]
+
+
 def _held(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
     rows = con.execute("""
         SELECT source, account, held_since, reason, run_id
@@ -452,6 +474,7 @@ CONDITIONS: dict[tuple[str, ...], Callable] = {
     ("failed_source",): _failed_sources,
     ("failed_task",): _failed_tasks,
     ("stale_coverage",): _stale,
+    ("damaged_file",): _damaged,
     ("held_account",): _held,
     ("balance_off", "balance_regressed"): _off,
     ("check_failed", "refresh_difference"): _checks,

@@ -6,27 +6,33 @@ hangs holds it). The file is there while the incident lasts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.core import durable
+from extract.core import durable, sealed
+from extract.core.quarantine import quarantine
 from ledgerhouse.operate.alerts.incidents import Notice
 
 Deliver = Callable[[str, Notice], bool]  # a channel and a notice: whether it has arrived
 
 
 def read(file: Path) -> dict[str, Any] | None:
-    """The incident that a file holds; None where there is none, or nobody can read it."""
+    """The incident that a file holds; None where there is none. One that cannot be read goes to
+    quarantine: at worst a notice is sent twice."""
+    if not file.exists():
+        return None
     try:
-        known = json.loads(file.read_text())
+        known = sealed.read(file)
         known["sent_to"] = list(known.pop("told", known.get("sent_to", [])))  # the key of 0.1.0
         datetime.fromisoformat(known["since"])
-        return known if known["id"] else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        if lacking := {"id", "text"} - known.keys():
+            raise sealed.Damaged(f"it has no {', '.join(sorted(lacking))}")
+        return known
+    except (ValueError, KeyError, TypeError) as error:
+        quarantine(file.parent, file, f"it is no incident: {error}")
         return None
 
 
@@ -76,7 +82,7 @@ def resolve(file: Path, channels: Iterable[str], deliver: Deliver, now: datetime
         name for name in known["sent_to"] if name in here and not deliver(name, notice)
     ]
     if known["sent_to"]:
-        durable.write(file, json.dumps(known))
+        durable.write(file, sealed.seal(known))
     else:
         file.unlink(missing_ok=True)
     return known["sent_to"]
@@ -89,7 +95,7 @@ def _send(
     for name in channels:
         if name not in known["sent_to"]:
             (known["sent_to"] if deliver(name, _notice(known, "opened")) else late).append(name)
-    durable.write(file, json.dumps(known))
+    durable.write(file, sealed.seal(known))
     return late
 
 

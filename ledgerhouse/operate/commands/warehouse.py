@@ -14,6 +14,8 @@ from ledgerhouse.publish.books import has
 
 HELD = "SELECT source, account, held_since, reason FROM ops.held_accounts"
 
+QUARANTINED = "SELECT place, file, reason, found_at FROM ops.quarantined_files ORDER BY ALL"
+
 # The last run is the newest that fetched anything of the account.
 STATUS = f"""
 WITH known AS (
@@ -70,7 +72,7 @@ ORDER BY ALL"""
 
 
 def status(args: Any) -> int:
-    """Per account; 1 when one has gaps, is off, held back or failed last."""
+    """Per account; 1 when one has gaps, is off, held back or failed last, or a file is in quarantine."""
     with opened(args.output) as (con, answer):
         mine = accounts(con, args.source, args.account)
         lines = [row for row in rows(con, STATUS) if (row["source"], row["account"]) in mine]
@@ -135,7 +137,15 @@ def status(args: Any) -> int:
                     f"{row['source']} {row['account']}: {row['error'] or 'failed'}",
                     style="bold red",
                 )
-    return int(any(map(_is_wrong, lines)))
+        aside = rows(con, QUARANTINED) if has(con, "ops.quarantined_files") else []
+        answer.document["quarantined"] = aside
+        for file in aside:
+            answer.say(
+                f"{file['place']}/quarantine/{file['file']}: {file['reason']}; put aside "
+                f"{iso(file['found_at'])}",
+                style="bold red",
+            )
+    return int(any(map(_is_wrong, lines)) or bool(aside))
 
 
 def _is_wrong(row) -> bool:

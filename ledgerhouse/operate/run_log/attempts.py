@@ -5,7 +5,6 @@ An attempt that is killed leaves only the first; the mirror then takes its end f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.core import durable
+from extract.core import durable, sealed
 from extract.core.interval import UTC
+from extract.core.quarantine import quarantine
 
 KEY = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
@@ -43,14 +43,24 @@ def attempt(root: Path, attempt_key: Mapping[str, Any], **job: Any) -> Iterator[
 
 
 def _write(root: Path, record: dict[str, Any]) -> None:
-    durable.write(Path(root) / f"{uuid4().hex}.json", json.dumps(record))
+    durable.write(Path(root) / f"{uuid4().hex}.json", sealed.seal(record))
 
 
 def read(root: Path) -> tuple[list[Path], dict[tuple, dict[str, Any]]]:
-    """All records not mirrored yet: their files, and what they say of each attempt, by KEY."""
-    files, known = sorted(Path(root).glob("*.json")), {}
-    for file in files:
-        record = json.loads(file.read_text())
+    """All records not mirrored yet: their files, and what they say of each attempt, by KEY.
+
+    A file that cannot be read goes to quarantine: how that attempt ended, Airflow knows too.
+    """
+    files, known = list[Path](), {}
+    for file in sorted(Path(root).glob("*.json")):
+        try:
+            record = sealed.read(file)
+            if lacking := set(KEY) - record.keys():
+                raise sealed.Damaged(f"it has no {', '.join(sorted(lacking))}")
+        except sealed.Damaged as error:
+            quarantine(root, file, str(error))
+            continue
+        files.append(file)
         key = tuple(record[k] for k in KEY)
         merged = known.setdefault(key, {})
         ended = merged.get("ended") or record.get("ended")

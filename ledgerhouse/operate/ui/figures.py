@@ -6,12 +6,12 @@ published by an older version do not.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extract.core import sealed
 from ledgerhouse.check.agreement import AGREED, agreed_share
 from ledgerhouse.check.data_docs import folder_of
 from ledgerhouse.operate.commands.tables import digits
@@ -382,9 +382,11 @@ def refused(docs: Path, published_at: datetime | None) -> dict | None:
     runs = []
     for path in docs.glob("runs/*/run.json"):
         try:
-            runs.append((json.loads(path.read_text()), path.parent.name))
-        except (OSError, ValueError):
-            continue  # being written, or removed
+            run = sealed.read(path)
+        except sealed.Damaged:
+            continue  # removed meanwhile, or damaged: then the next check puts it aside
+        if "checked_at" in run:
+            runs.append((run, path.parent.name))
     newest, folder = max(runs, key=lambda run: run[0]["checked_at"], default=({}, ""))
     if not sum(table["critical"] for table in newest.get("tables", {}).values()):
         return None

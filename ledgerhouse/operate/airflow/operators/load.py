@@ -31,6 +31,7 @@ class LoadOperator(RecordedOperator):
 
         from ledgerhouse.load.call_log import load_calls
         from ledgerhouse.load.loader import load
+        from ledgerhouse.load.quarantined import record_quarantined
         from ledgerhouse.load.unit_balances import load_unit_balances, waiting
 
         key, units = attempt_key(context), var_dir() / "account_units"
@@ -54,7 +55,10 @@ class LoadOperator(RecordedOperator):
             require_all_loads(con, var_dir() / "landing")
             load_calls(con, var_dir() / "calls")
             load_unit_balances(con, units, key["run_id"])
-            loaded = load(con, var_dir() / "landing", all_sources())
+            try:
+                loaded = load(con, var_dir() / "landing", all_sources())
+            finally:
+                record_quarantined(con, var_dir())
         outcome["rows"] = loaded.new + loaded.changed
         return asdict(loaded)
 
@@ -233,16 +237,19 @@ class MirrorOperator(BaseOperator):
     """Copy Airflow's run history into ops.sync_runs: a teardown, so it also sees failed runs."""
 
     def execute(self, context: Any) -> int:
+        from ledgerhouse.load.quarantined import record_quarantined
         from ledgerhouse.operate.airflow.api import AirflowApi
         from ledgerhouse.operate.run_log.mirror import mirror
 
         key, airflow = attempt_key(context), AirflowApi.for_task()
         ours = {dag["dag_id"] for dag in airflow.all("/dags", "dags", tags=TAG)}
         with open_warehouse(owner=lock_owner(context)) as con:
-            return mirror(
+            attempts = mirror(
                 con,
                 airflow,
                 var_dir() / "attempts",
                 sorted(ours | {key["dag_id"]}),
                 own=tuple(key.values()),
             )
+            record_quarantined(con, var_dir())
+            return attempts

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from extract.core.interval import Interval, utc
 from extract.core.source import Job
 from extract.sources import all_sources
-from ledgerhouse.config import AccountsFile
+from ledgerhouse.config import AccountsFile, var_dir
 from ledgerhouse.operate.airflow.context import attempt_key, lock_owner, resolve_interval
 from ledgerhouse.operate.airflow.operators.budget import estimate, note_units_left
 from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from extract.core import sealed
 from extract.core.interval import Interval, iso
 from ledgerhouse.check.checkpoints import CheckResult, record
 from ledgerhouse.config import Account, AccountsFile, Rules
@@ -263,6 +264,16 @@ def story_balance_regressed(books):
     key = ("balance_regressed", "debank", "0xa", "eth:0x1")
     yield key, "POL: computed 0", "agreed at 2026-03-09T00:00:00Z, suspect: doubled"
     books.do("UPDATE curated.reconciliation SET status = 'exact'")
+
+
+def story_damaged_file(books):
+    books.do(
+        "INSERT INTO ops.quarantined_files VALUES ('landing', 'f.jsonl.zst', 'debank', '0xa', "
+        "'2026-03-01', '2026-03-02', 'it is empty', '2026-03-03')"
+    )
+    key = ("damaged_file", "debank", "0xa", "landing/f.jsonl.zst")
+    yield key, "f.jsonl.zst cannot be read: it is empty", "it is empty"
+    books.do("DELETE FROM ops.quarantined_files")
 
 
 def story_held_account(books):
@@ -929,7 +940,7 @@ def test_the_file_that_0_1_0_wrote_is_gone_on_with(alert, webhook, tmp_path, sti
         warehouse.write_bytes(b"x" * len(good))
         with pytest.raises(duckdb.Error):
             alert(number=3)
-        assert json.loads(file.read_text()) == old | {"sent_to": ["alerts_webhook", "log"]}
+        assert sealed.read(file) == old | {"sent_to": ["alerts_webhook", "log"]}
         warehouse.write_bytes(good)
     assert webhook.took() == []
     alert(False), alert(False)

@@ -5,8 +5,7 @@
 # make models lint and test the models; ARGS="table_diff prod:dev …": sqlmesh on the warehouse
 # make airflow ARGS="dags backfill -s 2026-01-01 -e 2026-01-31 sync"   a command of the running stack
 # make shell  a shell in which `airflow …` is that of the running stack
-# make replay the warehouse again from its landing, without a call; ARGS=--accept-less: also with
-#             landed files missing or damaged, the old warehouse is kept
+# make replay the warehouse again from its landing, without a call; ARGS=--accept-less: though landed files are missing
 # make reference   writes docs/reference.md from the code
 # make dev    installs what tests, lint, pictures and duckdb's command line need
 # make test   all tests

@@ -11,6 +11,7 @@ that holds the name is forced to the disk too.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +24,12 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def digest(file: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with open(file, "rb") as raw:
+        return hashlib.file_digest(raw, "sha256").hexdigest()
 
 
 def folder(path: Path) -> Path:

@@ -8,6 +8,7 @@ the log of a fetch that was killed is picked up too, up to its last whole line.
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
@@ -19,6 +20,7 @@ from extract.core import sealed
 from extract.core.interval import UTC
 
 NEEDED = {"call_id", "called_at", "source", "account", "units"}
+TORN = re.compile(rb'\{"(?!.*,"sum":"[0-9a-f]{16}"\}).*', re.DOTALL)  # a line without its end
 RUN_FIELDS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 
 
@@ -57,11 +59,12 @@ def logged(root: Path, first: date | None = None) -> Iterator[dict[str, Any]]:
 def calls(file: Path) -> Iterator[tuple[dict[str, Any] | None, str]]:
     """The calls of a log, and in the place of one that cannot be read None, with what is wrong.
     Half a line at the end, which a kill has left, is passed."""
-    torn = not file.read_bytes().endswith(b"\n")
     every = list(sealed.lines(file))
-    for number, line, call in every:
+    is_cut = not file.read_bytes().endswith(b"\n") and every[-1:]
+    torn = every[-1][0] if is_cut and TORN.fullmatch(every[-1][1]) else 0
+    for number, _, call in every:
         if isinstance(call, sealed.Damaged):
-            if not (torn and number == every[-1][0] and line.startswith(b'{"')):
+            if number != torn:
                 yield None, f"line {number}: {call}"
         elif lacking := NEEDED - call.keys():
             yield None, f"line {number}: it has no {', '.join(sorted(lacking))}"

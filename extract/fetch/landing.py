@@ -15,7 +15,6 @@ of 0.1 have none of these, and are read as they are.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
@@ -126,7 +125,7 @@ def write(
         out.write(_line(header, secrets))
         for line in lines:
             out.write(line)
-    name = f"{job.source}~{job.account}~{stamp}~{digest(partial)[:DIGITS]}.jsonl.zst"
+    name = f"{job.source}~{job.account}~{stamp}~{durable.digest(partial)[:DIGITS]}.jsonl.zst"
     return durable.place(partial, inbox / name)
 
 
@@ -150,12 +149,6 @@ def header(file: Path) -> dict[str, Any]:
         return json.loads(io.TextIOWrapper(stream, encoding="utf-8").readline())
 
 
-def digest(file: Path) -> str:
-    """The SHA-256 of a file, as hexadecimal digits."""
-    with open(file, "rb") as raw:
-        return hashlib.file_digest(raw, "sha256").hexdigest()
-
-
 def inspect(file: Path, expected: str | None = None) -> str:
     """The digest of a landed file that is as it was written; raises Damaged where it is not.
 
@@ -163,7 +156,7 @@ def inspect(file: Path, expected: str | None = None) -> str:
     it is read: then a change is noticed that leaves no JSON.
     """
     try:
-        found = digest(file)
+        found = durable.digest(file)
         if not file.stat().st_size:
             raise Damaged("it is empty")
     except OSError as error:

@@ -202,17 +202,23 @@ def _digests(files: Mapping[str, Path]) -> dict[str, str]:
 def _restore_notes(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Write loads.jsonl anew where lines of it are lost or damaged that the warehouse knows: a
     replay could not tell when those files were loaded."""
-    noted, archived = landing.loads(root), landing.archived(root)
+    noted = landing.loads(root)
     known = {name for load in noted for name in load.files}
+    loaded = con.execute(
+        "SELECT batch_id, min(sequence), min(loaded_at), list(file ORDER BY file) "
+        "FROM ops.landed_files GROUP BY batch_id"
+    ).fetchall()
+    unknown = [batch for batch in loaded if known.isdisjoint(batch[3])]
+    archived = landing.archived(root) if unknown else {}
     lost = [
         landing.Load(
-            sequence, batch_id, utc(at), tuple(files), _digests({n: archived[n] for n in files})
+            sequence,
+            batch_id,
+            utc(at),
+            tuple(files),
+            _digests({name: archived[name] for name in files}),
         )
-        for batch_id, sequence, at, files in con.execute(
-            "SELECT batch_id, min(sequence), min(loaded_at), list(file ORDER BY file) "
-            "FROM ops.landed_files WHERE NOT list_contains(?, file) GROUP BY batch_id",
-            [list(known)],
-        ).fetchall()
+        for batch_id, sequence, at, files in unknown
         if archived.keys() >= set(files)
     ]
     damaged = [why for file, why in landing.damaged_notes(root) if file.name == landing.LOADS]

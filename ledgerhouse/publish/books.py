@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
 BOOKS = "books.duckdb"
+DIGEST = "books.duckdb.sha256"  # of the books themselves, as sha256sum writes and checks it
 ROOT_VARIABLE = "published_root"
 
 COLUMNS = {  # of the tables in which the books describe themselves
@@ -45,7 +46,8 @@ class File:
     """A published Parquet file: all rows of a table from day `start` to before `end`.
 
     Both are None where the file is the whole of a small table. `made_from` is a digest of the
-    table's definition (of some tables, also of the content).
+    table's definition (of some tables, also of the content), `sha256` that of the file; 0.1 noted
+    none.
     """
 
     table_name: str
@@ -56,16 +58,15 @@ class File:
     bytes: int
     generation: int
     made_from: str
+    sha256: str | None = None
 
     @property
     def month(self) -> date | None:
         return self.start and first_of_month(self.start)
 
 
-COLUMNS["published_files"] = {
-    f.name: {"str": "VARCHAR", "int": "BIGINT", "date | None": "DATE"}[str(f.type)]
-    for f in fields(File)
-}
+TYPES = {"str": "VARCHAR", "str | None": "VARCHAR", "int": "BIGINT", "date | None": "DATE"}
+COLUMNS["published_files"] = {f.name: TYPES[str(f.type)] for f in fields(File)}
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,16 @@ def has(con: duckdb.DuckDBPyConnection, table: str) -> bool:
     return bool(count)
 
 
+def listed(con: duckdb.DuckDBPyConnection) -> list[File]:
+    """The files that open books read; those of an older version lack some of the fields."""
+    cursor = con.execute("SELECT * FROM main.published_files")
+    names = [column[0] for column in cursor.description or ()]
+    rows = [dict(zip(names, row)) for row in cursor.fetchall()]
+    return [
+        File(**{k: v for k, v in row.items() if k in COLUMNS["published_files"]}) for row in rows
+    ]
+
+
 def read_content(root: Path) -> BooksContent:
     """What the books in `root` say of themselves.
 
@@ -142,11 +153,7 @@ def read_content(root: Path) -> BooksContent:
             ((generation, *published),) = con.execute(
                 "SELECT generation, published_at, through, run_id FROM main.published"
             ).fetchall()
-            names = ", ".join(f'"{name}"' for name in COLUMNS["published_files"])
-            files = [
-                File(*row)
-                for row in con.execute(f"SELECT {names} FROM main.published_files").fetchall()
-            ]
+            files = listed(con)
             retired = dict(
                 con.execute("SELECT path, retired_at FROM main.retired_files").fetchall()
             )

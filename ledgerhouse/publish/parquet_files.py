@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
-from extract.core.durable import place
+from extract.core.durable import digest, place
 from extract.core.interval import first_of_month
 from ledgerhouse.publish.books import File, TableDefinition, quoted
 from ledgerhouse.publish.held import Account, Held
@@ -247,5 +247,6 @@ def _placed(
     # Unique, so that copied books which go on apart never read each other's files.
     path, size = folder / f"{name}.{uuid4().hex[:8]}.parquet", partial.stat().st_size
     (root / folder).mkdir(parents=True, exist_ok=True)
+    sha256 = digest(partial)
     place(partial, root / path, sync_folders=False)
-    return File(table.name, start, end, str(path), rows, size, generation, made_from)
+    return File(table.name, start, end, str(path), rows, size, generation, made_from, sha256)

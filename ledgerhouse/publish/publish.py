@@ -1,6 +1,7 @@
 """Publishing: the warehouse's tables as monthly Parquet files and a `books.duckdb` of views.
 
     published/books.duckdb                           views curated.*, raw.*, ops.* and what they read
+    published/books.duckdb.sha256                    its digest; those of the others are in it
     published/<table>/month=YYYY-MM/g<N>.<id>.parquet     the rows of a month; zstd, in time order
     published/<table>/month=YYYY-MM/g<N>-DD.<id>.parquet  of a busy month: from day DD on, 8 days
     published/<table>/g<N>.<id>.parquet                   a small table, whole
@@ -28,9 +29,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from extract.core.durable import place, sync
+from extract.core.durable import digest, place, sync, write
 from extract.core.interval import UTC
-from ledgerhouse.publish.books import BOOKS, File, TableDefinition, build, read_content
+from ledgerhouse.publish.books import BOOKS, DIGEST, File, TableDefinition, build, read_content
 from ledgerhouse.publish.held import Account
 from ledgerhouse.publish.parquet_files import Table, write_files
 
@@ -191,7 +192,12 @@ def publish(
     ((through,),) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchall()
     published = before.published if only else (now, through, run_id)
     partial = build(root, definitions, live, in_grace, (generation, *published))
+    # A kill between these leaves the digests of both, and the books are one of them.
+    line = f"{digest(partial)}  {BOOKS}\n"
+    file = root / DIGEST
+    write(file, (file.read_bytes() if file.exists() else b"") + line.encode())
     place(partial, root / BOOKS)
+    write(file, line)
     for path in expired:
         (root / path).unlink(missing_ok=True)
         if not any((root / path).parent.iterdir()):

@@ -83,8 +83,8 @@ WAREHOUSE = GroupCommand(
     name="warehouse",
     help="What the books hold, what they cost, and why",
     description=(
-        "Read from the published books, so that no command waits for a run; `replay` "
-        "alone writes, and waits for its turn."
+        "Read from the published books, so that no command waits for a run; but `replay` "
+        "writes, and `verify` reads everything: they wait for their turn."
     ),
     subcommands=(
         ActionCommand(
@@ -135,6 +135,18 @@ WAREHOUSE = GroupCommand(
                 OUTPUT,
             ),
             help="The books as one DuckDB file, which needs no other file to be read",
+        ),
+        ActionCommand(
+            name="verify",
+            func=command("verifying.verify"),
+            args=(OUTPUT,),
+            help="Whether landing, books, warehouse and bookkeeping are as they were written",
+            description=(
+                "Compare every file that is kept with the digest noted when it was written, and "
+                "read every table of the warehouse: what is damaged or missing, and what restores "
+                "it. Nothing is changed."
+            ),
+            epilog="Exit code 1 when something is wrong.",
         ),
         ActionCommand(
             name="replay",

@@ -553,7 +553,7 @@ def test_what_gets_its_name_is_on_the_disk_before(con, tmp_path, monkeypatch):
     for name in ("rename", "replace"):
         checked(name)
     done = publish(con, tmp_path, [])
-    assert named == [True] * (len(done.files) + 1), "each file, and the books"
+    assert named == [True] * (len(done.files) + 3), "each file, the books and their digest"
 
 
 class Killed(BaseException):

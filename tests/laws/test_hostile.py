@@ -26,6 +26,8 @@ from sandbox.faults.faults import HOSTILE
 from sandbox.server import serve
 from tests.helpers.books import ACCOUNTS, Books, Hurried, assert_truth
 
+pytestmark = pytest.mark.slow
+
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-10T00:00:00Z"
 ONE_EACH = {s: next(a for a in ACCOUNTS if a.source == s) for s in ("coinbase", "debank")}
 TRIES = 2
@@ -73,7 +75,6 @@ def test_a_hostile_host_is_left_and_named_and_each_call_is_logged(fault, source,
     assert list(waiting(books.root)) == []
 
 
-@pytest.mark.slow
 def test_a_host_that_is_hostile_for_a_while_costs_calls_and_nothing_else(books):
     books.tries = 6
     for source in ONE_EACH:
@@ -85,7 +86,6 @@ def test_a_host_that_is_hostile_for_a_while_costs_calls_and_nothing_else(books):
     assert_truth(books, books.url.world, NOW)
 
 
-@pytest.mark.slow
 def test_a_list_that_is_too_large_keeps_nothing_else_from_the_books(books):
     app, account = books.url.app, ONE_EACH["debank"]
     large = json.dumps([{"id": "x" * 100}] * 20_000)
@@ -143,7 +143,6 @@ def spoiled(body: bytes, rng: random.Random) -> bytes:
     return json.dumps(data).replace('"<here>"', literal).encode()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("source", ONE_EACH)
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_stands_in_an_answer_ends_in_rows_or_in_a_named_error(

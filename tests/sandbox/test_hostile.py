@@ -43,6 +43,7 @@ def test_an_endless_body_goes_on_until_the_client_hangs_up(url):
     assert asked(url, "none").status_code == 200, "the sandbox goes on"
 
 
+@pytest.mark.slow
 def test_a_bomb_is_small_on_the_way_and_huge_where_it_is_opened(url):
     with asked(url, "bomb", stream=True) as answer:
         assert answer.headers["Content-Encoding"] == "gzip"

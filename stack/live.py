@@ -28,6 +28,7 @@ from stack.settings import HOST, PROJECT, USER, Settings, free_port, read_env
 START_LIMIT_S = 120.0
 CHECK_S = 1.0
 HEALTH_S, UNWELL = 20.0, 3
+SETTLE_S = 120.0  # an API server took 17 s to its first answer on two busy cores
 
 Tell = Callable[[str], None]
 
@@ -64,7 +65,8 @@ class Stack:
 
     def watch(self, tell: Tell) -> None:
         """One look at the processes; see `keep`. Airflow's own word on its parts is asked for every
-        HEALTH_S, and must be bad UNWELL times in a row: after a laptop's sleep it is bad once."""
+        HEALTH_S, and must be bad UNWELL times in a row: after a laptop's sleep it is bad once. Of a
+        service that began less than SETTLE_S ago nothing is expected yet."""
         self.processes.revive(tell)
         if time.monotonic() - self.asked < HEALTH_S:
             return
@@ -73,7 +75,8 @@ class Stack:
             status = health.get(service.name.replace("-", "_"))
             if service.name == "api-server":
                 status = "" if health else "unhealthy"
-            if status != "unhealthy" or service.guard.poll() is not None:
+            young = time.monotonic() - service.began < SETTLE_S
+            if status != "unhealthy" or young or service.guard.poll() is not None:
                 self.unwell.pop(service.name, None)
                 continue
             self.unwell[service.name] = self.unwell.get(service.name, 0) + 1

@@ -53,6 +53,7 @@ class Service:
     log: Path
     again: Callable[[], object] | None = None
     deaths: list[float] = field(default_factory=list)  # monotonic times, those of WINDOW_S
+    began: float = field(default_factory=time.monotonic)
     due: float | None = None  # when it is started again; None while it runs
 
     def said(self) -> str:

@@ -6,6 +6,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 
 from ledgerhouse.operate.airflow.api import FINAL
@@ -112,3 +113,57 @@ def test_a_run_that_hangs_with_the_warehouse_ends_in_an_alert_and_is_stopped(tmp
     assert "hang (running since" in notice["text"]
     assert "/dags/late_alert/runs/" in body["link"], "a task sent it: a callback may not"
     assert (var / "alerts_late_hung.json").exists()
+
+
+TRIVIAL = """
+from datetime import datetime, timezone
+from airflow.sdk import DAG
+from airflow.providers.standard.operators.empty import EmptyOperator
+
+class Run(EmptyOperator):  # a bare EmptyOperator is ended by the scheduler, without a process
+    def execute(self, context):
+        pass
+
+with DAG(
+    "trivial",
+    schedule=None,
+    start_date=datetime(2020, 1, 1, tzinfo=timezone.utc),
+    is_paused_upon_creation=False,
+):
+    Run(task_id="run", on_success_callback=print)
+"""
+
+
+def test_a_stopped_scheduler_and_killed_services_come_back_and_the_next_run_is_green(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("stack.live.HEALTH_S", 1.0)
+    monkeypatch.setattr("stack.live.SETTLE_S", 45.0)
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "trivial.py").write_text(TRIVIAL)
+    now = datetime(2026, 1, 31, 6, tzinfo=UTC)
+    env = {
+        "LEDGERHOUSE_DAGS": str(tmp_path / "dags"),
+        "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
+    }
+    told: list[str] = []
+    with running(tmp_path / "var", now=now, start=now - timedelta(days=2), env=env) as stack:
+        stack.rest.wait_for_dags("trivial")
+        first = {service.name: service for service in stack.processes.services}
+        for name in ("scheduler", "dag-processor", "api-server"):
+            for process in psutil.Process(first[name].guard.pid).children():
+                process.suspend() if name == "scheduler" else process.kill()
+
+        def again() -> bool:
+            stack.watch(told.append)
+            ours = [s for s in stack.processes.services if s.guard.poll() is None]
+            return len(ours) == len(first) and first["scheduler"] not in ours
+
+        wait(again, 180)
+        wait(lambda: stack.watch(told.append) or stack.rest.healthy(), 90)
+        run = stack.rest.trigger("trivial")
+        wait(lambda: stack.rest.run("trivial", run)["state"] == "success")
+    text = "\n".join(told)
+    assert "scheduler lives, and has done nothing for a minute: it is ended" in text
+    for name in ("scheduler", "dag-processor", "api-server"):
+        assert f"{name} is started again" in text

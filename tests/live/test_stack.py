@@ -568,6 +568,10 @@ def test_a_scheduler_that_lives_and_does_nothing_is_ended_and_started_again(tmp_
         for _ in range(5):
             stack.watch(told.append)
         health["scheduler"] = "unhealthy"
+        for _ in range(9):
+            stack.watch(told.append)  # it has only begun
+        assert told == []
+        monkeypatch.setattr("stack.live.SETTLE_S", 0.0)
         stack.watch(told.append)
         health["scheduler"] = "healthy"  # it was a laptop's sleep
         stack.watch(told.append)

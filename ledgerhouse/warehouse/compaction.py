@@ -9,12 +9,12 @@ it is free it is copied into a new file, which one rename puts in its place.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extract.core import durable
 from ledgerhouse.warehouse.connection import STORAGE, WAIT_S, connected, hold, open_warehouse
 
 if TYPE_CHECKING:
@@ -100,20 +100,10 @@ def _rewrite(path: Path, owner: str, wait_s: float, used: int) -> bool:
                 )
             if path.with_name(path.name + ".wal").exists():
                 raise RuntimeError(f"{path} has a write-ahead log that was not taken in; as it was")
-            _durable(draft)
-            os.replace(draft, path)
-            _durable(path.parent)
+            durable.place(draft, path)
         finally:
             shutil.rmtree(draft.parent, ignore_errors=True)
     return True
-
-
-def _durable(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _rows(con: duckdb.DuckDBPyConnection, database: str) -> dict[str, object]:

@@ -7,6 +7,7 @@ else about calling (when, how often, how many at once, what is written down) is 
 from __future__ import annotations
 
 import logging
+import os
 import random
 import time
 import traceback
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 TRIES = 6  # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is survived in place
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
-AHEAD_S = 600.0  # a vendor's clock further ahead of ours than this is not believed
+AHEAD_S = 600.0  # a vendor's clock further ahead of ours is not believed; see believed_ahead_s
 WORKERS = 8  # at 80 ms a call, 100 calls a second
 
 
@@ -62,7 +63,7 @@ class _NoBudget:
 class Answer:
     """A successful response: its text, the same parsed, and the vendor's clock.
 
-    `received_at` is at most AHEAD_S ahead of this machine's clock; `skew_s` is by how much the
+    `received_at` is at most believed_ahead_s ahead of this machine's clock; `skew_s` is by how much the
     vendor's is ahead of it, whatever it says.
     """
 
@@ -250,7 +251,7 @@ class Client:
 
     def _warn_of_clock(self, skew_s: float) -> None:
         """Say, once a client, that the vendor's clock is not believed."""
-        if skew_s > AHEAD_S and not self._warned:
+        if skew_s > believed_ahead_s() and not self._warned:
             self._warned = True
             log.warning(
                 "%s account %s: the vendor's clock is %.0f s ahead of this machine's, so this "
@@ -373,14 +374,20 @@ def skew(headers: Mapping[str, str]) -> float:
     return (said - now()).total_seconds() if said else 0.0
 
 
+def believed_ahead_s() -> float:
+    """Seconds that a vendor's clock may be ahead of this machine's: $CLOCK_AHEAD_S, else AHEAD_S."""
+    return float(os.environ.get("CLOCK_AHEAD_S") or AHEAD_S)
+
+
 def vendor_clock(headers: Mapping[str, str]) -> datetime:
     """The instant of the answer by the vendor's own clock (Date header), else by ours.
 
-    By ours too where the vendor's is more than AHEAD_S ahead of it: of two versions of a row that
+    By ours too where the vendor's is more than believed_ahead_s ahead of it: of two versions of a row that
     of the later clock stays, so one answer from next year would freeze its rows until then.
     """
     said, ours = _date(headers), now()
-    return ours if said is None or (said - ours).total_seconds() > AHEAD_S else said
+    far = said is not None and (said - ours).total_seconds() > believed_ahead_s()
+    return ours if said is None or far else said
 
 
 def asked_wait(headers: Mapping[str, str]) -> float | None:

@@ -91,10 +91,10 @@ function reconciliation(pick) {
   }
 
   function make(statuses) {
-    const known = Object.keys(NAMES).filter((s) => statuses[s]);
+    const known = Object.keys(CHIPS).filter((s) => statuses[s]);
     return [
       known.length > 1 ? segments("Status", [["", "all"], ...known.map((s) =>
-        [s, `${NAMES[s]} ${count(statuses[s])}`])], status,
+        [s, `${named(s)} ${count(statuses[s])}`])], status,
       (value) => { status = value; offset = 0; load(); }) : "",
       h("input", { type: "search", placeholder: "Asset or account", maxlength: 100,
         "aria-label": "Search asset or account", oninput: ({ target }) => {

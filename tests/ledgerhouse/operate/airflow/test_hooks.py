@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from urllib.parse import quote
 
 import pytest
@@ -539,9 +540,16 @@ def listed(tmp_path, monkeypatch):
     return file
 
 
+def attempt_of(task) -> SimpleNamespace:
+    return SimpleNamespace(
+        dag_id="second", run_id="r", task_id=task.task_id, map_index=-1, try_number=1
+    )
+
+
 def test_a_second_account_needs_a_block_and_a_connection_only(
     listed, tmp_path, monkeypatch, sandbox
 ):
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path / "var"))
     assert AccountsFile.read(listed).entries()[0] == [*ACCOUNTS, *SECOND]
     dag = sync_dag("second")
     assert {"plan_coinbase_second", "fetch_coinbase_second", "fetch_debank"} <= set(dag.task_ids)
@@ -549,7 +557,7 @@ def test_a_second_account_needs_a_block_and_a_connection_only(
     refused = dag.get_task("account_7_of_accounts_toml")
     assert isinstance(refused, RefuseOperator) and refused.downstream_task_ids == {"complete"}
     with pytest.raises(Exception, match=r"number 7: unknown source 'nobank'") as error:
-        refused.execute({})
+        refused.execute({"ti": attempt_of(refused)})
     assert type(error.value).__name__ == "AirflowFailException", "it is not tried again"
     with pytest.raises(ValueError, match="number 7"):
         AccountsFile.read(listed).accounts()

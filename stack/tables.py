@@ -29,6 +29,7 @@ Row = Mapping[str, Any]
 def show(console: Console, report: Mapping[str, Any]) -> None:
     """Print the tables."""
     console.print(_statuses(report["reconciliation"]))
+    console.print("What each status means: docs/concepts.md, Statuses.\n", style="dim")
     for line in unexplained(report["reconciliation"]):
         console.print(visible(line), markup=False)
     console.print()

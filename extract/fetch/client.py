@@ -7,14 +7,12 @@ else about calling (when, how often, how many at once, what is written down) is 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any, Protocol
@@ -25,19 +23,19 @@ from extract.core.errors import (
     Fatal,
     FetchStopped,
     RateLimited,
-    Retriable,
     Unforeseen,
 )
-from extract.core.interval import UTC, utc
+from extract.core.interval import UTC
 from extract.core.redact import redact
 from extract.core.source import Fetched, Job, Rate, Source
+from extract.core.text import visible
+from extract.fetch.answer_head import believed_ahead_s
 from extract.fetch.rate_limits import Bucket, Pacing, Window
 
 log = logging.getLogger(__name__)
 TRIES = 6  # waits of 0.5, 1, 2, 4, 8 s: half a minute of trouble is survived in place
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 60.0
-AHEAD_S = 600.0  # a vendor's clock further ahead of ours is not believed; see believed_ahead_s
 WORKERS = 8  # at 80 ms a call, 100 calls a second
 
 
@@ -63,8 +61,8 @@ class _NoBudget:
 class Answer:
     """A successful response: its text, the same parsed, and the vendor's clock.
 
-    `received_at` is at most believed_ahead_s ahead of this machine's clock; `skew_s` is by how much the
-    vendor's is ahead of it, whatever it says.
+    `received_at` is at most believed_ahead_s ahead of this machine's clock; `skew_s` is by how much
+    the vendor's is ahead of it, whatever it says.
     """
 
     status: int
@@ -262,10 +260,10 @@ class Client:
             )
 
     def clean(self, error: BaseException) -> str:
-        """The error's text on one line, without secrets and control characters."""
+        """The error's text on one line, without secrets; control characters are written out."""
         # Redacted before the text is cut or its line ends go: half a secret is one, too.
-        text = redact(" ".join(redact(str(error), self._secrets).split()), self._secrets)[:500]
-        return "".join(c if c.isprintable() else "�" for c in text)  # a host may send escapes
+        text = redact(" ".join(redact(str(error), self._secrets).split()), self._secrets)
+        return visible(text)[:500]
 
     def _explained(self, error: ExtractError, endpoint: str, attempt: int) -> ExtractError:
         error.args = (
@@ -353,60 +351,3 @@ def _unforeseen(error: BaseException) -> Unforeseen:
         f"{type(error).__name__}: {error}{where}: an answer is of a kind that this source does not "
         "know; please report it"
     )
-
-
-def _date(headers: Mapping[str, str]) -> datetime | None:
-    """What the Date header says, None where it says nothing that can be read."""
-    try:
-        return utc(parsedate_to_datetime(headers.get("Date") or headers["date"]))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-
-
-def now() -> datetime:
-    """This machine's clock, in UTC."""
-    return datetime.now(UTC)
-
-
-def skew(headers: Mapping[str, str]) -> float:
-    """Seconds by which the vendor's clock is ahead of this machine's; 0 where it says none."""
-    said = _date(headers)
-    return (said - now()).total_seconds() if said else 0.0
-
-
-def believed_ahead_s() -> float:
-    """Seconds that a vendor's clock may be ahead of this machine's: $CLOCK_AHEAD_S, else AHEAD_S."""
-    return float(os.environ.get("CLOCK_AHEAD_S") or AHEAD_S)
-
-
-def vendor_clock(headers: Mapping[str, str]) -> datetime:
-    """The instant of the answer by the vendor's own clock (Date header), else by ours.
-
-    By ours too where the vendor's is more than believed_ahead_s ahead of it: of two versions of a row that
-    of the later clock stays, so one answer from next year would freeze its rows until then.
-    """
-    said, ours = _date(headers), now()
-    far = said is not None and (said - ours).total_seconds() > believed_ahead_s()
-    return ours if said is None or far else said
-
-
-def asked_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds that Retry-After asks for, None without one; a date is read by the vendor's clock."""
-    asked = str(headers.get("Retry-After") or headers.get("retry-after") or "").strip()
-    if asked.isascii() and asked.isdigit():
-        return float(asked)
-    try:
-        until = utc(parsedate_to_datetime(asked))
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return max(0.0, (until - (_date(headers) or now())).total_seconds())
-
-
-def failed(status: int, text: str, headers: Mapping[str, str]) -> ExtractError:
-    """The error that an HTTP status above 399 stands for, by what the caller should do next."""
-    text = f"HTTP {status}: {text[:300] or 'no body'}"
-    if status == 429:
-        return RateLimited(text, asked_wait(headers), status=status)
-    if status >= 500 or status in (408, 425):
-        return Retriable(text, status=status)
-    return Fatal(text, status=status)

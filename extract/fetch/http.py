@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Any
 
 from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable
-from extract.fetch.client import Answer, asked_wait, failed, skew, vendor_clock
+from extract.fetch.answer_head import asked_wait, failed, skew, vendor_clock
+from extract.fetch.client import Answer
 
 SKEW_S = 60.0  # signed requests are good for two minutes by the vendor's clock
 

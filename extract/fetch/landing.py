@@ -28,7 +28,7 @@ from typing import Any
 from uuid import uuid4
 
 from extract.core import durable, sealed
-from extract.core.interval import iso, utc
+from extract.core.interval import UTC, iso, utc
 from extract.core.redact import redact
 from extract.core.sealed import Damaged
 from extract.core.source import Fetched, Job
@@ -219,12 +219,13 @@ def note_load(root: Path, load: Load) -> None:
     _append(durable.folder(Path(root)) / LOADS, _of_load(load))
 
 
-def note_loads(root: Path, loads: Iterable[Load], kept_as: str) -> None:
-    """Write the order of loads anew; what was noted before is kept beside it, under that name."""
-    file = Path(root) / LOADS
+def note_loads(root: Path, loads: Iterable[Load]) -> str:
+    """Write the order of loads again; the name under which what was noted before is kept beside."""
+    file, kept = Path(root) / LOADS, f"{LOADS}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     if file.exists():
-        durable.write(file.with_name(kept_as), file.read_bytes())
+        durable.write(file.with_name(kept), file.read_bytes())
     durable.write(file, b"".join(map(_of_load, loads)))
+    return kept
 
 
 def _of_load(load: Load) -> bytes:

@@ -110,7 +110,7 @@ def checked(host: str) -> str:
                 f"the host is http://{parts.netloc}, so that the key and what it shows would cross "
                 "the network in clear: write it with https://"
             )
-        log.warning("%s is asked in clear (http): whoever hears that network hears the key", name)
+        log.warning("%s is asked in clear (http): who hears that network hears the key", name)
     return host
 
 

@@ -18,7 +18,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
@@ -34,6 +34,7 @@ from extract.fetch import landing
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.load import parts
 from ledgerhouse.load.merge import Merged, merge
+from ledgerhouse.load.old_warehouse import loads_of
 from ledgerhouse.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -200,38 +201,27 @@ def _digests(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def _restore_notes(con: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """Write loads.jsonl anew where lines of it are lost or damaged that the warehouse knows: a
+    """Write loads.jsonl again where lines of it are lost or damaged that the warehouse knows: a
     replay could not tell when those files were loaded."""
     noted = landing.loads(root)
     known = {name for load in noted for name in load.files}
-    loaded = con.execute(
-        "SELECT batch_id, min(sequence), min(loaded_at), list(file ORDER BY file) "
-        "FROM ops.landed_files GROUP BY batch_id"
-    ).fetchall()
-    unknown = [batch for batch in loaded if known.isdisjoint(batch[3])]
+    unknown = [load for load in loads_of(con) if known.isdisjoint(load.files)]
     archived = landing.archived(root) if unknown else {}
     lost = [
-        landing.Load(
-            sequence,
-            batch_id,
-            utc(at),
-            tuple(files),
-            _digests({name: archived[name] for name in files}),
-        )
-        for batch_id, sequence, at, files in unknown
-        if archived.keys() >= set(files)
+        replace(load, digests=_digests({name: archived[name] for name in load.files}))
+        for load in unknown
+        if archived.keys() >= set(load.files)
     ]
     damaged = [why for file, why in landing.damaged_notes(root) if file.name == landing.LOADS]
     if lost or damaged:
-        kept = f"{landing.LOADS}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        kept = landing.note_loads(root, sorted([*noted, *lost], key=lambda each: each.sequence))
         log.warning(
             "loads.jsonl lacked %d loads, and %d of its lines could not be read: it is written "
-            "anew from the warehouse, the old is %s",
+            "again from the warehouse, the old is %s",
             len(lost),
             len(damaged),
             kept,
         )
-        landing.note_loads(root, sorted([*noted, *lost], key=lambda each: each.sequence), kept)
 
 
 def batches(files: Sequence[Path]) -> Iterable[list[Path]]:

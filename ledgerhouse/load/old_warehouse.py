@@ -13,11 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extract.core import durable
 from extract.core.interval import UTC, utc
 from extract.fetch.landing import Load
-from ledgerhouse.warehouse.connection import connected
+from ledgerhouse.warehouse.connection import connected, wal
+
+if TYPE_CHECKING:
+    import duckdb
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,14 @@ LOADS = """
     SELECT batch_id, min(sequence), min(loaded_at), list(file ORDER BY file) FROM ops.landed_files
     GROUP BY batch_id ORDER BY 2
 """
+
+
+def loads_of(con: duckdb.DuckDBPyConnection) -> list[Load]:
+    """The batches that a warehouse holds, in their order, without digests."""
+    return [
+        Load(sequence, batch_id, utc(loaded_at), tuple(files))
+        for batch_id, sequence, loaded_at, files in con.execute(LOADS).fetchall()
+    ]
 
 
 @dataclass(frozen=True)
@@ -45,11 +57,6 @@ class OldWarehouse:
     tables: frozenset[str] = frozenset()
     damage: tuple[str, ...] = ()
     loads: tuple[Load, ...] = ()
-
-
-def wal(path: Path) -> Path:
-    """Where DuckDB writes first what it later brings into the file."""
-    return path.with_name(path.name + ".wal")
 
 
 def examine(path: Path, scratch: Path) -> OldWarehouse:
@@ -86,10 +93,7 @@ def examine(path: Path, scratch: Path) -> OldWarehouse:
     loads: list[Load] = []
     if "ops.landed_files" in readable:
         with connected(path, read_only=True) as con:
-            loads = [
-                Load(sequence, batch_id, utc(loaded_at), tuple(files))
-                for batch_id, sequence, loaded_at, files in con.execute(LOADS).fetchall()
-            ]
+            loads = loads_of(con)
     if not damage and wal(path).exists():
         with connected(path) as con:
             con.execute("CHECKPOINT")

@@ -21,11 +21,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import replace as changed
-from datetime import UTC, datetime
 from pathlib import Path
 
 from extract.core.datasets import DATASETS
-from extract.core.interval import utc
 from extract.core.quarantine import quarantine
 from extract.core.sealed import Damaged
 from extract.core.source import Source
@@ -33,7 +31,7 @@ from extract.fetch import landing
 from ledgerhouse.load import old_warehouse
 from ledgerhouse.load.loader import Loaded, LoadFailed, load_files
 from ledgerhouse.warehouse import migrate
-from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
+from ledgerhouse.warehouse.connection import WAIT_S, connected, hold, wal
 from ledgerhouse.warehouse.schema import create_all
 
 log = logging.getLogger(__name__)
@@ -130,9 +128,9 @@ def replay(
             create_all(con)
             loaded = _load_all(con, order, sources, tell)
             differences = _carry_over(con, old)
-            loads = con.execute(old_warehouse.LOADS).fetchall()
+            loads = old_warehouse.loads_of(con)
             con.execute("CHECKPOINT")
-        if old_warehouse.wal(draft).exists():
+        if wal(draft).exists():
             raise ReplayFailed(f"{draft} could not be written whole; the old warehouse is in place")
         not_carried = tuple(t for t in CARRIED if t not in old.tables) if old.damage else ()
         _note_order(root, order, loads, less)
@@ -201,7 +199,7 @@ def _refusal(root: Path, less: dict[str, str]) -> str:
     )
 
 
-def _note_order(root: Path, order: Order, loads: list[tuple], less: dict[str, str]) -> None:
+def _note_order(root: Path, order: Order, loads: list[landing.Load], less: dict[str, str]) -> None:
     """Bring the landing in line with the new warehouse, where it was not: loads.jsonl lists what
     was loaded now, and damaged files are in quarantine.
 
@@ -213,23 +211,13 @@ def _note_order(root: Path, order: Order, loads: list[tuple], less: dict[str, st
         if name in files:
             quarantine(root, files[name], why)
     digests = {name: digest for load, _ in order for name, digest in load.digests.items()}
-    new = [
-        landing.Load(
-            sequence,
-            batch_id,
-            utc(loaded_at),
-            tuple(names),
-            {name: digests[name] for name in names},
-        )
-        for batch_id, sequence, loaded_at, names in loads
-    ]
+    new = [changed(load, digests={name: digests[name] for name in load.files}) for load in loads]
     before = [(load.batch_id, load.files) for load in landing.loads(root)]
     if before != [(load.batch_id, load.files) for load in new]:
-        kept = f"{landing.LOADS}.before-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+        kept = landing.note_loads(root, new)
         log.warning(
-            "%s did not list what was loaded: it is written anew, the old is %s", root, kept
+            "%s did not list what was loaded: it is written again, the old is %s", root, kept
         )
-        landing.note_loads(root, new, kept)
 
 
 def _load_all(con, order, sources: dict[str, Source], tell) -> Loaded:

@@ -43,7 +43,7 @@ RESTORE = (
     "goes on without it, and the next sync fetches again what it covers"
 )
 INBOX = "the next load puts it aside, and what it covers is fetched again"
-NOTES = "the next load writes it anew from the warehouse"
+NOTES = "the next load writes it again from the warehouse"
 OPENINGS = (
     "restore it from a backup of the landing; else the openings that it fixed are inferred again"
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.core import durable
-from ledgerhouse.warehouse.connection import STORAGE, WAIT_S, connected, hold, open_warehouse
+from ledgerhouse.warehouse.connection import STORAGE, WAIT_S, connected, hold, open_warehouse, wal
 
 if TYPE_CHECKING:
     import duckdb
@@ -98,7 +98,7 @@ def _rewrite(path: Path, owner: str, wait_s: float, used: int) -> bool:
                 raise RuntimeError(
                     f"the copy of {path} differs in {', '.join(different)}; the file is as it was"
                 )
-            if path.with_name(path.name + ".wal").exists():
+            if wal(path).exists():
                 raise RuntimeError(f"{path} has a write-ahead log that was not taken in; as it was")
             durable.place(draft, path)
         finally:

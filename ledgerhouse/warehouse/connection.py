@@ -152,6 +152,11 @@ def open_warehouse(
         yield con
 
 
+def wal(path: Path) -> Path:
+    """Where DuckDB writes first what it later brings into the file."""
+    return path.with_name(path.name + ".wal")
+
+
 def require_not_lost(path: Path) -> None:
     """Raise NotReplayed where `path` is missing or empty, and the landing beside it is not."""
     if path.exists() and path.stat().st_size:
@@ -161,7 +166,7 @@ def require_not_lost(path: Path) -> None:
         raise NotReplayed(
             f"there is no warehouse ({path}), and the landing beside it ({root}) holds what was "
             "loaded: it is lost, not new. Make it again with `make replay`, or the DAG replay: no "
-            "call is made, and nothing is paid twice. To begin anew, move the landing away too"
+            "call is made, and nothing is paid twice. To begin again, move the landing away too"
         )
 
 

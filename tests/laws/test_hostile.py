@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-import extract.fetch.client
+import extract.fetch.answer_head
 from extract.core.errors import (
     BodyTooLarge,
     DeadlineExceeded,
@@ -97,7 +97,7 @@ def test_a_list_that_is_too_large_keeps_nothing_else_from_the_books(books):
 def test_a_date_of_next_year_freezes_no_row(books, monkeypatch):
     clock = books.url.clock
     monkeypatch.setattr(
-        extract.fetch.client, "now", lambda: datetime.fromtimestamp(clock.now(), UTC)
+        extract.fetch.answer_head, "now", lambda: datetime.fromtimestamp(clock.now(), UTC)
     )
     for hours in range(0, 72, 6):
         now = iso(utc(NOW) + timedelta(hours=hours))

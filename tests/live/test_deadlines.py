@@ -146,7 +146,7 @@ def test_a_stopped_scheduler_and_killed_services_come_back_and_the_next_run_is_g
         "LEDGERHOUSE_DAGS": str(tmp_path / "dags"),
         "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "12",
     }
-    told: list[str] = []
+    notes: list[str] = []
     with running(tmp_path / "var", now=now, start=now - timedelta(days=2), env=env) as stack:
         stack.rest.wait_for_dags("trivial")
         first = {service.name: service for service in stack.processes.services}
@@ -155,15 +155,15 @@ def test_a_stopped_scheduler_and_killed_services_come_back_and_the_next_run_is_g
                 process.suspend() if name == "scheduler" else process.kill()
 
         def again() -> bool:
-            stack.watch(told.append)
+            stack.watch(notes.append)
             ours = [s for s in stack.processes.services if s.guard.poll() is None]
             return len(ours) == len(first) and first["scheduler"] not in ours
 
         wait(again, 180)
-        wait(lambda: stack.watch(told.append) or stack.rest.healthy(), 90)
+        wait(lambda: stack.watch(notes.append) or stack.rest.healthy(), 90)
         run = stack.rest.trigger("trivial")
         wait(lambda: stack.rest.run("trivial", run)["state"] == "success")
-    text = "\n".join(told)
+    text = "\n".join(notes)
     assert "scheduler lives, and has done nothing for a minute: it is ended" in text
     for name in ("scheduler", "dag-processor", "api-server"):
         assert f"{name} is started again" in text

@@ -465,11 +465,11 @@ def test_a_process_that_dies_at_the_start_is_reported_with_its_log(tmp_path):
 # --- what dies is started again -------------------------------------------------------------------
 
 
-def revive_until(processes, done, told: list[str]) -> None:
+def revive_until(processes, done, notes: list[str]) -> None:
     deadline = time.monotonic() + GONE_S
     while not done():
-        assert time.monotonic() < deadline, told
-        processes.revive(told.append)
+        assert time.monotonic() < deadline, notes
+        processes.revive(notes.append)
         time.sleep(0.02)
 
 
@@ -481,15 +481,15 @@ def test_a_process_that_dies_is_started_again_and_that_is_said(tmp_path, monkeyp
         await_lines(first.log, 1)
         (child,) = psutil.Process(first.guard.pid).children()
         child.kill()
-        told: list[str] = []
-        revive_until(processes, lambda: first not in processes.services, told)
+        notes: list[str] = []
+        revive_until(processes, lambda: first not in processes.services, notes)
         await_lines(first.log, 2)
         (second,) = processes.services
         assert second.guard.poll() is None and len(second.deaths) == 1
-    assert "frail ended with code 137" in told[0] and "1 of at most 5 times" in told[0]
-    assert told[1] == "frail is started again"
+    assert "frail ended with code 137" in notes[0] and "1 of at most 5 times" in notes[0]
+    assert notes[1] == "frail is started again"
     said = (tmp_path / "logs" / "stack.log").read_text()
-    assert all(line.splitlines()[0] in said for line in told)
+    assert all(line.splitlines()[0] in said for line in notes)
     assert not belonging_to(tmp_path)
 
 
@@ -498,10 +498,10 @@ def test_a_process_that_keeps_dying_is_given_up_loudly(tmp_path, monkeypatch):
     with supervised(tmp_path, "tests") as processes:
         frail = [sys.executable, "-c", "raise SystemExit('the reason')"]
         processes.start("frail", frail, os.environ)
-        told: list[str] = []
+        notes: list[str] = []
         with pytest.raises(StackFailed, match="(?s)ended 6 times in 10 minutes.*the reason"):
-            revive_until(processes, lambda: False, told)
-    assert told.count("frail is started again") == 5
+            revive_until(processes, lambda: False, notes)
+    assert notes.count("frail is started again") == 5
     assert "ERROR it has ended 6 times" in (tmp_path / "logs" / "stack.log").read_text()
 
 
@@ -520,14 +520,14 @@ def test_postgres_and_a_ticking_sandbox_come_back_where_they_were(tmp_path, monk
         for service in before:
             for child in psutil.Process(service.guard.pid).children():
                 child.kill()
-        told: list[str] = []
+        notes: list[str] = []
         revive_until(
             stack.processes,
             lambda: not set(map(id, before)) & set(map(id, stack.processes.services)),
-            told,
+            notes,
         )
-        revive_until(stack.processes, lambda: postgres.is_ready(stack.sockets), told)
-        revive_until(stack.processes, lambda: _answers(f"{stack.sandbox_url}/_stats"), told)
+        revive_until(stack.processes, lambda: postgres.is_ready(stack.sockets), notes)
+        revive_until(stack.processes, lambda: _answers(f"{stack.sandbox_url}/_stats"), notes)
         with psycopg2.connect(stack.env["LEDGERHOUSE_STATE_URI"]) as con:
             con.cursor().execute("SELECT * FROM kept")
         con.close()
@@ -563,26 +563,26 @@ def test_a_scheduler_that_lives_and_does_nothing_is_ended_and_started_again(tmp_
         child.suspend()
         health = {"scheduler": "healthy"}
         rest = MagicMock(health=lambda: health)
-        told: list[str] = []
+        notes: list[str] = []
         stack = Stack(None, {}, processes, rest, "", "", tmp_path, lambda _: None)
         for _ in range(5):
-            stack.watch(told.append)
+            stack.watch(notes.append)
         health["scheduler"] = "unhealthy"
         for _ in range(9):
-            stack.watch(told.append)  # it has only begun
-        assert told == []
+            stack.watch(notes.append)  # it has only begun
+        assert notes == []
         monkeypatch.setattr("stack.live.SETTLE_S", 0.0)
-        stack.watch(told.append)
+        stack.watch(notes.append)
         health["scheduler"] = "healthy"  # it was a laptop's sleep
-        stack.watch(told.append)
-        assert told == []
+        stack.watch(notes.append)
+        assert notes == []
         health["scheduler"] = "unhealthy"
         deadline = time.monotonic() + GONE_S
         while first in processes.services and time.monotonic() < deadline:
-            stack.watch(told.append)
+            stack.watch(notes.append)
             time.sleep(0.02)
         await_lines(first.log, 2)
-    assert "lives, and has done nothing" in told[0] and told[-1] == "scheduler is started again"
+    assert "lives, and has done nothing" in notes[0] and notes[-1] == "scheduler is started again"
     assert not belonging_to(tmp_path)
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from extract.core.errors import ExtractError, Fatal, UnitsExhausted
 from extract.core.source import Page
-from extract.fetch.client import Answer, Client, failed
+from extract.fetch.answer_head import failed
+from extract.fetch.client import Answer, Client
 from extract.fetch.http import http_call
 
 HISTORY = "/v1/user/all_history_list"

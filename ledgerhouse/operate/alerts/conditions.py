@@ -8,13 +8,13 @@ open.
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from extract.core.interval import iso, utc
+from extract.core.text import visible
 from ledgerhouse.check.agreement import AGREED
 from ledgerhouse.config import Account, Rules
 
@@ -490,7 +490,5 @@ def _rows(count: int) -> str:
 
 def quoted(text: str | None) -> str:
     """A text of others (a vendor, an exception) on one line, not too long."""
-    line = " ".join((text or "").split())
-    # Also of marks that turn the direction of what follows: anybody may mint a token.
-    line = "".join(c for c in line if unicodedata.category(c) not in ("Cc", "Cf"))
+    line = visible(" ".join((text or "").split()))
     return line if len(line) <= TEXT else line[:TEXT] + "…"

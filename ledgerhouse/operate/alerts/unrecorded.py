@@ -1,4 +1,4 @@
-"""Alerts that are sent without the warehouse: a file holds the incident, and who was told of it.
+"""Alerts that are sent without the warehouse: a file holds the incident, and who was sent it.
 
 For what must be said while the warehouse cannot be opened (alerts themselves fail, a run that
 hangs holds it). The file is there while the incident lasts.
@@ -72,7 +72,7 @@ def send_again(file: Path, channels: Iterable[str], deliver: Deliver) -> list[st
 
 
 def resolve(file: Path, channels: Iterable[str], deliver: Deliver, now: datetime) -> list[str]:
-    """Send that it is over to whoever was sent that it began; the file goes when all have it."""
+    """Send that it is over to the channels that were sent that it began; the file goes when all have it."""
     known, here = read(file), list(channels)
     if known is None:
         file.unlink(missing_ok=True)

@@ -45,7 +45,7 @@ def _replay_and_publish(output: str, owner: str, accept_less: bool) -> int:
     from ledgerhouse.load.replay import ReplayFailed
     from ledgerhouse.load.replay import replay as rebuild
     from ledgerhouse.publish.gate import NotChecked, check_and_publish
-    from ledgerhouse.transform.touched_days import transform
+    from ledgerhouse.transform.touched_days import Superseded, transform
 
     steps, run_id = Steps(stderr=True), f"replay__{iso(datetime.now(UTC))}"
     try:
@@ -84,7 +84,7 @@ def _replay_and_publish(output: str, owner: str, accept_less: bool) -> int:
         answer.say(f"✗ could not be read of the old warehouse: {words}", style="bold red")
     if done.not_carried:
         answer.say(
-            f"✗ only the old warehouse had these, and they begin anew: {', '.join(done.not_carried)}",
+            f"✗ only the old warehouse had these, and they begin empty: {', '.join(done.not_carried)}",
             style="bold red",
         )
     if done.kept:
@@ -101,6 +101,8 @@ def _replay_and_publish(output: str, owner: str, accept_less: bool) -> int:
                 held = check_and_publish(built, run_id=run_id, owner=owner).held
             except NotChecked as error:
                 critical, refused = error.failed, str(error)
+            except Superseded as error:
+                refused = f"nothing is published yet: {error}"
             except ValueError as error:  # of accounts.toml, whose [checks] say what is published
                 refused = f"nothing is published: {error}"
         answer.document |= {"published": not refused, "critical": list(map(str, critical))}

@@ -9,7 +9,7 @@ import requests
 
 from extract.core import errors
 from extract.core.errors import BudgetReached, ExtractError, Fatal, RateLimited, Retriable
-from extract.fetch.client import failed
+from extract.fetch.answer_head import failed
 from extract.fetch.http import http_call
 
 

@@ -11,7 +11,8 @@ import pytest
 from extract.core.errors import Fatal, RateLimited, Retriable, Unforeseen
 from extract.core.interval import UTC, Interval, utc
 from extract.core.source import Job, Rate
-from extract.fetch.client import AHEAD_S, Answer, Client, failed, fetch, skew, vendor_clock
+from extract.fetch.answer_head import AHEAD_S, failed, skew, vendor_clock
+from extract.fetch.client import Answer, Client, fetch
 from extract.fetch.rate_limits import Pacing
 from extract.sources import debank
 

@@ -99,7 +99,7 @@ def older(var):
     *before, last = landing.loads(var / "landing")
     for name in last.files:
         landing.archived(var / "landing")[name].unlink()
-    landing.note_loads(var / "landing", before, "old")
+    landing.note_loads(var / "landing", before)
 
 
 def truncated(var):
@@ -115,7 +115,7 @@ def flipped(var):
 
 
 @pytest.mark.parametrize("harm", [gone, emptied, older, truncated, flipped])
-def test_a_landing_with_less_than_the_warehouse_replaces_nothing_unless_told(var, harm):
+def test_a_landing_with_less_than_the_warehouse_replaces_nothing_unless_asked_to(var, harm):
     before = everything(var)
     files = set(landing.archived(var / "landing"))
     harm(var)
@@ -130,7 +130,7 @@ def test_a_landing_with_less_than_the_warehouse_replaces_nothing_unless_told(var
     left = 80 - 20 * len(done.less)
     assert len(everything(var)["raw.exchanges_ledger"]) == left
     assert everything(var)["ops.api_calls"] == before["ops.api_calls"]
-    # The landing is in line with it: the next replay needs to be told nothing.
+    # The landing is in line with it: the next replay needs no argument.
     assert again(var).differences == {}
     damaged = list((var / "landing" / "quarantine").glob("*.reason"))
     assert len(damaged) == (1 if harm in (truncated, flipped) else 0)

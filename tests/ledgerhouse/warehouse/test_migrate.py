@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 START, FILE = "2024-11-01T00:00:00Z", "warehouse.duckdb"
 FIRST = Path(__file__).with_name("first_schema.sql")
 ROOT = Path(__file__).parents[3]
-# Marks are made anew, and the quarantined files are those of a folder.
+# Marks are made again, and the quarantined files are those of a folder.
 OF_OTHERS = ("ops.touched_days", "ops.quarantined_files")
 
 

@@ -89,7 +89,7 @@ class ReplayOperator(RecordedOperator):
             self.log.error("the warehouse is without %s: %s", name, why)
         if done.not_carried:
             self.log.error(
-                "only the old warehouse had these, and they begin anew: %s",
+                "only the old warehouse had these, and they begin empty: %s",
                 ", ".join(done.not_carried),
             )
         if done.kept:

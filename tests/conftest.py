@@ -31,6 +31,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank[item.path])  # stable: a file stays together
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable():
+    """What a test printed or logged may hold half a surrogate pair; sent as it is by a worker of
+    xdist it ends the whole run."""
+    return _encodable((yield))
+
+
+def _encodable(data):
+    if isinstance(data, str):
+        return data.encode("utf-8", "backslashreplace").decode()
+    if isinstance(data, dict):
+        return {_encodable(key): _encodable(value) for key, value in data.items()}
+    return [*map(_encodable, data)] if isinstance(data, (list, tuple)) else data
+
+
 @pytest.fixture
 def con():
     import duckdb

@@ -19,6 +19,7 @@ from extract.core.errors import (
     Retriable,
 )
 from extract.core.interval import UTC, iso, utc
+from extract.core.text import visible
 from extract.fetch import session
 from extract.fetch.landing import waiting
 from ledgerhouse.load.loader import load
@@ -146,7 +147,7 @@ def spoiled(body: bytes, rng: random.Random) -> bytes:
 @pytest.mark.parametrize("source", ONE_EACH)
 @pytest.mark.parametrize("seed", range(2))
 def test_whatever_stands_in_an_answer_ends_in_rows_or_in_a_named_error(
-    source, seed, books, monkeypatch
+    source, seed, books, monkeypatch, caplog
 ):
     rng, right = random.Random(f"{seed} {source}"), session.GuardedAdapter._whole
     account, spoil_at = ONE_EACH[source], 0.0
@@ -173,4 +174,6 @@ def test_whatever_stands_in_an_answer_ends_in_rows_or_in_a_named_error(
         assert books.calls and all(call["endpoint"] for call in books.calls)
         failed_calls += sum(call["error"] is not None for call in books.calls)
     load(books.con, books.root, books.sources)
+    ours = [r.getMessage() for r in caplog.records if r.name.startswith(("extract", "ledgerhouse"))]
+    assert ours and [text for text in ours if visible(text, keep="\n") != text] == []
     assert whole_fetches and failed_calls > 20

@@ -16,6 +16,7 @@ from typing import Any
 from extract.core.errors import ExtractError, Fatal, FetchStopped, Retriable
 from extract.core.interval import Interval, iso
 from extract.core.source import Covered, Fetched, Job, Page, Unread
+from extract.core.text import visible
 from extract.fetch.client import Client
 from extract.fetch.http import CcxtClients
 from extract.sources.coinbase import calls
@@ -172,7 +173,7 @@ def _wallets(
             "fetch reads them: %s",
             job.account,
             len(odd),
-            ", ".join(odd[:10]) + (", …" if len(odd) > 10 else ""),
+            visible(", ".join(odd[:10])) + (", …" if len(odd) > 10 else ""),
         )
     return as_of
 

@@ -18,6 +18,7 @@ from typing import Any
 from extract.core.errors import ExtractError, FetchStopped, RateLimited, Retriable
 from extract.core.records import time_of
 from extract.core.source import Page
+from extract.core.text import visible
 from extract.fetch.client import Client
 from extract.fetch.http import CcxtClients
 from extract.sources.coinbase import calls
@@ -103,9 +104,9 @@ class WalletWalk:
             log.warning(
                 "wallet %s: entry %s is not in its place (%s; newest come first), so the wallet is "
                 "read to its last page",
-                self.wallet,
-                row.get("id"),
-                row.get("created_at"),
+                visible(self.wallet),
+                visible(str(row.get("id"))),
+                visible(str(row.get("created_at"))),
             )
         if at is not None:
             self.oldest = min(at, self.oldest or at)

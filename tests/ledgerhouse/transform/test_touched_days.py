@@ -254,6 +254,33 @@ def test_what_no_vendor_lists_is_booked_by_the_same_transform(warehouse):
     assert again.marks == () and again.models == ()
 
 
+def test_an_nft_whose_amount_does_not_fit_is_in_no_sum_and_no_audit_warns(warehouse, caplog):
+    who = {"source": "debank", "account": "0xme", "chain": "eth", "tx_id": "0x1"}
+    leg = {**who, "direction": "in", "ts": "2026-03-01 05:00:00", "is_settled": True}
+    with opened(warehouse) as con:
+        put(
+            con,
+            "onchain_transactions",
+            [{**who, "ts": "2026-03-01 05:00:00", "pays_gas": False}],
+            "b1",
+        )
+        put(
+            con,
+            "onchain_transfers",
+            [
+                {**leg, "leg": 1, "token": "usdc", **money("amount", "5")},
+                {**leg, "leg": 2, "token": "ab" * 16, **money("amount", "1" + "0" * 24)},
+            ],
+            "b1",
+        )
+    settle(warehouse)
+    assert "audit error" not in caplog.text
+    with opened(warehouse) as con:
+        assert con.execute("SELECT kind, is_overflow FROM curated.tx_unified ORDER BY ALL").fetchall() == [
+            ("nft", True), ("unknown", False)]  # fmt: skip
+        assert con.execute("SELECT sum(legs), sum(overflow_legs) FROM curated.daily_flows").fetchone() == (1, 0)  # fmt: skip
+
+
 def test_decimals_learned_later_rescale_old_legs(warehouse):
     who = {"source": "debank", "account": "0xme", "chain": "eth", "tx_id": "0x1"}
     with opened(warehouse) as con:

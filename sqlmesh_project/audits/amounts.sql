@@ -41,13 +41,16 @@ WITH flows AS (
     @wide_sum(net_wide, TRUE) AS net_wide,
     COALESCE(SUM(legs + overflow_legs), 0) AS legs
   FROM @this_model
+), movements AS (
+  SELECT
+    amount_wide,
+    counts OR (is_overflow AND is_settled AND NOT is_scam AND kind IS DISTINCT FROM 'nft') AS moves
+  FROM @touched_rows(curated.tx_unified, ts) AS t
 ), transactions AS (
   SELECT
-    @wide_sum(amount_wide, TRUE) AS net_wide,
-    COUNT(*) AS legs
-  FROM @touched_rows(curated.tx_unified, ts) AS t
-  WHERE
-    counts OR (is_overflow AND is_settled AND NOT is_scam AND kind IS DISTINCT FROM 'nft')
+    @wide_sum(amount_wide, moves) AS net_wide,
+    COUNT(*) FILTER(WHERE moves) AS legs
+  FROM movements
 )
 SELECT f.legs, t.legs AS expected_legs
 FROM flows AS f

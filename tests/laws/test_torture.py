@@ -77,8 +77,10 @@ def test_two_syncs_a_backfill_a_plan_and_a_reader_at_once(tmp_path):
         looks, end = 0, time.monotonic() + PATIENCE_S
         while any(_running(pid) for pid in working):
             if time.monotonic() > end:
-                for pid in filter(_running, working):
-                    os.kill(pid, signal.SIGKILL)
+                for sign in (signal.SIGUSR1, signal.SIGKILL):  # the first writes the stacks
+                    for pid in filter(_running, working):
+                        os.kill(pid, sign)
+                    time.sleep(1)
             life.look()
             looks += 1
             time.sleep(0.1)
@@ -123,7 +125,7 @@ def _fork(folder, name: str, work) -> int:
         os.dup2(log.fileno(), 2)
         try:
             logging.basicConfig(level=logging.INFO, stream=log, force=True)
-            faulthandler.dump_traceback_later(PATIENCE_S - 30, file=log)
+            faulthandler.register(signal.SIGUSR1, file=log)
             work()
             print("done", file=log, flush=True)
         except BaseException:

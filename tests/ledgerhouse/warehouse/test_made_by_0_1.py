@@ -60,7 +60,10 @@ CURATED = (
 def var(tmp_path, monkeypatch):
     """LEDGERHOUSE_VAR with what 0.1.0 has made."""
     with tarfile.open(MADE) as archive:
-        archive.extractall(tmp_path, filter="data")
+        # Python 3.11 has the filter from its fourth version on.
+        archive.extractall(
+            tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {})
+        )
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
     return tmp_path
 

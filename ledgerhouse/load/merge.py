@@ -204,7 +204,8 @@ def _judge(con, dataset: Dataset) -> None:
             else "''"
         )
 
-    # A row there is and live was in the newest reading we knew, so only a fresh one can lack it.
+    # A row there is and live was in the newest reading we knew, so only a fresh one can lack it. One
+    # that vanished before this version was seen has vanished again since.
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE verdict_{name} AS
         SELECT {_of("n", dataset.key)}, o.id, CASE
@@ -212,7 +213,8 @@ def _judge(con, dataset: Dataset) -> None:
                        CASE WHEN n.read_at > n.seen_at
                                  AND (o.id IS NULL OR o.vanished_at IS NOT NULL
                                       OR (n.fresh AND n.read_at > o.changed_at))
-                            THEN coalesce(o.vanished_at, n.read_at) END
+                            THEN CASE WHEN o.vanished_at > n.observed_at THEN o.vanished_at
+                                      ELSE n.read_at END END
                    WHEN o.vanished_at > n.observed_at THEN o.vanished_at END AS gone,
                {_VERDICT}, true AS in_batch, {_day(dataset)}
         FROM (SELECT n.*, r.end_ts, r.read_at, r.fresh

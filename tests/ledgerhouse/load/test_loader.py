@@ -155,6 +155,22 @@ def test_newest_reading_wins_in_any_order_and_batching_and_twice_equals_once(
     assert kept == len(versions) - len(truth)
 
 
+def test_a_version_seen_between_two_vanishings_and_loaded_late_is_kept(tmp_path):
+    con = warehouse()
+    for hour, rows in [(8, {0}), (13, {1}), (28, {1}), (22, {0}), (60, {0})]:
+        landing.write(tmp_path, *file_of("chain", hour, rows), {"run_id": "r"})
+        load(con, tmp_path, SOURCES)
+        ((gone, since),) = con.execute(
+            "SELECT vanished_at, changed_at FROM raw.onchain_transactions WHERE tx_id = '0x0'"
+        ).fetchall()
+        assert gone is None or gone > since
+    methods = con.execute(
+        "SELECT DISTINCT row->>'method' FROM raw.history WHERE dataset = 'onchain_transactions' "
+        "AND key LIKE '%0x0%' ORDER BY 1"
+    ).fetchall()
+    assert methods == [("v0",), ("v1",)]
+
+
 def test_touched_days_are_exactly_those_that_changed(con, lander):
     one = [
         page(

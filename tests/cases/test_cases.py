@@ -7,6 +7,7 @@ account must stop nothing else, at any sync. The same is asked of the cases of t
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from datetime import timedelta
@@ -129,14 +130,24 @@ ABSENT = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=["made", pytest.param("shared", marks=ABSENT)])
-def lived(request, tmp_path_factory):
-    cases = CASES[request.param]
-    var = tmp_path_factory.mktemp(request.param)
-    with environment(var):
-        lives = Lived(var, {n: c for n, c in cases.items() if n not in NOT_PUBLISHED})
-        lives.live()
-        yield lives
+@pytest.fixture(scope="module")
+def lives(tmp_path_factory):
+    """lives(which): those cases, synced once however many tests ask in whatever order."""
+
+    @functools.cache
+    def once(which: str) -> Lived:
+        var = tmp_path_factory.mktemp(which)
+        found = Lived(var, {n: c for n, c in CASES[which].items() if n not in NOT_PUBLISHED})
+        with environment(var):
+            found.live()
+        return found
+
+    return once
+
+
+@pytest.fixture(params=["made", pytest.param("shared", marks=ABSENT)])
+def lived(request, lives):
+    return lives(request.param)
 
 
 def test_nothing_stops_the_healthy_wallet_and_no_fetch_fails(lived):
@@ -359,12 +370,11 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize(
-    ("lived", "name"),
+    ("which", "name"),
     [(which, name) for which, cases in CASES.items() for name in EXPECTED if name in cases],
-    indirect=["lived"],
 )
-def test_case(lived, name):
-    EXPECTED[name](lived.account(name))
+def test_case(which, name, lives):
+    EXPECTED[name](lives(which).account(name))
 
 
 def test_a_real_person(lived):

@@ -7,6 +7,8 @@ its supervisor, and folders with spaces in their names work.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import shutil
 import signal
@@ -71,7 +73,8 @@ def initialised(data: Path) -> Any:
 
     data.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with only_passable(data, Path(sys.modules[get_server.__module__].__file__ or "")):
+        library = Path(sys.modules[get_server.__module__].__file__ or "")
+        with _one_at_a_time(), only_passable(data, library):
             return _initialised(data, get_server)
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         raise PostgresFailed(
@@ -90,6 +93,17 @@ def _initialised(data: Path, get_server: Any) -> Any:
     server = get_server(data, start=False)
     server.ensure_pgdata_inited()  # for root: makes its user, opens the path to it
     return server
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """For root: two stacks that make the server's user, or open folders to it, undo each other."""
+    if os.geteuid() != 0:
+        yield
+        return
+    with (Path(tempfile.gettempdir()) / "ledgerhouse-postgres-user.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -169,9 +169,8 @@ def test_a_key_or_units_that_end_in_mid_run_stop_it_at_once(profile, tmp_path):
                     "buy more" if units else "authentication_error|Unauthorized", str(error)
                 )
                 failed = [c for c in books.calls[calls:] if c["error"]]
-                assert failed[-1] == books.calls[-1], "asked, then stopped"
                 begun = books.calls.index(failed[0])  # others may be under way by then
-                assert len(failed) <= len(books.calls) - begun <= WORKERS
+                assert 1 <= len(books.calls) - begun <= WORKERS, "asked, then stopped"
         assert failures >= 4 and len(list(waiting(tmp_path))) == len(jobs) - failures + kept
         load(books.con, books.root, books.sources)
         fault(url, "none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -148,6 +149,16 @@ def test_run_as_root_the_server_opens_nobodys_home(tmp_path):
     home.mkdir(mode=0o700)
     postgres.initialised(home / "var" / "postgres")
     assert home.stat().st_mode & 0o777 == 0o701
+
+
+def test_stacks_of_root_make_the_servers_user_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(postgres.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(postgres.os, "geteuid", lambda: 0)
+    with postgres._one_at_a_time():
+        (file,) = tmp_path.iterdir()
+        with file.open("a") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
 
 
 @pytest.mark.parametrize("text", ["http", "0", "70000", "-1"])

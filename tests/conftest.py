@@ -51,7 +51,7 @@ def con():
     import duckdb
 
     connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
     schema.create_all(connection)
     yield connection
     connection.close()

@@ -88,7 +88,7 @@ def file_of(kind: str, hour: int, shown: set[int]) -> tuple[Job, Fetched]:
 
 def warehouse():
     con = duckdb.connect()
-    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET TimeZone = 'UTC'; SET threads = 1")
     schema.create_all(con)
     return con
 

@@ -160,7 +160,6 @@ def test_stacks_of_root_make_the_servers_user_one_after_the_other(tmp_path, monk
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-
 @pytest.mark.parametrize("text", ["http", "0", "70000", "-1"])
 def test_a_port_that_is_none_is_named(text):
     with pytest.raises(settings.SettingsError, match="SANDBOX_PORT"):

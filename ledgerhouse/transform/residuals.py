@@ -24,6 +24,7 @@ Token = tuple[str, str, str]  # source, account, token
 NOISE = Decimal("3e-16")  # of the turnover on chains, whose amounts are JSON doubles
 CENT = Decimal("0.01")  # the turnover is rounded to it, as in curated.reconciliation
 PRECISION = 100
+ROUNDED = Decimal("1e-15")  # who sends all there is, sends it rounded
 
 # Of each account: where its coverage begins, and where its first hole does.
 HISTORIES = """
@@ -165,8 +166,9 @@ def most_growth(
     with localcontext(prec=PRECISION):
         for ts, amount in [*legs, (until, Decimal(0))]:
             days = Decimal(round((ts - then).total_seconds())) / 86400
-            grown, held, then = grown + (held + grown) * rate * days, held + amount, ts
-            if held + grown < 0:
+            grown = (held + grown) * (1 + rate) ** days - held  # what has grown grows, too
+            held, then = held + amount, ts
+            if held + grown < -ROUNDED:
                 return Decimal(0)
     return grown
 

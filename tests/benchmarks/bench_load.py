@@ -84,7 +84,7 @@ class Ours:
         create_all(self.con)
 
     def load(self) -> None:
-        loaded = load(self.con, fresh(self.landing, self.work / "landing"), SOURCES)
+        loaded = load(self.con, fresh(self.landing, self.work / "landed"), SOURCES)
         if loaded.rows != self.records:
             raise RuntimeError(f"{loaded.rows} rows of {self.records} were loaded: {loaded}")
 

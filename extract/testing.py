@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from extract.core.datasets import DATASETS
 from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable
 from extract.core.interval import Interval, iso, union, utc
-from extract.core.records import QUOTED_BODY, units_text
+from extract.core.records import QUOTED_BODY, quote_numbers, units_text
 from extract.core.source import Fetched, Job, Source
 from extract.fetch.client import Client
 
@@ -287,6 +287,7 @@ def _opened(source: Source, fetched: Fetched, account: str) -> duckdb.DuckDBPyCo
     con = duckdb.connect()
     con.execute("SET TimeZone = 'UTC'")
     con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")
+    con.create_function("quote_numbers", quote_numbers, ["VARCHAR"], "VARCHAR")
     con.execute(
         "CREATE TABLE landed (page_id BIGINT, source VARCHAR, account VARCHAR, endpoint VARCHAR, "
         "params VARCHAR, body VARCHAR, received_at TIMESTAMP, as_of TIMESTAMP)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ def repaired(body: str) -> str:
 
 
 def time_of(text: object) -> datetime | None:
-    """The moment of a record, as the SQL of `extract.sources._sql.time` reads it; None for the rest."""
+    """The moment of a record, as the SQL of `extract.core.sql.time` reads it; None for the rest."""
     if not isinstance(text, str) or not _TIME.fullmatch(text):
         return None
     if text[16:17] != ":":
@@ -49,18 +50,34 @@ QUOTED_BODY = r"""regexp_replace(body,
     '([^\\]"\s*:\s*)(-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)', '\1"\2"', 'g')"""
 
 
+# Numbers of a list have no key before them, and what looks like one may stand inside a string; so
+# strings are matched first, and left alone.
+_LISTED_NUMBER = re.compile(r'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?')
+
+
+def quote_numbers(body: str) -> str:
+    """JSON text whose every number is a string of the same digits, in lists too."""
+    return _LISTED_NUMBER.sub(
+        lambda match: match[0] if match[0].startswith('"') else f'"{match[0]}"', body
+    )
+
+
 @dataclass(frozen=True)
 class Records:
-    """The list of records in the pages of some endpoints, and what is read of each record.
+    """The records in the pages of some endpoints, and what is read of each record.
 
-    `list_at` is the key of the list in the body, None where the body is the list. `fields` is a
-    record's structure as DuckDB's from_json wants it: every leaf VARCHAR, so that what is read is
-    the text of the API response (a JSON number read as a double has lost digits).
+    `list_at` is where the list is in the body: a key, or keys joined by dots; None where the body
+    is the list. `fields` is a record's structure as DuckDB's from_json wants it: every leaf
+    VARCHAR, so that what is read is the text of the API response (a JSON number read as a double
+    has lost digits). `shape` is what lies at `list_at`: a "list"; a "map" of records by their id,
+    which becomes the field `_key`; or "arrays", a list of lists whose fields are known by place
+    (`fields` is then '["VARCHAR"]', and `row` a list of texts).
     """
 
     endpoints: tuple[str, ...]
     list_at: str | None
     fields: str
+    shape: str = "list"
 
     def select(self) -> str:
         """A SELECT over `pages`: page_id, source, account, params, as_of, item, row, payload.
@@ -69,20 +86,38 @@ class Records:
         untouched text; `item` counts from 1 within the page.
         """
         named = ", ".join(f"'{endpoint}'" for endpoint in self.endpoints)
-        rows, texts, key = f"[{self.fields}]", '["JSON"]', ""
-        if self.list_at:
-            rows, texts, key = (
-                f'{{"{self.list_at}": {rows}}}',
-                f'{{"{self.list_at}": {texts}}}',
-                f".{self.list_at}",
-            )
+        rows, texts, key, body = f"[{self.fields}]", '["JSON"]', "", "body"
+        if self.shape == "map":
+            rows = f'"MAP(VARCHAR, {_struct(json.loads(self.fields))})"'
+            texts = '"MAP(VARCHAR, JSON)"'
+        elif self.shape == "arrays":
+            body = "quote_numbers(body::VARCHAR)::JSON"
+        for name in reversed((self.list_at or "").split(".") if self.list_at else []):
+            rows, texts, key = f'{{"{name}": {rows}}}', f'{{"{name}": {texts}}}', f".{name}{key}"
+        row, text = "unnest(rows)", "unnest(texts)::VARCHAR"
+        if self.shape == "map":
+            row = "unnest([struct_insert(r.value, _key := r.key) FOR r IN map_entries(rows)])"
+            text, count = "unnest(map_values(texts))::VARCHAR", "map_keys(texts)"
+        else:
+            count = "texts"
         return f"""
-        SELECT page_id, source, account, params, as_of, generate_subscripts(texts, 1) AS item,
-               unnest(rows) AS row, unnest(texts)::VARCHAR AS payload
+        SELECT page_id, source, account, params, as_of, generate_subscripts({count}, 1) AS item,
+               {row} AS row, {text} AS payload
         FROM (SELECT page_id, source, account, params, as_of,
-                     from_json(body, '{rows}'){key} AS rows,
-                     from_json(body, '{texts}'){key} AS texts
+                     from_json({body}, '{rows}'){key} AS rows,
+                     from_json({body}, '{texts}'){key} AS texts
               FROM pages WHERE endpoint IN ({named}))"""
+
+
+def _struct(fields: object) -> str:
+    """The SQL type of a structure of from_json."""
+    if isinstance(fields, str):
+        return fields
+    if isinstance(fields, list):
+        return f"{_struct(fields[0])}[]"
+    assert isinstance(fields, dict)
+    members = [f'\\"{name}\\" {_struct(kind)}' for name, kind in fields.items()]
+    return f"STRUCT({', '.join(members)})"
 
 
 def units_text(hex_units: str, decimals: str) -> str:

@@ -11,7 +11,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -72,6 +72,7 @@ class Answer:
     rows: int | None = None
     units_left: int | None = None
     skew_s: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class _Stopped(Exception):

@@ -6,7 +6,7 @@ Both give an Answer or raise an error of `extract.core.errors`; neither sleeps n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from decimal import Decimal
 from typing import Any
 
@@ -89,6 +89,7 @@ class CcxtClients:
         params: Mapping[str, Any],
         key: str,
         expect: Callable[[Any], str | None] = lambda data: None,
+        rows: Callable[[Any], Sized] | None = None,
     ) -> Answer:
         """The implicit endpoint method of that name, as ccxt_call."""
         try:
@@ -96,7 +97,7 @@ class CcxtClients:
         except IndexError:
             exchange = self._open()
         try:
-            return ccxt_call(exchange, getattr(exchange, method), params, key, expect)
+            return ccxt_call(exchange, getattr(exchange, method), params, key, expect, rows)
         finally:
             self._idle.append(exchange)
 
@@ -110,10 +111,16 @@ def _strict_json(text: str) -> Any:
 
 
 def ccxt_call(
-    exchange: Any, method: Any, params: Mapping[str, Any], key: str, expect: Any = lambda data: None
+    exchange: Any,
+    method: Any,
+    params: Mapping[str, Any],
+    key: str,
+    expect: Any = lambda data: None,
+    rows: Callable[[Any], Sized] | None = None,
 ) -> Answer:
     """One implicit ccxt endpoint method whose answer must be an object with a list at `key`;
-    `expect(data)` returns what else is wrong with it, or None.
+    `expect(data)` returns what else is wrong with it, or None. Without a `key`, `expect` says all
+    that it must be, and `rows(data)` what its records are.
 
     ccxt's parsed answer cannot tell a broken body from an empty one (HTTP 200 with half a JSON
     comes back as no rows), so the text of the response is what counts.
@@ -133,15 +140,17 @@ def ccxt_call(
         wrong = f"ccxt cannot read it ({type(error).__name__}: {error})"
         raise _broken(200, wrong, exchange.last_http_response) from None
     body, headers = exchange.last_http_response or "", exchange.last_response_headers or {}
-    if wrong := _not_json(data, body) or listed(key)(data) or _wrong(expect, data):
+    lists = listed(key) if key else lambda data: None
+    if wrong := _not_json(data, body) or lists(data) or _wrong(expect, data):
         raise _broken(200, wrong, body)
     return Answer(
         200,
         body,
         data,
         vendor_clock(headers),
-        rows=len(data[key]),
+        rows=len((rows(data) if rows else data[key]) or ()),
         skew_s=skew(headers),
+        headers=dict(headers),
     )
 
 

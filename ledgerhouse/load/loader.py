@@ -27,7 +27,13 @@ from typing import TYPE_CHECKING
 from extract.core.datasets import DATASETS
 from extract.core.interval import UTC, utc
 from extract.core.quarantine import quarantine
-from extract.core.records import NEEDS_REPAIR, QUOTED_BODY, repaired, units_text
+from extract.core.records import (
+    NEEDS_REPAIR,
+    QUOTED_BODY,
+    quote_numbers,
+    repaired,
+    units_text,
+)
 from extract.core.sealed import Damaged
 from extract.core.source import Source
 from extract.fetch import landing
@@ -258,6 +264,7 @@ def load_files(
     total = Loaded(files=len(files))
     with suppress(duckdb.NotImplementedException):  # an earlier batch has created them
         con.create_function("units_text", units_text, ["VARCHAR", "VARCHAR"], "VARCHAR")
+        con.create_function("quote_numbers", quote_numbers, ["VARCHAR"], "VARCHAR")
         con.create_function("repaired", repaired, ["VARCHAR"], "VARCHAR")
     try:
         with transaction(con):

@@ -285,6 +285,8 @@ def jobs_for_holes(
     """
     if source.monthly:
         spans = [span for hole in holes for span in hole.by_month()]
+    elif source.seeks:
+        spans = holes
     else:
         spans = [Interval(holes[0].start, holes[-1].end)]
     known, jobs = list(known), []

@@ -7,7 +7,7 @@ what it did to its wallet's balance and what the list of rows tells of it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from sandbox.world.amounts import decimal_text
 from sandbox.world.difference import Difference
@@ -24,6 +24,11 @@ STATUSES = {
     "opening": "explained",
 }
 _ORDER = ("off", "awaiting_coverage", "settling", "explained", "exact")
+
+
+def worst(statuses: Iterable[str]) -> str:
+    """The status of a token whose differences have these; exact where there are none."""
+    return min([*statuses, "exact"], key=_ORDER.index)
 
 
 def updated(history: ExchangeHistory, name: str, now: int) -> int:
@@ -94,7 +99,7 @@ def _row(currency: Currency, asset: Difference) -> dict:
         "residual": text(asset.reported - asset.stated),
         "turnover": text(asset.turnover),
         "kind": "+".join(sorted(parts)),
-        "status": min([*(STATUSES.get(kind, "off") for kind in parts), "exact"], key=_ORDER.index),
+        "status": worst(STATUSES.get(kind, "off") for kind in parts),
         "parts": {kind: text(units) for kind, units in parts.items()},
         "steps": [
             [iso(when), text(units), kind]

@@ -40,6 +40,7 @@ HEAVY = {
 ORDER = (
     "core",
     "fetch",
+    "ledger",
     "sources",  # extract: vendor to landing
     "config",
     "process",
@@ -51,7 +52,7 @@ ORDER = (
     "publish",
     "operate",
 )  # ledgerhouse: landing to books
-EXTRACT = ORDER[:3]
+EXTRACT = ORDER[:4]
 FRONT_DOORS = {
     "ledgerhouse/__init__.py",
     "ledgerhouse/airflow.py",

@@ -6,7 +6,7 @@ enrich it.
 
 from __future__ import annotations
 
-from extract.sources._sql import decimal, time
+from extract.core.sql import decimal, time
 
 # v2 types: https://docs.cdp.coinbase.com/coinbase-app/track-apis/transactions#transaction-types
 # and those that people have met beside them. A new one is `unknown`, counts all the same, and is
@@ -60,7 +60,7 @@ SELECT page_id, item, source, account, entry_id, ts, wallet, type, {_KIND} AS ki
        status = 'completed' AS is_settled, asset,
        amount_text, {decimal("amount_text")} AS amount,
        fee_text, {decimal("fee_text")} AS fee, fee_asset, network, tx_hash, order_id,
-       trade_id, payload
+       trade_id, payload, NULL::VARCHAR AS balance_text, NULL::DECIMAL(38,18) AS balance
 FROM (
     SELECT page_id, item, source, account, row.id AS entry_id,
            {time("row.created_at")} AS ts,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from extract.sources._sql import decimal, decimal_of_float, seconds
+from extract.core.sql import decimal, decimal_of_float, seconds
 from extract.sources.debank.calls import CHAIN_HISTORY, HISTORY
 
 _LEG = """{"amount": "VARCHAR", "token_id": "VARCHAR", "to_addr": "VARCHAR",

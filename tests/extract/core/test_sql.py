@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from extract.core.records import repaired, time_of
-from extract.sources._sql import decimal, decimal_of_float, time
+from extract.core.sql import decimal, decimal_of_float, time
 
 DIGITS = st.text("0123456789", min_size=1, max_size=24)
 TEXTS = st.one_of(

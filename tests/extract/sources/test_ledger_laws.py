@@ -1,0 +1,117 @@
+"""Every source that lists a ledger, against its twin in the sandbox: found, not listed here."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from random import Random
+
+import pytest
+
+from extract import sources
+from extract.core.interval import utc
+from extract.testing import (
+    StandIn,
+    check_additive,
+    check_coverage,
+    check_errors,
+    check_future,
+    check_repeatable,
+    check_secrets,
+    check_source,
+    check_wrong_key,
+    rows,
+)
+from sandbox.ledgers.history import LedgerHistory
+from sandbox.server import serve
+from sandbox.vendors import all_vendors
+from sandbox.world.world import World
+
+START, NOW = "2025-01-01T00:00:00Z", "2025-03-20T12:00:00Z"
+VENDORS = sorted(
+    name for name, vendor in all_vendors().items() if issubclass(vendor.history, LedgerHistory)
+)
+SEEDS = range(20)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with serve(World(3, START, mess=True, scale=3), NOW) as url:
+        for api in url.app.apis.values():
+            api.lift_limits()
+        yield url
+
+
+def stand_in(url, name: str, **wrong: str) -> StandIn:
+    vendor, source = all_vendors()[name], sources.get(name)
+    opened = {**vendor.connection(f"{url}/{name}"), **wrong}
+    secrets = (opened["password"],)
+    extra = opened.pop("extra", None)
+    return StandIn(
+        source, vendor.accounts[0]["account"], source.connect(**opened, extra=extra), secrets,
+        wait=lambda s: None,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_the_contract(sandbox, name):
+    check_source(sources.get(name))
+    one = stand_in(sandbox, name)
+    check_coverage(one, START, NOW)
+    check_repeatable(one, START, NOW)
+    check_future(one, "2025-06-01", "2025-07-01")
+    check_secrets(one, "2025-03-01", NOW)
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_wherever_an_interval_is_cut_the_rows_are_the_same(sandbox, name):
+    at = [row["time"] for row in sandbox.world.grown(name, NOW).truths()["ledger"](2**62)]
+    cuts = sorted({utc(moment) for moment in Random(1).sample(at, 4)})
+    inside = [cut for cut in cuts if utc(START) < cut < utc(NOW)]
+    check_additive(stand_in(sandbox, name), START, NOW, inside)
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_errors_say_what_to_do(sandbox, name):
+    def fail(status: int, count: int | None) -> None:
+        sandbox.app.fail(name, status if count != 0 else None, count)
+
+    check_errors(stand_in(sandbox, name), "2025-03-01", NOW, fail)
+
+
+@pytest.mark.parametrize("name", VENDORS)
+def test_a_wrong_key_is_said(sandbox, name):
+    wrong = "d3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmcgd3Jvbmc="
+    one = stand_in(sandbox, name)
+    check_wrong_key(one, stand_in(sandbox, name, password=wrong).api, (wrong,), "2025-03-01", NOW)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", VENDORS)
+def test_the_ledger_is_the_truth(name, seed):
+    """Ids, times, assets, signed changes, fees and balances of a random world, to the last digit."""
+    world = World(seed, START, mess=True)
+    with serve(world, NOW) as url:
+        for api in url.app.apis.values():
+            api.lift_limits()
+        found = rows(stand_in(url, name), START, NOW)["exchanges_ledger"]
+        truth = world.grown(name, NOW).truths()["ledger"](utc(NOW).timestamp().__int__())
+    from extract.core.datasets import EXCHANGES_LEDGER
+
+    columns = [column.name for column in EXCHANGES_LEDGER.columns]
+    got = {}
+    for row in found:
+        one = dict(zip(columns, row))
+        got[one["entry_id"]] = (
+            one["ts"].isoformat(), one["wallet"], one["type"], one["asset"], one["amount"],
+            one["fee"] or Decimal(0), one["balance"],
+        )  # fmt: skip
+    want = {
+        row["entry_id"]: (
+            utc(row["time"]).replace(tzinfo=None).isoformat(), row["wallet"], row["type"],
+            row["token"], Decimal(row["amount"]), Decimal(row["fee"] or 0),
+            Decimal(row["balance"]) if row.get("balance") else None,
+        )
+        for row in truth
+    }  # fmt: skip
+    assert got == want
+    assert {row["type"] for row in truth}, "the world is empty"

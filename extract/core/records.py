@@ -66,8 +66,8 @@ def quote_numbers(body: str) -> str:
 class Records:
     """The records in the pages of some endpoints, and what is read of each record.
 
-    `list_at` is where the list is in the body: a key, or keys joined by dots; None where the body
-    is the list. `fields` is a record's structure as DuckDB's from_json wants it: every leaf
+    `list_at` is where the list is in the body: a key, or keys and places (from 0) joined by dots;
+    None where the body is the list. `fields` is a record's structure as DuckDB's from_json wants it: every leaf
     VARCHAR, so that what is read is the text of the API response (a JSON number read as a double
     has lost digits). `shape` is what lies at `list_at`: a "list"; a "map" of records by their id,
     which becomes the field `_key`; or "arrays", a list of lists whose fields are known by place
@@ -93,7 +93,14 @@ class Records:
         elif self.shape == "arrays":
             body = "quote_numbers(body::VARCHAR)::JSON"
         for name in reversed((self.list_at or "").split(".") if self.list_at else []):
-            rows, texts, key = f'{{"{name}": {rows}}}', f'{{"{name}": {texts}}}', f".{name}{key}"
+            if name.isdigit():  # the one of a list that has the records
+                rows, texts, key = f"[{rows}]", f"[{texts}]", f"[{int(name) + 1}]{key}"
+            else:
+                rows, texts, key = (
+                    f'{{"{name}": {rows}}}',
+                    f'{{"{name}": {texts}}}',
+                    f".{name}{key}",
+                )
         row, text = "unnest(rows)", "unnest(texts)::VARCHAR"
         if self.shape == "map":
             row = "unnest([struct_insert(r.value, _key := r.key) FOR r IN map_entries(rows)])"

@@ -18,6 +18,7 @@ from extract.ledger.facts import (
     Fills,
     Ledger,
     Listing,
+    composite,
 )
 from extract.ledger.paging import ByTime, Cursor, LastId, Offset, OnePage, PageNumber
 from extract.ledger.vendor import source
@@ -38,5 +39,6 @@ __all__ = [
     "Offset",
     "OnePage",
     "PageNumber",
+    "composite",
     "source",
 ]

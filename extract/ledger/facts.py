@@ -186,3 +186,13 @@ class Exchange:
     depth: str = "the whole life of the account"
     reconcilable: bool = True
     why: str = ""
+
+
+def composite(*names: str, prefix: str = "") -> str:
+    """The id of records that have none: what they say, and which of equals on the page it is."""
+    said = ", ".join(f"row.{name}" for name in names)
+    first = f"'{prefix}', " if prefix else ""
+    return (
+        f"concat_ws('_', {first}{said}, "
+        f"row_number() OVER (PARTITION BY page_id, {said} ORDER BY item))"
+    )

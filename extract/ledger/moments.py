@@ -47,5 +47,8 @@ def sql(text: str, unit: str) -> str:
     """SQL of a record's time as TIMESTAMP in UTC, as moment_of reads it; NULL for what is none."""
     if unit == "text":
         return time(text)
+    # Without "/", which would be a division of doubles.
     digits = f"TRY_CAST({text} AS DECIMAL(38,9))"
-    return f"make_timestamp(TRY_CAST(trunc({digits} * {10**6} / {PER_SECOND[unit]}) AS BIGINT))"
+    if unit == "ns":
+        return f"make_timestamp(TRY_CAST(TRY_CAST(trunc({digits}) AS HUGEINT) // 1000 AS BIGINT))"
+    return f"make_timestamp(TRY_CAST(trunc({digits} * {10**6 // PER_SECOND[unit]}) AS BIGINT))"

@@ -236,7 +236,7 @@ def _span(listing: Listing) -> timedelta:
     """How long a window may be, so that with a unit more on either side it is allowed."""
     assert listing.window
     unit = (listing.since or listing.time)[1]
-    return listing.window - 2 * STEP[unit]
+    return listing.window - 4 * STEP[unit]  # bounds are rounded to whole units, too
 
 
 def _read(walk: Walk, window: Window) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +16,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.faults.limits import Bucket, NoLimit
-from sandbox.ledgers.history import LedgerHistory
+from sandbox.ledgers.history import Coin, LedgerHistory
 from sandbox.vendor import Api
+from sandbox.world.amounts import decimal_text
 from sandbox.world.moments import Clock
 from sandbox.world.world import World
 
@@ -35,9 +38,16 @@ def dumps(answer: Any) -> str:
     return _NUMBER.sub(r"\1", json.dumps(answer))
 
 
+def signed(secret: str | bytes, said: str, digest: str = "sha256", form: str = "hex") -> str:
+    """An HMAC as hex or base64 text."""
+    key = secret.encode() if isinstance(secret, str) else secret
+    made = hmac.new(key, said.encode(), digest)
+    return made.hexdigest() if form == "hex" else base64.b64encode(made.digest()).decode()
+
+
 @dataclass(frozen=True)
 class Asked:
-    """A request: its method, the path without the vendor's name, its parameters of query and body."""
+    """A request: `path` without the vendor's name, `params` of query and body, `url` without a query."""
 
     method: str
     path: str
@@ -46,6 +56,7 @@ class Asked:
     headers: Mapping[str, str]
     params: Mapping[str, Any]
     in_path: Mapping[str, Any]
+    url: str
 
     def number(self, name: str, default: int) -> int:
         """A whole number among the parameters; Refused where it is none."""
@@ -82,6 +93,14 @@ class LedgerApi(Api):
     def history(self, now: int) -> LedgerHistory:
         return self.world.grown(self.vendor, now)
 
+    def held(self, now: int, wallet: str = "") -> list[tuple[str, Coin, str]]:
+        """(wallet, coin, text of the balance) of one wallet, or of all."""
+        return [
+            (name, coin, decimal_text(units, coin.decimals))
+            for (name, coin), units in self.history(now).balances_at(now).items()
+            if wallet in ("", name)
+        ]
+
     def lift_limits(self) -> None:
         self.limit = NoLimit()
 
@@ -108,6 +127,7 @@ class LedgerApi(Api):
                 request.headers,
                 {**dict(parse_qsl(query)), **sent},
                 request.path_params,
+                str(request.url.replace(query="")),
             )
             if not self.limit.allows():
                 return self.error(429, path)

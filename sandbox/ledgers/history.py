@@ -45,7 +45,7 @@ class Shape:
     """How a vendor keeps its account: `wallets` by name, trades happen in the first of them.
 
     `types` maps each event to the vendor's word, by "out" and "in" where they differ; `tick` is the
-    vendor's unit of time in microseconds; `ids(rng, number)` makes the id of a row. `lag`: seconds
+    vendor's unit of time in microseconds, `ticks` that of a wallet where it is another; `ids(rng, number)` makes the id of a row. `lag`: seconds
     after which rows are listed. Without `moves`, there are no moves between wallets.
     """
 
@@ -55,10 +55,11 @@ class Shape:
     coins: Sequence[Coin] = COINS
     account: str = "main"
     tick: int = 1_000
+    ticks: Mapping[str, int] = field(default_factory=dict)
     lag: int = 4
     events_a_day: float = EVENTS_A_DAY
     ids: Callable[[Random, int], str] = lambda rng, number: str(10**12 + number)
-    fee_in_base: bool = False
+    fee_in_quote: bool = False
 
 
 @dataclass(slots=True)
@@ -149,12 +150,12 @@ class LedgerHistory(History):
         assert self.held[key] >= 0, f"{self.shape.vendor} overdraws {key}"
         way = "out" if change < 0 else "in"
         types = self.shape.types
-        number = len(self.rows)
+        number, tick = len(self.rows), self.shape.ticks.get(wallet, 1)
         self.rows.append(
             Row(
                 self.shape.ids(self.rng, number),
                 number,
-                at,
+                at // tick * tick,
                 wallet,
                 coin,
                 event,
@@ -257,7 +258,7 @@ def withdraw(h: LedgerHistory, at: int) -> None:
 
 
 def trade(h: LedgerHistory, at: int) -> None:
-    """Two rows of one instant; the fee is in the quote, or in the base of a purchase."""
+    """Two rows of one instant; the fee is in the quote, or in what was bought."""
     wallet, quote = h.shape.wallets[0], h.shape.coins[0]
     base = h.rng.choice(h.shape.coins[1:])
     group, buys = f"{h.rng.getrandbits(64):016x}", h.rng.random() < 0.5
@@ -266,7 +267,7 @@ def trade(h: LedgerHistory, at: int) -> None:
     got = paid * given.usd_micros * 10**taken.decimals // (taken.usd_micros * 10**given.decimals)
     if paid < 1000 or got < 1000:
         return deposit(h, at)
-    if h.shape.fee_in_base or not buys:
+    if not buys or not (h.shape.fee_in_quote or h.rng.random() < 0.5):
         fee = got * 26 // 10_000
         h.add("trade", at, wallet, given, -paid, group=group)
         h.add("trade", at, wallet, taken, got - fee, fee, group)

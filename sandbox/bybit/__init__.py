@@ -1,0 +1,39 @@
+"""Bybit as the sandbox answers it: two wallets, windows of seven days, pages by cursor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.bybit.api import KEY, SECRET, BybitApi, BybitHistory, bybit_error
+from sandbox.vendor import Pages, Vendor
+
+
+def _rows(answer: Any) -> list | None:
+    result = answer.get("result") if isinstance(answer, dict) else None
+    rows = result.get("list") if isinstance(result, dict) else None
+    return rows if isinstance(rows, list) and "nextPageCursor" in result else None
+
+
+def _again(answer: dict, asked) -> bool:
+    if not asked.get("cursor"):
+        return False
+    answer["result"]["nextPageCursor"] = asked["cursor"]
+    return True
+
+
+def _more(answer: dict, _rows, _asked) -> bool:
+    answer["result"]["nextPageCursor"] = answer["result"]["nextPageCursor"] or "10000"
+    return True
+
+
+VENDOR = Vendor(
+    "bybit",
+    api=BybitApi,
+    history=BybitHistory,
+    error=bybit_error,
+    accounts=({"account": "main", "connection": "bybit_main"},),
+    connection=lambda url: {"host": url, "login": KEY, "password": SECRET},
+    pages=Pages(
+        _rows, lambda row: row.get("transactionTime") or row.get("createTime"), _more, _again
+    ),
+)

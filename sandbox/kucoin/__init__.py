@@ -1,0 +1,31 @@
+"""KuCoin as the sandbox answers it: a day of time a call, pages by number or by the last id."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.kucoin.api import KEY, PASSPHRASE, SECRET, KucoinApi, KucoinHistory, kucoin_error
+from sandbox.vendor import Pages, Vendor
+
+
+def _rows(answer: Any) -> list | None:
+    data = answer.get("data") if isinstance(answer, dict) else None
+    rows = data.get("items") if isinstance(data, dict) else data
+    return rows if isinstance(rows, list) and rows and "bizType" in rows[0] else None
+
+
+VENDOR = Vendor(
+    "kucoin",
+    api=KucoinApi,
+    history=KucoinHistory,
+    error=kucoin_error,
+    accounts=({"account": "main", "connection": "kucoin_main"},),
+    connection=lambda url: {
+        "host": url,
+        "login": KEY,
+        "password": SECRET,
+        "extra": {"password": PASSPHRASE},
+    },
+    pages=Pages(_rows, lambda row: row.get("createdAt")),
+    in_demo=False,
+)

@@ -7,17 +7,17 @@ import json
 import os
 
 from sandbox.app import create_app
-from sandbox.debank.api import START_BALANCE
 from sandbox.faults.faults import PROFILES, parse
-from sandbox.faults.limits import NoLimit
 from sandbox.server import run
+from sandbox.vendors import all_vendors
 from sandbox.world.moments import DAY, Clock, seconds
 from sandbox.world.world import GENESIS, World
 
 
 def main() -> None:
+    vendors = all_vendors()
     parser = argparse.ArgumentParser(
-        "python -m sandbox", description="Stands in for Coinbase and DeBank."
+        "python -m sandbox", description=f"Stands in for {', '.join(vendors)}."
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8099)
@@ -38,11 +38,6 @@ def main() -> None:
         help="days of history before --start (default: 60 with --mess yes, else 0)",
     )
     parser.add_argument(
-        "--wallets",
-        type=int,
-        help="Coinbase wallets beside the ten that move (default: 50 with --mess yes, else 0)",
-    )
-    parser.add_argument(
         "--scale", type=float, default=1.0, help="1 is about 10,000 transactions in two years"
     )
     parser.add_argument(
@@ -53,15 +48,6 @@ def main() -> None:
         type=int,
         default=0,
         help="some on-chain transactions appear that many days late",
-    )
-    parser.add_argument(
-        "--inclusive",
-        choices=("yes", "no", "seed"),
-        default="seed",
-        help="whether DeBank's start_time includes its own second (seed: by parity, odd is yes)",
-    )
-    parser.add_argument(
-        "--units", type=int, default=START_BALANCE, help="DeBank units at the start"
     )
     parser.add_argument(
         "--faults",
@@ -79,6 +65,8 @@ def main() -> None:
     parser.add_argument(
         "--no-limits", action="store_true", help="no rate limits: for clients that do not wait"
     )
+    for vendor in vendors.values():
+        vendor.flags(parser)
     args = parser.parse_args()
     try:
         parse(args.faults)
@@ -87,25 +75,25 @@ def main() -> None:
     mess = args.mess == "yes"
     older = args.older_days if args.older_days is not None else 60 * mess
     first = seconds(args.start) - older * DAY
-    world = World(args.seed, first, args.scale, args.late_days, mess, args.start, args.wallets)
+    given = vars(args)
+    lived = {o: given[o] for v in vendors.values() for o in v.history_options if o in given}
+    world = World(args.seed, first, args.scale, args.late_days, mess, args.start, **lived)
     clock = Clock(args.now, args.tick)
     print(
         f"sandbox http://{args.host}:{args.port} {json.dumps(world.summary(clock.now()))}",
         flush=True,
     )
-    inclusive = {"yes": True, "no": False, "seed": None}[args.inclusive]
     app = create_app(
         world,
         clock,
-        inclusive=inclusive,
-        units=args.units,
         faults=args.faults,
         faults_seed=args.faults_seed,
         hold=args.hold,
         pause=args.pause,
+        **{o: given[o] for v in vendors.values() for o in v.api_options if o in given},
     )
     if args.no_limits:
-        app.coinbase.hour = app.coinbase.second = app.debank.second = NoLimit()
+        app.lift_limits()
     run(app, args.host, args.port)
 
 

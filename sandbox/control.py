@@ -8,13 +8,15 @@ POST /_control/faults       {"profile": "chaos", "rate": 0.2, "vendor": null, "c
                             profiles as sandbox/faults/faults.py lists them; "none" ends them; count:
                             so many faults; after: so many calls of the vendor pass before
 POST /_control/vanish       {"vendor": "debank", "seed": 1, "since": null}: a row is gone from now on
-POST /_control/units        {"balance": 100}
+POST /_control/units        {"balance": 100, "vendor": "debank"}: of one vendor, or of all that sell units
 POST /_control/reset_stats
 GET  /_stats                calls by vendor, endpoint and status; faults injected; units spent
-GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/transfers  ?now=
-GET  /_truth/unread | unread_wallets | positions                                            ?now=
+GET  /_truth/NAME           ?now=          ledger, fills, transactions, transfers, unread,
+                            unread_wallets, positions, and what else vendors have
+GET  /_truth/VENDOR/NAME    ?now=          of one
 GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
 GET  /_truth/residuals      ?at=&now=&since=
+                            each also with &vendor=, once or several times: of these only
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from sandbox.debank.api import DebankApi
 from sandbox.faults.traffic import Traffic
+from sandbox.vendor import Api
 from sandbox.world.moments import Clock, iso
 from sandbox.world.world import World
 
@@ -38,20 +40,16 @@ class Control:
 
     traffic: Traffic
 
-    def __init__(self, world: World, clock: Clock, debank: DebankApi) -> None:
-        self.world, self.clock, self.debank = world, clock, debank
+    def __init__(self, world: World, clock: Clock, apis: dict[str, Api]) -> None:
+        self.world, self.clock, self.apis = world, clock, apis
 
     def routes(self) -> list[Route]:
-        truths = {
-            "coinbase/ledger": self.world.ledger,
-            "coinbase/fills": self.world.fills,
-            "debank/transactions": self.world.transactions,
-            "debank/transfers": self.world.transfers,
-            "unread": self.world.unread,
-            "unread_wallets": self.world.unread_wallets,
-            "positions": self.world.positions,
-        }
-        questions = [(f"/_truth/{name}", self._truth(truth)) for name, truth in truths.items()]
+        questions = []
+        for name in sorted({n for h in self.world.histories.values() for n in h.truths()}):
+            questions.append((f"/_truth/{name}", self._truth(name)))
+        for vendor, history in self.world.histories.items():
+            for name in history.truths():
+                questions.append((f"/_truth/{vendor}/{name}", self._truth(name, vendor)))
         questions += [
             ("/_truth/balances", self.balances),
             ("/_truth/residuals", self.residuals),
@@ -71,23 +69,38 @@ class Control:
             *(Route(path, _plain(answer), methods=["POST"]) for path, answer in changes),
         ]
 
-    def _truth(self, truth: Callable):
-        return lambda query, _body: truth(query.get("now") or self.clock.now())
+    def _truth(self, name: str, vendor: str | None = None):
+        def answer(query, _body) -> list[dict]:
+            now = query.get("now") or self.clock.now()
+            return self.world.truth(name, now, [vendor] if vendor else query.getlist("vendor"))
+
+        return answer
 
     def balances(self, query, _body) -> list[dict]:
-        return self.world.balances(query.get("at"), query.get("now") or self.clock.now())
+        now = query.get("now") or self.clock.now()
+        return self.world.balances(query.get("at"), now, query.getlist("vendor"))
 
     def residuals(self, query, _body) -> list[dict]:
-        now = query.get("now") or self.clock.now()
-        return self.world.residuals(query.get("at"), now, query.get("since"))
+        now, vendors = query.get("now") or self.clock.now(), query.getlist("vendor")
+        return self.world.residuals(query.get("at"), now, query.get("since"), vendors)
 
     def stats(self, _query, _body) -> dict:
-        units = {"units_spent": self.debank.units_spent, "units_balance": self.debank.balance}
+        selling = self._selling()
+        units = {
+            "units": {name: api.units_spent for name, api in selling.items()},
+            "units_spent": sum(api.units_spent for api in selling.values()),
+            "units_balance": sum(api.balance or 0 for api in selling.values()),
+        }
         return self.traffic.stats() | units | {"now": iso(self.clock.now())}
 
+    def _selling(self) -> dict[str, Api]:
+        return {name: api for name, api in self.apis.items() if api.balance is not None}
+
     def health(self, _query, _body) -> dict:
-        inclusive = {"inclusive": self.debank.inclusive, "now": iso(self.clock.now())}
-        return self.world.summary(self.clock.now()) | inclusive
+        health = self.world.summary(self.clock.now())
+        for api in self.apis.values():
+            health |= api.facts()
+        return health | {"now": iso(self.clock.now())}
 
     def set_clock(self, _query, body: dict) -> dict:
         self.clock.set(body["now"])
@@ -106,12 +119,15 @@ class Control:
         return self.world.vanish(self.clock.now(), body["vendor"], rng, body.get("since"))
 
     def set_units(self, _query, body: dict) -> dict:
-        self.debank.balance = int(body["balance"])
-        return {"balance": self.debank.balance}
+        balance, selling = int(body["balance"]), self._selling()
+        for api in [selling[body["vendor"]]] if "vendor" in body else selling.values():
+            api.balance = balance
+        return {"balance": balance}
 
     def reset_stats(self, _query, _body) -> dict:
         self.traffic.reset()
-        self.debank.units_spent = 0
+        for api in self.apis.values():
+            api.units_spent = 0
         return self.stats(None, None)
 
 

@@ -13,6 +13,7 @@ import uvicorn
 
 from sandbox.app import create_app
 from sandbox.faults.traffic import Traffic
+from sandbox.vendors import all_vendors
 from sandbox.world.moments import Clock, Moment
 from sandbox.world.world import GENESIS, World
 
@@ -24,13 +25,12 @@ class Served(str):
     world: World
     clock: Clock
 
-    @property
-    def coinbase(self) -> str:
-        return f"{self}/coinbase"
-
-    @property
-    def debank(self) -> str:
-        return f"{self}/debank"
+    def __getattr__(self, name: str) -> str:
+        """The url of a vendor: `url.coinbase` is http://127.0.0.1:PORT/coinbase."""
+        world = vars(self).get("world")
+        if world is not None and name in world.vendors:
+            return f"{self}/{name}"
+        raise AttributeError(f"the sandbox serves no vendor {name!r}")
 
 
 def _not_a_cut(record: logging.LogRecord) -> bool:
@@ -68,14 +68,16 @@ def serve(
     tick: bool = False,
     mess: bool = False,
     books_start: Moment | None = None,
-    wallets: int | None = None,
     **options,
 ) -> Iterator[Served]:
-    """A running sandbox on a free port; `options` are create_app's. Ends with the block.
+    """A running sandbox on a free port; `options` are create_app's and the vendors'. Ends with
+    the block.
 
     Its world is tidy unless `mess` is asked for: most laws of the product's are about one.
     """
-    world = world or World(seed, start, scale, late_days, mess, books_start, wallets)
+    histories = [option for vendor in all_vendors().values() for option in vendor.history_options]
+    lived = {name: options.pop(name) for name in histories if name in options}
+    world = world or World(seed, start, scale, late_days, mess, books_start, **lived)
     clock = now if isinstance(now, Clock) else Clock(now, tick)
     app = create_app(world, clock, **options)
     listener = socket.create_server(("127.0.0.1", 0))

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from extract.core.interval import iso
 from ledgerhouse.operate.commands.progress import Steps
 from stack.airflow import environment, state_uri
-from stack.live import Stack, launch
+from stack.live import Stack, launch, sandbox_accounts
 from stack.lock import StackBusy, holder, lock
 from stack.processes import Stopped
 from stack.settings import (
@@ -87,6 +87,8 @@ def up() -> int:
         seed = settings.values.get("SANDBOX_SEED") or "7"
         sandbox = ["--seed", seed, "--now", now, "--start", start, "--tick"]
         title = "start PostgreSQL, the sandbox and Airflow"
+        _, opened = sandbox_accounts(settings.values["SANDBOX_PORT"])
+        base = opened | base  # where .env has a Connection of that name, it is that one
     started = _until_stopped(title, settings, base, "stack up", sandbox=sandbox)
     with _stop_is_success(), started as (screen, stack):
         with screen.step("register and unpause the DAGs"):
@@ -115,7 +117,8 @@ def ui() -> int:
     if not (settings.var / "published" / "books.duckdb").exists():
         raise SettingsError(f"no books in {settings.var}: make demo makes them")
     title = "start PostgreSQL and Airflow's API server"
-    started = _until_stopped(title, settings, os.environ, "stack ui", airflow=False)
+    base = dict(os.environ) | {"LEDGERHOUSE_ACCOUNTS": str(settings.var / "accounts.toml")}
+    started = _until_stopped(title, settings, base, "stack ui", airflow=False)
     with _stop_is_success(), started as (screen, stack):
         screen.line(f"The books: {stack.ui}/plugin/ledgerhouse  {stack.login(screen.live)}")
         screen.line("Ctrl-C stops it.")

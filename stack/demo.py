@@ -20,12 +20,13 @@ from typing import Any
 import requests
 
 from extract.core.interval import iso
+from ledgerhouse.config import AccountsFile
 from ledgerhouse.operate.commands.progress import Steps
 from stack import truth
 from stack.follow import follow
 from stack.live import Stack, running
 from stack.lock import lock
-from stack.settings import PROJECT, read_env, var_dir
+from stack.settings import read_env, var_dir
 
 SIX_HOURS = timedelta(hours=6)
 TOO_CLOSE = timedelta(minutes=15)  # a scheduled sync must not start in the middle of the demo
@@ -65,7 +66,7 @@ def main() -> int:
         f"two syncs up to {iso(now)}. State: {shown(folder)} (made again)"
     )
     clear(folder)
-    os.environ["LEDGERHOUSE_ACCOUNTS"] = str(PROJECT / "accounts.toml")
+    os.environ["LEDGERHOUSE_ACCOUNTS"] = str(folder / "accounts.toml")  # written by running
     with ExitStack() as live:
         with screen.step("start PostgreSQL, the sandbox and Airflow") as step:
             stack = live.enter_context(
@@ -81,7 +82,8 @@ def main() -> int:
         runs = play(screen, stack, start, until, now)
         stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
         snapshots = [run["clock"] for run in runs if run["sync"]]
-        expected = truth.ask(stack.sandbox_url, iso(start), snapshots)
+        listed = {account.source for account in AccountsFile.read().accounts()}
+        expected = truth.ask(stack.sandbox_url, iso(start), snapshots, listed)
         with screen.step("stop Airflow"):
             stack.stop_airflow()
         with screen.step("stop PostgreSQL and the sandbox"):
@@ -132,7 +134,6 @@ def conclude(
     screen: Steps, var: Path, folder: Path, result: dict[str, Any], expected: truth.Expectations
 ) -> int:
     """Print the report, write demo.json; 0 when all is well, else 1."""
-    from ledgerhouse.config import AccountsFile
     from ledgerhouse.warehouse.connection import open_warehouse
     from stack import report as reports
     from stack import tables
@@ -141,9 +142,7 @@ def conclude(
     with open_warehouse(warehouse, owner="stack demo", read_only=True) as con:
         report = reports.read(con, result["runs"])
     tables.show(screen.console, report)
-    listed = [
-        (a.source, a.account) for a in AccountsFile.read(PROJECT / "accounts.toml").accounts()
-    ]
+    listed = [(a.source, a.account) for a in AccountsFile.read().accounts()]
     names = [run["name"] for run in result["runs"]]
     wrong = reports.verdict(report, listed, result["now"], stats, names, expected)
     total = round(time.monotonic() - screen.began, 1)

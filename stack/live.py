@@ -6,7 +6,9 @@ scheduled run. `launch` is what it and `stack up` share.
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -161,6 +163,14 @@ class Stack:
         self.tell(step)
 
 
+def sandbox_accounts(port: int | str) -> tuple[str, dict[str, str]]:
+    """(text of an accounts.toml, the variables of its Connections) of the sandbox at this port."""
+    command = [sys.executable, "-m", "sandbox.accounts", f"http://{HOST}:{port}"]
+    told = json.loads(subprocess.check_output(command, text=True, cwd=PROJECT))
+    opened = told["connections"].items()
+    return told["accounts"], {f"AIRFLOW_CONN_{n.upper()}": json.dumps(c) for n, c in opened}
+
+
 def _ok(url: str) -> bool:
     try:
         return requests.get(url, timeout=10).ok
@@ -213,20 +223,27 @@ def running(
 ) -> Iterator[Stack]:
     """A stack with the sandbox whose clock stands at `now` and whose history begins at `start`.
 
+    Its accounts are the sandbox's, in the file accounts.toml of `var_dir`, never the user's own.
     The scheduler makes no sync run before the second boundary of six hours from now: the sync
     DAG starts now, by the real clock. `env`: variables on top of `.env.example`; Airflow's own
     from outside are not let in.
     """
     base = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}
     base.pop("LEDGERHOUSE_STATE_URI", None)
+    var, port = Path(var_dir).resolve(), free_port()
+    accounts, opened = sandbox_accounts(port)
+    var.mkdir(parents=True, exist_ok=True)
+    (var / "accounts.toml").write_text(accounts)
     base |= {
-        "SANDBOX_PORT": str(free_port()),
+        **opened,
+        "LEDGERHOUSE_ACCOUNTS": str(var / "accounts.toml"),
+        "SANDBOX_PORT": str(port),
         "SANDBOX_SEED": str(seed),
         "START_TS": iso(start),
         "SYNC_START_DATE": iso(datetime.now(UTC).replace(microsecond=0)),
         **(env or {}),
     }
-    settings = Settings(Path(var_dir).resolve(), read_env(base, PROJECT / ".env.example"))
+    settings = Settings(var, read_env(base, PROJECT / ".env.example"))
     sandbox = ["--seed", str(seed), "--now", iso(now), "--start", iso(start)]
     if scale != 1.0:
         sandbox += ["--scale", str(scale)]

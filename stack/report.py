@@ -57,13 +57,13 @@ CHECKED = f"""{RUNS}
 
 def read(con: duckdb.DuckDBPyConnection, runs: Sequence[Mapping[str, Any]]) -> dict[str, list]:
     """The report's rows. `runs`: {"name", "run_id"} each."""
-    from extract.sources import names
     from ledgerhouse.operate.commands.tables import rows
 
     ours = {"names": [r["name"] for r in runs], "ids": [r["run_id"] for r in runs]}
+    fetched = [r["source"] for r in rows(con, "SELECT DISTINCT source FROM ops.batches ORDER BY 1")]
     return {
         "reconciliation": rows(con, RECONCILIATION),
-        "fetched": rows(con, FETCHED, {**ours, "sources": list(names())}),
+        "fetched": rows(con, FETCHED, {**ours, "sources": fetched}),
         "checkpoints": rows(con, CHECKED, ours),
     }
 
@@ -104,7 +104,8 @@ def verdict(
         calls = sum(f["calls"] for f in report["fetched"] if f["source"] == source)
         if calls != total:
             wrong.append(f"{source}: {calls} calls logged, the sandbox counted {total}")
-    units = sum(f["units"] for f in report["fetched"])
-    if units != stats["units_spent"]:
-        wrong.append(f"debank: {units} units logged, the sandbox counted {stats['units_spent']}")
+    for source, spent in stats["units"].items():
+        units = sum(f["units"] for f in report["fetched"] if f["source"] == source)
+        if units != spent:
+            wrong.append(f"{source}: {units} units logged, the sandbox counted {spent}")
     return wrong

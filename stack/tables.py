@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extract.core.text import visible
+from extract.sources import get
 from ledgerhouse.operate.commands.tables import short
 
 STATUSES = (
@@ -109,7 +110,7 @@ def _fetched(rows: Sequence[Row]) -> Table:
         cells = []
         for name in ("calls", "units"):
             full = (r["full_refresh"] or {}).get(name)
-            paid = name == "calls" or r["source"] == "debank"
+            paid = name == "calls" or bool(get(r["source"]).units)
             cells += [f"{r[name]:,}" if paid else "", f"{full:,}" if full else ""]
             cells.append(saving(r[name], full))
         table.add_row(r["run"], r["source"], f"{r['new']:,}", f"{r['changed']:,}", *cells)

@@ -8,7 +8,7 @@ whatever an account had in its favour then is its opening, for the sandbox, too.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal, localcontext
@@ -57,12 +57,15 @@ class Expected:
 Expectations = Mapping[Token, Expected]
 
 
-def ask(url: str, since: str, snapshots: Sequence[str]) -> dict[Token, Expected]:
-    """What the truth expects of each token at the last of the `snapshots` that were taken, oldest
-    first, of a history that begins at `since`; all are ISO texts."""
+def ask(
+    url: str, since: str, snapshots: Sequence[str], sources: Collection[str]
+) -> dict[Token, Expected]:
+    """What the truth expects of each token of these sources at the last of the `snapshots` that
+    were taken, oldest first, of a history that begins at `since`; all times are ISO texts."""
 
     def get(what: str, **params: str) -> list[dict]:
-        answer = requests.get(f"{url}/_truth/{what}", params, timeout=120)
+        of = [("vendor", source) for source in sources]
+        answer = requests.get(f"{url}/_truth/{what}", [*params.items(), *of], timeout=120)
         answer.raise_for_status()
         return answer.json()
 
@@ -73,8 +76,8 @@ def ask(url: str, since: str, snapshots: Sequence[str]) -> dict[Token, Expected]
     now = snapshots[-1]
     seconds = {(u["account"], u.get("chain")) for u in get("unread", now=now)}
     unknown = {
-        r["token"]
-        for r in get("coinbase/ledger", now=now)
+        (r["vendor"], r["account"], r["token"])
+        for r in get("ledger", now=now)
         if r["amount"] is None and utc(since) <= utc(r["time"]) < utc(snapshots[0])
     }
     series = [(at, residuals(at)) for at in snapshots]
@@ -85,7 +88,7 @@ def ask(url: str, since: str, snapshots: Sequence[str]) -> dict[Token, Expected]
             since,
             snapshots[0],
             lacks_a_second=(token[1], row.get("chain")) in seconds,
-            lacks_an_amount=row["vendor"] == "coinbase" and row["token"] in unknown,
+            lacks_an_amount=token in unknown,
         )
     return expected
 
@@ -175,7 +178,7 @@ def _growth(
 def _tolerance(row: Mapping[str, Any]) -> Decimal:
     """What JSON numbers may lose; amounts that fit no DECIMAL(38,18) are compared to six digits."""
     turnover = Decimal(row["turnover"])
-    if row["vendor"] == "coinbase":
+    if row["chain"] is None:  # an exchange's amounts are text
         return Decimal(0)
     large = max(turnover, Decimal(row["reported"])) >= LARGE
     with localcontext(prec=100):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -14,12 +15,20 @@ from extract.fetch import landing
 from extract.sources import all_sources
 from ledgerhouse.load.loader import load
 from ledgerhouse.warehouse import schema
+from tests.helpers import books
 
 ROOT = Path(__file__).parents[1]
 
-# A test must never find the developer's own warehouse or Airflow.
+# A test must never find the developer's own warehouse, Airflow or accounts.
 for variable in [v for v in os.environ if v.startswith(("LEDGERHOUSE_", "AIRFLOW_"))]:
     del os.environ[variable]
+_settings = TemporaryDirectory(prefix="ledgerhouse-tests-")
+(Path(_settings.name) / "accounts.toml").write_text(books.ACCOUNTS_TOML)
+os.environ["LEDGERHOUSE_ACCOUNTS"] = str(Path(_settings.name) / "accounts.toml")
+
+
+def pytest_unconfigure() -> None:
+    _settings.cleanup()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -18,12 +19,16 @@ from starlette.routing import Route
 
 from sandbox.coinbase import products, responses
 from sandbox.coinbase.auth import refusal
-from sandbox.faults.error_bodies import coinbase_error
-from sandbox.faults.limits import Bucket, SlidingSecond
+from sandbox.coinbase.errors import coinbase_error
+from sandbox.faults.limits import Bucket, NoLimit, SlidingSecond
+from sandbox.vendor import Api
 from sandbox.world.exchange_fills import FUTURES, PRODUCTS
 from sandbox.world.exchange_records import CURRENCIES, Wallet
 from sandbox.world.moments import Clock, micros, seconds
-from sandbox.world.world import World
+
+if TYPE_CHECKING:
+    from sandbox.coinbase.history import CoinbaseHistory
+    from sandbox.world.world import World
 
 V2_PAGE, V2_PAGE_MAX = 25, 100
 FILLS_PAGE_MAX = 100
@@ -42,10 +47,14 @@ def _limit(query, default: int, most: int) -> int:
     return min(int(text), most)
 
 
-class CoinbaseApi:
+class CoinbaseApi(Api):
     def __init__(self, world: World, clock: Clock) -> None:
         self.world, self.clock = world, clock
+        self.history: CoinbaseHistory = world.histories["coinbase"]
         self.hour, self.second = Bucket(10_000), SlidingSecond(30)
+
+    def lift_limits(self) -> None:
+        self.hour = self.second = NoLimit()
 
     def routes(self) -> list[Route]:
         v2, v3 = "/coinbase/v2", "/coinbase/api/v3/brokerage"
@@ -78,8 +87,10 @@ class CoinbaseApi:
                 why := refusal(request.headers.get("authorization"), request.method, path)
             ):
                 return coinbase_error(401, path, why)
+            now = self.clock.now()
+            self.world.grown("coinbase", now)
             try:
-                body = answer(request, self.clock.now())
+                body = answer(request, now)
             except Refused as error:
                 return coinbase_error(error.args[0], path, error.args[1])
             return Response(
@@ -100,7 +111,7 @@ class CoinbaseApi:
         return {"data": [{"id": "USD", "name": "US Dollar", "min_size": "0.01"}]}
 
     def crypto(self, _request, _now) -> dict:
-        crypto = {w.currency.code: w for w in self.world.exchange.wallets.values()}
+        crypto = {w.currency.code: w for w in self.history.wallets.values()}
         return {"data": [responses.currency(w) for w in crypto.values() if w.type != "fiat"]}
 
     def exchange_rates(self, _request, _now) -> dict:
@@ -117,7 +128,7 @@ class CoinbaseApi:
         found = [products.spot(name) for name in PRODUCTS] if kind in ("SPOT", "") else []
         futures = kind in ("FUTURE", "") and query.get("contract_expiry_type") in (None, "EXPIRING")
         status = query.get("expiring_contract_status") or "STATUS_UNEXPIRED"
-        if self.world.mess and futures:
+        if self.history.mess and futures:
             found += [
                 products.future(name)
                 for name, (*_, expiry) in FUTURES.items()
@@ -150,25 +161,25 @@ class CoinbaseApi:
         }
 
     def accounts(self, request, now: int) -> str:
-        rows = [responses.account(self.world, name, now) for name in self.world.exchange.wallets]
+        rows = [responses.account(self.history, name, now) for name in self.history.wallets]
         return self._page(
             request, [(row["id"], lambda row=row: json.dumps(row)) for row in rows], "desc"
         )
 
     def _wallet(self, request) -> Wallet:
-        for wallet in self.world.exchange.wallets.values():
+        for wallet in self.history.wallets.values():
             if wallet.id == request.path_params["id"]:
                 return wallet
         raise Refused(404, "Not found")
 
     def account(self, request, now: int) -> dict:
-        return {"data": responses.account(self.world, self._wallet(request).name, now)}
+        return {"data": responses.account(self.history, self._wallet(request).name, now)}
 
     def transactions(self, request, now: int) -> str:
         wallet = self._wallet(request)
         if wallet.answer != 200:
             raise Refused(wallet.answer, "Not found" if wallet.answer == 404 else None)
-        rows = self.world.entries(wallet.name, now)
+        rows = self.history.rows(wallet.name, now)
         order = request.query_params.get("order") or "desc"
         if order not in ("asc", "desc"):
             raise Refused(400, f"order is {order}, not asc or desc")
@@ -230,7 +241,7 @@ class CoinbaseApi:
             place = (int(sequence), entry_id)
         visible = [
             fill
-            for fill in reversed(self.world.visible_fills(now))
+            for fill in reversed(self.history.visible_fills(now))
             if (start is None or fill.sequence >= start)
             and (end is None or fill.sequence < end)
             and (not products or fill.product in products)
@@ -240,17 +251,17 @@ class CoinbaseApi:
         limit = _limit(query, FILLS_PAGE_MAX, FILLS_PAGE_MAX)
         page = visible[:limit]
         cursor = f"{page[-1].sequence}-{page[-1].entry_id}" if len(visible) > limit else ""
-        texts = ", ".join(responses.fill(fill, self.world.exchange.user_id) for fill in page)
+        texts = ", ".join(responses.fill(fill, self.history.user_id) for fill in page)
         return f'{{"fills": [{texts}], "cursor": "{cursor}"}}'
 
     def brokerage_accounts(self, request, now: int) -> dict:
-        query, names = request.query_params, list(self.world.exchange.wallets)
+        query, names = request.query_params, list(self.history.wallets)
         limit, cursor = _limit(query, ACCOUNTS_PAGE, ACCOUNTS_PAGE_MAX), query.get("cursor") or "0"
         if not cursor.isdigit():
             raise Refused(400, "invalid cursor")
         end = int(cursor) + limit
         page, more = names[int(cursor) : end], end < len(names)
-        accounts = [responses.brokerage_account(self.world, name, now) for name in page]
+        accounts = [responses.brokerage_account(self.history, name, now) for name in page]
         return {
             "accounts": accounts,
             "has_next": more,

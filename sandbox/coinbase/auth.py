@@ -12,7 +12,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from sandbox.keys import KEY_ED25519, KEY_NAME, KEY_PEM
+from sandbox.coinbase.keys import KEY_ED25519, KEY_NAME, KEY_PEM
 
 _PUBLIC = {
     "ES256": load_pem_private_key(KEY_PEM.encode(), password=None).public_key(),

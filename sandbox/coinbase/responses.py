@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 
+from sandbox.coinbase.history import CoinbaseHistory
 from sandbox.world.amounts import decimal_text
 from sandbox.world.exchange_fills import Fill
 from sandbox.world.exchange_records import Currency, Entry, Wallet
 from sandbox.world.moments import iso, iso_micros
-from sandbox.world.world import World
 
 _TITLES = {"send": "Sent", "trade": "Converted", "fiat_deposit": "Deposited funds"}
 
@@ -149,10 +149,10 @@ def currency(wallet: Wallet) -> dict:
     }
 
 
-def account(world: World, name: str, now: int) -> dict:
+def account(history: CoinbaseHistory, name: str, now: int) -> dict:
     """A v2 account: what Coinbase calls a wallet."""
-    wallet = world.exchange.wallets[name]
-    units = world.wallet_units(name, now)
+    wallet = history.wallets[name]
+    units = history.wallet_units(name, now)
     return {
         "id": wallet.id,
         "name": name,
@@ -160,7 +160,7 @@ def account(world: World, name: str, now: int) -> dict:
         "type": wallet.type,
         "balance": money(units, wallet.currency) if wallet.has_balance else None,
         "created_at": None if wallet.opened is None else iso(wallet.opened),
-        "updated_at": iso(world.wallet_updated(name, now)),
+        "updated_at": iso(history.wallet_updated(name, now)),
         "resource": "account",
         "resource_path": f"/v2/accounts/{wallet.id}",
         "currency": currency(wallet) if wallet.has_balance else None,
@@ -169,17 +169,17 @@ def account(world: World, name: str, now: int) -> dict:
     }
 
 
-def brokerage_account(world: World, name: str, now: int) -> dict:
+def brokerage_account(history: CoinbaseHistory, name: str, now: int) -> dict:
     """A v3 account. Nothing is on hold: the sandbox places no orders."""
-    wallet = world.exchange.wallets[name]
+    wallet = history.wallets[name]
     code, exponent = wallet.currency.code, wallet.currency.exponent
-    opened = iso_micros(world.start * 1_000_000)
+    opened = iso_micros(history.start * 1_000_000)
     return {
         "uuid": wallet.id,
         "name": name,
         "currency": code,
         "available_balance": {
-            "value": decimal_text(world.wallet_units(name, now), exponent),
+            "value": decimal_text(history.wallet_units(name, now), exponent),
             "currency": code,
         },
         "default": wallet.primary,
@@ -190,6 +190,6 @@ def brokerage_account(world: World, name: str, now: int) -> dict:
         "type": "ACCOUNT_TYPE_FIAT" if wallet.type == "fiat" else "ACCOUNT_TYPE_CRYPTO",
         "ready": True,
         "hold": {"value": decimal_text(0, exponent), "currency": code},
-        "retail_portfolio_id": world.exchange.user_id,
+        "retail_portfolio_id": history.user_id,
         "platform": "ACCOUNT_PLATFORM_CONSUMER",
     }

@@ -12,20 +12,25 @@ import json
 import re
 from collections.abc import Callable
 from math import isfinite
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.debank import responses
-from sandbox.faults.error_bodies import debank_error
-from sandbox.faults.limits import SlidingSecond
-from sandbox.keys import DEBANK_KEY
+from sandbox.debank.errors import debank_error
+from sandbox.debank.keys import DEBANK_KEY
+from sandbox.faults.limits import NoLimit, SlidingSecond
+from sandbox.vendor import Api
 from sandbox.world.chain_records import Tx
 from sandbox.world.mess_tokens import ALL_CHAINS
 from sandbox.world.moments import Clock, iso
 from sandbox.world.tokens import Token
-from sandbox.world.world import World
+
+if TYPE_CHECKING:
+    from sandbox.debank.history import DebankHistory
+    from sandbox.world.world import World
 
 PAGE_MAX = 20
 STATS_DAYS = 30
@@ -80,20 +85,31 @@ def _flag(query, name: str, default: bool) -> bool:
     return text in ("true", "1")
 
 
-class DebankApi:
+class DebankApi(Api):
+    """`inclusive`: whether start_time includes its own second; None takes the seed's parity (odd
+    seeds include it). `prices`: units per call, merged over PRICES; `units`: how many it has."""
+
     def __init__(
         self,
         world: World,
         clock: Clock,
-        inclusive: bool,
+        inclusive: bool | None = None,
         prices: dict[str, int] | None = None,
-        balance: int = START_BALANCE,
+        units: int = START_BALANCE,
     ) -> None:
-        self.world, self.clock, self.inclusive = world, clock, inclusive
-        self.prices, self.balance = PRICES | (prices or {}), balance
+        self.world, self.clock = world, clock
+        self.inclusive = world.seed % 2 == 1 if inclusive is None else inclusive
+        self.history: DebankHistory = world.histories["debank"]
+        self.prices, self.balance = PRICES | (prices or {}), units
         self.spent: dict[str, int] = {}  # by the sandbox's date, as account/units reports it
         self.units_spent = 0  # since the counts were reset
         self.second = SlidingSecond(CALLS_A_SECOND)
+
+    def lift_limits(self) -> None:
+        self.second = NoLimit()
+
+    def facts(self) -> dict[str, Any]:
+        return {"inclusive": self.inclusive}
 
     def routes(self) -> list[Route]:
         served = {
@@ -121,6 +137,7 @@ class DebankApi:
             if price > self.balance:
                 return debank_error(403)
             now = self.clock.now()
+            self.world.grown("debank", now)
             try:
                 body = answer(request.query_params, now)
             except Invalid as error:
@@ -151,7 +168,7 @@ class DebankApi:
                 raise Invalid("start_time", f"{text} is not a timestamp")
         if not count.isdigit() or int(count) == 0:
             raise Invalid("page_count", f"{count} is not a positive integer")
-        page = self.world.newest(
+        page = self.history.newest(
             address,
             now,
             min(int(count), PAGE_MAX),
@@ -179,7 +196,7 @@ class DebankApi:
         everything = _flag(query, "is_all", True)
         return [
             responses.balance(token, units)
-            for token, units in self.world.reported_units(_address(query), now).items()
+            for token, units in self.history.reported_units(_address(query), now).items()
             if units and wanted(token) and (everything or token.is_verified)
         ]
 
@@ -193,7 +210,7 @@ class DebankApi:
 
     def used_chain_list(self, query, now: int) -> list[dict]:
         born: dict[str, int] = {}
-        for tx in self.world.txs(_address(query), now):
+        for tx in self.history.txs(_address(query), now):
             born.setdefault(tx.chain, tx.time)
         return [
             responses.chain(chain) | {"born_at": born[chain]}
@@ -202,11 +219,11 @@ class DebankApi:
         ]
 
     def total_balance(self, query, now: int) -> dict:
-        return responses.total(self.world.reported_units(_address(query), now))
+        return responses.total(self.history.reported_units(_address(query), now))
 
     def all_complex_protocol_list(self, query, now: int) -> list[dict]:
         chains = _chains(query)
-        deposits = self.world.deposits(_address(query), now)
+        deposits = self.history.deposited(_address(query), now)
         wanted = [one for one in deposits if chains is None or one.token.chain in chains]
         return responses.protocols(wanted, now)
 

@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
 from starlette.responses import Response
 
-from sandbox.faults.error_bodies import coinbase_error, debank_error
 from sandbox.faults.spoil import SPOILED
+from sandbox.vendor import Vendor
+from sandbox.vendors import all_vendors
 from sandbox.world.moments import http_date
 
 LONGEST_RUN = 3
-VENDORS = ("coinbase", "debank")
 
 # Answers given instead of the vendor's own: (status shown, status of the HTTP answer).
 _INSTEAD = {
@@ -100,9 +101,15 @@ class Faults:
     """Which call suffers what. `injected[vendor, kind]` counts what really happened."""
 
     def __init__(
-        self, seed: int, text: str = "none", hold: float = 35.0, pause: float = 1.0
+        self,
+        seed: int,
+        text: str = "none",
+        hold: float = 35.0,
+        pause: float = 1.0,
+        vendors: Iterable[str] | None = None,
     ) -> None:
         self.seed, self.hold, self.pause = seed, hold, pause
+        self.vendors = tuple(all_vendors() if vendors is None else vendors)
         self.injected: Counter = Counter()
         self.set(text)
 
@@ -115,8 +122,9 @@ class Faults:
         after: int = 0,
     ) -> None:
         """Replace what is set for `vendor` (None: all); `rate` is that of every profile named."""
-        if vendor not in (None, *VENDORS):
-            raise ValueError(f"vendor is {vendor!r}; write coinbase, debank or null for both")
+        if vendor not in (None, *self.vendors):
+            known = ", ".join(self.vendors)
+            raise ValueError(f"vendor is {vendor!r}; write {known} or null for all")
         rules = parse(profile, vendor=vendor, count=count, after=int(after))
         if rate is not None:
             if not 0 <= float(rate) <= 1:
@@ -165,21 +173,21 @@ class Faults:
     def stats(self) -> dict:
         return {
             v: {kind: n for (of, kind), n in sorted(self.injected.items()) if of == v}
-            for v in VENDORS
+            for v in self.vendors
         }
 
 
-def instead(fault: Fault, vendor: str, path: str, now: int) -> Response | None:
+def instead(fault: Fault, vendor: Vendor, path: str, now: int) -> Response | None:
     """The answer that stands in for the vendor's, or None where the vendor has no such fault.
 
     Retry-After comes in seconds or as an HTTP date, by the sandbox's clock.
     """
-    if fault.kind not in _INSTEAD or ("units" in fault.kind and vendor != "debank"):
+    if fault.kind not in _INSTEAD or ("units" in fault.kind and not vendor.sells_units):
         return None
     shown, status = _INSTEAD[fault.kind]
     if fault.kind == "error_body":
         shown = fault.rng.choice((429, 500))
-    answer = debank_error(shown) if vendor == "debank" else coinbase_error(shown, path)
+    answer = vendor.error(shown, path)
     answer.status_code = status
     if fault.kind == "rate_limited":
         wait = fault.rng.randrange(1, 8)

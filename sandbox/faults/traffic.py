@@ -9,9 +9,9 @@ from collections import Counter
 from starlette.responses import Response
 
 from sandbox.faults import hostile
-from sandbox.faults.error_bodies import coinbase_error, debank_error
 from sandbox.faults.faults import HOSTILE, Fault, Faults, instead, skew
 from sandbox.faults.spoil import SPOILED
+from sandbox.vendor import Api
 from sandbox.world.moments import Clock, http_date
 from sandbox.world.world import World
 
@@ -21,11 +21,15 @@ _IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 class Traffic:
     """ASGI middleware around the application; holds faults and counts.
 
-    `failures` are those of `fail`, for so many calls; `faults` are drawn by profile and seed.
+    `failures` are those of `fail`, for so many calls; `faults` are drawn by profile and seed; `apis`
+    are the vendors' own, by name.
     """
 
-    def __init__(self, app, world: World, clock: Clock, faults: Faults) -> None:
+    def __init__(
+        self, app, world: World, clock: Clock, faults: Faults, apis: dict[str, Api]
+    ) -> None:
         self.app, self.world, self.clock, self.faults = app, world, clock, faults
+        self.vendors, self.apis = world.vendors, apis
         self.failures: dict[str, dict] = {}
         self.calls: Counter = Counter()
 
@@ -41,10 +45,10 @@ class Traffic:
         """The next `count` calls (None: all) whose path contains `endpoint` get `status`; None ends it.
 
         `body` replaces the vendor's own error body, so status 200 can carry nonsense;
-        `retry_after` adds that header, which neither vendor documents.
+        `retry_after` adds that header, which not every vendor documents.
         """
-        if vendor not in ("coinbase", "debank"):
-            raise ValueError(f"vendor is {vendor!r}; write coinbase or debank")
+        if vendor not in self.vendors:
+            raise ValueError(f"vendor is {vendor!r}; write {' or '.join(self.vendors)}")
         self.failures.pop(vendor, None)
         if status is not None:
             self.failures[vendor] = {
@@ -55,8 +59,13 @@ class Traffic:
                 "retry_after": retry_after,
             }
 
+    def lift_limits(self) -> None:
+        """No vendor has rate limits from now on."""
+        for api in self.apis.values():
+            api.lift_limits()
+
     def stats(self) -> dict:
-        tree: dict = {"coinbase": {}, "debank": {}}
+        tree: dict = {vendor: {} for vendor in self.vendors}
         for (vendor, endpoint, status), count in sorted(self.calls.items()):
             tree[vendor].setdefault(endpoint, {})[str(status)] = count
         total = {vendor: sum(sum(by.values()) for by in tree[vendor].values()) for vendor in tree}
@@ -76,7 +85,7 @@ class Traffic:
         if fault["body"] is not None:
             answer = Response(fault["body"], status, media_type="application/json")
         else:
-            answer = debank_error(status) if vendor == "debank" else coinbase_error(status, path)
+            answer = self.vendors[vendor].error(status, path)
         if fault["retry_after"] is not None:
             answer.headers["Retry-After"] = str(fault["retry_after"])
         return answer
@@ -86,7 +95,7 @@ class Traffic:
             return await self.app(scope, receive, send)
         _, vendor, *rest = scope["path"].split("/", 2)
         path, off = "/" + (rest[0] if rest else ""), [0]
-        known = vendor in ("coinbase", "debank")
+        known = vendor in self.vendors
 
         async def stamped(message) -> None:
             if message["type"] == "http.response.start":
@@ -125,7 +134,7 @@ class Traffic:
 
         The work is done, and paid for, before an answer is held back, cut or spoiled.
         """
-        if answer := instead(fault, vendor, call, self.clock.now()):
+        if answer := instead(fault, self.vendors[vendor], call, self.clock.now()):
             await answer(scope, receive, send)
             return True
         messages = []
@@ -155,7 +164,9 @@ class Traffic:
             await hostile.answer(fault.kind, pause, start, body, scope, receive, send)
             return True
         elif fault.kind in SPOILED and start["status"] == 200:
-            if (spoiled := SPOILED[fault.kind](fault.rng, vendor, call, body)) is not None:
+            if (
+                spoiled := SPOILED[fault.kind](fault.rng, self.vendors[vendor].pages, call, body)
+            ) is not None:
                 media = "application/json"
                 await Response(spoiled, 200, media_type=media)(scope, receive, send)
                 return True

@@ -25,9 +25,8 @@ from ledgerhouse.plan import coverage
 from ledgerhouse.publish.gate import NotChecked, publish_checked
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
-from sandbox import keys
 from tests.cases.vendors import Vendors
-from tests.helpers.books import Hurried
+from tests.helpers.books import Hurried, credentials
 
 SIX_HOURS = timedelta(hours=6)
 log = logging.getLogger(__name__)
@@ -91,9 +90,6 @@ class Pipeline:
 
     def _fetch(self, source, job, run_id: str) -> None:
         clock, run = Hurried(), {"dag_id": "sync", "run_id": run_id}
-        login, secret = (
-            (keys.KEY_NAME, keys.KEY_PEM) if job.source == "coinbase" else ("", keys.DEBANK_KEY)
-        )
         with call_log(self.var / "calls", run) as record:
             client = Client(
                 job.source,
@@ -104,8 +100,8 @@ class Pipeline:
                 sleep=clock.sleep,
                 timer=clock,
             )
-            host = f"{self.vendors.url}/{job.connection.rpartition('.')[0]}/{job.source}"
-            api = source.connect(host=host, login=login, password=secret, extra={})
+            world = f"{self.vendors.url}/{job.connection.rpartition('.')[0]}"
+            api = source.connect(**credentials(job.source, world))
             landing.write(self.var / "landing", job, source.fetch(client, api, job), run)
 
 

@@ -14,28 +14,24 @@ from extract.core.records import Records
 from extract.core.source import Covered, Fetched, Form, FullRefreshCall
 from extract.sources import all_sources
 from extract.testing import StandIn
-from sandbox import keys
+from sandbox.debank.keys import DEBANK_KEY
 from sandbox.server import serve
-from tests.helpers.books import ACCOUNTS
+from tests.helpers.books import credentials, of
 
 SOURCES = all_sources()
 START, NOW, LATER = "2024-11-01T00:00:00Z", "2025-01-15T00:00:00Z", "2025-01-16T00:00:00Z"
-KEYS = {
-    "coinbase": {"login": keys.KEY_NAME, "password": keys.KEY_PEM},
-    "debank": {"password": keys.DEBANK_KEY},
-}
 
 
 @contextmanager
 def running(name, seed=5, now=NOW, **changes):
     """(url, StandIn) of a sandbox without rate limits, for the first account of a source."""
     with serve(seed=seed, now=now, scale=0.25) as url:
-        for limit in (url.app.debank.second, url.app.coinbase.second, url.app.coinbase.hour):
-            limit.allows = lambda: True
+        url.app.lift_limits()
         source = replace(SOURCES[name], **changes)
-        account = next(a.account for a in ACCOUNTS if a.source == name)
-        api = source.connect(host=getattr(url, name), **KEYS[name])
-        yield url, StandIn(source, account, api, tuple(KEYS[name].values()), testing._no_wait)
+        opened = credentials(name, url)
+        account, secrets = of(name)[0].account, (opened["login"], opened["password"])
+        api = source.connect(**opened)
+        yield url, StandIn(source, account, api, tuple(filter(None, secrets)), testing._no_wait)
 
 
 @pytest.fixture(scope="module", params=sorted(SOURCES))
@@ -92,8 +88,8 @@ def test_no_secret_is_in_a_page_or_a_text(stand_in):
     url, standing = stand_in
     testing.check_secrets(standing, "2025-01-10", "2025-01-12")
     name, wrong = standing.source.name, "organizations/x/apiKeys/wrong-key-123"
-    given = KEYS[name] | {"login" if name == "coinbase" else "password": wrong}
-    api = standing.source.connect(host=getattr(url, name), **given)
+    opened = credentials(name, url)
+    api = standing.source.connect(**opened | {"login" if opened["login"] else "password": wrong})
     testing.check_wrong_key(standing, api, (wrong,), "2025-01-10", "2025-01-12")
 
 
@@ -238,7 +234,7 @@ def test_a_fetch_that_hides_its_trouble_or_shows_its_key_is_found_out():
 
     def leaking_fetch(client, api, job):
         fetched = DEBANK.fetch(client, api, job)
-        pages = [replace(p, params=dict(p.params) | {"k": keys.DEBANK_KEY}) for p in fetched.pages]
+        pages = [replace(p, params=dict(p.params) | {"k": DEBANK_KEY}) for p in fetched.pages]
         return Fetched(pages, fetched.covered)
 
     with running("debank", fetch=silent) as (url, standing):

@@ -14,16 +14,43 @@ from extract.core.source import Job
 from extract.fetch import landing
 from extract.fetch.client import Budget, Client
 from extract.fetch.rate_limits import Pacing
-from extract.sources import all_sources
-from ledgerhouse.config import Account, AccountsFile
+from extract.sources import all_sources, get
+from ledgerhouse.config import Account
 from ledgerhouse.load.loader import load
 from ledgerhouse.plan import coverage
 from ledgerhouse.warehouse import schema
-from sandbox import keys
+from sandbox import accounts
+from sandbox.vendors import all_vendors, in_demo
 
 ROOT = Path(__file__).parents[2]
-ACCOUNTS = AccountsFile.read(ROOT / "accounts.toml").accounts()
+# The sandbox's, whatever the user's own accounts.toml lists.
+VENDORS = all_vendors()
+ACCOUNTS = [Account(**entry) for entry in accounts.entries(in_demo())]
+ACCOUNTS_TOML = accounts.accounts_toml(in_demo())
 EVENTS = ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "onchain_transfers")
+
+
+def of(source: str) -> list[Account]:
+    """The sandbox's accounts of a source, in the order in which they are listed."""
+    return [Account(**entry) for entry in accounts.entries([VENDORS[source]])]
+
+
+def credentials(source: str, url: str = "") -> dict:
+    """host, login, password and extra that open the sandbox's vendor, below `url`."""
+    fields = VENDORS[source].connection(f"{url}/{source}")
+    return {"login": "", "extra": {}, **fields}
+
+
+class Opened(dict):
+    """Source → its API, opened when it is first asked for."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    def __missing__(self, source: str):
+        self[source] = api = get(source).connect(**credentials(source, self.url))
+        return api
 
 
 class Hurried:
@@ -59,12 +86,7 @@ class Books:
         self.calls: list[dict] = []
         self.budgets: dict[str, Budget] = {}
         self.pacing = {name: Pacing(source.rates) for name, source in self.sources.items()}
-        self.apis = {
-            "coinbase": self.sources["coinbase"].connect(
-                host=url.coinbase, login=keys.KEY_NAME, password=keys.KEY_PEM
-            ),
-            "debank": self.sources["debank"].connect(host=url.debank, password=keys.DEBANK_KEY),
-        }
+        self.apis = Opened(url)
 
     def plan(self, start, end, accounts: list[Account] = ACCOUNTS, **kwargs) -> list[Job]:
         return coverage.jobs(
@@ -82,7 +104,7 @@ class Books:
             tries=tries or self.tries,
             **self.waits,
             budget=self.budgets.get(job.source),
-            secrets=(keys.KEY_PEM, keys.DEBANK_KEY),
+            secrets=(credentials(job.source)["password"],),
         )
         try:
             fetched = source.fetch(client, self.apis[job.source], job)
@@ -118,11 +140,15 @@ def moment(text: str):
     return utc(text).replace(tzinfo=None)
 
 
-def assert_truth(books: Books, world, now, start="2000-01-01") -> None:
-    """The raw tables hold exactly the world's rows visible at `now` with time >= start."""
+def assert_truth(
+    books: Books, world, now, start="2000-01-01", vendors=frozenset(a.source for a in ACCOUNTS)
+) -> None:
+    """The raw tables hold exactly the rows of these vendors visible at `now` with time >= start."""
 
     def wanted(rows, before):
-        return [r for r in rows if start <= r["time"] and r["time"] < before]
+        return [
+            r for r in rows if start <= r["time"] and r["time"] < before and r["vendor"] in vendors
+        ]
 
     now = str(now)
     con = books.con

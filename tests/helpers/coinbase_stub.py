@@ -18,7 +18,7 @@ from extract.core.source import Fetched, Job
 from extract.fetch.client import Client
 from extract.sources import get
 from extract.testing import _opened
-from sandbox import keys
+from sandbox.coinbase import keys
 
 COINBASE = get("coinbase")
 

@@ -19,12 +19,12 @@ from ledgerhouse.load.loader import load
 from sandbox.faults.faults import LASTING, LONGEST_RUN, TRANSIENT
 from sandbox.server import serve
 from sandbox.world.chain_records import NEVER
-from tests.helpers.books import ACCOUNTS, Books, Hurried, assert_truth
+from tests.helpers.books import Books, Hurried, assert_truth, of
 
 pytestmark = pytest.mark.slow
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T00:00:00Z"
-ONE_EACH = [next(a for a in ACCOUNTS if a.source == s) for s in ("coinbase", "debank")]
+ONE_EACH = [of(source)[0] for source in ("coinbase", "debank")]  # those of SAID, in its order
 
 # What the call log says of each, by source; None: the source has no such fault.
 SAID = {
@@ -66,8 +66,7 @@ def impatient(monkeypatch):
 def world(root, seed=5, now=NOW, scale=0.2, tries=6, **options):
     """(url, books) of a sandbox without rate limits: nobody here waits for real."""
     with serve(seed=seed, now=now, scale=scale, **options) as url:
-        for limit in (url.app.debank.second, url.app.coinbase.second, url.app.coinbase.hour):
-            limit.allows = lambda: True
+        url.app.lift_limits()
         books = Books(url, root, tries=tries, clock=Hurried())
         yield url, books
 
@@ -178,15 +177,17 @@ def test_a_key_or_units_that_end_in_mid_run_stop_it_at_once(profile, tmp_path):
         assert failures >= 4 and len(list(waiting(tmp_path))) == len(jobs) - failures + kept
         load(books.con, books.root, books.sources)
         fault(url, "none")
-        paid, left = url.app.debank.units_spent, books.plan(START, NOW)
+        paid, left = url.app.apis["debank"].units_spent, books.plan(START, NOW)
         assert len(left) == failures, "what failed is open, and nothing else"
         books.sync(START, NOW)
         assert_truth(books, url.world, NOW)
-        resumed = url.app.debank.units_spent - paid
+        resumed = url.app.apis["debank"].units_spent - paid
         fresh = Books(url, tmp_path / "fresh", clock=Hurried())
         for job in left:
             fresh.fetch(job)
-        assert resumed == url.app.debank.units_spent - paid - resumed > 0, "paid for what was open"
+        assert resumed == url.app.apis["debank"].units_spent - paid - resumed > 0, (
+            "paid for what was open"
+        )
 
 
 def test_retry_after_is_honoured_in_seconds_and_as_a_date(tmp_path):
@@ -323,9 +324,9 @@ def test_a_row_that_vanishes_is_marked_and_kept_and_may_come_back(
             f"WHERE {key} = '{gone[key]}'"
         ) == [gone[key]]
         for row in (
-            url.world.exchange.entries.values()
+            url.world.histories["coinbase"].entries.values()
             if vendor == "coinbase"
-            else url.world.chain.wallets.values()
+            else url.world.histories["debank"].wallets.values()
         ):
             for record in row:
                 record.gone_at = NEVER  # the vendor has found it again

@@ -9,12 +9,11 @@ import pytest
 
 from ledgerhouse.check.breaks import find_breaks
 from ledgerhouse.transform.adjustments import settle
-from sandbox.faults.limits import NoLimit
 from sandbox.server import serve
 from sandbox.world.moments import DAY, iso, seconds
 from sandbox.world.world import GENESIS
 from stack import truth
-from tests.helpers.books import Books, Hurried
+from tests.helpers.books import ACCOUNTS, Books, Hurried
 from tests.helpers.curated import make_views
 
 HOUR = 3600
@@ -55,7 +54,7 @@ def test_each_balance_is_what_the_truth_says_of_it(seed, tmp_path, monkeypatch):
 
 def live(url, root, since: int, moments: list[int]) -> list[dict]:
     """Sync at the moments, each balance judged at each; the rows at the last."""
-    url.app.coinbase.hour = url.app.coinbase.second = url.app.debank.second = NoLimit()
+    url.app.lift_limits()
     books, snapshots, rows = Books(url, root / "landing", clock=Hurried()), [], []
     make_views(books.con)
     for moment in moments:
@@ -64,7 +63,7 @@ def live(url, root, since: int, moments: list[int]) -> list[dict]:
         settle(books.con, books.root)
         find_breaks(books.con, books.sources)
         snapshots.append(iso(moment))
-        expected = truth.ask(url, iso(since), snapshots)
+        expected = truth.ask(url, iso(since), snapshots, {a.source for a in ACCOUNTS})
         cursor = books.con.execute(SAID)
         names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, row)) for row in cursor.fetchall()]

@@ -52,9 +52,8 @@ from ledgerhouse.operate.run_log.attempts import attempt  # noqa: E402
 from ledgerhouse.operate.run_log.mirror import mirror  # noqa: E402
 from ledgerhouse.plan import coverage  # noqa: E402
 from ledgerhouse.warehouse.connection import open_warehouse  # noqa: E402
-from sandbox import keys  # noqa: E402
 from stack.settings import free_port  # noqa: E402
-from tests.helpers.books import ACCOUNTS, Hurried, assert_truth  # noqa: E402
+from tests.helpers.books import ACCOUNTS, Hurried, assert_truth, credentials  # noqa: E402
 
 OURS = (f"{ROOT}/extract/", f"{ROOT}/ledgerhouse/")
 START = utc("2024-11-01T00:00:00Z")
@@ -68,14 +67,8 @@ class Truth:
         self.url = url
 
     def __getattr__(self, name: str):
-        place = {
-            "ledger": "coinbase/ledger",
-            "fills": "coinbase/fills",
-            "transactions": "debank/transactions",
-            "transfers": "debank/transfers",
-        }[name]
         return lambda now: requests.get(
-            f"{self.url}/_truth/{place}", {"now": now}, timeout=30
+            f"{self.url}/_truth/{name}", {"now": now}, timeout=30
         ).json()
 
 
@@ -262,10 +255,6 @@ class Life:
         from extract.fetch.call_log import call_log
 
         source, clock = SOURCES[job.source], Hurried()
-        host = f"{self.url}/{job.source}"
-        login, secret = (
-            (keys.KEY_NAME, keys.KEY_PEM) if job.source == "coinbase" else ("", keys.DEBANK_KEY)
-        )
         with call_log(self.var / "calls", run) as record:
             client = Client(
                 job.source,
@@ -276,7 +265,7 @@ class Life:
                 sleep=clock.sleep,
                 timer=clock,
             )
-            api = source.connect(host=host, login=login, password=secret, extra={})
+            api = source.connect(**credentials(job.source, self.url))
             try:
                 fetched = source.fetch(client, api, job)
             except ExtractError as error:
@@ -493,7 +482,11 @@ def live(seed: int, *, curated: bool = False, runs: int = 8, kill: float = 0.5) 
             sandbox.tell("clock", now=iso(now))
             sandbox.tell("faults", profile=rng.choice(["none", "none", "chaos:0.1"]))
             if rng.random() < 0.3 and not curated:
-                sandbox.tell("vanish", vendor=rng.choice(["coinbase", "debank"]), seed=seed)
+                sandbox.tell(
+                    "vanish",
+                    vendor=rng.choice(list(dict.fromkeys(a.source for a in ACCOUNTS))),
+                    seed=seed,
+                )
             if rng.random() < 0.7:
                 life.run(START + timedelta(days=rng.randrange(4)), iso(now), close_gaps=True)
             else:  # a backfill of some days

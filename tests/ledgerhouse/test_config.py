@@ -21,6 +21,7 @@ ACCOUNT = '[[account]]\nsource = "coinbase"\naccount = "a"\nconnection = "c"\n'
 
 def test_the_environment_is_read_when_a_setting_is_asked_for(monkeypatch, tmp_path):
     monkeypatch.delenv("LEDGERHOUSE_VAR", raising=False)
+    monkeypatch.delenv("LEDGERHOUSE_ACCOUNTS", raising=False)
     assert config.accounts_file() == ROOT / "accounts.toml" and config.var_dir() == ROOT / "var"
     assert config.state_uri() is None
     assert config.sync_start() == datetime(2020, 1, 1, tzinfo=UTC)

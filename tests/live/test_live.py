@@ -32,7 +32,8 @@ import requests
 from extract.core.interval import Interval, iso
 from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import WarehouseBusy, hold
-from sandbox import keys
+from sandbox.coinbase import keys
+from sandbox.debank.keys import DEBANK_KEY
 from sandbox.world.world import World
 from stack.follow import RunFailed, follow
 from stack.init import pools
@@ -241,8 +242,8 @@ def try_connections(stack) -> dict:
         "connection_id": "kept",
         "conn_type": "debank",
         "host": "http://127.0.0.1:1",
-        "password": keys.DEBANK_KEY,
-        "extra": json.dumps({"api_token": keys.DEBANK_KEY}),
+        "password": DEBANK_KEY,
+        "extra": json.dumps({"api_token": DEBANK_KEY}),
     }
     stack.rest.call("POST", "/connections", kept)
     stored = json.loads(stack.env["AIRFLOW_CONN_DEBANK"]) | {"connection_id": "stored"}
@@ -529,7 +530,7 @@ def test_the_test_button_tells_what_is_wrong_and_a_failed_task_says_the_same(sto
     )
     assert not ok and meaning.startswith("DeBank refuses the key") and "guess" not in words
     assert meaning in story.failing.failure
-    assert keys.DEBANK_KEY not in tried["kept"] and tried["kept"].count("***") == 2
+    assert DEBANK_KEY not in tried["kept"] and tried["kept"].count("***") == 2
 
 
 def test_a_pool_that_is_missing_is_made_before_it_is_needed(story):
@@ -610,7 +611,7 @@ def test_a_plan_beside_a_task_waits_and_says_for_whom(story):
 def test_no_secret_is_written_anywhere_but_in_the_settings(story):
     """Not in a task's log, the landing, the call log, a record, the warehouse or the Data Docs."""
     secrets = [
-        keys.DEBANK_KEY,
+        DEBANK_KEY,
         WEBHOOK_TOKEN,
         *(line for line in keys.KEY_PEM.splitlines() if "-" not in line),
     ]

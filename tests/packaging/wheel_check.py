@@ -3,7 +3,7 @@
     python tests/packaging/wheel_check.py PYTHON      (make wheel-check installs the wheel first)
 
 PYTHON is that of an environment that holds the wheel and requirements.txt and nothing else. In a
-temporary folder it gets an AIRFLOW_HOME on SQLite, a copy of dags/ and of accounts.toml, pools and
+temporary folder it gets an AIRFLOW_HOME on SQLite, a copy of dags/, the sandbox's accounts, pools and
 Connections; the sandbox runs from the checkout. Then the books are read with
 `from ledgerhouse import frame`. Ends with 1 where the run fails or publishes nothing.
 """
@@ -21,8 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sandbox import keys  # noqa: E402
+from sandbox import accounts  # noqa: E402
 from sandbox.server import serve  # noqa: E402
+from sandbox.vendors import in_demo  # noqa: E402
 
 START, NOW = "2026-01-01T00:00:00Z", "2026-01-03T06:00:00Z"
 
@@ -43,20 +44,13 @@ def environment(home: Path, url: str) -> dict[str, str]:
     """The variables of an Airflow in `home` and of the accounts, whose APIs are at `url`."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "LEDGERHOUSE"))}
     kept.pop("PYTHONPATH", None)
-    coinbase = {
-        "conn_type": "coinbase",
-        "host": f"{url}/coinbase",
-        "login": keys.KEY_NAME,
-        "password": keys.KEY_PEM,
-    }
-    debank = {"conn_type": "debank", "host": f"{url}/debank", "password": keys.DEBANK_KEY}
+    opened = accounts.connections(in_demo(), url)
     return kept | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
         "AIRFLOW_VAR_START_TS": START,
-        "AIRFLOW_CONN_COINBASE_MAIN": json.dumps(coinbase),
-        "AIRFLOW_CONN_DEBANK": json.dumps(debank),
+        **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(of) for name, of in opened.items()},
     }
 
 
@@ -66,7 +60,7 @@ def main(python: str) -> int:
         home = Path(folder) / "airflow"
         shutil.copytree(ROOT / "dags", home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
         (home / "ledgerhouse").mkdir()
-        shutil.copy(ROOT / "accounts.toml", home / "ledgerhouse")
+        (home / "ledgerhouse" / "accounts.toml").write_text(accounts.accounts_toml(in_demo()))
         env = environment(home, str(url))
 
         def run(*command: str) -> None:
@@ -75,7 +69,8 @@ def main(python: str) -> int:
 
         try:
             run("-m", "airflow", "db", "migrate")
-            for pool in ("warehouse", "api_coinbase_main", "api_debank"):
+            opened = accounts.connections(in_demo(), str(url))
+            for pool in ("warehouse", *(f"api_{name}" for name in opened)):
                 run("-m", "airflow", "pools", "set", pool, "1", "one at a time")
             run("-m", "airflow", "dags", "test", "sync", NOW)
             run("-m", "airflow", "warehouse", "--help")

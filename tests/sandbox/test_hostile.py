@@ -7,9 +7,9 @@ import time
 import pytest
 import requests
 
+from sandbox.debank.keys import DEBANK_KEY
 from sandbox.faults.faults import HOSTILE, PASSING, TRANSIENT, WORLDLY
 from sandbox.faults.hostile import DEEP
-from sandbox.keys import DEBANK_KEY
 from sandbox.server import serve
 
 

@@ -12,7 +12,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.keys import DEBANK_KEY
+from sandbox.debank.keys import DEBANK_KEY
 from sandbox.server import serve
 from sandbox.world.chain_mess import L1_FEE
 from sandbox.world.mess_tokens import (
@@ -43,7 +43,7 @@ A, B, C = WALLETS
 @contextmanager
 def messy(seed: int, now: int = NOW, scale: float = 0.2, books_start: int | None = SINCE):
     with serve(seed=seed, now=iso(now), scale=scale, mess=True, books_start=books_start) as url:
-        url.app.debank.second.limit = 10**6
+        url.app.lift_limits()
         yield url
 
 

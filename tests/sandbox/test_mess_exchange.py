@@ -13,7 +13,7 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.keys import KEY_NAME, KEY_PEM
+from sandbox.coinbase.keys import KEY_NAME, KEY_PEM
 from sandbox.server import serve
 from sandbox.world.exchange_mess import DOCUMENTED, FUTURE, UNKNOWN_PRODUCT
 from sandbox.world.moments import DAY, iso, seconds
@@ -30,7 +30,7 @@ AHEAD = START + 68 * DAY + 2 * HOUR  # a row of BTC that the balance has first
 def messy(seed: int, now: int = NOW, **how):
     how = {"scale": 0.2, "mess": True, "books_start": SINCE} | how
     with serve(seed=seed, now=iso(now), **how) as url:
-        url.app.coinbase.second.limit = 10**6
+        url.app.lift_limits()
         yield url
 
 
@@ -210,9 +210,14 @@ def test_a_wallet_says_that_it_changed_whenever_its_rows_do():
     world = World(9, GENESIS, 1.0, books_start=SINCE)
     states = {}
     for now in range(SINCE, SINCE + 12 * DAY, 2 * HOUR):
-        for name in world.exchange.wallets:
-            state = (world.wallet_units(name, now), world.wallet_updated(name, now))
-            rows = [(row.id, row.status(now)) for row in world.entries(name, now)]
+        for name in world.histories["coinbase"].wallets:
+            state = (
+                world.grown("coinbase", now).wallet_units(name, now),
+                world.grown("coinbase", now).wallet_updated(name, now),
+            )
+            rows = [
+                (row.id, row.status(now)) for row in world.grown("coinbase", now).rows(name, now)
+            ]
             assert states.setdefault((name, *state), rows) == rows, name
 
 
@@ -228,8 +233,8 @@ def test_of_any_seed_each_difference_has_its_kind(seed, scale, hours, later):
     now = moment + later * HOUR
     rows = [r for r in world.residuals(moment, now) if r["vendor"] == "coinbase"]
     held: dict[str, int] = defaultdict(int)
-    for name, wallet in world.exchange.wallets.items():
-        held[wallet.currency.code] += world.wallet_units(name, moment)
+    for name, wallet in world.histories["coinbase"].wallets.items():
+        held[wallet.currency.code] += world.grown("coinbase", moment).wallet_units(name, moment)
     sums: dict[str, Decimal] = defaultdict(Decimal)
     for entry in world.ledger(now):
         if entry["is_settled"] and entry["amount"] and iso(SINCE) <= entry["time"] < iso(moment):
@@ -246,11 +251,18 @@ def test_of_any_seed_each_difference_has_its_kind(seed, scale, hours, later):
 
 def test_wallets_are_as_many_as_asked_for_and_a_tidy_world_has_no_difference():
     tidy, many = World(6, GENESIS, 0.3, mess=False), World(6, GENESIS, 0.3, mess=False, wallets=300)
-    assert len(tidy.exchange.wallets) == 10 and len(many.exchange.wallets) == 310
+    assert (
+        len(tidy.histories["coinbase"].wallets) == 10
+        and len(many.histories["coinbase"].wallets) == 310
+    )
     assert tidy.ledger(NOW) == many.ledger(NOW) and tidy.fills(NOW) == many.fills(NOW)
     assert not many.unread_wallets(NOW)
     for world in (tidy, many):
         rows = [r for r in world.residuals(NOW) if r["vendor"] == "coinbase"]
         assert {row["status"] for row in rows} == {"exact"}
-    names = set(many.exchange.wallets)
-    assert len({wallet.id for wallet in many.exchange.wallets.values()}) == len(names) == 310
+    names = set(many.histories["coinbase"].wallets)
+    assert (
+        len({wallet.id for wallet in many.histories["coinbase"].wallets.values()})
+        == len(names)
+        == 310
+    )

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.keys import DEBANK_KEY, KEY_NAME, KEY_PEM
+from sandbox.coinbase.keys import KEY_NAME, KEY_PEM
+from sandbox.debank.keys import DEBANK_KEY
 from sandbox.server import serve
 from sandbox.world.exchange_records import WALLETS as COINBASE_WALLETS
 from sandbox.world.moments import DAY, iso, seconds
@@ -87,8 +88,7 @@ def walk(base: str, wallet: str, chain: str) -> list[dict]:
 @pytest.fixture(scope="module")
 def small():
     with serve(seed=11, scale=SMALL, now=NOW) as url:
-        url.app.debank.second.limit = 10**6
-        url.app.coinbase.second.limit = 10**6
+        url.app.lift_limits()
         yield url
 
 
@@ -176,7 +176,7 @@ def test_fills_start_inclusive_and_end_exclusive(client, small):
 
 
 def test_page_sizes_are_the_vendors(client, small):
-    cash = small.world.exchange.wallets["Cash (USD)"].id
+    cash = small.world.histories["coinbase"].wallets["Cash (USD)"].id
     get = client.v2PrivateGetAccountsAccountIdTransactions
     assert len(get({"account_id": cash})["data"]) == 25
     page = get({"account_id": cash, "limit": 500})
@@ -225,7 +225,7 @@ def test_wrong_keys_and_signatures_are_refused(small):
 @pytest.mark.parametrize("inclusive", [True, False])
 def test_a_walk_meets_every_visible_row_once_whatever_start_time_means(inclusive):
     with serve(seed=3, scale=SMALL, now=NOW, inclusive=inclusive) as url:
-        url.app.debank.second.limit = 10**6
+        url.app.lift_limits()
         legs, txs = Counter(), {}
         for wallet in WALLETS:
             for chain in CHAINS:
@@ -332,7 +332,7 @@ def test_units_are_spent_and_run_out():
 
 def test_more_than_100_calls_a_second_are_refused():
     with serve(seed=2, scale=SMALL, now=NOW) as url, requests.Session() as session:
-        url.app.debank.second.limit = 20
+        url.app.apis["debank"].second.limit = 20
         ask = [
             session.get(f"{url}/debank/v1/account/units", headers={"AccessKey": DEBANK_KEY})
             for _ in range(25)
@@ -482,7 +482,7 @@ def test_a_passing_fault_lets_every_fourth_try_of_a_call_through(small):
         ({"profile": "chaoss"}, "unknown fault profile 'chaoss'; there are none, chaos"),
         ({"profile": "cut:2"}, "not between 0 and 1"),
         ({"profile": "cut", "rate": -1}, "not between 0 and 1"),
-        ({"profile": "cut", "vendor": "kraken"}, "write coinbase, debank or null"),
+        ({"profile": "cut", "vendor": "kraken"}, "write coinbase, debank"),
         ({"profil": "cut"}, "profil"),
     ],
 )
@@ -663,21 +663,26 @@ def test_a_later_now_extends_the_same_history(seed, days, more, late):
 )
 def test_no_balance_is_ever_negative_and_rows_add_up(seed, late, asked, back):
     world, now, at = World(seed, GENESIS, 0.4, late), START + asked, START + asked - back
-    balances = {(b["account"], b["token"]): Decimal(b["amount"]) for b in world.balances(at, now)}
+    balances = {
+        (b["vendor"], b["account"], b["token"]): Decimal(b["amount"])
+        for b in world.balances(at, now)
+    }
     assert all(amount >= 0 for amount in balances.values())
     sums = defaultdict(Decimal)
     for row in world.ledger(now):
         if row["time"] < iso(at):
-            sums["main", row["token"]] += Decimal(row["amount"] or 0) * row["is_settled"]
+            sums[row["vendor"], row["account"], row["token"]] += (
+                Decimal(row["amount"] or 0) * row["is_settled"]
+            )
     for leg in world.transfers(now):
         counts = leg["is_settled"] and not leg["is_scam"] and not leg["is_nft"]
         if leg["time"] < iso(at) and counts:
-            sums[leg["wallet"], leg["token_key"]] += Decimal(leg["amount"]) * (
+            sums[leg["vendor"], leg["account"], leg["token_key"]] += Decimal(leg["amount"]) * (
                 1 if leg["direction"] == "in" else -1
             )
     for tx in world.transactions(now):
         if tx["time"] < iso(at) and tx["pays_gas"] and tx["shows_gas"]:
-            sums[tx["wallet"], tx["gas_token"]] -= Decimal(tx["gas"])
+            sums[tx["vendor"], tx["account"], tx["gas_token"]] -= Decimal(tx["gas"])
     assert {k: v for k, v in sums.items() if v} == {k: v for k, v in balances.items() if v}
 
 
@@ -711,7 +716,7 @@ def test_every_seed_shows_every_special_case(seed):
     early = world.ledger(START + 4 * DAY + 12 * 3600)
     assert any(r["status"] == "completed" and r["network_status"] == "pending" for r in early)
     for wallet in ("Cash (USD)", "BTC Wallet"):  # 27 rows in one second: some page of 25 cuts them
-        times = [row.created for row in world.entries(wallet, now)][::-1]
+        times = [row.created for row in world.grown("coinbase", now).rows(wallet, now)][::-1]
         assert any(times[n] == times[n - 1] for n in range(25, len(times), 25))
 
     burst = [t for t in txs if t["time"].endswith("T15:00:00Z") and t["wallet"] == WALLETS[0]]
@@ -719,7 +724,7 @@ def test_every_seed_shows_every_special_case(seed):
     cuts = 0
     for wallet in WALLETS:
         for chain in CHAINS:
-            times = [tx.time for tx in world.txs(wallet, now, chain)][::-1]
+            times = [tx.time for tx in world.grown("debank", now).txs(wallet, now, chain)][::-1]
             cuts += sum(times[n] == times[n - 1] for n in range(20, len(times), 20))
             crowd = Counter(times)
             assert all(crowd[t] + crowd[t + 1] < 20 for t in crowd), (
@@ -757,10 +762,16 @@ def test_every_seed_shows_every_special_case(seed):
 
 def test_late_days_delay_a_few_transactions_of_every_wallet():
     world = World(1, GENESIS, SMALL, late_days=6)
-    world.grow(NOW)
+    world.grown("debank", NOW)
     for wallet in WALLETS:
-        assert sum(tx.visible_at - tx.time == 6 * DAY for tx in world.chain.wallets[wallet]) >= 4
-        assert all(tx.visible_at > tx.time for tx in world.chain.wallets[wallet])
+        assert (
+            sum(
+                tx.visible_at - tx.time == 6 * DAY
+                for tx in world.histories["debank"].wallets[wallet]
+            )
+            >= 4
+        )
+        assert all(tx.visible_at > tx.time for tx in world.histories["debank"].wallets[wallet])
 
 
 def test_two_years_are_about_ten_thousand_transactions():

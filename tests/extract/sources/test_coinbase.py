@@ -18,7 +18,7 @@ from extract.fetch.client import WORKERS, Client
 from extract.sources.coinbase import calls, mapping, wallets
 from extract.sources.coinbase.key import signing_secret
 from extract.testing import StandIn, _no_wait
-from sandbox import keys
+from sandbox.coinbase import keys
 from sandbox.server import serve
 from tests.helpers.coinbase_stub import COINBASE, Vendor, mapped, served
 

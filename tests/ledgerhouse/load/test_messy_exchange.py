@@ -26,7 +26,7 @@ def test_raw_is_the_truth_of_a_messy_exchange_at_every_sync(tmp_path, seed):
     rng, now = Random(seed), SINCE + DAY
     accounts = [account for account in ACCOUNTS if account.source == "coinbase"]
     with serve(seed=seed, now=iso(now), scale=1.0, mess=True, books_start=SINCE) as url:
-        url.app.coinbase.second.limit = 10**6
+        url.app.lift_limits()
         books, walked = Books(url, tmp_path, clock=Hurried()), []
         exchange = SimpleNamespace(
             ledger=url.world.ledger,

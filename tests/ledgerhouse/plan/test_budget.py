@@ -24,9 +24,8 @@ from ledgerhouse.load.call_log import load_calls
 from ledgerhouse.load.loader import load
 from ledgerhouse.plan import spending
 from ledgerhouse.plan.budget import Ledger, from_logs, from_warehouse
-from sandbox import keys
+from sandbox.debank.keys import DEBANK_KEY
 from sandbox.faults.faults import TRANSIENT
-from sandbox.faults.limits import NoLimit
 from sandbox.server import serve
 from sandbox.world.world import World
 from tests.helpers.books import ACCOUNTS, Books, Hurried
@@ -43,13 +42,13 @@ def small():
 
 def lifted(url):
     """The sandbox without limits of its own, for clients that do not wait."""
-    url.app.debank.second = url.app.coinbase.second = url.app.coinbase.hour = NoLimit()
+    url.app.lift_limits()
     return url
 
 
 def spent(url) -> tuple[int, int]:
     """(calls, units) of DeBank by the sandbox's own count."""
-    return url.app.stats()["total"]["debank"], url.app.debank.units_spent
+    return url.app.stats()["total"]["debank"], url.app.apis["debank"].units_spent
 
 
 class Days:
@@ -74,7 +73,7 @@ def run_under(books: Books, url, days: Days, allowed: list[Limit]) -> list[tuple
                 books.fetch(job)
             except BudgetReached as reached:
                 opens.append(reached.opens_at)
-                assert reached.opens_at > days.now and keys.DEBANK_KEY not in str(reached)
+                assert reached.opens_at > days.now and DEBANK_KEY not in str(reached)
             except Retriable:
                 pass  # its faults outlasted the tries; the interval is open
         load(books.con, books.root, books.sources)
@@ -156,7 +155,7 @@ def test_a_long_walk_of_several_pieces_keeps_each(tmp_path):
             if r["wallet"] == wallet.account
         }
         job = Job("debank", wallet.account, "debank", Interval(start, NOW), utc(start))
-        api = get("debank").connect(host=url.debank, password=keys.DEBANK_KEY)
+        api = get("debank").connect(host=url.debank, password=DEBANK_KEY)
         kept = 0
         for calls in range(1, 50, 7):
             ledger = Ledger(
@@ -201,7 +200,7 @@ def killed(where: str, nth: int):
 def fetch_all(url: str, root: str, allowed: list[Limit], at: str, where: str, nth: int) -> None:
     """One process: fetches every wallet again and again, until the budget says no."""
     step, source = killed(where, nth), get("debank")
-    api = source.connect(host=url, password=keys.DEBANK_KEY)
+    api = source.connect(host=url, password=DEBANK_KEY)
     ask = api.get
 
     def get_(*args, **kwargs):
@@ -438,7 +437,7 @@ def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
                 "sum(full_refresh_units) FROM ops.spending GROUP BY 1"
             ).fetchall()
         }
-        assert rows["debank"][:2] == (total["debank"], url.app.debank.units_spent)
+        assert rows["debank"][:2] == (total["debank"], url.app.apis["debank"].units_spent)
         assert rows["coinbase"][:2] == (total["coinbase"], 0)
         price = get("debank").units
         full = {}
@@ -520,7 +519,7 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
                 for call in books.calls[before:]:
                     record(call)
             if run == "r3":
-                url.app.debank.balance += 10_000
+                url.app.apis["debank"].balance += 10_000
             read(run, "after")
             load_calls(books.con, tmp_path / "calls")
             for _ in range(2):
@@ -606,28 +605,28 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
         lifted(url)
         monkeypatch.setenv(
             "AIRFLOW_CONN_DEBANK_X",
-            json.dumps({"conn_type": "debank", "host": url.debank, "password": keys.DEBANK_KEY}),
+            json.dumps({"conn_type": "debank", "host": url.debank, "password": DEBANK_KEY}),
         )
         errors = run("one", "[budget.debank]\nunits_per_month = 300\ncalls_per_day = 9999\n")
         assert errors and all(
             e.startswith("BudgetReached: the budget of debank allows 300 units a month")
             for e in errors
         )
-        assert 250 < url.app.debank.units_spent <= 300
+        assert 250 < url.app.apis["debank"].units_spent <= 300
         _, known = attempts.read(tmp_path / "attempts")
         logged = [(a["error_type"], a.get("error_fields")) for a in known.values() if "error" in a]
         limit = {"measure": "units", "period": "month", "allowed": 300}
         assert logged and all(kind == "BudgetReached" for kind, _ in logged)
         assert all(json.loads(fields) == limit for _, fields in logged)
         assert run("two", "[budget.debank]\nunits_per_month = 320\n"), "spent before, so not again"
-        assert url.app.debank.units_spent <= 320
+        assert url.app.apis["debank"].units_spent <= 320
         (tmp_path / "budget.sqlite").unlink()
         assert run("three", "[budget.debank]\nunits_per_month = 320\n"), "lost, and counted again"
-        assert url.app.debank.units_spent <= 320
+        assert url.app.apis["debank"].units_spent <= 320
         assert run("four", "") == [] and run("five", "") == [] == jobs["five"]
         with open_warehouse(owner="test") as con:
             assert con.execute("SELECT sum(units) FROM ops.api_calls").fetchall() == [
-                (url.app.debank.units_spent,)
+                (url.app.apis["debank"].units_spent,)
             ]
             assert con.execute("FROM ops.budgets").fetchall() == []
             assert con.execute(

@@ -2,7 +2,7 @@
 
 `made_by_0_1.tar.xz` was made by 0.1.0 (commit c9bb927, the last before the code was divided into
 `extract` and `ledgerhouse`) in /srv/ledgerhouse/var, with the models' state in the warehouse: the
-first account of each source in accounts.toml, the sandbox with seed 33 and scale 0.1, a sync at the
+first account of each source, the sandbox with seed 33 and scale 0.1, a sync at the
 end of 2 and of 3 November 2024, then transform, check and publish; two rows of ops.sync_runs, one of
 ops.api_calls and one of ops.budgets were put in by hand. Data Docs, SQLMesh's cache and the lock
 file were left out. It is never made again: that is what it is for.
@@ -33,7 +33,7 @@ from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse import migrate
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
-from tests.helpers.books import ACCOUNTS, Books
+from tests.helpers.books import Books, of
 
 MADE = Path(__file__).with_name("made_by_0_1.tar.xz")
 WORLD = {"seed": 33, "now": "2024-11-01T00:00:00Z", "scale": 0.1}
@@ -149,10 +149,7 @@ def test_another_day_is_loaded_on_top_checked_and_published_and_replay_gives_the
     with serve(**WORLD) as url:
         requests.post(f"{url}/_control/clock", json={"now": NOW}, timeout=10)
         books = Books(url, var / "landing", path=str(var / "warehouse.duckdb"))
-        mine = [
-            next(account for account in ACCOUNTS if account.source == source)
-            for source in ("coinbase", "debank")
-        ]
+        mine = [of("coinbase")[0], of("debank")[0]]
         jobs = books.plan(START, NOW, accounts=mine, snapshot=True)
         assert [job.interval for job in jobs] == [Interval(BEFORE, NOW)] * 2, "what is left to ask"
         for job in jobs:

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extract.core.interval import Interval, iso
-from ledgerhouse.config import AccountsFile
 from ledgerhouse.operate.airflow.context import resolve_interval
+from tests.helpers.books import ACCOUNTS, ACCOUNTS_TOML
 
 ROOT = Path(__file__).parents[4]
-CONNECTIONS = {a.connection: a.pool for a in AccountsFile.read(ROOT / "accounts.toml").accounts()}
+CONNECTIONS = {a.connection: a.pool for a in ACCOUNTS}
 HEAVY = ("ccxt", "pandas", "sqlmesh", "great_expectations", "duckdb", "sqlalchemy.dialects.duckdb")
 INTERVAL = {
     "interval_start": "{{ data_interval_start }}",
@@ -165,7 +165,7 @@ def test_a_late_run_is_reported_by_a_callback_that_needs_no_triggerer(parsed):
 
 def with_deadlines(text: str, home: Path, **variables: str):
     accounts = home / "accounts.toml"
-    accounts.write_text((ROOT / "accounts.toml").read_text() + text)
+    accounts.write_text(ACCOUNTS_TOML + "\n" + text)
     return run(
         FACTS, home, str(ROOT / "dags"), "", LEDGERHOUSE_ACCOUNTS=str(accounts), **variables
     )["dags"]
@@ -363,7 +363,7 @@ def elsewhere(tmp_path_factory):
         " tags=['finance'])\n"
     )
     env = {"SYNC_START_DATE": "2026-01-31T06:00:00Z", "RETRY_DELAY_S": "3"}
-    env["LEDGERHOUSE_ACCOUNTS"] = str(ROOT / "accounts.toml")
+    env["LEDGERHOUSE_ACCOUNTS"] = os.environ["LEDGERHOUSE_ACCOUNTS"]
     return folder, run(FACTS, home, str(folder), " ".join(HEAVY), **env)
 
 

@@ -31,12 +31,13 @@ from ledgerhouse.operate.airflow.hooks import SourceHook
 from ledgerhouse.operate.airflow.operators.plan import RefuseOperator
 from ledgerhouse.operate.airflow.provider import connection_types, get_provider_info
 from ledgerhouse.operate.ui.portless import Portless
-from sandbox import keys
+from sandbox.coinbase import keys
+from sandbox.debank.keys import DEBANK_KEY
 from sandbox.server import serve
 from stack.init import pools
-from tests.helpers.books import ACCOUNTS, ROOT, Books
+from tests.helpers.books import ACCOUNTS, ACCOUNTS_TOML, ROOT, Books
 
-KEY = {"coinbase": keys.KEY_PEM, "debank": keys.DEBANK_KEY}
+KEY = {"coinbase": keys.KEY_PEM, "debank": DEBANK_KEY}
 TITLE = {"coinbase": "Coinbase", "debank": "DeBank"}
 OTHER = {"coinbase": "debank", "debank": "coinbase"}
 
@@ -164,7 +165,7 @@ def test_what_is_wrong_is_reported_in_words(connect, fail, sandbox, caplog, sour
     ok, words = connect(source, **fields).test_connection()
     assert not ok and re.search(said, words), words
     assert "mine" not in words, "Airflow tests a copy under another name"
-    for secret in (keys.DEBANK_KEY, *keys.KEY_PEM.splitlines()[1:-1]):
+    for secret in (DEBANK_KEY, *keys.KEY_PEM.splitlines()[1:-1]):
         assert secret not in words + caplog.text
 
 
@@ -440,7 +441,7 @@ def test_a_connection_of_type_http_opens_as_before_and_one_of_another_source_doe
     api, units, secrets = connect("debank", conn_type="http", extra='{"units": {"/x": 7}}').open(
         get("debank")
     )
-    assert (units["/x"], secrets) == (7, (keys.DEBANK_KEY,))
+    assert (units["/x"], secrets) == (7, (DEBANK_KEY,))
     with pytest.raises(Fatal, match="is of the type coinbase, and debank is to be opened with it"):
         connect("coinbase").open(get("debank"))
 
@@ -532,10 +533,10 @@ SECOND = [
 
 @pytest.fixture
 def listed(tmp_path, monkeypatch):
-    """accounts.toml with a second Coinbase account, another wallet, and a mistake."""
+    """The sandbox's accounts with a second Coinbase account, another wallet, and a mistake."""
     file = tmp_path / "accounts.toml"
     more = "".join(entry(a.source, a.account, a.connection) for a in SECOND)
-    file.write_text((ROOT / "accounts.toml").read_text() + more + entry(source="nobank"))
+    file.write_text(ACCOUNTS_TOML + "\n" + more + entry(source="nobank"))
     monkeypatch.setenv("LEDGERHOUSE_ACCOUNTS", str(file))
     return file
 

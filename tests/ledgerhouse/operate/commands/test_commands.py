@@ -40,14 +40,14 @@ from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from stack.commands import attached
 from stack.lock import lock
-from tests.helpers.books import ACCOUNTS, ROOT, Books, Hurried
+from tests.helpers.books import ACCOUNTS_TOML, Books, Hurried, of
 
 pytestmark = pytest.mark.slow
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-11-22T12:00:00Z"
 HOLE = Interval("2024-11-12T00:00:00Z", "2024-11-13T12:00:00Z")
 SIX_HOURS, DAY = timedelta(hours=6), timedelta(days=1)
-COINBASE, WHOLE, BROKEN, OTHER = ACCOUNTS
+COINBASE, WHOLE, BROKEN, OTHER = ACCOUNTS = of("coinbase") + of("debank")
 RUN = "manual__of_these_tests"
 
 
@@ -57,8 +57,7 @@ def kept(tmp_path_factory):
     var = tmp_path_factory.mktemp("commands") / "var"
     var.mkdir()
     with serve(seed=5, now=NOW, start=START) as url:
-        for limit in (url.app.debank.second, url.app.coinbase.second, url.app.coinbase.hour):
-            limit.allows = lambda: True
+        url.app.lift_limits()
         kept = Books(url, var / "landing", path=str(var / FILE), clock=Hurried())
         for account in ACCOUNTS:
             if account is BROKEN:
@@ -699,7 +698,7 @@ def test_a_dry_run_says_what_would_pass_the_budget(run, kept, tmp_path, monkeypa
     spent = sum(call["units"] for call in kept.calls if call["source"] == "debank")
     need = sum(cost["debank"].units for cost in kept.tried["hole"].costs)
     argv = ("-s", iso(HOLE.start), "-e", iso(HOLE.end - SIX_HOURS), "sync", "-n", "-o", "json")
-    listed = (ROOT / "accounts.toml").read_text()
+    listed = ACCOUNTS_TOML
     for allowed, said in ((spent + need, []), (spent + need - 1, [need - 1])):
         file = tmp_path / "accounts.toml"
         file.write_text(f"{listed}\n[budget.debank]\nunits_per_month = {allowed}\n")

@@ -44,12 +44,13 @@ from ledgerhouse.warehouse.schema import create_all
 from sandbox.server import serve
 from stack import commands
 from stack.settings import SettingsError, free_port
-from tests.helpers.books import ACCOUNTS, Books, Hurried
+from tests.helpers.books import Books, Hurried, of
 
 pytestmark = pytest.mark.slow
 
 START, NOW = "2024-11-01T00:00:00Z", "2024-12-20T12:00:00Z"
 HOLE = ("2024-11-20T00:00:00Z", "2024-11-24T06:00:00Z")
+ACCOUNTS = of("coinbase") + of("debank")
 COINBASE, WHOLE, BROKEN, HEALED = (a.account for a in ACCOUNTS)
 SYMBOL = '<img src=x onerror="window.pwned=1">'
 RUN = "scheduled__2024-12-20T12:00:00+00:00"
@@ -66,8 +67,7 @@ def kept(server):
     """
     var = server.var
     with serve(seed=5, now=NOW, start=START, scale=0.3) as url:
-        for limit in (url.app.debank.second, url.app.coinbase.second, url.app.coinbase.hour):
-            limit.allows = lambda: True
+        url.app.lift_limits()
         books = Books(url, var / "landing", path=str(var / FILE), clock=Hurried())
         for account in ACCOUNTS:
             if account.account == BROKEN:
@@ -369,7 +369,7 @@ def test_spending_is_the_calls_that_were_made(ask, kept):
         s: (len(c), sum(call["units"] for call in c))
         for s, c in {
             source: [c for c in kept.calls if c["source"] == source]
-            for source in ("coinbase", "debank")
+            for source in {account.source for account in ACCOUNTS}
         }.items()
     }
     spent = {

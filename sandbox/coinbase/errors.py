@@ -1,15 +1,9 @@
-"""Error bodies, as each vendor writes them."""
+"""Error answers of Coinbase."""
 
 from __future__ import annotations
 
 from starlette.responses import Response
 
-DEBANK_ERRORS = {
-    401: '{"errors": ["Unauthorized"]}',
-    403: '{"errors": ["Insufficient units"]}',
-    429: '{"errors": ["Too Many Requests"]}',
-    500: '{"errors": ["Internal Server Error"]}',
-}
 # https://docs.cdp.coinbase.com/coinbase-app/api-architecture/status-codes
 COINBASE_ERRORS = {
     401: ("authentication_error", "invalid signature"),
@@ -21,11 +15,6 @@ COINBASE_ERRORS = {
 }
 # v3 answers flat; the codes are those ccxt knows.
 _V3_CODES = {401: "unauthorized", 403: "PERMISSION_DENIED", 400: "INVALID_ARGUMENT"}
-
-
-def debank_error(status: int) -> Response:
-    body = DEBANK_ERRORS.get(status, f'{{"errors": ["Error {status}"]}}')
-    return Response(body, status, media_type="application/json")
 
 
 def coinbase_error(status: int, path: str, message: str | None = None) -> Response:

@@ -1,4 +1,4 @@
-"""The credentials the sandbox accepts. They open nothing but the sandbox."""
+"""The credentials that open the sandbox's Coinbase. They open nothing but the sandbox."""
 
 KEY_NAME = "organizations/00000000-0000-4000-8000-000000000001/apiKeys/00000000-0000-4000-8000-000000000002"
 
@@ -15,5 +15,3 @@ CO9vwWY7WtuNdM+hhfXeYsXbZy5Lj1fUzA==
 KEY_ED25519 = (
     "CqSJhXsCMgOFzkQo6Qvn1uBu1xgZc3ivW2tV9p2fHMPbrVBXOtK5r6Zv8sVE51sLbFOZSJm3f5WU1LWebiBbfg=="
 )
-
-DEBANK_KEY = "sandbox-debank-access-key"

@@ -180,9 +180,11 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
         return RateLimited(message, asked_wait(headers), status=status or 429)
     if isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
         skew_s = skew(headers)
+        # Some refuse a key with another status than these: 200, 400 or 500 with the words inside.
+        refused = 403 if isinstance(error, ccxt.PermissionDenied) else 401
         return Fatal(
             message,
-            status=status or (403 if isinstance(error, ccxt.PermissionDenied) else 401),
+            status=status if status in (401, 403) else refused,
             skew_s=skew_s if abs(skew_s) > SKEW_S else 0.0,
         )
     if (status or 0) >= 500 or "internal_server_error" in text:

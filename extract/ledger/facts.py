@@ -1,7 +1,7 @@
 """What the file of an exchange states: its calls, how they page, and what their fields mean.
 
-An expression names a field of a record ("currency", "network.hash"), or is SQL over `row` where it
-has the word in it ("lower(row.currency)"); either gives the API's text.
+An expression names a field of a record ("currency", "network.hash"), or is SQL over `row` or
+`params` where it has one of these words in it ("lower(row.currency)"); either gives the API's text.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ class Call:
 class Each(Call):
     """A listing that is asked for first: the listed call is made once for each of its records.
 
-    `param` takes the value of the record's `value`; `path_param` likewise, for ids in the path.
+    `param` takes the record's `value`, in the query or in the path; `keep` names further fields
+    that are kept with the pages ({name: field}), and read as params->>'$.name'.
     """
 
     param: str = ""
     value: str = "id"
+    keep: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

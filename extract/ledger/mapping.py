@@ -18,7 +18,7 @@ from extract.core.sql import decimal
 from extract.ledger.facts import Balances, Call, Exchange, Fills, Ledger
 from extract.ledger.moments import sql as moment_sql
 
-_SQL = re.compile(r"\brow\b|^'")  # an expression that is SQL, or a name in quotes
+_SQL = re.compile(r"\b(row|params)\b|^'")  # an expression that is SQL, or a name in quotes
 _NAMED = re.compile(r"\brow\.([A-Za-z_][A-Za-z_0-9]*(?:\.[A-Za-z_][A-Za-z_0-9]*)*)")
 BY_SIGN = "CASE WHEN starts_with(amount_text, '-') THEN 'withdrawal' ELSE 'deposit' END"
 NO_TEXT = "NULL::VARCHAR"

@@ -29,12 +29,13 @@ READINGS = 3  # of a list that changes while it is read
 
 @dataclass(eq=False)
 class Window:
-    """A list over [start, end), for one `value` of its `each`; `reason` says why its paging ended."""
+    """A list over [start, end), for one `value` of its `each` with what is kept of it; `reason` says
+    why its paging ended."""
 
     listing: Listing
     start: datetime
     end: datetime
-    value: str | None = None
+    value: Mapping[str, str] | None = None
     pages: list[Page] = field(default_factory=list)
     reason: str = ""
 
@@ -50,7 +51,7 @@ class Walk:
     got: Fetched = field(default_factory=Fetched)
     windows: list[Window] = field(default_factory=list)
     clocks: list[datetime] = field(default_factory=list)
-    values: dict[Each, list[str]] = field(default_factory=dict)
+    values: dict[Each, list[Mapping[str, str]]] = field(default_factory=dict)
     floors: dict[Listing, datetime] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
@@ -165,32 +166,34 @@ def _balances(walk: Walk) -> None:
     """What the exchange says is held, all as of the first answer."""
     as_of, begun = None, len(walk.clocks)
     for call in walk.exchange.balances:
-        values = _values(walk, call.each) if call.each else [None]
-        for value in values:
-            extra = {call.each.param: value} if call.each and value is not None else {}
+        for value in _values(walk, call.each) if call.each else [{}]:
+            extra = {k: v for k, v in value.items() if call.each and k == call.each.param}
             for answer, asked, _ in _pages(walk, call, extra):
                 as_of = as_of or walk.clocks[begun]
                 walk.got.pages.append(
-                    Page(call.endpoint, asked, answer.body, answer.received_at, as_of)
+                    Page(call.endpoint, {**asked, **value}, answer.body, answer.received_at, as_of)
                 )
     if as_of:
         held = Interval(as_of, as_of + timedelta(seconds=1))
         walk.got.covered.append(Covered("balances", held, "last page of balances"))
 
 
-def _values(walk: Walk, each: Each) -> list[str]:
-    """What a list is asked for one by one; its pages are landed too."""
+def _values(walk: Walk, each: Each) -> list[Mapping[str, str]]:
+    """What a list is asked for one by one: {parameter: value} and what is kept of each record. The
+    pages are landed too."""
     if each in walk.values:
         return walk.values[each]
-    values: dict[str, None] = {}
+    values: dict[str, Mapping[str, str]] = {}
     for answer, asked, _ in _pages(walk, each, {}):
         walk.got.pages.append(Page(each.endpoint, asked, answer.body, answer.received_at))
         rows = at(answer.data, each.rows)
         for row in rows.items() if isinstance(rows, dict) else rows:
-            value = at(_record(each, row), each.value) if isinstance(row, (dict, tuple)) else row
+            record = _record(each, row)
+            value = at(record, each.value)
             if value not in (None, ""):
-                values[str(value)] = None
-    walk.values[each] = list(values)
+                kept = {name: str(at(record, path)) for name, path in each.keep.items()}
+                values[str(value)] = {**kept, each.param: str(value)}
+    walk.values[each] = list(values.values())
     return walk.values[each]
 
 
@@ -254,8 +257,9 @@ def _read(walk: Walk, window: Window) -> None:
 def _read_once(walk: Walk, window: Window) -> None:
     listing, step = window.listing, STEP[(window.listing.since or window.listing.time)[1]]
     params: dict[str, Any] = {}
-    if listing.each and window.value is not None:
-        params[listing.each.param] = window.value
+    value = window.value or {}
+    if listing.each:
+        params[listing.each.param] = value[listing.each.param]
     if listing.since:
         params[listing.since[0]] = in_unit(window.start - step, listing.since[1])
     if listing.until:
@@ -273,7 +277,13 @@ def _read_once(walk: Walk, window: Window) -> None:
         reason = ended
         again = window.start if window.start < walk.job.read_from else None
         window.pages.append(
-            Page(listing.endpoint, asked, answer.body, answer.received_at, read_from=again)
+            Page(
+                listing.endpoint,
+                {**asked, **value},
+                answer.body,
+                answer.received_at,
+                read_from=again,
+            )
         )
     if reason == TOO_MANY:
         _in_halves(walk, window)

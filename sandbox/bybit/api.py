@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from sandbox.ledgers.api import Asked, LedgerApi, Refused
+from sandbox.ledgers.api import Asked, LedgerApi, Refused, signed
 from sandbox.ledgers.history import Coin, LedgerHistory, Row, Shape
 from sandbox.world.amounts import short_text
 from sandbox.world.moments import DAY
@@ -96,10 +96,7 @@ class BybitApi(LedgerApi):
         if head.get("x-bapi-api-key") != KEY:
             return 401, "API key is invalid."
         said = f"{head.get('x-bapi-timestamp')}{KEY}{head.get('x-bapi-recv-window')}{asked.query}"
-        if (
-            head.get("x-bapi-sign")
-            != hmac.new(SECRET.encode(), said.encode(), hashlib.sha256).hexdigest()
-        ):
+        if head.get("x-bapi-sign") != signed(SECRET, said):
             return 401, "error sign! origin_string[...]"
         return None
 

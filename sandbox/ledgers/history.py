@@ -46,7 +46,8 @@ class Shape:
 
     `types` maps each event to the vendor's word, by "out" and "in" where they differ; `tick` is the
     vendor's unit of time in microseconds, `ticks` that of a wallet where it is another; `ids(rng, number)` makes the id of a row. `lag`: seconds
-    after which rows are listed. Without `moves`, there are no moves between wallets.
+    after which rows are listed. `fee_in_quote`: the fee of a purchase is paid in what was given;
+    `fee_rows`: every fee is a row of its own, of the event "<event> fee".
     """
 
     vendor: str
@@ -60,6 +61,7 @@ class Shape:
     events_a_day: float = EVENTS_A_DAY
     ids: Callable[[Random, int], str] = lambda rng, number: str(10**12 + number)
     fee_in_quote: bool = False
+    fee_rows: bool = False
 
 
 @dataclass(slots=True)
@@ -145,6 +147,10 @@ class LedgerHistory(History):
         group: str = "",
     ) -> None:
         """One row; `change` holds the fee. What would overdraw is not."""
+        if fee and self.shape.fee_rows:
+            self.add(event, at, wallet, coin, change + fee, 0, group)
+            self.add(f"{event} fee", at, wallet, coin, -fee, 0, group)
+            return
         key = (wallet, coin)
         self.held[key] += change
         assert self.held[key] >= 0, f"{self.shape.vendor} overdraws {key}"

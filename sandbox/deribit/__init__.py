@@ -1,0 +1,37 @@
+"""Deribit as the sandbox answers it: a log for each currency, pages by continuation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandbox.deribit.api import KEY, SECRET, DeribitApi, DeribitHistory, deribit_error
+from sandbox.vendor import Pages, Vendor
+
+
+def _rows(answer: Any) -> list | None:
+    result = answer.get("result") if isinstance(answer, dict) else None
+    return result.get("logs") if isinstance(result, dict) else None
+
+
+def _more(answer: dict, _rows: list, _asked: Any) -> bool:
+    answer["result"]["continuation"] = answer["result"]["continuation"] or 10000
+    return True
+
+
+def _again(answer: dict, asked: Any) -> bool:
+    if not asked.get("continuation"):
+        return False
+    answer["result"]["continuation"] = int(asked["continuation"])
+    return True
+
+
+VENDOR = Vendor(
+    "deribit",
+    api=DeribitApi,
+    history=DeribitHistory,
+    error=deribit_error,
+    accounts=({"account": "main", "connection": "deribit_main"},),
+    connection=lambda url: {"host": url, "login": KEY, "password": SECRET},
+    pages=Pages(_rows, lambda row: row.get("timestamp"), _more, _again),
+    in_demo=False,
+)

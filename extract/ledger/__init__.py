@@ -17,6 +17,7 @@ from extract.ledger.facts import (
     Fee,
     Fills,
     Ledger,
+    Leg,
     Listing,
     composite,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "Fills",
     "LastId",
     "Ledger",
+    "Leg",
     "Listing",
     "Offset",
     "OnePage",

@@ -92,6 +92,23 @@ class Fee:
     asset: str = ""
 
 
+@dataclass(frozen=True)
+class Leg:
+    """One of several entries that a record makes: a trade pays one asset, brings another, costs a fee.
+
+    `name` is added to the record's id. `out` is a SQL condition over `row` under which the amount,
+    which has no sign, goes out. `wallet` and `kind`: the ledger's own where they are empty. A
+    record without the asset or with an amount of 0 has no such leg.
+    """
+
+    name: str
+    asset: str
+    amount: str
+    out: str = "false"
+    wallet: str = ""
+    kind: str = ""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ledger(Listing):
     """A list of all that moved the balances of a wallet.
@@ -99,7 +116,8 @@ class Ledger(Listing):
     `wallet` is an expression, or a name in quotes ("'spot'"). `id` must be one entry's within the
     account. `balance`: what the wallet holds of the asset after the entry; the chain law is kept
     over it. `kinds` maps `kind_by` (the type, where empty) to a kind of raw.exchanges_ledger,
-    "by sign" for deposit or withdrawal; any other is `unknown`, and counts all the same.
+    "by sign" for deposit or withdrawal; any other is `unknown`, and counts all the same. `legs`:
+    where a record is several entries, instead of `asset`, `amount`, `direction` and `fee`.
     """
 
     wallet: str = "'spot'"
@@ -118,6 +136,7 @@ class Ledger(Listing):
     tx_hash: str = ""
     order: str = ""
     trade: str = ""
+    legs: tuple[Leg, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from functools import partial
 
 from extract.core.records import Records
@@ -61,6 +62,8 @@ def _expressions(call: Call) -> Iterable[str]:
         value = getattr(call, fact.name)
         if fact.name in ("call", "endpoint", "rows", "shape", "columns", "params", "settled"):
             continue
+        if isinstance(call, Ledger) and call.legs and fact.name in ("asset", "amount"):
+            continue
         if fact.name == "time":
             yield value[0]
         elif fact.name == "direction" and value:
@@ -68,6 +71,9 @@ def _expressions(call: Call) -> Iterable[str]:
         elif fact.name == "fee" and isinstance(call, Ledger):
             if value:
                 yield from (value.name, value.asset)
+        elif fact.name == "legs":
+            for leg in value:
+                yield from (leg.asset, leg.amount, f"row {leg.out}", leg.wallet)
         elif fact.name == "amount" and isinstance(value, tuple):
             yield from value
         elif isinstance(value, str):
@@ -120,8 +126,34 @@ def _sum(parts: Iterable[str]) -> str:
 
 def ledger(name: str, call: Ledger) -> str:
     """SELECT of raw.exchanges_ledger over records_<name>."""
+    if call.legs:
+        return "\nUNION ALL\n".join(_leg(name, call, number) for number in range(len(call.legs)))
+    return _entries(name, call, _sql(call, call.amount), "item", "true")
+
+
+def _leg(name: str, call: Ledger, number: int) -> str:
+    """The entries of one leg of the records."""
+    leg = call.legs[number]
+    unsigned = f"ltrim({_sql(call, leg.amount)}, '+-')"
+    stated = f"CASE WHEN {leg.out} THEN '-' || {unsigned} ELSE {unsigned} END"
+    one = replace(
+        call,
+        legs=(),
+        id=f"{_sql(call, call.id)} || ':{leg.name}'",
+        asset=leg.asset,
+        wallet=leg.wallet or call.wallet,
+        kinds={} if leg.kind else call.kinds,
+    )
+    item = f"item * {len(call.legs)} + {number}"
+    there = f"asset IS NOT NULL AND coalesce({decimal('stated_text')} <> 0, true)"
+    return _entries(name, one, stated, item, there, leg.kind)
+
+
+def _entries(
+    name: str, call: Ledger, stated: str, item: str, there: str, only_kind: str = ""
+) -> str:
+    """The entries whose amounts as stated are the SQL `stated`, of records where `there`."""
     of = partial(_sql, call)
-    stated = of(call.amount)
     if call.direction:
         out = ", ".join(f"'{value}'" for value in call.direction.out)
         unsigned = f"ltrim({stated}, '+-')"
@@ -143,7 +175,7 @@ def ledger(name: str, call: Ledger) -> str:
         f"THEN {BY_SIGN if kind == 'by sign' else _quoted(kind)}"
         for kind, values in kinds.items()
     )
-    kind = f"CASE {cases} ELSE 'unknown' END" if cases else "'unknown'"
+    kind = f"CASE {cases} ELSE 'unknown' END" if cases else _quoted(only_kind or "unknown")
     settled = f"coalesce(status = {_quoted(call.settled)}, false)" if call.settled else "true"
     fee_asset = of(call.fee.asset) if call.fee and call.fee.asset else "asset"
     return f"""
@@ -155,7 +187,7 @@ SELECT page_id, item, source, account, entry_id, ts, wallet, type, {kind} AS kin
 FROM (
     SELECT *, {fee_asset} AS fee_asset, {change} AS amount_text
     FROM (
-        SELECT page_id, item, source, account, payload, row, params,
+        SELECT page_id, {item} AS item, source, account, payload, row, params,
                {of(call.id)} AS entry_id, {moment_sql(of(call.time[0]), call.time[1])} AS ts,
                {of(call.wallet)} AS wallet, {of(call.type)} AS type,
                {of(call.kind_by or call.type)} AS kind_by,
@@ -163,7 +195,8 @@ FROM (
                {fee} AS fee_text, {of(call.network)} AS network, {of(call.tx_hash)} AS tx_hash,
                {of(call.order)} AS order_id, {of(call.trade)} AS trade_id,
                {of(call.balance)} AS balance_text
-        FROM records_{name}))
+        FROM records_{name})
+    WHERE {there})
 """
 
 

@@ -57,7 +57,8 @@ class Listing(Call):
     bound the list and their unit; without both, the list is read to its end. `window`: the longest
     time that one request may ask for; `depth`: what is older is not listed. `newest_first` is the
     order of the rows. Whether the bounds belong to what they bound does not matter: a unit more is
-    asked for on either side.
+    asked for on either side. `known` names the fields of a record that are read for nothing; any
+    other that no fact names is reported, since it may be a deduction that nobody has heard of.
     """
 
     time: tuple[str, Unit]
@@ -67,6 +68,7 @@ class Listing(Call):
     depth: timedelta | None = None
     newest_first: bool = True
     each: Each | None = None
+    known: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Exchange:
 
     `ccxt` is the class that signs; `options` go into it. `ok`: the field of an answer that says
     whether it is an error although its status is 200, and its value for none; `message`: the field
-    with the words. `key_errors` are the exchange's words for a key that is refused, where ccxt does
+    with the words. `aliases` are other codes of an asset, {other: its code in the books}. `key_errors` are the exchange's words for a key that is refused, where ccxt does
     not know them. `one_caller`: the key's nonce must rise, so calls are made one after another.
     `probe` is the call of the Test button, the first of `balances` where it is None; `permission`
     says in words what the key must be allowed. `depth` in words: how far back the ledgers go.
@@ -200,6 +202,7 @@ class Exchange:
     passphrase: str = ""
     ok: tuple[str, str] | None = None
     message: str = ""
+    aliases: Mapping[str, str] = field(default_factory=dict)
     key_errors: tuple[str, ...] = ()
     one_caller: bool = False
     probe: Call | None = None

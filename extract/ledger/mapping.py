@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 from extract.core.records import Records
 from extract.core.sql import decimal
-from extract.ledger.facts import Balances, Call, Exchange, Fills, Ledger
+from extract.ledger.facts import Balances, Call, Exchange, Fills, Ledger, Listing
 from extract.ledger.moments import sql as moment_sql
 
 _SQL = re.compile(r"\b(row|params)\b|^'")  # an expression that is SQL, or a name in quotes
@@ -35,12 +36,25 @@ def records(exchange: Exchange) -> dict[str, Records]:
 
 def mappings(exchange: Exchange) -> dict[str, str]:
     """{dataset: SELECT} of the exchange."""
+    if exchange.aliases:
+        exchange = replace(
+            exchange,
+            ledgers=tuple(_aliased(exchange, call) for call in exchange.ledgers),
+            balances=tuple(_aliased(exchange, call) for call in exchange.balances),
+        )
     made: dict[str, list[str]] = {}
     for name, call in _calls(exchange).items():
         for kind, dataset, select in KINDS_OF_CALLS:
             if isinstance(call, kind):
                 made.setdefault(dataset, []).append(select(name, call))
     return {dataset: "\nUNION ALL\n".join(selects) for dataset, selects in made.items()}
+
+
+def _aliased(exchange: Exchange, call: Any) -> Any:
+    """A call whose assets go by one code each."""
+    asset = _sql(call, call.asset)
+    cases = " ".join(f"WHEN '{other}' THEN '{code}'" for other, code in exchange.aliases.items())
+    return replace(call, asset=f"CASE {asset} {cases} ELSE {asset} END")
 
 
 def _calls(exchange: Exchange) -> dict[str, Call]:
@@ -60,7 +74,16 @@ def _expressions(call: Call) -> Iterable[str]:
     """Every expression among the facts of a call."""
     for fact in dataclass_fields(call):
         value = getattr(call, fact.name)
-        if fact.name in ("call", "endpoint", "rows", "shape", "columns", "params", "settled"):
+        if fact.name in (
+            "call",
+            "endpoint",
+            "rows",
+            "shape",
+            "columns",
+            "params",
+            "settled",
+            "known",
+        ):
             continue
         if isinstance(call, Ledger) and call.legs and fact.name in ("asset", "amount"):
             continue
@@ -97,6 +120,14 @@ def _fields(call: Call) -> str:
     return json.dumps(tree)
 
 
+@cache
+def known_fields(call: Listing) -> frozenset[str]:
+    """The fields of a record that some fact names; empty where none is told to be left alone."""
+    if not call.known or call.shape == "arrays":
+        return frozenset()
+    return frozenset({*json.loads(_fields(call)), *call.known.split(), "_key"})
+
+
 def _sql(call: Call, expression: str) -> str:
     """The SQL of an expression; NULL for none."""
     if not expression:
@@ -111,17 +142,22 @@ def _sql(call: Call, expression: str) -> str:
 
 
 def _negated(text: str) -> str:
-    """SQL of the text of a number with the other sign."""
+    """SQL of the text of a number with the other sign; 0 has none."""
     return (
-        f"CASE WHEN starts_with({text}, '-') THEN substr({text}, 2) "
+        f"CASE WHEN regexp_full_match({text}, '[+-]?[0.]+') THEN ltrim({text}, '+-') "
+        f"WHEN starts_with({text}, '-') THEN substr({text}, 2) "
         f"WHEN {text} IS NOT NULL THEN '-' || ltrim({text}, '+') END"
     )
 
 
+def exact_text(amount: str) -> str:
+    """SQL of the text of a DECIMAL, without the zeros at its end."""
+    return f"rtrim(rtrim(({amount})::DECIMAL(38,18)::VARCHAR, '0'), '.')"
+
+
 def _sum(parts: Iterable[str]) -> str:
     """SQL of the exact sum of amounts as text: a part that is absent counts as none."""
-    summed = " + ".join(f"coalesce({decimal(part)}, 0)" for part in parts)
-    return f"({summed})::DECIMAL(38,18)::VARCHAR"
+    return exact_text(" + ".join(f"coalesce({decimal(part)}, 0)" for part in parts))
 
 
 def ledger(name: str, call: Ledger) -> str:
@@ -165,7 +201,7 @@ def _entries(
     if call.fee and call.fee.apart:
         change = (
             f"CASE WHEN coalesce({decimal('fee_text')}, 0) = 0 THEN stated_text "
-            f"ELSE ({decimal('stated_text')} - {decimal('fee_text')})::VARCHAR END"
+            f"ELSE {exact_text(decimal('stated_text') + ' - ' + decimal('fee_text'))} END"
         )
     kinds: dict[str, list[str]] = {}
     for kind_of, kind in call.kinds.items():

@@ -12,6 +12,8 @@ from extract.core.sql import time
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+# No record of an exchange is older: a time before it is one in another unit, and is none.
+OLDEST = datetime(2009, 1, 3, tzinfo=UTC)
 # What is asked for more on either side; datetimes end at microseconds.
 STEP = {
     "s": timedelta(seconds=1),
@@ -38,7 +40,8 @@ def moment_of(value: Any, unit: str) -> datetime | None:
         return time_of(value)
     try:
         micros = Decimal(str(value)) * 10**6 / PER_SECOND[unit]
-        return (EPOCH + timedelta(microseconds=int(micros))).astimezone(UTC)
+        moment = EPOCH + timedelta(microseconds=int(micros))
+        return moment if moment >= OLDEST else None
     except (InvalidOperation, ValueError, OverflowError):
         return None
 
@@ -49,6 +52,10 @@ def sql(text: str, unit: str) -> str:
         return time(text)
     # Without "/", which would be a division of doubles.
     digits = f"TRY_CAST({text} AS DECIMAL(38,9))"
-    if unit == "ns":
-        return f"make_timestamp(TRY_CAST(TRY_CAST(trunc({digits}) AS HUGEINT) // 1000 AS BIGINT))"
-    return f"make_timestamp(TRY_CAST(trunc({digits} * {10**6 // PER_SECOND[unit]}) AS BIGINT))"
+    micros = (
+        f"trunc({digits} * {10**6 // PER_SECOND[unit]})"
+        if unit != "ns"
+        else (f"(TRY_CAST(trunc({digits}) AS HUGEINT) // 1000)")
+    )
+    oldest = (OLDEST - EPOCH) // timedelta(microseconds=1)
+    return f"CASE WHEN {micros} >= {oldest} THEN make_timestamp(TRY_CAST({micros} AS BIGINT)) END"

@@ -7,6 +7,7 @@ than can be reached is cut in two.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,12 +18,15 @@ from typing import Any
 from extract.core.errors import Fatal, FetchStopped, Retriable
 from extract.core.interval import Interval, iso
 from extract.core.source import Covered, Fetched, Job, Page
+from extract.core.text import visible
 from extract.fetch.client import WORKERS, Answer, Client
 from extract.fetch.http import CcxtClients
 from extract.ledger.facts import Call, Each, Exchange, Fills, Ledger, Listing
+from extract.ledger.mapping import known_fields
 from extract.ledger.moments import STEP, in_unit, moment_of
 from extract.ledger.paging import TOO_MANY, PageOf, at
 
+log = logging.getLogger(__name__)
 MARGIN = timedelta(hours=1)  # of a list's depth: what is just leaving it is not asked for
 READINGS = 3  # of a list that changes while it is read
 
@@ -53,6 +57,7 @@ class Walk:
     clocks: list[datetime] = field(default_factory=list)
     values: dict[Each, list[Mapping[str, str]]] = field(default_factory=dict)
     floors: dict[Listing, datetime] = field(default_factory=dict)
+    unknown: dict[str, set[str]] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
 
@@ -275,6 +280,7 @@ def _read_once(walk: Walk, window: Window) -> None:
     reason = ""
     for answer, asked, ended in _pages(walk, listing, params, crossed):
         reason = ended
+        _report_unknown(walk, listing, at(answer.data, listing.rows))
         again = window.start if window.start < walk.job.read_from else None
         window.pages.append(
             Page(
@@ -289,6 +295,27 @@ def _read_once(walk: Walk, window: Window) -> None:
         _in_halves(walk, window)
     else:
         window.reason = reason
+
+
+def _report_unknown(walk: Walk, listing: Listing, rows: Any) -> None:
+    """Say once a fetch which fields of a list nobody has heard of: they may move a balance."""
+    known = known_fields(listing)
+    if not known or not rows:
+        return
+    for row in rows.items() if isinstance(rows, dict) else rows:
+        unknown = _record(listing, row).keys() - known
+        with walk.lock:
+            new = unknown - walk.unknown.setdefault(listing.endpoint, set())
+            walk.unknown[listing.endpoint] |= new
+        if new:
+            log.warning(
+                "%s account %s, %s: rows have fields that this version does not know (%s); please "
+                "report it: they may be a deduction that the books lack",
+                walk.exchange.name,
+                walk.job.account,
+                listing.endpoint,
+                visible(", ".join(sorted(new))),
+            )
 
 
 def _in_halves(walk: Walk, window: Window) -> None:

@@ -42,6 +42,7 @@ BITGET = Exchange(
             fee=Fee("fees", apart=True, negative=True),
             balance="balance",
             type="businessType",
+            known="groupType",
             kinds={
                 "buy": "trade",
                 "sell": "trade",

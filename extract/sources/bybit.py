@@ -48,6 +48,8 @@ BYBIT = Exchange(
             window=timedelta(days=7),
             depth=timedelta(days=730),
             wallet="'UNIFIED'",
+            # Samples have two rows of one id, a trade and its settlement.
+            id="row.id || ':' || row.type",
             amount="change",
             fee=Fee("fee"),
             balance="cashBalance",
@@ -70,6 +72,8 @@ BYBIT = Exchange(
             },
             order="orderId",
             trade="tradeId",
+            known="symbol category side funding orderLinkId cashFlow feeRate bonusChange size qty "
+            "tradePrice transSubType extraFees",
         ),
         Ledger(
             call="privateGetV5AssetFundinghistory",
@@ -98,6 +102,7 @@ BYBIT = Exchange(
                 "Rewards": "reward",
                 "Airdrop": "reward",
             },
+            known="memberId showBusiType description descriptionEn",
         ),
     ),
     balances=(

@@ -49,6 +49,7 @@ COINBASE_EXCHANGE = Exchange(
             },
             order="details.order_id",
             trade="details.trade_id",
+            known="details",
         ),
     ),
     balances=(

@@ -61,6 +61,7 @@ DERIBIT = Exchange(
             },
             order="order_id",
             trade="trade_id",
+            known="username user_seq user_id side price_currency price position interest_pl instrument_name info equity cashflow amount contracts profit_as_cashflow total_interest_pl session_rpl session_upl fee_balance fee_role mark_price index_price user_role block_rfq_id ip settlement_price",
         ),
     ),
     balances=(

@@ -36,6 +36,7 @@ GATE = Exchange(
             window=timedelta(days=30),
             amount="change",
             balance="balance",
+            known="text code",
             kinds={
                 "deposit": "deposit",
                 "withdraw": "withdrawal",

@@ -25,6 +25,9 @@ def _wallet(code: str) -> str:
     return f"coalesce(nullif(regexp_extract({code}, {SUFFIX}, 1), ''), 'spot')"
 
 
+# A code with a suffix has the short form of an old code: XBT.F is XXBT, EUR.HOLD is ZEUR.
+OLD = "XXBT XETH XLTC XXRP XXLM XXMR XZEC XETC XREP XMLN XXDG ZUSD ZEUR ZGBP ZCAD ZJPY ZAUD".split()
+
 KRAKEN = Exchange(
     name="kraken",
     title="Kraken",
@@ -36,6 +39,7 @@ KRAKEN = Exchange(
     ok=("error", "[]"),
     message="error.0",
     key_errors=("EAPI:Invalid signature",),
+    aliases={code[1:]: code for code in OLD},
     one_caller=True,
     rates={"/0/private/": Rate(1, 6, burst=7), "/0/private/BalanceEx": Rate(1, 3, burst=2)},
     ledgers=(
@@ -77,9 +81,11 @@ KRAKEN = Exchange(
                 "reward": "reward",
                 "invite bonus": "reward",
                 "credit": "reward",
+                "adjustment": "conversion",
                 "rollover": "fee",
             },
             trade="refid",
+            known="aclass",
         ),
     ),
     balances=(

@@ -75,6 +75,7 @@ KUCOIN = Exchange(
             fee=Fee("fee"),
             type="bizType",
             kinds=KINDS,
+            known="context tax",
         ),
         Ledger(
             call="privateGetHfAccountsLedgers",
@@ -92,6 +93,7 @@ KUCOIN = Exchange(
             balance="balance",
             type="bizType",
             kinds=KINDS,
+            known="context tax",
         ),
     ),
     balances=(

@@ -103,6 +103,7 @@ OKX = Exchange(
             kinds=TRADING,
             order="ordId",
             trade="tradeId",
+            known="instType mgnMode instId sz subType notes from to execType interest tag fillTime clOrdId px posBal posBalChg pnl earnAmt earnApr fillFwdPx fillIdxPx fillMarkPx fillMarkVol fillPxUsd fillPxVol",
         ),
         Ledger(
             call="privateGetAssetBillsHistory",
@@ -117,6 +118,7 @@ OKX = Exchange(
             amount="balChg",
             balance="bal",
             kinds=FUNDING,
+            known="clientId notes",
         ),
     ),
     balances=(

@@ -57,8 +57,8 @@ class BybitHistory(LedgerHistory):
     def truth(self, row: Row) -> dict:
         told = super().truth(row)
         if row.wallet == "FUND":
-            told |= {"entry_id": _composite(row), "fee": None}
-        return told
+            return told | {"entry_id": _composite(row), "fee": None}
+        return told | {"entry_id": f"{row.id}:{row.type}"}
 
 
 def _composite(row: Row) -> str:

@@ -275,6 +275,7 @@ def load_files(
                     _record_batch(con, batch_id, source.name, name, headers, done, loaded_at)
                     total = total.plus(Loaded(0, done.rows, *done.verdicts))
             parts.record(con, headers, batch_id)
+            _record_source(con, source, loaded_at)
             con.execute(
                 "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) "
                 "SELECT unnest(?), ?, (SELECT coalesce(max(sequence), 0) + 1 FROM "
@@ -380,6 +381,15 @@ def _in_slices(table: str, slices: int) -> str:
     """A SELECT of a table by page_id modulo `slices`, so that it is scanned by as many threads."""
     return " UNION ALL ".join(
         f"SELECT * FROM {table} WHERE page_id % {slices} = {number}" for number in range(slices)
+    )
+
+
+def _record_source(con: duckdb.DuckDBPyConnection, source: Source, loaded_at: datetime) -> None:
+    """Write what the source's history can tell into ops.sources."""
+    con.execute("DELETE FROM ops.sources WHERE source = ?", [source.name])
+    con.execute(
+        "INSERT INTO ops.sources (source, depth, reconcilable, why, loaded_at) VALUES (?, ?, ?, ?, ?)",
+        [source.name, source.depth, source.reconcilable, source.why, loaded_at],
     )
 
 

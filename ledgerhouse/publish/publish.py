@@ -62,6 +62,7 @@ TABLES = (
     Table("raw.history", "valid_to", hashed="row_hash, key, batch_id"),
     Table("ops.batches"),
     Table("ops.coverage"),
+    Table("ops.sources"),
     Table("ops.unread_parts"),
     Table("ops.part_states"),
     Table("ops.breaks"),

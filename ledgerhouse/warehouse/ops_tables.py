@@ -68,6 +68,13 @@ ops.batches -- What a load did to one dataset
     shadowed BIGINT -- records that a newer or equal version in the same batch replaced
     rejected BIGINT -- records without a place in the table (raw.rejected)
 
+ops.sources -- What the history of an API can tell, by the version that loaded last
+    source VARCHAR NOT NULL
+    depth VARCHAR NOT NULL -- how far back it goes, in words
+    reconcilable BOOLEAN NOT NULL -- it lists all that moves a balance, so that sums must agree
+    why VARCHAR NOT NULL -- what it does not list; empty where it is reconcilable
+    loaded_at TIMESTAMP NOT NULL
+
 raw.rejected -- A record of a vendor's answer that has no place in its raw table: kept as it is, with the reason
     source VARCHAR NOT NULL
     account VARCHAR NOT NULL

@@ -23,7 +23,13 @@ from ledgerhouse.warehouse.schema import create_all
 
 PROJECT = Path(__file__).parents[2] / "sqlmesh_project"
 EXTERNAL = PROJECT / "external_models.yaml"
-OTHERS = ("ops.coverage", "ops.unread_parts", "ops.breaks", "raw.adjustments")
+OTHERS = (
+    "ops.coverage",
+    "ops.unread_parts",
+    "ops.breaks",
+    "ops.sources",
+    "raw.adjustments",
+)
 
 
 def external_models() -> str:

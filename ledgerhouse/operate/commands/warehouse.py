@@ -71,6 +71,11 @@ SELECT source, account, dataset, 'gap', start_ts, end_ts, 0, NULL,
 ORDER BY ALL"""
 
 
+SOURCES = """
+SELECT source, depth, CASE WHEN reconcilable THEN 'yes' ELSE 'no: ' || why END AS reconcilable
+FROM ops.sources ORDER BY source"""
+
+
 def status(args: Any) -> int:
     """Per account; 1 when one has gaps, is off, held back or failed last, or a file is in quarantine."""
     with opened(args.output) as (con, answer):
@@ -113,6 +118,13 @@ def status(args: Any) -> int:
             marked=_is_wrong,
             right=("agree",),
         )
+        if has(con, "ops.sources"):
+            answer.table(
+                "sources",
+                "What the APIs can tell",
+                [row for row in rows(con, SOURCES) if row["source"] in {s for s, _ in mine}],
+                {"source": "source", "depth": "history goes back", "reconcilable": "reconcilable"},
+            )
         for row in lines:
             if row["held_since"]:
                 answer.say(

@@ -215,7 +215,8 @@ WITH spans AS (
     p.turnover, p.turnover_wide, p.amounts, p.price, p.unheld, p.unknown_legs, p.honest_legs,
     p.is_spam, p.is_unlisted,
     p.lost = 0 AND NOT p.turnover IS NULL AND NOT TRY(p.reported - p.computed) IS NULL AS is_exact,
-    e.kind, r.reason AS unread, k.since, k.explanation
+    e.kind, r.reason AS unread, k.since, k.explanation,
+    CASE WHEN NOT o.reconcilable THEN o.why END AS incomplete
   FROM paired AS p
   JOIN newest AS n
     ON n.source = p.source AND n.account = p.account
@@ -225,11 +226,13 @@ WITH spans AS (
     ON r.source = p.source AND r.account = p.account AND r.token = p.token
   LEFT JOIN broken AS k
     ON k.source = p.source AND k.account = p.account AND k.token = p.token
+  LEFT JOIN ops.sources AS o
+    ON o.source = p.source
 ), judged AS (
   SELECT
     domain, source, account, token, ts, covered_to, is_covered, is_exact,
     reported, computed, difference, price, unknown_legs, honest_legs, is_spam, is_unlisted, kind,
-    unread, since, explanation,
+    unread, since, explanation, incomplete,
     unheld > 0 OR reported_wide IS NULL OR computed_wide IS NULL AS is_unheld,
     CASE WHEN is_exact THEN @plain(reported) ELSE @plain(reported_wide) END AS reported_text,
     CASE WHEN is_exact THEN @plain(computed) ELSE @plain(computed_wide) END AS computed_text,
@@ -253,7 +256,7 @@ WITH spans AS (
   SELECT
     domain, source, account, token, ts, covered_to, is_covered, is_exact, reported, computed,
     difference, price, unknown_legs, honest_legs, is_spam, is_unlisted, kind, unread, since,
-    explanation, is_unheld, reported_text, computed_text, difference_text, tolerance, distance,
+    explanation, incomplete, is_unheld, reported_text, computed_text, difference_text, tolerance, distance,
     CASE
       WHEN NOT is_covered THEN 'awaiting_coverage'
       WHEN is_unheld THEN 'not_reconcilable'
@@ -266,6 +269,7 @@ WITH spans AS (
       END
       WHEN is_spam THEN 'explained'
       WHEN NOT unread IS NULL THEN 'awaiting_coverage'
+      WHEN NOT incomplete IS NULL THEN 'not_reconcilable'
       WHEN since > ts - INTERVAL '1' DAY THEN 'settling'
       ELSE 'off'
     END AS status
@@ -298,6 +302,8 @@ SELECT
     WHEN covered_to IS NULL THEN 'no history is read yet'
     WHEN NOT is_covered THEN CONCAT('the history is whole only to ', CAST(covered_to AS VARCHAR))
     WHEN is_unheld THEN 'an amount is beyond what can be held'
+    WHEN status = 'not_reconcilable' AND NOT incomplete IS NULL
+    THEN CONCAT('the source does not list all: ', incomplete)
     WHEN status = 'not_reconcilable' OR (status <> 'awaiting_coverage' AND unknown_legs > 0)
     THEN CONCAT(CAST(unknown_legs AS VARCHAR), ' of its movements have no amount that can be read')
     WHEN status = 'awaiting_coverage' THEN CONCAT('not read: ', unread)

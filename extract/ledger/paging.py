@@ -116,7 +116,7 @@ class Offset:
         return {self.param: 0} | ({self.limit: self.size} if self.limit else {})
 
     def next(self, page: PageOf) -> Next:
-        had = int(page.params.get(self.param) or 0) + len(page.ids)
+        had = int(page.params.get(self.param) or 0) + len(set(page.ids))
         if self.count:
             count = at(page.data, self.count)
             if count is None:
@@ -163,14 +163,16 @@ class PageNumber:
 
 @dataclass(frozen=True)
 class LastId:
-    """The next page begins behind the id of the last row; it ends with a page that is not full.
+    """The next page begins behind the least id, newest first; it ends with a page that is not full.
 
-    `plus`: so much is added to the id, where the row of that id itself would come again.
+    Ids are whole numbers. `rising`: oldest first, so behind the greatest. `plus`: so much is added
+    to the id, where the row of that id itself would come again.
     """
 
     param: str
     size: int
     limit: str = "limit"
+    rising: bool = False
     plus: int = 0
 
     def first(self) -> Mapping[str, Any]:
@@ -179,7 +181,8 @@ class LastId:
     def next(self, page: PageOf) -> Next:
         if len(page.ids) < self.size:
             return Next(None, "a page that is not full")
-        last = page.ids[-1] if not self.plus else str(int(page.ids[-1]) + self.plus)
+        # Not the last on the page: rows that come out of their order would hide others.
+        last = str((max if self.rising else min)(map(int, page.ids)) + self.plus)
         if str(page.params.get(self.param)) == last:
             raise Retriable(f"the page behind {last} is that page again")
         return Next({self.param: last})
@@ -204,7 +207,7 @@ class ByTime:
             return Next(None, "a page that is not full")
         if len(set(page.times)) == 1:
             return Next(None, TOO_MANY)
-        return Next({self.param: page.times[-1]})
+        return Next({self.param: min(page.times)})
 
 
 TOO_MANY = "more rows than can be reached"  # the walk cuts the window in two

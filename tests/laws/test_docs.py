@@ -364,7 +364,8 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
     spoken = {n.attr for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)}
     there |= {n.name for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef)}
     found = blocks(ROOT / "docs/adding-a-source.md", "python")
-    found = [text for text in found if "extract.testing" not in text]  # the tests of the source
+    # Without the tests of the source, and the exchange that is facts alone.
+    found = [text for text in found if "extract.testing" not in text and "GATE" not in text]
     assert len(found) == 5
     whole = ast.parse("\n".join(found))
     names = {n.id for n in ast.walk(whole) if isinstance(n, ast.Name)}
@@ -402,6 +403,27 @@ def test_the_walk_of_a_new_source_is_made_of_what_there_is():
             con.execute(f"CREATE VIEW records_{name} AS {records.select()}")
         row = con.execute(namespace["TRADES"]).fetchone()
     assert "0.10" in row and "buy" in row, "the mapping that is shown reads a page"
+
+
+def test_the_exchange_that_is_shown_is_the_one_in_use():
+    """Every fact of the block, kinds apart, is that of the file."""
+    from dataclasses import fields
+
+    from extract.ledger import Exchange
+    from extract.sources.gate import GATE
+
+    (text,) = [b for b in blocks(ROOT / "docs/adding-a-source.md", "python") if "GATE" in b]
+    namespace: dict = {}
+    exec(text, namespace)
+    shown: Exchange = namespace["GATE"]
+    assert namespace["SOURCE"].name == "gate"
+    for name in ("name", "title", "documentation", "host", "ccxt", "rates"):
+        assert getattr(shown, name) == getattr(GATE, name), name
+    for one, other in zip((*shown.ledgers, *shown.balances), (*GATE.ledgers, *GATE.balances)):
+        for fact in fields(one):
+            if fact.name != "kinds":
+                assert getattr(one, fact.name) == getattr(other, fact.name), fact.name
+    assert shown.ledgers[0].kinds.items() <= GATE.ledgers[0].kinds.items()
 
 
 def test_the_figures_for_analysts_are_those_that_the_code_gives():

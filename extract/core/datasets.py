@@ -123,6 +123,7 @@ EXCHANGES_LEDGER = Dataset(
         _text("order_id", "order, for entries made by trades"),
         _text("trade_id", "pairs the two entries of a conversion"),
         PAYLOAD,
+        *_money("balance", "what the wallet holds after the entry, where the vendor says it"),
     ),
     key=("source", "account", "entry_id"),
     part_column="wallet",

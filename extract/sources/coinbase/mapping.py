@@ -60,7 +60,7 @@ SELECT page_id, item, source, account, entry_id, ts, wallet, type, {_KIND} AS ki
        status = 'completed' AS is_settled, asset,
        amount_text, {decimal("amount_text")} AS amount,
        fee_text, {decimal("fee_text")} AS fee, fee_asset, network, tx_hash, order_id,
-       trade_id, payload
+       trade_id, payload, NULL::VARCHAR AS balance_text, NULL::DECIMAL(38,18) AS balance
 FROM (
     SELECT page_id, item, source, account, row.id AS entry_id,
            {time("row.created_at")} AS ts,

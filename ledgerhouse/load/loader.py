@@ -35,6 +35,7 @@ from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.load import parts
 from ledgerhouse.load.merge import Merged, merge
 from ledgerhouse.load.old_warehouse import loads_of
+from ledgerhouse.load.running_balances import check_running_balances
 from ledgerhouse.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -268,6 +269,8 @@ def load_files(
                     _record_batch(con, batch_id, source.name, name, headers, done, loaded_at)
                     total = total.plus(Loaded(0, done.rows, *done.verdicts))
             parts.record(con, headers, batch_id)
+            if "exchanges_ledger" in source.mappings:
+                check_running_balances(con, batch_id, loaded_at)
             con.execute(
                 "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) "
                 "SELECT unnest(?), ?, (SELECT coalesce(max(sequence), 0) + 1 FROM "

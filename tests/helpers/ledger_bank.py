@@ -87,7 +87,11 @@ class Row:
 
     def record(self, changes: str = "amount") -> dict:
         """As the bank lists it; `changes` is what its `amount` is with respect to the fee."""
-        stated = {"amount": self.amount, "gross": self.amount + self.fee, "net": self.amount - self.fee}
+        stated = {
+            "amount": self.amount,
+            "gross": self.amount + self.fee,
+            "net": self.amount - self.fee,
+        }
         return {
             "id": self.ident,
             "time": iso(utc(self.ts)),
@@ -159,8 +163,12 @@ class Bank:
             ]
             now = utc(end)
             pages.append(Page("/held", {}, json.dumps({"held": listed}), at, now))
-            statements.append(Covered("balances", Interval(now, now + timedelta(seconds=1)), "test"))
-        job = Job("ledgerbank", account, "b", Interval(utc(start), utc(end)), utc(read_from or start))
+            statements.append(
+                Covered("balances", Interval(now, now + timedelta(seconds=1)), "test")
+            )
+        job = Job(
+            "ledgerbank", account, "b", Interval(utc(start), utc(end)), utc(read_from or start)
+        )
         landing.write(
             self.root, job, Fetched(pages, statements, list(unread)), {"run_id": f"r{self.read}"}
         )

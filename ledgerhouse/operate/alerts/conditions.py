@@ -312,7 +312,8 @@ def _off(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[In
             ON a.token = r.token
         LEFT JOIN (
             SELECT source, account, token, arg_max(last_good_ts, first_bad_ts) AS last_good_ts,
-                arg_max(suspect, first_bad_ts) AS suspect FROM ops.breaks GROUP BY ALL
+                arg_max(suspect, first_bad_ts) AS suspect FROM ops.breaks WHERE wallet IS NULL
+            GROUP BY ALL
         ) b ON b.source = r.source AND b.account = r.account AND b.token = r.token
         WHERE status NOT IN {QUIET}""").fetchall()
     return [

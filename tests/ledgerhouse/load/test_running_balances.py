@@ -81,14 +81,16 @@ def test_fifty_damages_are_named_and_heal(tmp_path, in_one):
     bank.load()
     found = bank.breaks("account", "wallet", "token", "ts", "entry_id", "missing_text", "suspect",
                         "suspect_ref")  # fmt: skip
-    assert {row[0] for row in found} == set(wanted)
-    exact = 0
+    exact = chains = 0
     for account, (damage, victims, rows) in wanted.items():
         mine = [row for row in found if row[0] == account]
         for chain in {victim.chain for victim in victims}:
             lost = [victim for victim in victims if victim.chain == chain]
             of_chain = [row for row in rows if row.chain == chain]
             after = [row.ts for row in of_chain if row.ts > lost[-1].ts]
+            if not after and not any(row.ts == lost[-1].ts for row in of_chain if row not in lost):
+                continue  # nothing follows it yet: only the reported balance can tell
+            chains += 1
             (broken,) = [row for row in mine if (row[1], row[2]) == chain]
             near = {row.ts for row in lost} | set(after[:1])
             assert broken[3] in near, (damage, broken)
@@ -107,8 +109,7 @@ def test_fifty_damages_are_named_and_heal(tmp_path, in_one):
                 assert broken[7].removesuffix("-again") == lost[0].ident
             if damage == "skipped" and broken[5] is not None:
                 assert (broken[6], broken[7]) == ("unsettled", lost[0].ident)
-        assert len(mine) == len({victim.chain for victim in victims})
-    assert exact > 45
+    assert len(found) == chains >= 50 and exact > 45
     for account, rows in sound.items():  # late rows, and a reading of it all that is sound
         bank.land(shuffled(rng, rows), account)
     bank.load()
@@ -192,7 +193,9 @@ def test_a_gap_is_no_break_and_is_compared_when_it_is_filled(tmp_path):
 def test_a_wallet_that_could_not_be_read_is_no_break(tmp_path):
     bank, rows = Bank(tmp_path), moves("1", "2", "4", "8", "16", "32", "64")
     bank.sync(rows, "main", START, START + 3.5 * DAY)
-    out = Unread("exchanges_ledger", "w1", Interval(utc(START + 3.5 * DAY), utc(START + 5.5 * DAY)), "404")
+    out = Unread(
+        "exchanges_ledger", "w1", Interval(utc(START + 3.5 * DAY), utc(START + 5.5 * DAY)), "404"
+    )
     bank.land([], "main", START + 3.5 * DAY, START + 5.5 * DAY, unread=[out])
     bank.sync(rows, "main", START + 5.5 * DAY, END)
     assert bank.breaks() == []
@@ -243,7 +246,9 @@ def test_balances_that_are_no_running_balance_are_not_used(tmp_path, stated, cap
     assert bank.breaks() == []
     assert set(bank.states("wallet", "status")) == {
         ("w1", "no running balance"), ("w2", "proven")}  # fmt: skip
-    assert {opening for wallet, opening in bank.states("wallet", "opening_text") if wallet == "w1"} == {None}
+    assert {
+        opening for wallet, opening in bank.states("wallet", "opening_text") if wallet == "w1"
+    } == {None}
     assert caplog.text.count("no running balance") == 1
     bank.sync([row for row in odd + sound if row is not sound[30]])
     assert [row[1] for row in bank.breaks()] == ["w2"]

@@ -127,7 +127,7 @@ Group = tuple[
 
 
 def _groups(rows: Iterable[RunningRow]) -> Iterator[Group]:
-    """By instant: the rows, the balances that only lie before one, those that only lie after one,
+    """By instant: the rows (where that can be told, the first one first), the balances that only lie before one, those that only lie after one,
     and all that lie before one; none of the latter where one is not known.
 
     Rows that follow from each other leave one balance before and one after, or none where they end
@@ -147,8 +147,12 @@ def _groups(rows: Iterable[RunningRow]) -> Iterator[Group]:
                 yield ts, refs, tuple(befores), tuple(afters), frozenset(befores)
                 continue
             before, after = Counter(befores), Counter(afters)
-            starts, ends = (before - after).elements(), (after - before).elements()
-            yield ts, refs, tuple(starts), tuple(ends), frozenset(befores)
+            starts = tuple((before - after).elements())
+            ends = tuple((after - before).elements())
+            if starts:  # the row that comes first
+                refs = (refs[befores.index(starts[0])], *refs)
+                refs = tuple(dict.fromkeys(refs))
+            yield ts, refs, starts, ends, frozenset(befores)
             continue
         yield ts, refs, (), (), frozenset()
 

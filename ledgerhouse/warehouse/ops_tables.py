@@ -90,7 +90,7 @@ raw.adjustments -- A movement that no vendor lists: an opening balance, growth o
     kind VARCHAR NOT NULL -- opening, opening_inferred, rebase, or a kind of adjustments.toml
     amount_text VARCHAR NOT NULL -- signed change of the balance in token units, exact
     amount DECIMAL(38,18) -- the same; NULL where it does not fit DECIMAL(38,18)
-    evidence VARCHAR NOT NULL -- what proves it: a snapshot and its landed file, a URL, a hash
+    evidence VARCHAR NOT NULL -- what proves it: a snapshot or an entry, and its landed file, a URL, a hash
     note VARCHAR -- words of the user
     recorded_at TIMESTAMP NOT NULL
 

@@ -113,7 +113,7 @@ def ledger(rng: random.Random, count: int = 120, wallets=("w1", "w2"), assets=("
         if rng.random() > 0.35:
             ts += MS * rng.randint(1, 60 * 86_400_000 // count)
         key = rng.choice(wallets), rng.choice(assets)
-        before = held.setdefault(key, Decimal(rng.randint(10**6, 10**9)))
+        before = held.setdefault(key, Decimal(rng.randint(10**12, 10**13)))
         amount = Decimal(rng.randint(1, 10**12)) / 10 ** rng.choice([2, 6, 8])
         amount *= rng.choice([1, -1])
         fee = Decimal(rng.randint(1, 10**6)) / 10**6 if rng.random() < 0.4 else Decimal(0)

@@ -108,9 +108,10 @@ def _suspect(
                 row.entry_id,
                 f"{row.entry_id} is not counted ({why}), the balance has it",
             )
-    counted = [row for row in near if row.counts and row.amount]
     seen: dict[tuple, Entry] = {}
-    for row in counted:
+    for row in near:
+        if not row.counts or not row.amount:
+            continue
         twin = seen.setdefault((row.amount, row.balance), row)
         if twin is not row and row in group and missing in (None, -row.amount):
             return (

@@ -7,14 +7,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+import duckdb
 import pytest
 
 from extract.core.datasets import EXCHANGES_LEDGER
 from extract.core.interval import Interval, utc
 from extract.core.source import Unread
 from ledgerhouse.load.chain_law import RunningRow, chain_law, follow
+from ledgerhouse.load.replay import replay
 from ledgerhouse.warehouse import schema
-from tests.helpers.ledger_bank import END, MS, START, Bank, Row, ledger, without_balance
+from tests.helpers.ledger_bank import END, MS, SOURCES, START, Bank, Row, ledger, without_balance
 
 DAMAGES = ("page", "dropped", "doubled", "sign", "amount", "skipped")
 DAY = timedelta(days=1)
@@ -324,6 +326,20 @@ def test_a_row_read_again_is_the_same_row_though_its_table_has_got_columns(tmp_p
         "SELECT count(balance) FROM raw.exchanges_ledger_as_of('2026-03-01 00:01:30')"
     ).fetchone() == (0,)
     assert set(bank.states("status")) == {("proven",)} and bank.breaks() == []
+
+
+def test_a_replay_judges_alike(tmp_path):
+    file, rng = tmp_path / "warehouse.duckdb", random.Random(14)
+    bank, rows = Bank(tmp_path / "landing", str(file)), ledger(rng)
+    bank.sync(damaged(rng, rows, "dropped")[0], end=START + 9 * DAY)
+    bank.sync(rows, start=START + 12 * DAY)
+    bank.sync(damaged(rng, rows, "sign")[0], start=START + 9 * DAY, end=START + 12 * DAY)
+    found, states = bank.breaks("*"), bank.states("*")
+    assert found and states
+    bank.con.close()
+    assert replay(file, bank.root, SOURCES).differences == {}
+    with duckdb.connect(str(file)) as bank.con:
+        assert (bank.breaks("*"), bank.states("*")) == (found, states)
 
 
 def test_a_group_that_ends_as_it_began_does_not_hide_a_break():

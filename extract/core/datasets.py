@@ -25,6 +25,8 @@ class Dataset:
     `part_column` holds the part of the account (see extract.core.source) that a row belongs to.
     `key` names a row. Rows that share `group` belong together and are replaced together
     (the legs of one transaction). `dimension` tables are small and have no event time.
+    `added` are columns that an older version did not have: where all of them are NULL, a row's
+    hash is the one that version gave it, so that a row read again is the same row.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Dataset:
     dimension: bool = False
     moves_balances: bool = True
     part_column: str = ""
+    added: tuple[str, ...] = ()
 
     @property
     def has_history(self) -> bool:
@@ -127,6 +130,7 @@ EXCHANGES_LEDGER = Dataset(
     ),
     key=("source", "account", "entry_id"),
     part_column="wallet",
+    added=("balance_text", "balance"),
 )
 ONCHAIN_TRANSACTIONS = Dataset(
     "onchain_transactions",

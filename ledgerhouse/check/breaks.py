@@ -6,12 +6,16 @@ Every snapshot is kept, so all are compared: d(t) = reported - computed. Since t
 that agreed, each change of d is a break: it happened within the window (snapshot before, snapshot
 that shows it], and its step is what is missing, too much or wrong. A row of the window whose
 amount the step is, is the suspect. Nothing is compared while every token agrees.
+
+The breaks of running balances, which the load finds (ops.chain_breaks), are among them, with what
+reading their window again takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING
 
@@ -36,13 +40,15 @@ if TYPE_CHECKING:
     import duckdb
 
 DRIFTS_FROM = 3  # steps of one sign, at as many snapshots: growth, not errors
+ENTRY = timedelta(seconds=1)  # what is read again ends behind the entry that shows a break
 OFF = (
     "SELECT source, account, token FROM curated.reconciliation WHERE status IN ('off', 'settling')"
 )
 
 
 def find_breaks(con: duckdb.DuckDBPyConnection, sources: Mapping[str, Source]) -> int:
-    """Write ops.breaks for the tokens that are off, and the refused entries of adjustments.toml."""
+    """Write ops.breaks: for the tokens that are off, the running balances that do not follow from each
+    other, and the refused entries of adjustments.toml."""
     off = con.execute(OFF).fetchall()
     found: list[Break] = []
     with localcontext(prec=PRECISION):
@@ -52,7 +58,7 @@ def find_breaks(con: duckdb.DuckDBPyConnection, sources: Mapping[str, Source]) -
             steps = [b for token, at in series.items() for b in breaks_of(token, at)]
             for one in steps:
                 found.append(named(con, one, steps))
-            found = _priced(con, sources, found)
+        found = _priced(con, sources, [*found, *_of_chains(con)])
         if any(entries()):
             found += _refusals(con)
         _write(con, found)
@@ -109,18 +115,39 @@ def _priced(
     begins = {who: since for who, (since, _) in snapshots(con).items()} if found else {}
     for one in found:
         who, now = (one.source, one.account), utc(one.last_bad_ts)
-        start = utc(one.last_good_ts or begins[who])
-        if one.source not in sources or start >= utc(one.first_bad_ts):
+        begin = one.last_good_ts or begins.get(who)
+        end = utc(one.first_bad_ts) + (timedelta(0) if one.wallet is None else ENTRY)
+        if one.source not in sources or begin is None or utc(begin) >= end:
             priced.append(one)
             continue
         account = Account(*who, "")
         if who not in known:
             known[who] = Known.read(con, sources, [account], now)
-        window = Interval(start, utc(one.first_bad_ts))
+        window = Interval(utc(begin), end)
         (run,) = simulate(known[who], sources, [account], [window], now, refetch=True)
         cost = run.get(one.source)
         priced.append(replace(one, calls=cost.calls, units=cost.units) if cost else one)
     return priced
+
+
+def _of_chains(con: duckdb.DuckDBPyConnection) -> list[Break]:
+    """The breaks of running balances."""
+    return [
+        Break(
+            *(source, account, token, after, ts, ts),
+            *(Decimal(missing or 0), Decimal(missing or 0)),
+            suspect,
+            ref or entry,
+            f"entry {entry} of wallet {wallet}: {words}",
+            wallet=wallet,
+            found_at=found_at,
+            is_step_known=missing is not None,
+        )
+        for source, account, wallet, token, after, ts, entry, missing, suspect, ref, words, found_at in con.execute(
+            "SELECT source, account, wallet, token, after_ts, ts, entry_id, missing_text, suspect, "
+            "suspect_ref, explanation, found_at FROM ops.chain_breaks ORDER BY ALL"
+        ).fetchall()
+    ]
 
 
 def _refusals(con: duckdb.DuckDBPyConnection) -> list[Break]:
@@ -150,10 +177,11 @@ def _write(con: duckdb.DuckDBPyConnection, found: Sequence[Break]) -> None:
     before = {
         row[:5]: row[5]
         for row in con.execute(
-            "SELECT source, account, token, first_bad_ts, suspect, found_at FROM ops.breaks"
+            "SELECT source, account, token, first_bad_ts, suspect, found_at FROM ops.breaks "
+            "WHERE wallet IS NULL"
         ).fetchall()
     }
-    if not found and not before:
+    if not found and not con.execute("SELECT 1 FROM ops.breaks LIMIT 1").fetchone():
         return
     (now,) = con.execute("SELECT (now() AT TIME ZONE 'UTC')::TIMESTAMP").fetchone() or (NO_TIME,)
     with transaction(con):
@@ -162,20 +190,21 @@ def _write(con: duckdb.DuckDBPyConnection, found: Sequence[Break]) -> None:
             con.execute(
                 "INSERT INTO ops.breaks (source, account, token, last_good_ts, first_bad_ts, "
                 "last_bad_ts, step_text, residual_text, suspect, suspect_ref, explanation, "
-                "refetch_calls, refetch_units, found_at) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "refetch_calls, refetch_units, found_at, wallet) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     *one.key,
                     one.last_good_ts,
                     one.first_bad_ts,
                     one.last_bad_ts,
-                    plain(one.step),
-                    plain(one.residual),
+                    plain(one.step) if one.is_step_known else "",
+                    plain(one.residual) if one.is_step_known else "",
                     one.suspect,
                     one.suspect_ref,
                     one.explanation,
                     one.calls,
                     one.units,
-                    before.get((*one.key, one.first_bad_ts, one.suspect), now),
+                    one.found_at or before.get((*one.key, one.first_bad_ts, one.suspect), now),
+                    one.wallet,
                 ],
             )

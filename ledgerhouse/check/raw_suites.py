@@ -11,12 +11,17 @@ from typing import Any
 from extract.core.datasets import DATASETS
 from ledgerhouse.check.date_filter import DateFilter
 from ledgerhouse.check.expectations import KINDS, among, at_least, native, no_rows, present, unique
+from ledgerhouse.load.running_balances import NONE
 
 TX_ID = "0x[0-9a-fA-F]{{64}}"
 # A record that is kept in raw.rejected leaves a hole that is named there.
 UNREJECTED = (
     "ANTI JOIN (SELECT source, account FROM raw.rejected WHERE starts_with(dataset, 'onchain_')) "
     "USING (source, account)"
+)
+BESIDE = (  # every query names its batch
+    "UNION ALL SELECT source, account, wallet, asset, ts, entry_id, NULL, NULL, NULL FROM {batch} "
+    "WHERE false"
 )
 CLOCK_SKEW = "INTERVAL 1 HOUR"  # vendors' clocks against each other
 
@@ -99,6 +104,22 @@ def ledger(dates: DateFilter) -> list[Any]:
             "A settled entry says how much it moved; one that does not is flagged and does not count",
             "SELECT source, account, entry_id, type FROM {batch} "
             "WHERE is_settled AND amount_text IS NULL",
+        ),
+        # Of the whole history: a break holds its account until a load heals it.
+        no_rows(
+            "running_balances_follow",
+            "critical",
+            "Every running balance follows from the one before it",
+            "SELECT source, account, wallet, token, ts, entry_id, missing_text, suspect, explanation "
+            f"FROM ops.chain_breaks {BESIDE}",
+        ),
+        no_rows(
+            "running_balances_there",
+            "warning",
+            "The balances that entries state are running balances; a wallet's that are none are not "
+            "used",
+            "SELECT DISTINCT source, account, wallet, NULL, NULL, NULL, NULL, NULL, status "
+            f"FROM ops.running_balances WHERE status = '{NONE}' {BESIDE}",
         ),
     ]
 

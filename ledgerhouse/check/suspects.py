@@ -42,6 +42,9 @@ class Break:
     explanation: str = ""
     calls: int | None = None
     units: int | None = None
+    wallet: str | None = None  # whose running balances show it; None: snapshots do
+    found_at: datetime | None = None  # None: by this run
+    is_step_known: bool = True
 
     @property
     def key(self) -> Token:

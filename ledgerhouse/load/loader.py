@@ -41,6 +41,7 @@ from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.load import parts
 from ledgerhouse.load.merge import Merged, merge
 from ledgerhouse.load.old_warehouse import loads_of
+from ledgerhouse.load.running_balances import check_running_balances
 from ledgerhouse.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -276,6 +277,8 @@ def load_files(
                     total = total.plus(Loaded(0, done.rows, *done.verdicts))
             parts.record(con, headers, batch_id)
             _record_source(con, source, loaded_at)
+            if "exchanges_ledger" in source.mappings:
+                check_running_balances(con, batch_id, loaded_at)
             con.execute(
                 "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) "
                 "SELECT unnest(?), ?, (SELECT coalesce(max(sequence), 0) + 1 FROM "

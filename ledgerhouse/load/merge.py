@@ -92,6 +92,17 @@ def _columns(dataset: Dataset) -> list[str]:
     return [c.name for c in dataset.columns]
 
 
+def row_hash(dataset: Dataset, alias: str) -> str:
+    """SQL of a row's hash: of all its columns, but for added ones that are all NULL."""
+    columns = _columns(dataset)
+    every = f"hash({_of(alias, columns)})"
+    if not dataset.added:
+        return every
+    before = _of(alias, (c for c in columns if c not in dataset.added))
+    there = " AND ".join(f"{alias}.{c} IS NULL" for c in dataset.added)
+    return f"CASE WHEN {there} THEN hash({before}) ELSE {every} END"
+
+
 def _read(con, dataset: Dataset, mapping: str, batch_id: str) -> int:
     """incoming_<name>: the newest version of every key; shadowed_<name>: the older ones. Returns
     how many records were rejected."""
@@ -100,7 +111,7 @@ def _read(con, dataset: Dataset, mapping: str, batch_id: str) -> int:
     con.execute(f"""
         CREATE OR REPLACE TEMP TABLE mapped_{name} AS
         WITH mapped AS MATERIALIZED (
-            SELECT {columns}, hash({columns}) AS row_hash, p.received_at AS observed_at, p.read_at,
+            SELECT {columns}, {row_hash(dataset, "m")} AS row_hash, p.received_at AS observed_at, p.read_at,
                    m.page_id, m.item, p.lo, p.hi
             FROM ({mapping}) m JOIN pages p USING (page_id))
         FROM mapped""")

@@ -43,6 +43,9 @@ FROM_LANDING = (
     "ops.coverage",
     "ops.unread_parts",
     "ops.part_states",
+    "ops.running_balances",
+    "ops.chain_breaks",
+    "ops.chain_gaps",
     "ops.batches",
     "ops.landed_files",
 )

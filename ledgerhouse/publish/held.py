@@ -49,6 +49,8 @@ class Held:
             )
             + ", false)"
         )
+        if table == "ops.breaks":  # why an account is held is no row of its good days
+            self.is_held = f"({self.is_held} AND wallet IS NULL)"
 
     def __bool__(self) -> bool:
         return bool(self.accounts)

@@ -66,6 +66,7 @@ TABLES = (
     Table("ops.unread_parts"),
     Table("ops.part_states"),
     Table("ops.breaks"),
+    Table("ops.running_balances"),
     Table("ops.held_accounts"),
     Table("ops.quarantined_files"),
     Table("ops.refreshes"),
@@ -81,6 +82,7 @@ TABLES = (
 )
 
 NEWS = (
+    "ops.breaks",
     "ops.held_accounts",
     "ops.incidents",
     "ops.quarantined_files",
@@ -220,7 +222,8 @@ def publish_news(con: duckdb.DuckDBPyConnection, root: Path) -> Published | None
         or not all(f.made_from.startswith(definitions[f.table_name].digest) for f in before.files)
     ):
         return None
-    return publish(con, root, {}, only=NEWS)
+    held = con.execute("SELECT source, account FROM ops.held_accounts").fetchall()
+    return publish(con, root, {}, only=NEWS, held=held)
 
 
 def _generations_on_disk(root: Path) -> dict[str, int]:

@@ -3,6 +3,8 @@
     settle(con, root)            bring raw.adjustments up to date and mark the days that changed
     refused(con, root)           entries of adjustments.toml that are not booked, and why
 
+opening            what a wallet held before its history begins, where its first entry states the
+                   balance after it: exact (see exact_openings)
 opening_inferred   what an account held before its history begins: reported - computed at its first
                    covered snapshot, booked where the history begins. Rows that come late still
                    change it until a snapshot SETTLED later is covered; then it is fixed, and noted

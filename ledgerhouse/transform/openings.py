@@ -1,6 +1,6 @@
-"""Openings: what an account held before its history begins, inferred from its first snapshot.
+"""Openings: what an account held before its history begins.
 
-An opening is inferred at the first snapshot that the history reaches, and is provisional until
+Where entries state running balances, they say it exactly (see exact_openings). Of the rest an opening is inferred at the first snapshot that the history reaches, and is provisional until
 another is covered that is SETTLED later. Then it is fixed, and noted in the landing, so that a
 replay books the same. Tokens whose part of the account is unread wait until it is read.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from extract.core.interval import iso
 from extract.fetch import landing
 from ledgerhouse.transform.adjustments_file import Entry, bands
+from ledgerhouse.transform.exact_openings import ExactOpenings
 from ledgerhouse.transform.residuals import Owner, Token, most_growth, plain, residuals
 
 if TYPE_CHECKING:
@@ -107,8 +108,18 @@ def openings(
     *,
     note: bool,
 ) -> list[Adjustment]:
-    """The inferred openings of every account; those that can be fixed now are noted."""
-    noted, rows = _read_notes(root), []
+    """The openings of every account, exact and inferred; those of the latter that can be fixed now
+    are noted, with what a wallet's first entry says exactly among them."""
+    noted, exact = _read_notes(root), ExactOpenings.read(con)
+    rows = [
+        Adjustment(
+            "/".join((*token, "opening", "wallet", opening.wallet)),
+            *(*token, opening.since, "opening", opening.amount, opening.evidence),
+        )
+        for token, each in exact.by_token.items()
+        for opening in each
+        if opening.amount
+    ]
     for who, (since, instants) in found.items():
         fixed = noted.get((*who, since))
         first = fixed.snapshot if fixed and fixed.snapshot in instants else instants[0]
@@ -120,7 +131,7 @@ def openings(
             if can_fix and note and (fixed is None or pending != fixed.pending):
                 _note(root, who, since, Noted(first, evidence, fresh, pending))
             amounts |= fresh
-        for token, amount in amounts.items():
+        for token, amount in exact.left(con, who, first, amounts).items():
             # One who knows it exactly says so in adjustments.toml.
             if not any(entry.kind == "opening" for entry in placed.get((*who, token), ())):
                 ident = "/".join((*who, token, "opening_inferred"))

@@ -97,7 +97,7 @@ raw.adjustments -- A movement that no vendor lists: an opening balance, growth o
     kind VARCHAR NOT NULL -- opening, opening_inferred, rebase, or a kind of adjustments.toml
     amount_text VARCHAR NOT NULL -- signed change of the balance in token units, exact
     amount DECIMAL(38,18) -- the same; NULL where it does not fit DECIMAL(38,18)
-    evidence VARCHAR NOT NULL -- what proves it: a snapshot and its landed file, a URL, a hash
+    evidence VARCHAR NOT NULL -- what proves it: a snapshot or an entry, and its landed file, a URL, a hash
     note VARCHAR -- words of the user
     recorded_at TIMESTAMP NOT NULL
 
@@ -131,12 +131,52 @@ ops.breaks -- A token whose computed balance differs from the reported one: wher
     last_bad_ts TIMESTAMP NOT NULL -- newest snapshot that shows it, UTC
     step_text VARCHAR NOT NULL -- by how much reported - computed changed there, exact
     residual_text VARCHAR NOT NULL -- reported - computed after it, exact
-    suspect VARCHAR NOT NULL -- opening, rebase, unsettled, scam, vanished, doubled, sign, fee, transfer, gas or unknown; adjustment: an entry of adjustments.toml that is refused
+    suspect VARCHAR NOT NULL -- opening, rebase, unsettled, scam, vanished, doubled, sign, fee, transfer, gas or unknown; adjustment: an entry of adjustments.toml that is refused; of running balances as in ops.chain_breaks
     suspect_ref VARCHAR -- the row whose amount the step is: txid leg
     explanation VARCHAR NOT NULL -- the suspect in words
     refetch_calls BIGINT -- requests that reading the window again would take, estimated
     refetch_units BIGINT -- units that it would take, estimated
     found_at TIMESTAMP NOT NULL -- by our clock, UTC
+    wallet VARCHAR -- the wallet whose running balances do not follow from each other (ops.chain_breaks): the step is what is missing between two entries, at last_good_ts and first_bad_ts, '' where that is not known; NULL where snapshots show the break
+
+ops.running_balances -- What a wallet holds of an asset by the balances that its own entries state
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    wallet VARCHAR NOT NULL -- the exchange's id of the sub-account; '' where it has none
+    token VARCHAR NOT NULL -- asset code
+    status VARCHAR NOT NULL -- of the wallet: proven (each balance follows from the one before), undecided (too few entries yet), or no running balance (what it states is none, and is not used)
+    convention VARCHAR NOT NULL -- the change that the balances follow: amount; amount - fee or amount + fee where the source's mapping is wrong
+    first_ts TIMESTAMP NOT NULL -- its first entry, UTC
+    opening_text VARCHAR -- what was held before it, exact; NULL where that is not known
+    opening_ref VARCHAR NOT NULL -- its entry_id
+    opening_file VARCHAR -- landed file that it came with
+    last_ts TIMESTAMP NOT NULL -- its newest entry, UTC
+    last_text VARCHAR -- what was held after it, exact; NULL where that is not known
+    batch_id VARCHAR NOT NULL
+
+ops.chain_breaks -- An entry whose running balance does not follow from the one before it
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    wallet VARCHAR NOT NULL -- the exchange's id of the sub-account; '' where it has none
+    token VARCHAR NOT NULL -- asset code
+    after_ts TIMESTAMP -- the entry before it, UTC; NULL where there is none
+    ts TIMESTAMP NOT NULL -- the entry, UTC
+    entry_id VARCHAR NOT NULL -- the entry
+    missing_text VARCHAR -- what is missing between the two, exact; NULL where that is not known
+    suspect VARCHAR NOT NULL -- skipped, doubled, sign, fee, fee_convention, balance, unsettled or vanished
+    suspect_ref VARCHAR -- the entry that it is
+    explanation VARCHAR NOT NULL -- the suspect in words
+    found_at TIMESTAMP NOT NULL -- when it was loaded, by our clock, UTC
+    batch_id VARCHAR NOT NULL
+
+ops.chain_gaps -- Two entries of a wallet between which the history is not read whole: their balances are compared once it is
+    source VARCHAR NOT NULL
+    account VARCHAR NOT NULL
+    wallet VARCHAR NOT NULL -- the exchange's id of the sub-account; '' where it has none
+    token VARCHAR NOT NULL -- asset code
+    after_ts TIMESTAMP NOT NULL -- the first entry, UTC
+    ts TIMESTAMP NOT NULL -- the second, UTC
+    batch_id VARCHAR NOT NULL
 
 ops.held_accounts -- An account whose newest days are not published, because a critical check failed on its rows
     source VARCHAR NOT NULL

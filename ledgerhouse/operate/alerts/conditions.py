@@ -287,17 +287,21 @@ def _damaged(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> lis
 
 def _held(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
     rows = con.execute("""
-        SELECT source, account, held_since, reason, run_id
-        FROM ops.held_accounts JOIN listed USING (source, account)""").fetchall()
+        SELECT source, account, held_since, reason, run_id, words
+        FROM ops.held_accounts JOIN listed USING (source, account)
+        LEFT JOIN (SELECT source, account, arg_min(explanation, first_bad_ts) AS words
+                   FROM ops.breaks WHERE wallet IS NOT NULL GROUP BY ALL) USING (source, account)
+        """).fetchall()
     return [
         Incident(
             "held_account",
             source,
             account,
             "",
-            f"not published since {iso(utc(since))}: {quoted(reason)} (run {run_id})",
+            f"not published since {iso(utc(since))}: {quoted(reason)} (run {run_id})"
+            + (f"; {quoted(words)}" if words else ""),
         )
-        for source, account, since, reason, run_id in rows
+        for source, account, since, reason, run_id, words in rows
     ]
 
 
@@ -312,7 +316,8 @@ def _off(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[In
             ON a.token = r.token
         LEFT JOIN (
             SELECT source, account, token, arg_max(last_good_ts, first_bad_ts) AS last_good_ts,
-                arg_max(suspect, first_bad_ts) AS suspect FROM ops.breaks GROUP BY ALL
+                arg_max(suspect, first_bad_ts) AS suspect FROM ops.breaks WHERE wallet IS NULL
+            GROUP BY ALL
         ) b ON b.source = r.source AND b.account = r.account AND b.token = r.token
         WHERE status NOT IN {QUIET}""").fetchall()
     return [

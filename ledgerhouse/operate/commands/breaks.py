@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from extract.core.interval import iso
@@ -14,7 +15,7 @@ from ledgerhouse.publish.books import has
 BREAKS = """
     SELECT b.source, b.account, b.token, coalesce(a.symbol, b.token) AS symbol, b.last_good_ts,
         b.first_bad_ts, b.last_bad_ts, b.step_text AS step, b.residual_text AS residual, b.suspect,
-        b.suspect_ref, b.explanation, b.refetch_calls, b.refetch_units, b.found_at,
+        b.suspect_ref, b.explanation, b.refetch_calls, b.refetch_units, b.found_at, b.wallet,
         c.since
     FROM ops.breaks b
     LEFT JOIN (SELECT token, any_value(symbol) AS symbol FROM curated.assets GROUP BY ALL) a
@@ -24,6 +25,7 @@ BREAKS = """
     ORDER BY b.source, b.account, b.token, b.first_bad_ts"""
 # Of which an entry of adjustments.toml would hide what can be read or repaired.
 READ_AGAIN = ("unknown", "doubled", "sign", "unsettled", "vanished", "fee")
+ENTRY = timedelta(seconds=1)  # what is read again ends behind the entry that shows a break
 
 
 def breaks(args: Any) -> int:
@@ -34,7 +36,8 @@ def breaks(args: Any) -> int:
         found = rows(con, BREAKS) if has(con, "ops.breaks") else []
         refusals = [row for row in found if row["suspect"] == "adjustment"]
         lines = [
-            row | {"refetch": _refetch(row), "block": _block(row)}
+            row
+            | {"refetch": _refetch(row), "block": _block(row) if row["wallet"] is None else None}
             for row in found
             if row["suspect"] != "adjustment" and (row["source"], row["account"]) in mine
         ]
@@ -46,6 +49,7 @@ def breaks(args: Any) -> int:
                 "source": "source",
                 "account": "account",
                 "symbol": "token",
+                "wallet": "wallet",
                 "last_good_ts": "last good",
                 "first_bad_ts": "first bad",
                 "step": "step",
@@ -59,12 +63,17 @@ def breaks(args: Any) -> int:
         answer.document["refused"] = [row["explanation"] for row in refusals]
         for row in lines:
             answer.say(f"\n{row['source']} {row['account']} {row['token']}: {row['explanation']}")
-            if row["refetch"] and row["suspect"] in READ_AGAIN:
+            if row["refetch"] and (row["wallet"] is not None or row["suspect"] in READ_AGAIN):
                 answer.say(
                     f"read the window again ({row['refetch_calls']} calls, "
                     f"{row['refetch_units']} units): {row['refetch']}"
                 )
-            answer.say("or, where you know what it was, in adjustments.toml:\n" + row["block"])
+            if row["block"]:
+                answer.say("or, where you know what it was, in adjustments.toml:\n" + row["block"])
+            else:
+                answer.say(
+                    "its account is held back until the running balances follow from each other again"
+                )
         for row in refusals:
             answer.say(row["explanation"], style="bold red")
     return int(bool(lines or refusals))
@@ -74,7 +83,8 @@ def _refetch(row: Mapping[str, Any]) -> str | None:
     """The command that reads the window again; None where there is no window."""
     if row["refetch_calls"] is None:
         return None
-    start, end = iso(row["last_good_ts"] or row["since"]), iso(row["first_bad_ts"])
+    behind = timedelta(0) if row["wallet"] is None else ENTRY
+    start, end = iso(row["last_good_ts"] or row["since"]), iso(row["first_bad_ts"] + behind)
     return (
         "airflow dags trigger sync --conf "
         f"'{json.dumps({'interval_start': start, 'interval_end': end, 'refetch': True})}'"

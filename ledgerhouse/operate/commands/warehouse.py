@@ -14,6 +14,13 @@ from ledgerhouse.publish.books import has
 
 HELD = "SELECT source, account, held_since, reason FROM ops.held_accounts"
 
+CHAINS = """
+    SELECT source, account, count(*)::BIGINT AS broken, min(first_bad_ts) AS since
+    FROM ops.breaks WHERE wallet IS NOT NULL GROUP BY ALL"""
+UNUSED = """
+    SELECT source, account, list(DISTINCT wallet ORDER BY wallet) AS wallets
+    FROM ops.running_balances WHERE status = 'no running balance' GROUP BY ALL"""
+
 QUARANTINED = "SELECT place, file, reason, found_at FROM ops.quarantined_files ORDER BY ALL"
 
 # The last run is the newest that fetched anything of the account.
@@ -83,9 +90,14 @@ def status(args: Any) -> int:
         lines = [row for row in rows(con, STATUS) if (row["source"], row["account"]) in mine]
         held = rows(con, HELD) if has(con, "ops.held_accounts") else []
         by_account = {(one["source"], one["account"]): one for one in held}
+        chains = _by_account(con, "ops.breaks", CHAINS)
+        unused = _by_account(con, "ops.running_balances", UNUSED)
         for row in lines:
-            one = by_account.get((row["source"], row["account"]), {})
+            who = row["source"], row["account"]
+            one, broken = by_account.get(who, {}), chains.get(who, {})
             row |= {"held_since": one.get("held_since"), "held_reason": one.get("reason")}
+            row |= {"broken_chains": broken.get("broken", 0), "broken_since": broken.get("since")}
+            row["no_running_balance"] = unused.get(who, {}).get("wallets", [])
             more = ", ".join(
                 f"{row[name]} {words}"
                 for name, words in (
@@ -132,6 +144,19 @@ def status(args: Any) -> int:
                     f"the books keep its last good days: {row['held_reason']}",
                     style="bold red",
                 )
+            if row["broken_chains"]:
+                answer.say(
+                    f"{row['source']} {row['account']}: {row['broken_chains']} running balances do "
+                    f"not follow from the one before, the first at {iso(row['broken_since'])}; "
+                    "airflow warehouse breaks shows them",
+                    style="bold red",
+                )
+            if row["no_running_balance"]:
+                answer.say(
+                    f"{row['source']} {row['account']}: no running balance in "
+                    f"{', '.join(row['no_running_balance'])}; what its entries state is not used",
+                    style="yellow",
+                )
             if row["gaps"]:
                 answer.say(
                     f"{row['source']} {row['account']}: {row['gaps']} gaps; airflow "
@@ -162,6 +187,12 @@ def status(args: Any) -> int:
 
 def _is_wrong(row) -> bool:
     return bool(row["gaps"] or row["off"] or row["held_since"] or row["state"] == "failed")
+
+
+def _by_account(con, table: str, query: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of a query by source and account; none where the books lack its table."""
+    found = rows(con, query) if has(con, table) else []
+    return {(row["source"], row["account"]): row for row in found}
 
 
 def coverage(args: Any) -> int:

@@ -11,7 +11,7 @@ import pytest
 from extract.sources import all_sources
 from ledgerhouse.check.agreement import agreed_share
 from ledgerhouse.check.breaks import find_breaks
-from ledgerhouse.check.chain_law import RunningRow, chain_law
+from ledgerhouse.load.chain_law import RunningRow, chain_law
 from tests.helpers.small_world import DAY, HOUR, START, SmallWorld
 
 SOURCES = all_sources()

@@ -244,6 +244,25 @@ BROKEN = [
         (),
     ),
     (
+        "raw.exchanges_ledger",
+        "running_balances_follow",
+        "critical",
+        "INSERT INTO ops.chain_breaks BY NAME SELECT 'coinbase' AS source, 'main' AS account, 'w' AS "
+        "wallet, 'BTC' AS token, TIMESTAMP '2020-01-02' AS ts, 'e1' AS entry_id, '1' AS missing_text, "
+        "'skipped' AS suspect, 'long ago' AS explanation, ts AS found_at, 'b1' AS batch_id",
+        (),
+    ),
+    (
+        "raw.exchanges_ledger",
+        "running_balances_there",
+        "warning",
+        "INSERT INTO ops.running_balances BY NAME SELECT 'coinbase' AS source, 'main' AS account, "
+        "'w' AS wallet, 'BTC' AS token, 'no running balance' AS status, 'amount' AS convention, "
+        "TIMESTAMP '2026-01-02' AS first_ts, 'e1' AS opening_ref, first_ts AS last_ts, 'b1' AS "
+        "batch_id",
+        (),
+    ),
+    (
         "raw.exchanges_trades",
         "keys_unique",
         "critical",

@@ -69,6 +69,8 @@ class Side:
         assert self._process.stdin
         self._process.stdin.close()  # it ends with its input, and stops its PostgreSQL
         self._process.wait()
+        assert self._process.stdout
+        self._process.stdout.close()
 
 
 @contextmanager

@@ -14,7 +14,7 @@
 # make format ruff rewrites the files
 # make lock   the requirements files again from pyproject.toml; ARGS=--upgrade: newest versions
 # make torture N=20   random lives with faults and kill -9; ARGS=--curated: the models and books too
-# make bench  measures it all and writes tests/benchmarks/RESULTS.md; ARGS=load: only that one
+# make bench  measures it all and writes tests/benchmarks/RESULTS.md; ARGS=load: only that one; ARGS="--against REV": beside a git revision
 # make compose-check   docker-compose.yaml's services as processes, end to end, without Docker
 # make wheel  the package, in dist/
 # make wheel-check   the package alone in an empty environment: a sync against the sandbox

@@ -19,6 +19,7 @@ from extract.fetch import landing
 from ledgerhouse.transform.adjustments_file import Entry, bands
 from ledgerhouse.transform.exact_openings import ExactOpenings
 from ledgerhouse.transform.residuals import Owner, Token, most_growth, plain, residuals
+from ledgerhouse.transform.whole_days import ODD_DAYS, odd_legs
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,23 +27,48 @@ if TYPE_CHECKING:
 SETTLED = timedelta(hours=24)  # vendors index late
 COLUMNS = "adjustment_id, source, account, token, ts, kind, amount_text, evidence, note"
 
+# Days of which FORBIDDEN must know each leg: that of the snapshot, those that hold adjustments, and
+# all of a token that may have come by scams alone.
+ODD = """
+    WITH flows AS (
+        FROM curated.daily_flows
+        WHERE (source, account) = ($source, $account) AND date <= CAST($ts AS DATE) AND token <> ''
+    ), adjusted AS (
+        SELECT token, CAST(ts AS DATE) AS date FROM raw.adjustments
+        WHERE (source, account) = ($source, $account)
+    ), doubtful AS (
+        SELECT token FROM flows GROUP BY token HAVING sum(scam_legs) > 0
+            AND coalesce(sum(legs + overflow_legs + unsettled_legs + unknown_legs)
+                FILTER (date < CAST($ts AS DATE)), 0)
+                <= (SELECT count(*) FROM adjusted a WHERE a.token = flows.token)
+    )
+    SELECT source, account, token, date FROM flows
+    WHERE date = CAST($ts AS DATE) OR token IN (FROM doubtful)
+        OR (token, date) IN (SELECT (token, date) FROM adjusted)"""
+
 # Of the tokens at an account's first snapshot: what forbids an opening.
 FORBIDDEN = """
     WITH held AS (
         SELECT token, list(DISTINCT wallet) AS wallets, bool_or(is_verified IS FALSE) AS unverified,
             sum(CAST(amount AS DECIMAL(32, 6))) AS reported
         FROM raw.balances WHERE (source, account, ts) = ($source, $account, $ts) GROUP BY ALL
+    ), days AS (
+        SELECT token, scam_legs AS scams, unknown_legs AS unknown,
+            legs + overflow_legs + unsettled_legs + unknown_legs AS honest,
+            NULL AS scam, true AS fits
+        FROM curated.daily_flows ANTI JOIN {odd_days} USING (source, account, token, date)
+        WHERE (source, account) = ($source, $account) AND date < CAST($ts AS DATE)
+        UNION ALL
+        SELECT token, CAST(is_scam AS INT),
+            CAST(is_settled AND NOT is_scam AND kind <> 'nft' AND amount_wide IS NULL AS INT),
+            CAST(NOT is_scam AND kind <> 'nft' AS INT),
+            CASE WHEN is_scam AND is_settled THEN TRY_CAST(amount_wide AS DECIMAL(32, 6)) END,
+            TRY_CAST(amount_wide AS DECIMAL(32, 6)) IS NOT NULL
+        FROM {odd_legs} WHERE ts < $ts AND domain <> 'adjustment'
     ), moved AS (
-        SELECT coalesce(token, '') AS token, count(*) FILTER (is_scam) AS scams,
-            count(*) FILTER (is_settled AND NOT is_scam AND kind <> 'nft' AND amount_wide IS NULL)
-                AS unknown,
-            count(*) FILTER (NOT is_scam AND kind <> 'nft') AS honest,
-            CASE WHEN bool_and(TRY_CAST(amount_wide AS DECIMAL(32, 6)) IS NOT NULL)
-                THEN sum(TRY_CAST(amount_wide AS DECIMAL(32, 6))) FILTER (is_scam AND is_settled)
-            END AS scam
-        FROM curated.tx_unified
-        WHERE (source, account) = ($source, $account) AND ts < $ts AND domain <> 'adjustment'
-        GROUP BY ALL
+        SELECT token, sum(scams) AS scams, sum(unknown) AS unknown, sum(honest) AS honest,
+            CASE WHEN bool_and(fits) THEN sum(scam) END AS scam
+        FROM days GROUP BY ALL
     ), unread AS (  -- one second of a chain may stay so for good: the opening says so by its status
         SELECT part FROM ops.unread_parts WHERE (source, account) = ($source, $account)
             AND end_ts - start_ts > INTERVAL 1 SECOND
@@ -162,9 +188,9 @@ def _inferred(
     """Openings by token at an account's first covered snapshot, and tokens whose part is unread.
     Its history begins at `since`."""
     tokens, pending = [], set()
-    for token, is_unread, is_forbidden in con.execute(
-        FORBIDDEN, {"source": who[0], "account": who[1], "ts": first}
-    ).fetchall():
+    params = {"source": who[0], "account": who[1], "ts": first}
+    query = FORBIDDEN.format(odd_days=ODD_DAYS, odd_legs=odd_legs(con, ODD, params))
+    for token, is_unread, is_forbidden in con.execute(query, params).fetchall():
         if only is not None and token not in only:
             continue
         if is_unread:

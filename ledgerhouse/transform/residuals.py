@@ -15,6 +15,8 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation, localcontext
 from typing import TYPE_CHECKING
 
+from ledgerhouse.transform.whole_days import ODD_DAYS, odd_legs
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -44,26 +46,44 @@ SNAPSHOTS = f"""
 # SUM of DECIMAL(38,18) raises past 1e20: whole and fractional parts are summed apart.
 _SUMS = """sum(CAST(trunc({0}) AS DECIMAL(20, 0))) {1} AS {2}_whole,
     sum(CAST({0} - trunc({0}) AS DECIMAL(18, 18))) {1} AS {2}_part"""
-RESIDUALS = f"""
+WANTED = """
     WITH wanted AS (
         SELECT unnest($sources::VARCHAR[]) AS source, unnest($accounts::VARCHAR[]) AS account,
             unnest($tokens::VARCHAR[]) AS token
     ), instants AS (
         SELECT unnest($at_sources::VARCHAR[]) AS source, unnest($at_accounts::VARCHAR[]) AS account,
             unnest($at::TIMESTAMP[]) AS ts
-    ), reported AS (
+    )"""
+# Days whose flow is not what moved before an instant, to the last digit.
+ODD = f"""{WANTED}
+    SELECT source, account, token, date FROM curated.daily_flows
+    SEMI JOIN wanted USING (source, account, token)
+    WHERE date <= (SELECT max(ts) FROM instants) AND (
+        net IS NULL OR turnover IS NULL OR overflow_legs > 0 OR unknown_legs > 0
+        OR (source, account, date) IN (SELECT (source, account, CAST(ts AS DATE)) FROM instants
+            WHERE ts > CAST(ts AS DATE))
+        OR $bare::BOOLEAN AND (source, account, token, date) IN (
+            SELECT (source, account, token, CAST(ts AS DATE)) FROM raw.adjustments))"""
+RESIDUALS = f"""{WANTED}, reported AS (
         SELECT source, account, token, ts, {_SUMS.format("amount", "", "reported")},
             count(*) FILTER (amount IS NULL) AS lost
         FROM raw.balances SEMI JOIN wanted USING (source, account, token) GROUP BY ALL
     ), legs AS (
+        SELECT source, account, token, CAST(date AS TIMESTAMP) AS ts, net AS amount, turnover,
+            false AS is_lost
+        FROM curated.daily_flows SEMI JOIN wanted USING (source, account, token)
+        ANTI JOIN {ODD_DAYS} USING (source, account, token, date)
+        WHERE token <> ''  -- legs without a token
+        UNION ALL
         SELECT source, account, token, ts, CASE WHEN counts THEN amount END AS amount,
+            abs(CASE WHEN counts THEN amount END) AS turnover,
             NOT counts AND is_settled AND NOT is_scam AND kind <> 'nft' AS is_lost
-        FROM curated.tx_unified SEMI JOIN wanted USING (source, account, token)
+        FROM {{odd_legs}}
         WHERE NOT $bare::BOOLEAN OR domain <> 'adjustment'
     ), moved AS (
         SELECT l.source, l.account, l.token, i.ts, {_SUMS.format("l.amount", "", "moved")},
-            {_SUMS.format("abs(l.amount)", "", "turned")},
-            count(*) FILTER (l.is_lost) AS lost, count(*) AS legs
+            {_SUMS.format("l.turnover", "", "turned")},
+            count(*) FILTER (l.is_lost) AS lost
         FROM legs l ASOF JOIN instants i
             ON i.source = l.source AND i.account = l.account AND l.ts < i.ts
         GROUP BY ALL
@@ -72,7 +92,7 @@ RESIDUALS = f"""
         coalesce(r.reported_whole, 0), coalesce(r.reported_part, 0), coalesce(r.lost, 0),
         coalesce(m.moved_whole, 0), coalesce(m.moved_part, 0),
         coalesce(m.turned_whole, 0), coalesce(m.turned_part, 0),
-        coalesce(m.lost, 0), coalesce(m.legs, 0)
+        coalesce(m.lost, 0)
     FROM wanted w JOIN instants i USING (source, account)
     LEFT JOIN reported r USING (source, account, token, ts)
     LEFT JOIN moved m USING (source, account, token, ts)
@@ -110,7 +130,6 @@ class Residual:
     computed: Decimal
     turnover: Decimal
     lost: int
-    legs: int  # before the snapshot, of any kind
     onchain: bool
 
     @property
@@ -198,40 +217,43 @@ def residuals(
     at = sorted((*who, ts) for who in {t[:2] for t in tokens} for ts in instants[who])
     lists = list(zip(*tokens)), list(zip(*at))
     found: dict[Token, list[Residual]] = {token: [] for token in tokens}
-    sums: dict[Token, tuple[Decimal, Decimal, int, int]] = {}
+    sums: dict[Token, tuple[Decimal, Decimal, int]] = {}
+    params = {
+        "sources": list(lists[0][0]),
+        "accounts": list(lists[0][1]),
+        "tokens": list(lists[0][2]),
+        "at_sources": list(lists[1][0]),
+        "at_accounts": list(lists[1][1]),
+        "at": list(lists[1][2]),
+        "bare": bare,
+    }
+    query = RESIDUALS.format(odd_legs=odd_legs(con, ODD, params))
     with localcontext(prec=PRECISION):
-        for row in con.execute(
-            RESIDUALS,
-            {
-                "sources": list(lists[0][0]),
-                "accounts": list(lists[0][1]),
-                "tokens": list(lists[0][2]),
-                "at_sources": list(lists[1][0]),
-                "at_accounts": list(lists[1][1]),
-                "at": list(lists[1][2]),
-                "bare": bare,
-            },
-        ).fetchall():
+        for row in con.execute(query, params).fetchall():
             token, ts = row[:3], row[3]
-            held, turned, lost, legs = sums.get(token, (Decimal(0), Decimal(0), 0, 0))
+            held, turned, lost = sums.get(token, (Decimal(0), Decimal(0), 0))
             held += Decimal(row[7]) + row[8]
             turned += Decimal(row[9]) + row[10]
-            lost, legs = lost + row[11], legs + row[12]
-            sums[token] = held, turned, lost, legs
+            lost += row[11]
+            sums[token] = held, turned, lost
             reported = Decimal(row[4]) + row[5]
             found[token].append(
-                Residual(ts, reported, held, turned, lost + row[6], legs, ":" in token[2])
+                Residual(ts, reported, held, turned, lost + row[6], ":" in token[2])
             )
-    if any(r.lost for each in found.values() for r in each):
-        _add_large(con, lists[0], found, bare)
+    lost_of = [token for token, each in found.items() if any(r.lost for r in each)]
+    if lost_of:
+        _add_large(con, lost_of, found, bare)
     return found
 
 
 def _add_large(
-    con: duckdb.DuckDBPyConnection, wanted: list, found: dict[Token, list[Residual]], bare: bool
+    con: duckdb.DuckDBPyConnection,
+    tokens: list[Token],
+    found: dict[Token, list[Residual]],
+    bare: bool,
 ) -> None:
     """Add to the residuals what no DECIMAL(38,18) holds and a text does."""
-    names = {"sources": list(wanted[0]), "accounts": list(wanted[1]), "tokens": list(wanted[2])}
+    names = dict(zip(("sources", "accounts", "tokens"), map(list, zip(*tokens))))
     for *token, ts, text, is_reported in con.execute(LARGE, {**names, "bare": bare}).fetchall():
         try:
             amount = Decimal(text)

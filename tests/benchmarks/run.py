@@ -1,12 +1,14 @@
-"""Run the benchmarks and write RESULTS.md: `python -m tests.benchmarks.run [NAME …]`.
+"""Run the benchmarks and write RESULTS.md: `python -m tests.benchmarks.run [NAME …] [--against REV]`.
 
-NAME is that of a bench_NAME.py; without one all run. The rows of a benchmark that does not run, or
+NAME is that of a bench_NAME.py; without one all run. bench_against runs only with --against, alone
+unless others are named: it measures this code against that of a git revision. The rows of a benchmark that does not run, or
 that fails, stay in RESULTS.md as they are. Ends with 1 when a bound does not hold or a benchmark
 failed.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -22,6 +24,7 @@ from tests.benchmarks.measure import row
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
+AGAINST = "against"  # the benchmark that asks for a revision
 PACKAGES = ("duckdb", "apache-airflow", "sqlmesh", "great-expectations", "pandas", "zstandard")
 HOLDS = {True: "yes", False: "**no**", None: "not measured"}
 CELL_END = re.compile(r"(?<!\\)\|")
@@ -45,12 +48,12 @@ def this_machine() -> str:
     )
 
 
-def measure(name: str) -> list[dict] | None:
+def measure(name: str, *arguments: str) -> list[dict] | None:
     """The rows of bench_NAME; None where it failed, which is printed."""
     began, day = time.monotonic(), f"{datetime.now(UTC):%Y-%m-%d}"
     print(f"bench_{name} …", flush=True)
     try:
-        rows = import_module(f"tests.benchmarks.bench_{name}").rows()
+        rows = import_module(f"tests.benchmarks.bench_{name}").rows(*arguments)
     except Exception:
         traceback.print_exc()
         return None
@@ -138,17 +141,24 @@ def read(file: Path = RESULTS) -> list[dict]:
     ]
 
 
-def main(wanted: list[str], file: Path = RESULTS) -> int:
-    unknown = set(wanted) - set(names())
+def main(arguments: list[str], file: Path = RESULTS) -> int:
+    parser = argparse.ArgumentParser(prog="run")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--against", metavar="REV")
+    asked = parser.parse_args(arguments)
+    others = [name for name in names() if name != AGAINST]
+    unknown = set(asked.names) - set(others)
     if unknown:
         print(
-            f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(names())}",
+            f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(others)}, "
+            "and --against REV",
             file=sys.stderr,
         )
         return 2
+    wanted = asked.names or ([] if asked.against else others)
     rows, measured, failed = read(file), [], []
-    for name in wanted or names():
-        if (new := measure(name)) is None:
+    for name in [*wanted, *([AGAINST] if asked.against else [])]:
+        if (new := measure(name, *([asked.against] if name == AGAINST else []))) is None:
             failed.append(name)
             continue
         measured += new

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from datetime import timedelta
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from ledgerhouse.config import Maintenance
-from tests.benchmarks import bench_load, bench_soak, run
+from tests.benchmarks import bench_against, bench_load, bench_soak, run
 
 # What was promised, as a pattern of the code that names the row.
 PROMISED = {
     "dlt": "against dlt's default merge",
     "pandas": "INSERT OR REPLACE with a primary key, {into}",
     "CREATE TABLE AS": "audited upsert against CREATE TABLE AS",
+    "an earlier revision": "{what} against the code of {revision}",
+    "growth of cycles": "sync cycle at {large:,} against {small:,}",
     "growth of load and transform": r"at {large:,} of history against {small:,}: {step}",
     "cycle": r"one sync cycle \(.*at {large:,}",
     "late days": "{LATE_DAYS} scattered late days at {large:,}",
@@ -101,8 +105,16 @@ def test_a_partial_run_keeps_all_other_rows_and_a_failed_one_keeps_its_own(
 
 
 def test_a_bound_that_does_not_hold_and_a_name_that_is_unknown_are_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "measure", lambda name: [measured(name, holds=name != "load")])
+    monkeypatch.setattr(
+        run, "measure", lambda name, *more: [measured(name, holds=name != "load", how=str(more))]
+    )
     assert run.main(["scale"], tmp_path / "R.md") == 0
+    assert run.main(["--against", "v1"], tmp_path / "R.md") == 0
+    assert [(r["bench"], r["how"]) for r in run.read(tmp_path / "R.md")] == [
+        ("against", "('v1',)"),
+        ("scale", "()"),
+    ]
+    assert run.main(["against"], tmp_path / "R.md") == 2, "it needs a revision"
     assert run.main(["load"], tmp_path / "R.md") == 1
     assert run.main(["lload"], tmp_path / "R.md") == 2
 
@@ -141,3 +153,61 @@ def test_the_smallest_benchmark_gives_numbers_and_a_table(tmp_path):
     run.write([{**smallest, **where}], tmp_path / "R.md")
     written = (tmp_path / "R.md").read_text()
     assert smallest["ours"] in written and smallest["how"] in written
+
+
+CODE = """
+class Cycles:
+    def __init__(self, history):
+        self.size, self.turn = history
+    def sync(self):
+        self.turn += 1
+        print("what the code prints is not an answer")
+        return {{"load": {seconds} * self.turn, "check": self.size / 1000, "cpu": 1.0}}
+    def late(self):
+        raise RuntimeError("late days fail")
+"""
+HISTORY = """
+from contextlib import nullcontext
+def postgres():
+    return nullcontext("uri")
+def warehouse(size, uri):
+    return size, {turn}
+"""
+
+
+def side(folder: Path, name: str, turn: int, seconds: float) -> bench_against.Side:
+    """A side of the benchmark that runs code of ours, not that of a revision."""
+    package = folder / name / "tests" / "benchmarks"
+    package.mkdir(parents=True)
+    for each in (package.parent, package):
+        (each / "__init__.py").touch()
+    (package / "bench_scale.py").write_text(CODE.format(seconds=seconds))
+    (package / "history.py").write_text(HISTORY.format(turn=turn))
+    return bench_against.Side(name, folder / name, Path(sys.executable), folder, [1000, 2000])
+
+
+def test_both_sides_run_their_own_code_in_turn_over_as_many_cycles(tmp_path, capfd):
+    with side(tmp_path, "now", 3, 1.0) as now, side(tmp_path, "then", 5, 2.0) as then:
+        sides = {"now": now, "then": then}
+        bench_against._catch_up(sides)
+        cycles = bench_against._measure(sides, "sync", [1000, 2000], repeats=2)
+        with pytest.raises(RuntimeError, match="the side of then ended with 1"):
+            then.cycle("late", 1000)
+    # Five cycles there were, a sixth warms up: these are the seventh and the eighth.
+    assert [t["load"] for t in cycles["now", 1000]] == [7.0, 8.0]
+    assert [t["load"] for t in cycles["then", 2000]] == [14.0, 16.0]
+    made = bench_against._row("a cycle", "v1", cycles["now", 1000], cycles["then", 1000])
+    assert (
+        made["ours"].startswith("**0.53×**: 8.50 s (8.00–9.00) against 16.00 s") and made["holds"]
+    )
+    slower = bench_against._row("a cycle", "v1", cycles["then", 1000], cycles["now", 1000])
+    assert slower["ours"].startswith("**1.88×**") and not slower["holds"]
+    assert "late days fail" in capfd.readouterr().err
+
+
+def test_an_earlier_revision_gets_the_packages_that_only_it_asks_for():
+    hashed = (
+        "pytest==0.1 \\\n    --hash=sha256:ab\nno-such_package[all]==2.0 ; python_version >= '3' \\"
+    )
+    other = "# by uv\n-e .\nanother==1 ; sys_platform == 'win31'\n"
+    assert bench_against.missing(f"{hashed}\n{other}") == ["no-such_package==2.0"]

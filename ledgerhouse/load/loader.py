@@ -30,7 +30,7 @@ from extract.core.quarantine import quarantine
 from extract.core.records import NEEDS_REPAIR, QUOTED_BODY, repaired, units_text
 from extract.core.sealed import Damaged
 from extract.core.source import Source
-from extract.fetch import landing
+from extract.fetch import archives, landing
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.load import parts
 from ledgerhouse.load.merge import Merged, merge
@@ -190,13 +190,13 @@ def _archive_loaded(con: duckdb.DuckDBPyConnection, root: Path) -> None:
         landing.archive(root, [here[file] for file in files if file in here])
 
 
-def _digests(files: Mapping[str, Path]) -> dict[str, str]:
+def _digests(files: Mapping[str, archives.Kept]) -> dict[str, str]:
     """The SHA-256 of each file by name; without those that have been damaged since they were
     loaded, which a replay then meets."""
     digests = {}
     for name, file in files.items():
         with suppress(Damaged):
-            digests[name] = landing.inspect(file)
+            digests[name] = archives.inspect(file)
     return digests
 
 
@@ -206,21 +206,21 @@ def _restore_notes(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     noted = landing.loads(root)
     known = {name for load in noted for name in load.files}
     unknown = [load for load in loads_of(con) if known.isdisjoint(load.files)]
-    archived = landing.archived(root) if unknown else {}
+    kept = archives.kept(root) if unknown else {}
     lost = [
-        replace(load, digests=_digests({name: archived[name] for name in load.files}))
+        replace(load, digests=_digests({name: kept[name] for name in load.files}))
         for load in unknown
-        if archived.keys() >= set(load.files)
+        if kept.keys() >= set(load.files)
     ]
     damaged = [why for file, why in landing.damaged_notes(root) if file.name == landing.LOADS]
     if lost or damaged:
-        kept = landing.note_loads(root, sorted([*noted, *lost], key=lambda each: each.sequence))
+        before = landing.note_loads(root, sorted([*noted, *lost], key=lambda each: each.sequence))
         log.warning(
             "loads.jsonl lacked %d loads, and %d of its lines could not be read: it is written "
             "again from the warehouse, the old is %s",
             len(lost),
             len(damaged),
-            kept,
+            before,
         )
 
 

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extract.fetch import landing
+from extract.fetch import archives, landing
 from ledgerhouse.config import MEMORY_LIMIT, warehouse_path
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def require_not_lost(path: Path) -> None:
     if path.exists() and path.stat().st_size:
         return
     root = path.parent / "landing"
-    if landing.loads(root) or landing.archived(root):
+    if landing.loads(root) or archives.kept(root):
         raise NotReplayed(
             f"there is no warehouse ({path}), and the landing beside it ({root}) holds what was "
             "loaded: it is lost, not new. Make it again with `make replay`, or the DAG replay: no "

@@ -114,7 +114,7 @@ def replay(
         old = old_warehouse.examine(warehouse, draft.parent / "old")
         for words in old.damage:
             log.warning("of the old warehouse this cannot be read: %s", words)
-        order, less = _order(root, old)
+        order, less = order_of(root, old)
         if less and not accept_less:
             raise ReplayFailed(_refusal(root, less))
         if not order and not accept_less and old.damage and not old.loads:
@@ -125,7 +125,7 @@ def replay(
             )
         with connected(draft) as con:
             create_all(con)
-            loaded = _load_all(con, order, sources, draft.parent / "landing", tell)
+            loaded = load_all(con, order, sources, draft.parent / "landing", tell)
             differences = _carry_over(con, old)
             loads = old_warehouse.loads_of(con)
             con.execute("CHECKPOINT")
@@ -147,7 +147,7 @@ def replay(
     )
 
 
-def _order(root: Path, old: old_warehouse.OldWarehouse) -> tuple[Order, dict[str, str]]:
+def order_of(root: Path, old: old_warehouse.OldWarehouse) -> tuple[Order, dict[str, str]]:
     """Every load with its files, in order; and files that are missing or damaged, with the reason.
 
     What the old warehouse has loaded belongs to it where loads.jsonl has lost the line.
@@ -218,7 +218,7 @@ def _note_order(root: Path, order: Order, loads: list[landing.Load], less: dict[
         )
 
 
-def _load_all(con, order: Order, sources: dict[str, Source], scratch: Path, tell) -> Loaded:
+def load_all(con, order: Order, sources: dict[str, Source], scratch: Path, tell) -> Loaded:
     """Load batch by batch, in the order of the landing; files of archives lie in `scratch` for as
     long as they are read."""
     total, reported = Loaded(), float("-inf")

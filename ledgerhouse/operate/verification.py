@@ -52,9 +52,12 @@ OPENINGS = (
     "restore it from a backup of the landing; else the openings that it fixed are inferred again"
 )
 REPUBLISH = "remove it, then make replay: it publishes every file again"
+NEXT_PUBLISH = (
+    "the next publish that compares it writes its rows again; at once: remove it, then make replay"
+)
 ASIDE = "it is put aside by the task that reads it next, which goes on without it"
 SECRETS = "restore it from a backup before the next start, which makes new secrets otherwise"
-RECOUNT = "remove it: it is counted again from the call logs"
+RECOUNT = "the next plan or fetch puts it aside, and counts again from the call logs"
 LOOKED_AT = "it was put aside: look at the disk, then remove it there"
 
 
@@ -172,7 +175,7 @@ def _books(var: Path) -> Looked:
             yield Finding(_within(var, path), what, REPUBLISH)
         elif file.sha256:
             if durable.digest(path) != file.sha256:
-                yield Finding(_within(var, path), "its SHA-256 is another one", REPUBLISH)
+                yield Finding(_within(var, path), "its SHA-256 is another one", NEXT_PUBLISH)
         else:
             try:
                 with duckdb.connect() as con:

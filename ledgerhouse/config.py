@@ -172,6 +172,12 @@ class Maintenance:
     call_log_days: int = _setting(
         62, "loaded call logs, whose calls are in `ops.api_calls`", least=32
     )
+    attempt_days: int = _setting(
+        14, "records of tasks that no mirror has read; they go into `ops.sync_runs` first", least=8
+    )
+    landed_file_days: int = _setting(
+        62, "landed files by themselves; older ones are in an archive of their month", least=7
+    )
     draft_hours: int = _setting(24, "hours: drafts that a killed writer has left", least=12)
     data_docs_runs: int = _setting(20, "runs: the newest whose Data Docs are kept", most=10_000)
     free_percent: int = _setting(

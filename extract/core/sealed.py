@@ -51,6 +51,12 @@ def unseal(text: bytes | str) -> dict[str, Any]:
     return record
 
 
+def is_intact(text: bytes) -> bool:
+    """Whether a text is a record that carries its sum and is as it was written."""
+    match = SEALED.fullmatch(text)
+    return match is not None and _sum(match[1]) == match[2].decode()
+
+
 def read(file: Path) -> dict[str, Any]:
     """The record in a file of one record; raises Damaged, also where it cannot be read at all."""
     try:

@@ -24,10 +24,9 @@ from dataclasses import replace as changed
 from pathlib import Path
 
 from extract.core.datasets import DATASETS
-from extract.core.quarantine import quarantine
 from extract.core.sealed import Damaged
 from extract.core.source import Source
-from extract.fetch import landing
+from extract.fetch import archives, landing
 from ledgerhouse.load import old_warehouse
 from ledgerhouse.load.loader import Loaded, LoadFailed, load_files
 from ledgerhouse.warehouse import migrate
@@ -91,7 +90,7 @@ class Replayed:
     kept: str = ""
 
 
-Order = list[tuple[landing.Load, list[Path]]]
+Order = list[tuple[landing.Load, list[archives.Kept]]]
 
 
 def replay(
@@ -118,7 +117,7 @@ def replay(
         old = old_warehouse.examine(warehouse, draft.parent / "old")
         for words in old.damage:
             log.warning("of the old warehouse this cannot be read: %s", words)
-        order, less = _order(root, old)
+        order, less = order_of(root, old)
         if less and not accept_less:
             raise ReplayFailed(_refusal(root, less))
         if not order and not accept_less and old.damage and not old.loads:
@@ -129,7 +128,7 @@ def replay(
             )
         with connected(draft) as con:
             create_all(con)
-            loaded = _load_all(con, order, sources, tell)
+            loaded = load_all(con, order, sources, draft.parent / "landing", tell)
             differences = _carry_over(con, old)
             loads = old_warehouse.loads_of(con)
             con.execute("CHECKPOINT")
@@ -151,12 +150,13 @@ def replay(
     )
 
 
-def _order(root: Path, old: old_warehouse.OldWarehouse) -> tuple[Order, dict[str, str]]:
+def order_of(root: Path, old: old_warehouse.OldWarehouse) -> tuple[Order, dict[str, str]]:
     """Every load with its files, in order; and files that are missing or damaged, with the reason.
 
     What the old warehouse has loaded belongs to it where loads.jsonl has lost the line.
     """
-    files, order, less = landing.archived(root), [], {}
+    kept = archives.kept(root)
+    files, order, less = dict(kept), [], {}
     # A kill between commit and move leaves a loaded file in the inbox.
     files |= {file.name: file for file in landing.waiting(root) if file.name not in files}
     noted = landing.loads(root)
@@ -171,7 +171,7 @@ def _order(root: Path, old: old_warehouse.OldWarehouse) -> tuple[Order, dict[str
                 )
                 continue
             try:
-                digests[name] = landing.inspect(files[name], load.digests.get(name))
+                digests[name] = archives.inspect(files[name], load.digests.get(name))
                 whole.append(files[name])
             except Damaged as error:
                 less[name] = str(error)
@@ -181,7 +181,7 @@ def _order(root: Path, old: old_warehouse.OldWarehouse) -> tuple[Order, dict[str
     for load in old.loads:
         for name in set(load.files) - known:
             less[name] = f"it was loaded on {load.loaded_at:%Y-%m-%d}, and is not in the landing"
-    lost = [name for name in landing.archived(root) if name not in known]
+    lost = [name for name in kept if name not in known]
     if lost:
         raise ReplayFailed(
             f"{lost[0]} (and {len(lost) - 1} more) is in the landing's archive, but loads.jsonl "
@@ -209,10 +209,8 @@ def _note_order(root: Path, order: Order, loads: list[landing.Load], less: dict[
     It comes before the new warehouse takes its place: killed between, the old one knows more than
     the landing, and a replay says so again.
     """
-    files = landing.archived(root)
-    for name, why in less.items():
-        if name in files:
-            quarantine(root, files[name], why)
+    if less:
+        archives.put_aside(root, less)
     digests = {name: digest for load, _ in order for name, digest in load.digests.items()}
     new = [changed(load, digests={name: digests[name] for name in load.files}) for load in loads]
     before = [(load.batch_id, load.files) for load in landing.loads(root)]
@@ -223,13 +221,15 @@ def _note_order(root: Path, order: Order, loads: list[landing.Load], less: dict[
         )
 
 
-def _load_all(con, order, sources: dict[str, Source], tell) -> Loaded:
-    """Load batch by batch, in the order of the landing."""
+def load_all(con, order: Order, sources: dict[str, Source], scratch: Path, tell) -> Loaded:
+    """Load batch by batch, in the order of the landing; files of archives lie in `scratch` for as
+    long as they are read."""
     total, reported = Loaded(), float("-inf")
     for number, (load, files) in enumerate(order, 1):
         try:
-            total = total.plus(load_files(con, files, sources, load.loaded_at))
-        except LoadFailed as error:
+            with archives.extracted(files, scratch) as paths:
+                total = total.plus(load_files(con, paths, sources, load.loaded_at))
+        except (LoadFailed, Damaged) as error:
             raise ReplayFailed(f"load {number} of {len(order)}: {error}") from error
         if time.monotonic() - reported > REPORT_EVERY_S or number == len(order):
             reported = time.monotonic()

@@ -2,6 +2,8 @@
 
     logs(folders, older_than)             log files of Airflow; links and folders left empty go too
     call_logs(con, root, older_than)      only those of which every call is in ops.api_calls
+    attempts(con, root, older_than)       records of attempts, once they are in ops.sync_runs
+    landed(root, warehouse, older_than)   nothing goes: a month's landed files become an archive
     leftovers(var, older_than)            drafts of writers that were killed
 
 Ages are by the file's own time of change. Nothing follows a link out of its folder.
@@ -18,7 +20,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ledgerhouse.warehouse.connection import is_held
+from extract.core.sealed import Damaged
+from extract.fetch import archives, landing
+from ledgerhouse.operate.run_log.mirror import mirror_records
+from ledgerhouse.warehouse.connection import WAIT_S, hold, is_held
 
 if TYPE_CHECKING:
     import duckdb
@@ -107,6 +112,33 @@ def call_logs(con: duckdb.DuckDBPyConnection, root: Path, older_than: datetime) 
 def _parts(files: list[Path]) -> Iterator[list[Path]]:
     for start in range(0, len(files), FILES_AT_ONCE):
         yield files[start : start + FILES_AT_ONCE]
+
+
+def attempts(con: duckdb.DuckDBPyConnection, root: Path, older_than: datetime) -> Removed:
+    """Write records that no mirror has read since before `older_than` into ops.sync_runs, and
+    remove them. Where every mirror succeeds there are none."""
+    sizes = {file: file.stat().st_size for file in root.glob("*.json")}
+    gone = mirror_records(con, root, older_than)
+    return Removed(len(gone), sum(sizes.get(file, 0) for file in gone))
+
+
+def landed(
+    root: Path, warehouse: Path, older_than: datetime, owner: str, wait_s: float = WAIT_S
+) -> archives.Packed:
+    """Pack landed files that were loaded before `older_than`, month by month; each holds the
+    warehouse for a moment, so that no load and no replay meets it."""
+    done = archives.Packed()
+    for month in archives.due(root, older_than):
+        with hold(warehouse, owner, wait_s):
+            try:
+                packed = archives.pack(root, month, older_than, landing.loads(root))
+            except Damaged as error:
+                done.left[f"{month.source}/{month.month}"] = str(error)
+                continue
+        done.files += packed.files
+        done.bytes += packed.bytes
+        done.left |= packed.left
+    return done
 
 
 def leftovers(var: Path, older_than: datetime) -> Removed:

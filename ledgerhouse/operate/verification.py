@@ -18,7 +18,7 @@ from pathlib import Path
 
 from extract.core import durable, sealed
 from extract.core.quarantine import quarantined
-from extract.fetch import landing
+from extract.fetch import archives, landing
 from extract.fetch.call_log import calls
 from ledgerhouse.load.old_warehouse import unreadable
 from ledgerhouse.load.quarantined import PLACES
@@ -42,15 +42,22 @@ RESTORE = (
     "restore it from a backup of the landing; where there is none, make replay ARGS=--accept-less "
     "goes on without it, and the next sync fetches again what it covers"
 )
+ARCHIVE = (
+    "files of it that are missing or damaged are named by themselves; the others are whole, and "
+    "replay reads them: restore it from a backup of the landing to have it as it was"
+)
 INBOX = "the next load puts it aside, and what it covers is fetched again"
 NOTES = "the next load writes it again from the warehouse"
 OPENINGS = (
     "restore it from a backup of the landing; else the openings that it fixed are inferred again"
 )
 REPUBLISH = "remove it, then make replay: it publishes every file again"
+NEXT_PUBLISH = (
+    "the next publish that compares it writes its rows again; at once: remove it, then make replay"
+)
 ASIDE = "it is put aside by the task that reads it next, which goes on without it"
 SECRETS = "restore it from a backup before the next start, which makes new secrets otherwise"
-RECOUNT = "remove it: it is counted again from the call logs"
+RECOUNT = "the next plan or fetch puts it aside, and counts again from the call logs"
 LOOKED_AT = "it was put aside: look at the disk, then remove it there"
 
 
@@ -96,26 +103,45 @@ Looked = Iterator[Finding | None]
 
 def _landing(var: Path) -> Looked:
     root = var / "landing"
-    loads, archived = landing.loads(root), landing.archived(root)
+    loads, kept = landing.loads(root), archives.kept(root)
     digests = {name: digest for load in loads for name, digest in load.digests.items()}
     waiting = {file.name: file for file in landing.waiting(root)}
-    for files, cure in ((archived, RESTORE), (waiting, INBOX)):
+    named = set[Path]()  # archives of which a file is damaged
+    for files, cure in ((kept, RESTORE), (waiting, INBOX)):
         for name, file in files.items():
             yield None
             try:
-                landing.inspect(file, digests.get(name))
+                archives.inspect(_where(root, file), digests.get(name))
             except sealed.Damaged as error:
-                yield Finding(_within(var, file), str(error), cure)
+                yield Finding(_place(var, file), str(error), cure)
+                named |= {file.archive} if isinstance(file, archives.Member) else set()
+    for archive, what in archives.damage(root):
+        if archive not in named and archive.exists():
+            yield None
+            yield Finding(_within(var, archive), what, ARCHIVE)
     noted = {name for load in loads for name in load.files}
-    for name in sorted(noted - archived.keys() - waiting.keys()):
+    for name in sorted(noted - kept.keys() - waiting.keys()):
         yield Finding(f"landing/…/{name}", "it was loaded, and is missing", RESTORE)
-    for name in sorted(archived.keys() - noted):
+    for name in sorted(kept.keys() - noted):
         what = f"{landing.LOADS} does not say when it was loaded"
-        yield Finding(_within(var, archived[name]), what, NOTES)
+        yield Finding(_place(var, kept[name]), what, NOTES)
     for file, what in landing.damaged_notes(root):
         yield Finding(
             _within(var, file), what, OPENINGS if file.name == landing.OPENINGS else NOTES
         )
+
+
+def _where(root: Path, file: archives.Kept) -> archives.Kept:
+    """Where a file is now: it may have been packed since the landing was listed."""
+    there = file if isinstance(file, Path) else file.archive
+    return file if there.exists() else archives.kept(root).get(file.name, file)
+
+
+def _place(var: Path, file: archives.Kept) -> str:
+    """A file within the var folder, one of an archive by both names."""
+    if isinstance(file, Path):
+        return _within(var, file)
+    return f"{_within(var, file.archive)}: {file.name}"
 
 
 def _books(var: Path) -> Looked:
@@ -149,7 +175,7 @@ def _books(var: Path) -> Looked:
             yield Finding(_within(var, path), what, REPUBLISH)
         elif file.sha256:
             if durable.digest(path) != file.sha256:
-                yield Finding(_within(var, path), "its SHA-256 is another one", REPUBLISH)
+                yield Finding(_within(var, path), "its SHA-256 is another one", NEXT_PUBLISH)
         else:
             try:
                 with duckdb.connect() as con:

@@ -11,36 +11,27 @@ ledger before it is sent, and settled once it is written in the call log; a call
 limit raises BudgetReached and is not sent. The ledger is one SQLite file that all fetches share
 (a fetch never opens the warehouse). What a killed fetch had reserved stays spent unless the call
 log says otherwise; each plan counts the ledger again from ops.api_calls and the call logs, so
-that a lost one is no loss.
+that a lost one is no loss, and a damaged one is put aside (see ledgerhouse.plan.ledger_file).
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from extract.core.errors import BudgetReached, Fatal
+from extract.core.errors import BudgetReached
 from extract.core.interval import UTC, first_of_month, iso, utc
 from ledgerhouse.config import Limit
+from ledgerhouse.plan.ledger_file import LedgerFile
 
 if TYPE_CHECKING:
     import duckdb
 
 LEDGER = "budget.sqlite"
-WAIT_S = 60.0  # a turn takes less than a millisecond
-_TABLES = """
-CREATE TABLE IF NOT EXISTS totals (source TEXT, period TEXT, opens TEXT, calls INTEGER,
-    units INTEGER, PRIMARY KEY (source, period, opens));
-CREATE TABLE IF NOT EXISTS reserved (call_id TEXT PRIMARY KEY, source TEXT, at TEXT,
-    units INTEGER);
-CREATE TABLE IF NOT EXISTS counted (source TEXT PRIMARY KEY, month TEXT);
-"""
 Spent = tuple[date, int, int]  # a UTC day: calls, units
 # (source, first day, ids of open reservations) → what is written down: by day, and which of the ids
 Count = Callable[[str, date, list[str]], tuple[list[Spent], set[str]]]
@@ -63,7 +54,8 @@ def _opens_again(period: str, at: datetime) -> datetime:
 class Ledger:
     """What was spent of one source under its limits, in a file that processes and threads share.
 
-    `now` is the clock; tests set it.
+    `now` is the clock; tests set it. `count` counts again what was spent where the file turns out
+    to be damaged in the middle of a fetch; without it the fetch fails, and is tried again.
     """
 
     def __init__(
@@ -73,14 +65,17 @@ class Ledger:
         limits: Iterable[Limit],
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        count: Count | None = None,
     ):
-        self.source, self.file, self._now = source, Path(var) / LEDGER, now
+        self.source, self._now = source, now
         self.limits = [limit for limit in limits if limit.source == source]
-        self._lock, self._con = Lock(), None
+        again = None if count is None else lambda con: self._count_again(con, count)
+        self._file = LedgerFile(Path(var) / LEDGER, again)
 
     def reserve(self, units: int) -> tuple[str, datetime]:
         """(id, time) of a call that may be sent now at this price; BudgetReached where none may."""
-        with self._turn() as con:
+
+        def take(con: sqlite3.Connection) -> tuple[str, datetime]:
             at = self._now()
             spent = self._spent(con, at)
             for limit in self.limits:
@@ -93,11 +88,14 @@ class Ledger:
                 "INSERT INTO reserved VALUES (?, ?, ?, ?)", (call_id, self.source, iso(at), units)
             )
             self._add(con, at, 1, units)
-        return call_id, at
+            return call_id, at
+
+        return self._file.turn(take)
 
     def settle(self, call_id: str, units: int) -> None:
         """The call is over and written down, at this many units."""
-        with self._turn() as con:
+
+        def correct(con: sqlite3.Connection) -> None:
             reserved = con.execute(
                 "SELECT at, units FROM reserved WHERE call_id = ?", (call_id,)
             ).fetchone()
@@ -105,10 +103,11 @@ class Ledger:
                 con.execute("DELETE FROM reserved WHERE call_id = ?", (call_id,))
                 self._add(con, utc(reserved[0]), 0, units - reserved[1])
 
+        self._file.turn(correct)
+
     def remaining(self) -> dict[tuple[str, str], int]:
         """What may still be spent, by (measure, period), of what has a limit."""
-        with self._turn() as con:
-            spent = self._spent(con, self._now())
+        spent = self._file.turn(lambda con: self._spent(con, self._now()))
         return {
             (limit.measure, limit.period): limit.allowed - spent[limit.period][limit.measure]
             for limit in self.limits
@@ -116,80 +115,54 @@ class Ledger:
 
     def recount(self, count: Count) -> None:
         """Take from what is written down what was spent; open reservations it lacks stay spent."""
-        with self._turn() as con:
-            at = self._now()
-            opens = _opens(at)
-            first = min(opens.values())
-            con.execute("DELETE FROM reserved WHERE at < ?", (str(first),))
-            waiting = dict(
-                con.execute(
-                    "SELECT call_id, at FROM reserved WHERE source = ?", (self.source,)
-                ).fetchall()
-            )
-            # Nobody reserves or settles now: a call in flight is in the log, or still reserved.
-            spent, logged = count(self.source, first, list(waiting))
-            con.execute("DELETE FROM totals WHERE source = ?", (self.source,))
-            con.executemany(
-                "DELETE FROM reserved WHERE call_id = ?", [(call_id,) for call_id in logged]
-            )
-            for day, calls, units in spent:
-                self._add(con, utc(datetime(day.year, day.month, day.day)), calls, units)
-            for moment, units in con.execute(
-                "SELECT at, units FROM reserved WHERE source = ?", (self.source,)
-            ).fetchall():
-                self._add(con, utc(moment), 1, units)
-            con.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", (self.source, str(first)))
+        self._file.turn(lambda con: self._count(con, count))
+
+    def _count(self, con: sqlite3.Connection, count: Count) -> None:
+        opens = _opens(self._now())
+        first = min(opens.values())
+        con.execute("DELETE FROM reserved WHERE at < ?", (str(first),))
+        waiting = dict(
+            con.execute(
+                "SELECT call_id, at FROM reserved WHERE source = ?", (self.source,)
+            ).fetchall()
+        )
+        # Nobody reserves or settles now: a call in flight is in the log, or still reserved.
+        spent, logged = count(self.source, first, list(waiting))
+        con.execute("DELETE FROM totals WHERE source = ?", (self.source,))
+        con.executemany(
+            "DELETE FROM reserved WHERE call_id = ?", [(call_id,) for call_id in logged]
+        )
+        for day, calls, units in spent:
+            self._add(con, utc(datetime(day.year, day.month, day.day)), calls, units)
+        for moment, units in con.execute(
+            "SELECT at, units FROM reserved WHERE source = ?", (self.source,)
+        ).fetchall():
+            self._add(con, utc(moment), 1, units)
+        con.execute("INSERT OR REPLACE INTO counted VALUES (?, ?)", (self.source, str(first)))
+
+    def _count_again(self, con: sqlite3.Connection, count: Count) -> None:
+        if not self._is_counted(con):  # otherwise another fetch of the source has done it
+            self._count(con, count)
 
     @property
     def is_counted(self) -> bool:
         """Whether it was ever counted in this month: a new file was not."""
-        with self._turn() as con:
-            return (
-                con.execute(
-                    "SELECT 1 FROM counted WHERE source = ? AND month = ?",
-                    (self.source, str(_opens(self._now())["month"])),
-                ).fetchone()
-                is not None
-            )
+        return self._file.turn(self._is_counted)
+
+    def _is_counted(self, con: sqlite3.Connection) -> bool:
+        return (
+            con.execute(
+                "SELECT 1 FROM counted WHERE source = ? AND month = ?",
+                (self.source, str(_opens(self._now())["month"])),
+            ).fetchone()
+            is not None
+        )
 
     def close(self) -> None:
         """Close the file; the next call opens it again."""
-        with self._lock:
-            if self._con:
-                self._con.close()
-            self._con = None
+        self._file.close()
 
-    @contextmanager
-    def _turn(self):
-        """A transaction on the ledger, one at a time among all processes and threads."""
-        with self._lock:
-            try:
-                if self._con is None:
-                    self._con = self._open()
-                self._con.execute("BEGIN IMMEDIATE")
-            except sqlite3.DatabaseError as error:
-                raise Fatal(
-                    f"the ledger of the budget, {self.file}, cannot be used: {error}. Where it is "
-                    "damaged, remove it: it is counted again from the call logs"
-                ) from None
-            try:
-                yield self._con
-            except BaseException:
-                self._con.execute("ROLLBACK")
-                raise
-            self._con.execute("COMMIT")
-
-    def _open(self) -> sqlite3.Connection:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        con = sqlite3.connect(
-            self.file, timeout=WAIT_S, isolation_level=None, check_same_thread=False
-        )
-        # Safe against a kill; a machine that crashes may damage it, and each plan counts again.
-        con.execute("PRAGMA synchronous = OFF")
-        con.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
-        return con
-
-    def _spent(self, con, at: datetime) -> dict[str, dict[str, int]]:
+    def _spent(self, con: sqlite3.Connection, at: datetime) -> dict[str, dict[str, int]]:
         spent = {}
         for period, opens in _opens(at).items():
             row = con.execute(
@@ -199,7 +172,7 @@ class Ledger:
             spent[period] = dict(zip(("calls", "units"), row or (0, 0)))
         return spent
 
-    def _add(self, con, at: datetime, calls: int, units: int) -> None:
+    def _add(self, con: sqlite3.Connection, at: datetime, calls: int, units: int) -> None:
         for period, opens in _opens(at).items():
             con.execute(
                 "INSERT INTO totals VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -279,10 +252,12 @@ def from_warehouse(con: duckdb.DuckDBPyConnection, read: Callable[[], Iterable[d
     return count
 
 
-def open_ledgers(var: Path, limits: Sequence[Limit], sources: Iterable[str]) -> list[Ledger]:
-    """A ledger for each of the sources that has a limit."""
+def open_ledgers(
+    var: Path, limits: Sequence[Limit], sources: Iterable[str], count: Count | None = None
+) -> list[Ledger]:
+    """A ledger for each of the sources that has a limit; `count` as Ledger has it."""
     return [
-        Ledger(var, source, limits)
+        Ledger(var, source, limits, count=count)
         for source in sorted(set(sources))
         if any(limit.source == source for limit in limits)
     ]

@@ -13,6 +13,7 @@ for publish.GRACE; after that its files may be gone, so open one per question, n
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
@@ -25,6 +26,8 @@ from ledgerhouse.warehouse.views import IN_BOOKS, add_missing_views
 
 if TYPE_CHECKING:
     import duckdb
+
+log = logging.getLogger(__name__)
 
 BOOKS = "books.duckdb"
 DIGEST = "books.duckdb.sha256"  # of the books themselves, as sha256sum writes and checks it
@@ -144,7 +147,8 @@ def listed(con: duckdb.DuckDBPyConnection) -> list[File]:
 def read_content(root: Path) -> BooksContent:
     """What the books in `root` say of themselves.
 
-    No files where one of them is missing or cut off; nothing where the books cannot be read.
+    No files where one of them is missing or cut off, which is logged; nothing where the books
+    cannot be read.
     """
     import duckdb
 
@@ -162,6 +166,7 @@ def read_content(root: Path) -> BooksContent:
     for file in files:
         path = root / file.path
         if not path.exists() or path.stat().st_size != file.bytes:
+            log.error("%s is missing or cut off: the books in %s cannot be relied on", path, root)
             return BooksContent(generation, retired=retired)
     return BooksContent(generation, files, tuple(published), retired)
 

@@ -31,8 +31,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from extract.core.durable import digest, place, sync, write
 from extract.core.interval import UTC
+from extract.core.quarantine import quarantine
 from ledgerhouse.publish.books import BOOKS, DIGEST, File, TableDefinition, build, read_content
 from ledgerhouse.publish.held import Account
+from ledgerhouse.publish.kept_files import damaged
 from ledgerhouse.publish.parquet_files import Table, write_files
 
 if TYPE_CHECKING:
@@ -100,6 +102,7 @@ class Published:
     removed: int
     seconds: float
     held: tuple[Any, ...] = ()  # gate.HeldAccount: whose rows are those published before
+    damaged: tuple[str, ...] = ()  # files of the books before that were not as they were written
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -132,7 +135,8 @@ def publish(
     """Publish the files of `days` from the warehouse `con`, whose lock the caller holds.
 
     Where `days` are given by table, a table that is not named has not changed.
-    `full` publishes every month, as do a first publish, damaged books, a rebuilt warehouse, and
+    Kept files are compared with the list (see kept_files): the rows of a damaged one are published
+    again. `full` publishes every month, as do a first publish, damaged books, a rebuilt warehouse, and
     (its own months) a table whose model changed: needed only after days were changed by hand,
     without marks. `only` these tables are written: the others stay as the books have them, and so
     do the time and the run of the books. The rows of the accounts that are `held` are taken from
@@ -150,6 +154,7 @@ def publish(
     for partial in root.rglob(".*.part*"):  # of a publish that was killed: there is no other now
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
     definitions, before = _definitions(con), read_content(root)
+    wrong = {} if only else damaged(root, before.files)
     on_disk = _generations_on_disk(root)
     generation = 1 + max([before.generation, *on_disk.values()])  # a name is never used twice
 
@@ -160,11 +165,12 @@ def publish(
     )
 
     def files_of(table: Table) -> list[File]:
-        touched = set(by_table.get(table.name, ()))
+        of_table = [f for f in before.files if f.table_name == table.name]
         known = sorted(
-            (f for f in before.files if f.table_name == table.name),
-            key=lambda file: str(file.start),
+            (f for f in of_table if f.path not in wrong), key=lambda file: str(file.start)
         )
+        touched = set(by_table.get(table.name, ()))
+        touched |= {f.start for f in of_table if f.path in wrong and f.start}
         if only and table.name not in only:
             return known
         with con.cursor() as cursor:
@@ -205,7 +211,15 @@ def publish(
         (root / path).unlink(missing_ok=True)
         if not any((root / path).parent.iterdir()):
             (root / path).parent.rmdir()
-    return Published(generation, tuple(written), len(expired), time.monotonic() - began)
+    for path, why in wrong.items():
+        quarantine(root.parent, root / path, f"{path}: {why}")
+    return Published(
+        generation,
+        tuple(written),
+        len(expired),
+        time.monotonic() - began,
+        damaged=tuple(sorted(wrong)),
+    )
 
 
 def publish_news(con: duckdb.DuckDBPyConnection, root: Path) -> Published | None:

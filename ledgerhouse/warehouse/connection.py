@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extract.fetch import landing
+from extract.fetch import archives, landing
+from extract.fetch.noted import batch_ids
 from ledgerhouse.config import MEMORY_LIMIT, warehouse_path
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def require_not_lost(path: Path) -> None:
     if path.exists() and path.stat().st_size:
         return
     root = path.parent / "landing"
-    if landing.loads(root) or landing.archived(root):
+    if landing.loads(root) or archives.kept(root):
         raise NotReplayed(
             f"there is no warehouse ({path}), and the landing beside it ({root}) holds what was "
             "loaded: it is lost, not new. Make it again with `make replay`, or the DAG replay: no "
@@ -173,11 +174,14 @@ def require_not_lost(path: Path) -> None:
 def require_all_loads(con: duckdb.DuckDBPyConnection, root: Path) -> None:
     """Raise NotReplayed where loads.jsonl at `root` lists a batch that the warehouse lacks: it is
     an older copy, and would ask again for what the landing has."""
-    noted = {load.batch_id: load for load in landing.loads(root)}
     known = {
         batch_id
         for (batch_id,) in con.execute("SELECT DISTINCT batch_id FROM ops.landed_files").fetchall()
     }
+    ids = batch_ids(root)
+    if ids is not None and ids <= known:
+        return
+    noted = {load.batch_id: load for load in landing.loads(root)}
     if lacking := [load for batch_id, load in noted.items() if batch_id not in known]:
         raise NotReplayed(
             f"the landing ({root}) lists {len(lacking)} of {len(noted)} loads that the warehouse "

@@ -121,26 +121,35 @@ def test_a_bound_that_does_not_hold_and_a_name_that_is_unknown_are_reported(tmp_
 
 @pytest.mark.slow
 def test_the_bookkeeping_of_a_few_syncs_is_all_there_and_what_is_old_goes(tmp_path):
-    lived = bench_soak.soak(tmp_path, 4)
+    var, work = tmp_path / "var", tmp_path / "work"
+    var.mkdir(), work.mkdir()
+    lived = bench_soak.soak(var, 4)
     assert lived.rows() == {
         "raw.exchanges_ledger": 4 * 2 * bench_soak.RECORDS,
         "ops.api_calls": 4 * 2 * bench_soak.CALLS,
         "ops.sync_runs": 4 * len(bench_soak.TASKS),
         "ops.checkpoints": 4 * bench_soak.EXPECTATIONS,
     }
-    before = {name: count for name, (count, _) in lived.files().items()}
+    before = {name: each.files for name, each in lived.files().items()}
     assert before == {
         "landing": 4 * 2 + 1,  # and the order of loads
         "calls": 4 * 2,
         "attempts": 0,
         "airflow": 4 * len(bench_soak.TASKS),
         "warehouse.duckdb": 1,
+        "others": 1,  # the lock
     }
     assert all(each["ours"].startswith("**") for each in bench_soak.report(lived, edge=2))
     lived.now += timedelta(days=40)
     lived.maintain(Maintenance(call_log_days=32))
-    after = {name: count for name, (count, _) in lived.files().items()}
+    after = {name: each.files for name, each in lived.files().items()}
     assert after == before | {"calls": 0, "airflow": 0}, "a landed file is never removed"
+    lived.now += timedelta(days=60)
+    lived.maintain()
+    assert lived.files()["landing"].files == 1 + 1, "but packed: an archive, and the order of loads"
+    assert "× the CPU" in bench_soak.replayed(lived, work, loads=2, repeats=1)["ours"].replace(
+        "*", ""
+    )
     assert lived.rows()["ops.api_calls"] == 4 * 2 * bench_soak.CALLS
 
 

@@ -100,7 +100,7 @@ def test_a_run_that_hangs_with_the_warehouse_ends_in_an_alert_and_is_stopped(tmp
             wait(lambda: stack.rest.run("maintenance", kept)["state"] in FINAL, 150)
             tasks = stack.rest.task_instances("maintenance", kept)
             states = {task["task_id"]: task["state"] for task in tasks}
-            work = dict.fromkeys(("airflow_rows", "logs", "files"), "success")
+            work = dict.fromkeys(("airflow_rows", "logs", "files", "landed"), "success")
             assert states == {**states, **work, "complete": "success", "alert": "success"}, states
     late = [body for body in web.took() if "late run" in json.dumps(body)]
     slack, body = sorted(late, key=lambda body: "incidents" in body)

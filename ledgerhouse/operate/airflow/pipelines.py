@@ -184,6 +184,7 @@ def keep_house() -> list[BaseOperator]:
     from ledgerhouse.operate.airflow.operators.maintain import (
         CleanAirflowRowsOperator,
         CompactOperator,
+        PackLandedFilesOperator,
         RemoveFilesOperator,
         RemoveLogsOperator,
     )
@@ -192,6 +193,7 @@ def keep_house() -> list[BaseOperator]:
         CleanAirflowRowsOperator(task_id="airflow_rows"),
         RemoveLogsOperator(task_id="logs"),
         RemoveFilesOperator(task_id="files"),
+        PackLandedFilesOperator(task_id="landed"),
         CompactOperator(task_id="compact"),
     ]
 

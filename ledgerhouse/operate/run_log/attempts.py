@@ -46,13 +46,18 @@ def _write(root: Path, record: dict[str, Any]) -> None:
     durable.write(Path(root) / f"{uuid4().hex}.json", sealed.seal(record))
 
 
-def read(root: Path) -> tuple[list[Path], dict[tuple, dict[str, Any]]]:
-    """All records not mirrored yet: their files, and what they say of each attempt, by KEY.
+def read(
+    root: Path, older_than: datetime | None = None
+) -> tuple[list[Path], dict[tuple, dict[str, Any]]]:
+    """All records not mirrored yet, or those written before `older_than` (aware): their files, and
+    what they say of each attempt, by KEY.
 
     A file that cannot be read goes to quarantine: how that attempt ended, Airflow knows too.
     """
     files, known = list[Path](), {}
     for file in sorted(Path(root).glob("*.json")):
+        if older_than and file.stat().st_mtime >= older_than.timestamp():
+            continue
         try:
             record = sealed.read(file)
             if lacking := set(KEY) - record.keys():

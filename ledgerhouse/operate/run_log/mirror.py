@@ -81,12 +81,43 @@ def mirror(
         }
     if own in rows:
         rows[own]["state"] = "success"
+    _write(con, rows.values(), files, mirrored_at)
+    return len(rows)
+
+
+def mirror_records(
+    con: duckdb.DuckDBPyConnection, records: Path, older_than: datetime
+) -> list[Path]:
+    """Write what the records of attempts say that no mirror has read since before `older_than`;
+    their files, which are gone then.
+
+    How such an attempt ended Airflow may know better: the next mirror that reaches it asks.
+    """
+    files, known = attempts.read(records, older_than)
+    rows = [dict(zip(attempts.KEY, key)) | record for key, record in known.items()]
+    where = " AND ".join(f"{k} = ?" for k in attempts.KEY)
+    for row in rows:
+        [ended] = con.execute(
+            f"SELECT count(*) > 0 FROM ops.sync_runs WHERE {where} AND list_contains(?, state)",
+            [*(row[k] for k in attempts.KEY), list(FINAL)],
+        ).fetchall()[0]
+        if ended:  # by Airflow's word, which a record that was left behind does not change
+            row.update(dict.fromkeys(("state", "started", "ended")))
+    _write(con, rows, files, datetime.now(UTC))
+    return files
+
+
+def _write(
+    con: duckdb.DuckDBPyConnection,
+    rows: Iterable[dict[str, Any]],
+    files: Iterable[Path],
+    mirrored_at: datetime,
+) -> None:
     with transaction(con):
-        for row in rows.values():
+        for row in rows:
             _upsert(con, row, mirrored_at)
     for file in files:
         file.unlink(missing_ok=True)
-    return len(rows)
 
 
 def note_own_attempt(con: duckdb.DuckDBPyConnection, own: dict[str, Any], at: datetime) -> None:

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from extract.core import durable
 from extract.core.interval import Interval, iso
 from extract.core.source import Covered, Fetched, Job
-from extract.fetch import landing
+from extract.fetch import archives, landing
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
 from ledgerhouse.load import old_warehouse
@@ -81,6 +82,14 @@ def kept(var):
     return sorted(file.name for file in var.glob(f"{FILE}.before-*"))
 
 
+def packed(var):
+    """All loaded files in archives."""
+    later = datetime.now(UTC) + timedelta(days=1)
+    for month in archives.due(var / "landing", later):
+        archives.pack(var / "landing", month, later, landing.loads(var / "landing"))
+    assert landing.archived(var / "landing") == {}
+
+
 # ---- more is not replaced by less
 
 
@@ -143,6 +152,70 @@ def test_lost_lines_of_the_order_are_those_of_the_warehouse(var):
     assert everything(var) == before
     assert [load.files for load in landing.loads(var / "landing")] == [n.files for n in noted]
     assert all(load.digests.keys() == set(load.files) for load in landing.loads(var / "landing"))
+
+
+# ---- and in archives
+
+
+def in_archive(var, harm):
+    """Do harm to an archive, (file, its first member) → bytes to write; the member's name."""
+    member = list(archives.kept(var / "landing").values())[-1]
+    data = bytearray(member.archive.read_bytes())
+    member.archive.write_bytes(harm(data, member))
+    return member.name
+
+
+def bit(data, member):
+    data[member.offset + member.size // 2] ^= 4
+    return data
+
+
+def index_line(data, member):
+    data[data.index(member.name[-50:].encode())] ^= 4
+    return data
+
+
+def cut(data, member):
+    return data[: member.offset + 7]
+
+
+def none(data, member):
+    return b""
+
+
+@pytest.mark.parametrize("harm", [bit, index_line, cut, none])
+def test_damage_in_an_archive_is_named_by_file_and_replaces_nothing_unless_asked_to(var, harm):
+    before = everything(var)
+    packed(var)
+    name = in_archive(var, harm)
+    with pytest.raises(ReplayFailed, match=f"would have less.*{name}.*not touched"):
+        again(var)
+    assert everything(var) == before and kept(var) == []
+    done = again(var, accept_less=True)
+    assert list(done.less) == [name] and [done.kept] == [str(var / n) for n in kept(var)]
+    assert len(everything(var)["raw.exchanges_ledger"]) == 60
+    # The landing is in line with it: the next replay needs no argument.
+    assert again(var).differences == {}
+    (var / FILE).unlink()
+    assert again(var).loaded.files == 3
+    assert any((var / "landing" / "quarantine").glob("*.reason"))
+
+
+def test_the_order_of_loads_is_written_again_where_the_files_are_in_archives(var):
+    noted = (var / "landing" / "loads.jsonl").read_bytes()
+    packed(var)
+    (var / "landing" / "loads.jsonl").unlink()
+    with open_warehouse(var / FILE, owner="test") as con:
+        load(con, var / "landing", SOURCES)
+    assert (var / "landing" / "loads.jsonl").read_bytes() == noted
+
+
+def test_a_lost_warehouse_beside_archives_alone_is_not_a_new_one(var):
+    packed(var)
+    (var / FILE).unlink()
+    (var / "landing" / "loads.jsonl").unlink()
+    with pytest.raises(NotReplayed), open_warehouse(var / FILE, owner="test"):
+        pass
 
 
 # ---- what it is there to cure

@@ -3,14 +3,14 @@
 import dataclasses
 import random
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import duckdb
 import pytest
 import requests
 
 from extract.core.interval import iso, utc
-from extract.fetch import landing
+from extract.fetch import archives, landing
 from extract.sources import all_sources
 from ledgerhouse.load.loader import load
 from ledgerhouse.load.replay import FROM_LANDING, ReplayFailed, replay
@@ -83,6 +83,29 @@ def test_replay_is_row_for_row_the_warehouse_and_asks_nobody(lived, tmp_path):
         assert con.execute(
             "SELECT bool_and(type = upper(type)) FROM raw.exchanges_ledger"
         ).fetchone() == (True,)
+
+
+def packed(root, months=None):
+    """Pack months of a landing, else all; how many files that were."""
+    later = datetime.now(UTC) + timedelta(days=1)
+    due, loads = archives.due(root, later), landing.loads(root)
+    return sum(archives.pack(root, month, later, loads).files for month in due[:months])
+
+
+def test_a_replay_of_archives_and_of_a_mix_is_row_for_row_that_of_files(lived, tmp_path):
+    var, sources = tmp_path / "var", all_sources()
+    shutil.copytree(lived, var)
+    root, before = var / "landing", content(var / "warehouse.duckdb")
+    files = landing.archived(root)
+    mixed = packed(root, months=1)
+    assert 0 < mixed < len(files), "some months of some sources"
+    assert replay(var / "warehouse.duckdb", root, sources).differences == {}
+    assert content(var / "warehouse.duckdb") == before
+    assert mixed + packed(root) == len(files) and landing.archived(root) == {}
+    (var / "warehouse.duckdb").unlink()
+    done = replay(var / "warehouse.duckdb", root, sources)
+    assert content(var / "warehouse.duckdb") == before
+    assert done.loaded.files == len(files)
 
 
 def test_a_landing_with_a_hole_is_refused_and_the_warehouse_kept(lived, tmp_path):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from extract.core.quarantine import quarantined
 from extract.fetch.call_log import call_log, logged
 from ledgerhouse.load.call_log import load_calls
 from ledgerhouse.operate import retention
+from ledgerhouse.operate.run_log.attempts import KEY, attempt
 from ledgerhouse.warehouse.connection import hold
 
 NOW = datetime.now(UTC)
@@ -156,3 +158,41 @@ def test_the_draft_of_a_replay_that_goes_on_stays(tmp_path):
         assert retention.leftovers(tmp_path, NOW).files == 0
     assert draft.exists()
     assert retention.leftovers(tmp_path, NOW).files == 1
+
+
+# --- records of attempts --------------------------------------------------------------------------
+
+
+def test_records_that_no_mirror_reads_go_once_they_are_in_the_warehouse(con, tmp_path):
+    root, key = tmp_path / "attempts", dict(zip(KEY, ("sync", "R", "load", -1, 1)))
+    with attempt(root, key) as outcome:
+        outcome["rows"] = 7
+    with pytest.raises(ValueError), attempt(root, {**key, "task_id": "check"}):
+        raise ValueError("broken")
+    for file in root.glob("*.json"):
+        aged(file, 15)
+    with attempt(root, {**key, "run_id": "S"}):
+        pass  # young
+    (root / "damaged.json").write_text("{")
+    aged(root / "damaged.json", 15)
+    removed = retention.attempts(con, root, NOW - timedelta(days=14))
+    assert removed.files == 4 and removed.bytes > 400
+    assert len(list(root.glob("*.json"))) == 2, "those of S"
+    assert [f.name for f, _, _ in quarantined(root)] == ["damaged.json"]
+    rows = "SELECT run_id, task_id, state, rows, error FROM ops.sync_runs ORDER BY ALL"
+    assert con.execute(rows).fetchall() == [
+        ("R", "check", "failed", None, "broken"),
+        ("R", "load", "success", 7, None),
+    ]
+    assert retention.attempts(con, root, NOW - timedelta(days=14)).files == 0
+
+
+def test_a_record_that_was_left_behind_does_not_change_how_an_attempt_ended(con, tmp_path):
+    root, key = tmp_path / "attempts", dict(zip(KEY, ("sync", "R", "load", -1, 1)))
+    with attempt(root, key) as outcome:
+        outcome["rows"] = 7
+    retention.attempts(con, root, NOW + timedelta(days=1))
+    (root / "x.json").write_text(json.dumps({**key, "state": "running", "calls": 3}))
+    retention.attempts(con, root, NOW + timedelta(days=1))
+    rows = "SELECT state, rows, calls FROM ops.sync_runs"
+    assert con.execute(rows).fetchall() == [("success", 7, 3)]

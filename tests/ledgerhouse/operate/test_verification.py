@@ -8,7 +8,7 @@ from datetime import date
 import duckdb
 import pytest
 
-from extract.fetch import landing
+from extract.fetch import archives, landing
 from extract.fetch.call_log import call_log
 from ledgerhouse.check import data_docs
 from ledgerhouse.load.call_log import load_calls
@@ -21,7 +21,7 @@ from ledgerhouse.publish import publish as publishing
 from ledgerhouse.publish.publish import publish
 from ledgerhouse.warehouse.connection import open_warehouse
 from stack.settings import Settings
-from tests.ledgerhouse.load.test_damage import FILE, MONTHS, SOURCES, land
+from tests.ledgerhouse.load.test_damage import FILE, MONTHS, SOURCES, land, packed
 
 FLIPS = 400  # 12,000 were named too, in minutes
 DAYS = [date(2025, 1, 1)]
@@ -81,11 +81,35 @@ def test_what_is_whole_is_called_whole(var):
     assert done.counts["published files"] > 10 and done.counts["tables of the warehouse"] > 20
 
 
+def test_damage_in_an_archive_is_named_by_its_file(var):
+    packed(var)
+    assert found(var) == {}
+    member = list(archives.kept(var / "landing").values())[1]
+    where = f"landing/coinbase/{member.archive.name}"
+    whole = member.archive.read_bytes()
+    for place, names in (
+        (member.offset, [f"{where}: {member.name}"]),
+        (600, [where, f"landing/…/{member.name}"]),  # its line of the index
+        (len(whole) - 1, [where]),  # behind all files
+    ):
+        data = bytearray(whole)
+        data[place] ^= 1
+        member.archive.write_bytes(data)
+        assert list(found(var)) == names
+    member.archive.write_bytes(whole)
+    assert found(var) == {}
+
+
 @pytest.mark.slow
-def test_every_flipped_bit_of_landing_books_and_bookkeeping_is_named(var):
+@pytest.mark.parametrize("landed", ["files", "archives"])
+def test_every_flipped_bit_of_landing_books_and_bookkeeping_is_named(var, landed):
     rng = random.Random(12)
+    if landed == "archives":
+        packed(var)
     kept = {
-        "_landing": sorted((var / "landing").rglob("*.jsonl*")),
+        "_landing": sorted(
+            [*(var / "landing").rglob("*.jsonl*"), *(var / "landing").rglob("*.tar")]
+        ),
         "_books": [var / "published" / name for name in ("books.duckdb", "books.duckdb.sha256")]
         + [var / "published" / path for path in live(var)],
         "_bookkeeping": sorted(
@@ -102,7 +126,7 @@ def test_every_flipped_bit_of_landing_books_and_bookkeeping_is_named(var):
         data = file.read_bytes()
         place, bit = rng.randrange(len(data)), rng.randrange(8)
         file.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
-        named = {f.file for f in getattr(verification, look)(var) if f}
+        named = {f.file.partition(": ")[0] for f in getattr(verification, look)(var) if f}
         if str(file.relative_to(var)) not in named and not (
             file.suffix == ".sha256" and "published/books.duckdb" in named
         ):

@@ -32,10 +32,12 @@ def ledger(source: str) -> Ledger | None:
     from extract.fetch.call_log import logged
     from ledgerhouse.plan.budget import from_logs, open_ledgers
 
+    count = from_logs(lambda first: logged(var_dir() / "calls", first))
     try:
-        for opened in open_ledgers(var_dir(), AccountsFile.read(what="budget").limits(), [source]):
+        limits = AccountsFile.read(what="budget").limits()
+        for opened in open_ledgers(var_dir(), limits, [source], count):
             if not opened.is_counted:
-                opened.recount(from_logs(lambda first: logged(var_dir() / "calls", first)))
+                opened.recount(count)
             return opened
     except ValueError as error:
         raise AirflowFailException(str(error)) from None
@@ -105,7 +107,7 @@ def estimate(
     """
     from extract.fetch.call_log import logged
     from ledgerhouse.plan import spending
-    from ledgerhouse.plan.budget import from_warehouse, open_ledgers
+    from ledgerhouse.plan.budget import from_logs, from_warehouse, open_ledgers
     from ledgerhouse.plan.estimate import Cost, Known, priced
 
     try:
@@ -115,7 +117,12 @@ def estimate(
     spending.record(con, sources.values(), [limit.as_row() for limit in allowed])
     ledgers = {
         opened.source: opened
-        for opened in open_ledgers(var_dir(), allowed, {a.source for a in accounts})
+        for opened in open_ledgers(
+            var_dir(),
+            allowed,
+            {a.source for a in accounts},
+            from_logs(lambda first: logged(var_dir() / "calls", first)),
+        )
     }
     for opened in ledgers.values():
         opened.recount(from_warehouse(con, lambda: logged(var_dir() / "calls")))

@@ -17,6 +17,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from extract.core import sealed
 from ledgerhouse.config import AccountsFile, Maintenance, metadata_uri, var_dir, warehouse_path
 from ledgerhouse.operate import retention
 from ledgerhouse.operate.airflow.context import attempt_key, lock_owner
@@ -93,7 +94,8 @@ class RemoveLogsOperator(BaseOperator):
 
 
 class RemoveFilesOperator(BaseOperator):
-    """Remove call logs whose calls are all in the warehouse, and drafts of killed writers."""
+    """Remove call logs and records of attempts of which all is in the warehouse, and drafts of
+    killed writers."""
 
     def execute(self, context: Any) -> dict[str, int]:
         keep, var = _settings(), var_dir()
@@ -101,7 +103,36 @@ class RemoveFilesOperator(BaseOperator):
             drafts = retention.leftovers(var, _ago(hours=keep.draft_hours))
             with open_warehouse(owner=lock_owner(context)) as con:
                 calls = retention.call_logs(con, var / "calls", _ago(days=keep.call_log_days))
-        return _told(self.log, {"call logs": calls, "drafts": drafts})
+                records = retention.attempts(con, var / "attempts", _ago(days=keep.attempt_days))
+        return _told(
+            self.log, {"call logs": calls, "records of attempts": records, "drafts": drafts}
+        )
+
+
+class PackLandedFilesOperator(BaseOperator):
+    """Put old landed files into an archive of their source and month; a replay reads both.
+
+    Fails where a file or an archive is damaged, after it has packed all others.
+    """
+
+    def execute(self, context: Any) -> dict[str, int]:
+        keep, var = _settings(), var_dir()
+        with attempt(var / "attempts", attempt_key(context)):
+            done = retention.landed(
+                var / "landing",
+                warehouse_path(),
+                _ago(days=keep.landed_file_days),
+                lock_owner(context),
+            )
+            self.log.info("%d landed files packed, %d bytes", done.files, done.bytes)
+            if done.left:
+                name, why = min(done.left.items())
+                raise sealed.Damaged(
+                    f"{len(done.left)} of the landed files or archives are damaged and were left "
+                    f"as they are, {name} for one: {why}. `airflow warehouse verify` names all, "
+                    "and what restores them"
+                )
+        return {"landed files": done.files}
 
 
 def _told(log: Any, removed: dict[str, retention.Removed]) -> dict[str, int]:
@@ -136,6 +167,7 @@ class CompactOperator(BaseOperator):
 __all__ = [
     "CleanAirflowRowsOperator",
     "CompactOperator",
+    "PackLandedFilesOperator",
     "RemoveFilesOperator",
     "RemoveLogsOperator",
 ]

@@ -220,7 +220,7 @@ def test_maintenance_keeps_no_sync_waiting_and_each_task_is_tried_whatever_the_o
         "CronDataIntervalTimetable",
         "30 3 * * *",
     )
-    work = {"airflow_rows", "logs", "files", "compact"}
+    work = {"airflow_rows", "logs", "files", "landed", "compact"}
     assert set(maintenance["tasks"]) == work | {"complete", "mirror", "alert"}
     for name in work:
         task = maintenance["tasks"][name]

@@ -12,8 +12,13 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from extract.core.sealed import Damaged
+from extract.fetch import archives, landing
+from ledgerhouse.load.loader import load
+from ledgerhouse.operate import retention
 from ledgerhouse.operate.airflow.operators import maintain
-from ledgerhouse.warehouse.connection import open_warehouse
+from ledgerhouse.warehouse.connection import WarehouseBusy, hold, open_warehouse
+from tests.ledgerhouse.load.test_damage import MONTHS, SOURCES, land
 
 TI = SimpleNamespace(
     dag_id="maintenance", run_id="r", task_id="t", map_index=-1, try_number=1, max_tries=2
@@ -67,8 +72,45 @@ def test_files_and_compaction_take_their_turn_at_the_warehouse(var):
     with open_warehouse(var / "warehouse.duckdb", owner="test"):
         pass
     old(var / "landing/inbox/.x.part", 2)
-    assert execute(maintain.RemoveFilesOperator, "files") == {"call logs": 0, "drafts": 1}
+    assert execute(maintain.RemoveFilesOperator, "files") == {
+        "call logs": 0,
+        "records of attempts": 0,
+        "drafts": 1,
+    }
     assert execute(maintain.CompactOperator, "compact")["after"] > 0
+
+
+def landed(var, months):
+    root = var / "landing"
+    files = [land(root, month) for month in months]
+    with open_warehouse(var / "warehouse.duckdb", owner="test") as con:
+        load(con, root, SOURCES)
+    for file in landing.archived(root).values():
+        at = (NOW - timedelta(days=63)).timestamp()
+        os.utime(file, (at, at))
+    return [file.name for file in files]
+
+
+def test_old_landed_files_are_packed_while_nobody_else_holds_the_warehouse(var):
+    names = landed(var, MONTHS[:2])
+    with hold(var / "warehouse.duckdb", "a load"), pytest.raises(WarehouseBusy):
+        retention.landed(var / "landing", var / "warehouse.duckdb", NOW, "test", wait_s=0)
+    assert set(landing.archived(var / "landing")) == set(names)
+    assert execute(maintain.PackLandedFilesOperator, "landed") == {"landed files": 2}
+    assert landing.archived(var / "landing") == {} and set(archives.kept(var / "landing")) == {
+        *names
+    }
+
+
+def test_a_damaged_landed_file_is_named_and_keeps_no_other_from_its_archive(var):
+    names = landed(var, MONTHS[:2])
+    file = landing.archived(var / "landing")[names[0]]
+    file.write_bytes(file.read_bytes()[:-1])
+    at = (NOW - timedelta(days=63)).timestamp()
+    os.utime(file, (at, at))
+    with pytest.raises(Damaged, match=f"1 of the landed files.*{names[0]}.*warehouse verify"):
+        execute(maintain.PackLandedFilesOperator, "landed")
+    assert list(landing.archived(var / "landing")) == [names[0]]
 
 
 def test_before_the_first_sync_there_is_nothing_to_compact(var):

@@ -15,7 +15,7 @@ from extract.core.interval import Interval, iso, utc
 from extract.core.records import Records
 from extract.core.source import Covered, Fetched, Job, Page, Rate, Source, Unread
 from extract.fetch import landing
-from extract.sources._sql import decimal, time
+from extract.core.sql import decimal, time
 from ledgerhouse.load.loader import Loaded, load
 from ledgerhouse.warehouse import schema
 

@@ -201,6 +201,21 @@ def story_failed_source_of_a_plan_and_of_an_attempt_that_never_began(books):
     books.ran()
 
 
+def story_failed_source_of_a_probe(books):
+    """No fetch was begun: the probe is of all accounts of its connection, and of no other."""
+    books.ran()
+    books.ran("fetch_coinbase_main", source="coinbase", account="main")
+    run = books.ran("probe_debank", "failed", "NotJson: no API", source=None, account=None)
+    books.ran("fetch_debank", "upstream_failed", source=None, account=None, run=run)
+    yield ("failed_source", "debank", "0xa", ""), "task probe_debank", "NotJson: no API"
+    log = dict(books.con.execute("SELECT source, sync_status FROM ops.sync_log").fetchall())
+    assert log == {"coinbase": "success", "debank": "failed"}
+    status = {row["source"]: (row["state"], row["error"]) for row in rows(books.con, STATUS)}
+    assert status == {"coinbase": ("success", None), "debank": ("failed", "NotJson: no API")}
+    books.ran("probe_debank", source=None, account=None)
+    books.ran()
+
+
 def story_failed_source_tried_again(books):
     run = books.ran(state="failed", error="once", number=1)
     books.ran(state="success", run=run, number=2)

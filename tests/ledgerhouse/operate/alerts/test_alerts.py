@@ -937,6 +937,24 @@ def test_mail_goes_by_its_providers_notifier_and_connection(alert, mail, monkeyp
     assert PASSWORD not in logged() and "***" in logged()
 
 
+def test_no_name_of_a_strangers_adds_a_header_to_the_mail(mail, monkeypatch):
+    """A token's symbol, an account or a file may hold line ends."""
+    evil = "x\r\nBcc: thief@x.example\r\n\r\nPay here\u2028\x1b[2J"
+    notice = incidents.Notice(
+        "1", "opened", "balance_off", "debank", evil, evil, "warning", evil, NOW
+    )
+    host = {"host": "127.0.0.1", "port": mail.port, "login": "me", "password": PASSWORD}
+    extra = {"disable_ssl": True, "disable_tls": True, "from_email": "b@x.example", "timeout": 5}
+    with connection(monkeypatch, "alerts_smtp", conn_type="smtp", extra=extra, **host):
+        senders = channels.channels(Rules(email_to=("one@x.example",)), logging.getLogger())
+        message = channels.message_of((notice,), "sync", "r1")
+        assert channels.send_message(senders, logging.getLogger(), "alerts_smtp", message)
+    ((_, receivers, sent),) = mail.box
+    assert receivers == ["one@x.example"] and sent["Bcc"] is None
+    assert not set("\r\n\x1b\u2028") & set(message.subject)
+    assert message.subject.startswith("Ledgerhouse: balance off: debank x")
+
+
 def test_many_at_once_are_one_message_which_a_chat_can_hold(alert, webhook, web, monkeypatch):
     with connection(
         monkeypatch, "alerts_slack", conn_type="slackwebhook", password=TOKEN, host=web.url

@@ -57,7 +57,7 @@ def overview(
     return {
         "published": {"generation": generation, "at": when(at), "run": run_id},
         "now": when(now),
-        "silent_hours": None if alive else stale_after.total_seconds() / 3600,
+        "silent_hours": None if alive else f"{stale_after.total_seconds() / 3600:g}",
         "through": when(min((whole_to for _, _, _, whole_to, _, _ in spans), default=None)),
         "newest": when(max((until for *_, until, _ in spans), default=None)),
         "accounts": [{"source": s, "account": a} for s, a, *_ in spans],

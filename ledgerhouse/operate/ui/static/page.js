@@ -141,7 +141,7 @@ function incidents({ open, total }, now) {
 const silence = (o) => h("section.lh-banner.bad", { role: "alert" },
   h("h2", {}, o.newest ? `No sync has come: read through ${moment(o.newest)} UTC, ${ago(o.newest, o.now)}`
     : "Nothing was ever read"),
-  h("p", {}, `${count(o.silent_hours)} hours are allowed. See that Airflow's scheduler runs, and that the DAG `,
+  h("p", {}, `${o.silent_hours} hours are allowed. See that Airflow's scheduler runs, and that the DAG `,
     h("a", { href: airflow("dags/sync") }, "sync"), " is not paused. No alert says so while the scheduler is down."));
 
 const heldBanner = (held) => h("section.lh-banner.bad", { role: "alert" },

@@ -26,6 +26,7 @@ from tests.live.test_deadlines import DAGS, wait
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(1800)]
 
+MARGIN_S = 60  # in which the command must start, where all is well
 DEADLINE_S, RUN_S = 2, 500  # of an answer, and more than a run takes on two busy cores
 COINBASE = next(a for a in ACCOUNTS if a.source == "coinbase")
 DRIPS, ENDLESS = [a.account for a in ACCOUNTS if a.source == "debank"][:2]
@@ -135,12 +136,12 @@ def live_through(stack, seen, web, hosts: dict[str, str], now: datetime) -> None
     for process in psutil.Process(scheduler.guard.pid).children():
         process.suspend()
     read_through = now - timedelta(hours=1)
-    age = datetime.now(UTC) - read_through + timedelta(seconds=20)
+    age = datetime.now(UTC) - read_through + timedelta(seconds=MARGIN_S)
     hours = Decimal(int(age.total_seconds())) / 3600
     seen.limited = {**stack.env, "LEDGERHOUSE_ACCOUNTS": str(monitor(stack, hours))}
     seen.before = health(seen.limited)
     began = time.monotonic()
-    wait(lambda: health(seen.limited).returncode)
+    wait(lambda: health(seen.limited).returncode, 2 * MARGIN_S)
     seen.noticed_s, seen.stopped = time.monotonic() - began, health(seen.limited)
 
     def again() -> bool:
@@ -218,7 +219,7 @@ def test_a_hung_child_ends_in_an_alert_within_its_deadline_and_is_stopped(story)
 def test_a_stopped_scheduler_is_noticed_from_outside_and_the_next_sync_is_green(story):
     assert story.before.returncode == 0, story.before.stdout + story.before.stderr
     assert story.stopped.returncode == 1 and "no sync has come for" in story.stopped.stdout
-    assert story.noticed_s < 90, "twenty seconds, and what a command takes to start"
+    assert story.noticed_s < 2 * MARGIN_S, "its limit, and what a command takes to start"
     assert story.last.state == "success", story.last.tasks
     assert story.after.returncode == 0, story.after.stdout
     assert story.pings_after == story.pings_before + 1

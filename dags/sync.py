@@ -1,7 +1,7 @@
 """### sync: every six hours, what is new since the last sync
 
 For each account: **plan** what is missing (from the coverage, so a hole that a failed run left
-is closed too), **fetch** it into the landing, **load**, **transform** the days that were
+is closed too), **probe** the host once, **fetch** it into the landing, **load**, **transform** the days that were
 touched, **check**. A failed source does not keep the others from arriving, but fails the run.
 
 Trigger by hand with `interval_start` and `interval_end` to fetch a span of your own.

@@ -214,8 +214,14 @@ def alerts() -> str:
         ),
         ("email_to", "", "an address, or a list of them"),
         ("email_from", "", "the sender"),
+        (
+            "heartbeat",
+            unset.heartbeat,
+            "id of the Airflow Connection whose address is asked (GET) at the end of every run while "
+            "syncs come: [operations.md](operations.md#when-nothing-runs)",
+        ),
     ]
-    assert len(fields(Rules)) == 6, "Rules has changed: tell so here"
+    assert len(fields(Rules)) == 7, "Rules has changed: tell so here"
     return (
         f"Sent once when it opens and once when it is over: to the log, and by {ways} where "
         "there is such a Connection. [operations.md](operations.md#alerts) says what to do.\n\n"

@@ -85,6 +85,7 @@ NAMES = {
     for period in ("day", "month")
 }
 SECTIONS = {"account", "budget", "alerts", "checks", "deadlines", "maintenance"}
+HEARTBEAT = "alerts_heartbeat"
 WAYS = {"slack": "alerts_slack", "smtp": "alerts_smtp", "webhook": "alerts_webhook"}
 
 
@@ -127,6 +128,7 @@ class Rules:
     named: tuple[str, ...] = ()
     email_to: tuple[str, ...] = ()
     email_from: str | None = None
+    heartbeat: str = HEARTBEAT  # id of the Connection that is asked while syncs come
 
 
 @dataclass(frozen=True)
@@ -336,7 +338,7 @@ class AccountsFile:
                     f"{self.path}, [alerts]: {name} is {alerts[name]!r}; write {wanted}"
                 )
 
-        known = ("stale_after_hours", "budget_at", *WAYS, "email_to", "email_from")
+        known = ("stale_after_hours", "budget_at", *WAYS, "email_to", "email_from", "heartbeat")
         if unknown := set(alerts) - set(known):
             raise ValueError(
                 f"{self.path}, [alerts]: unknown {', '.join(map(repr, sorted(unknown)))}; "
@@ -353,7 +355,7 @@ class AccountsFile:
             _number(share) and 0 < share <= 1,
             "a share of the budget, such as 0.8, at most 1",
         )
-        for way in WAYS:
+        for way in (*WAYS, "heartbeat"):
             need(
                 way,
                 isinstance(alerts.get(way), str) and bool(CONNECTION_ID.fullmatch(alerts[way])),
@@ -371,9 +373,10 @@ class AccountsFile:
             timedelta(seconds=int(hours * 3600)),
             Decimal(share),
             tuple((WAYS | {k: v for k, v in alerts.items() if k in WAYS}).items()),
-            tuple(way for way in WAYS if way in alerts),
+            tuple(way for way in (*WAYS, "heartbeat") if way in alerts),
             tuple(to),
             alerts.get("email_from"),
+            alerts.get("heartbeat", HEARTBEAT),
         )
 
 

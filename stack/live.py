@@ -156,6 +156,7 @@ class Stack:
         ended = lambda: init.guard.poll() == 0  # noqa: E731
         self.processes.wait("the metadata database", ended, START_LIMIT_S)
         self.processes.services.remove(init)  # it is meant to end
+        init.pipe.close()
         self.settings.metadata_ready.touch()
 
     def _done(self, step: str) -> None:

@@ -26,6 +26,9 @@ from extract.core import durable
 from stack.processes import POSTGRES, Processes
 
 DATABASES = ("airflow", "sqlmesh")
+# Where root alone can make a file: in a folder for all, somebody's file or link of the same name
+# would hold every start up, or lead the lock elsewhere.
+USER_LOCK = Path("/var/run/ledgerhouse-postgres-user.lock")
 
 
 class PostgresFailed(RuntimeError):
@@ -101,9 +104,12 @@ def _one_at_a_time() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    with (Path(tempfile.gettempdir()) / "ledgerhouse-postgres-user.lock").open("a") as file:
+    file = os.open(USER_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(file)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
     ExtractError
     ├── Retriable            wait and ask again (bounded): network, 5xx, broken answer
     │   ├── RateLimited      the same, honouring Retry-After
+    │   ├── NotJson          the answer is cut off, or not from an API at all
     │   └── DeadlineExceeded the answer took longer than a call may
     └── Fatal                asking again cannot help: wrong key, forbidden, bad request
         ├── Redirected       the host sends on to another, which is not asked
@@ -54,6 +55,10 @@ class RateLimited(Retriable):
     ):
         super().__init__(message, status=status)
         self.wait_s = wait_s
+
+
+class NotJson(Retriable):
+    """The answer says that all is well, and is no JSON: cut off, or somebody else's."""
 
 
 class DeadlineExceeded(Retriable):

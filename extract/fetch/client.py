@@ -30,6 +30,7 @@ from extract.core.redact import redact
 from extract.core.source import Fetched, Job, Rate, Source
 from extract.core.text import visible
 from extract.fetch.answer_head import believed_ahead_s
+from extract.fetch.patience import Patience
 from extract.fetch.rate_limits import Bucket, Pacing, Window
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class Client:
         self._secrets = tuple(s for s in secrets if s)
         self._budget = budget or _NoBudget()
         self._stopped, self._lock, self._warned = Event(), Lock(), False
+        self._patience = Patience()
         # Waiting for the event, not time.sleep: who sleeps is woken when another has failed.
         self._sleep, self._timer = sleep or self._stopped.wait, timer
 
@@ -119,13 +121,20 @@ class Client:
         concerns all calls, and is waited for as often as the client does).
 
         Raises Fatal without another try (Unforeseen for what `send` does not know), or the last
-        Retriable after the tries are used up. Every request that was sent leaves a line in the log.
+        Retriable after the tries are used up, or where the host has answered nothing to any call for
+        PATIENCE_S: then no further call is sent. Every request that was sent leaves a line in the log.
         """
         limiter, price = self._pacing.of(endpoint), self._units.get(endpoint, 0)
         fewer = min(tries or self._tries, self._tries)
         for attempt in range(1, self._tries + 1):
             self._pace(limiter)
             started = self._timer()
+            try:
+                self._patience.require()
+            except ExtractError as gone:
+                if limiter:
+                    limiter.answered(started)
+                raise self._explained(gone, endpoint, 1) from None
             try:
                 reserved = self._budget.reserve(price)
             except BaseException:
@@ -141,11 +150,12 @@ class Client:
             except Exception as raised:
                 error = raised if isinstance(raised, ExtractError) else _unforeseen(raised)
                 self._log_failed(endpoint, started, reserved, price, error)
+                is_given_up = self._patience.failed(error, started, self._timer())
                 wait = self._backoff(error, attempt)
                 most = self._tries if isinstance(error, RateLimited) else fewer
                 if limiter and isinstance(error, RateLimited):
                     limiter.hold(self._timer() + wait)  # the limit is everybody's
-                if isinstance(error, Fatal) or attempt >= most:
+                if isinstance(error, Fatal) or attempt >= most or is_given_up:
                     raise self._explained(error, endpoint, attempt) from None
                 log.warning(
                     "%s %s: %s; asking again in %.1f s (try %d of %d)",
@@ -161,6 +171,7 @@ class Client:
                 self._log_failed(endpoint, started, reserved, price, stop)
                 raise
             else:
+                self._patience.answered()
                 self._warn_of_clock(answer.skew_s)
                 self._log(
                     endpoint,

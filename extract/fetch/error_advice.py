@@ -16,6 +16,8 @@ from extract.core.errors import (
 )
 from extract.core.source import Source
 
+NOT_HERE = (404, 405, 410)  # of an API's root endpoints: another API, or none at all
+
 
 def advice(error: ExtractError, source: Source, host: str, where: str) -> str:
     """The meaning of an error, then the error's own text; `where` names the Connection.
@@ -62,7 +64,7 @@ def _meaning(error: ExtractError, source: Source, host: str, where: str) -> str:
         return f"{title} is called too often with this key; try again in a minute"
     if status is not None and status >= 500:
         return f"{title} has trouble of its own; try again later"
-    if status is not None and (status < 400 or status in (404, 405, 410)):
+    if status is not None and (status < 400 or status in NOT_HERE):
         return (
             f"what answers at {host} is not the API of {title}, or not all of it: write "
             f"{form.host or 'its address'} as the host in {where}"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sized
 from decimal import Decimal
 from typing import Any
 
-from extract.core.errors import ExtractError, Fatal, RateLimited, Retriable
+from extract.core.errors import ExtractError, Fatal, NotJson, RateLimited, Retriable
 from extract.fetch.answer_head import asked_wait, failed, skew, vendor_clock
 from extract.fetch.client import Answer
 
@@ -38,7 +38,7 @@ def http_call(session: Any, url: str, params: Mapping[str, Any], expect: Any) ->
     try:
         data = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise _broken(status, f"not JSON ({error})", body) from None
+        raise _broken(status, f"not JSON ({error})", body, NotJson) from None
     if wrong := _wrong(expect, data):
         raise _broken(status, wrong, body)
     return Answer(status, body, data, vendor_clock(headers), skew_s=skew(headers))
@@ -140,8 +140,10 @@ def ccxt_call(
         wrong = f"ccxt cannot read it ({type(error).__name__}: {error})"
         raise _broken(200, wrong, exchange.last_http_response) from None
     body, headers = exchange.last_http_response or "", exchange.last_response_headers or {}
+    if wrong := _not_json(data, body):
+        raise _broken(200, wrong, body, NotJson)
     lists = listed(key) if key else lambda data: None
-    if wrong := _not_json(data, body) or lists(data) or _wrong(expect, data):
+    if wrong := lists(data) or _wrong(expect, data):
         raise _broken(200, wrong, body)
     return Answer(
         200,
@@ -194,8 +196,8 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
     return Fatal(f"{type(error).__name__}: {message}", status=status)
 
 
-def _broken(status: int, wrong: str, body: str) -> Retriable:
-    return Retriable(
+def _broken(status: int, wrong: str, body: str, kind: type[Retriable] = Retriable) -> Retriable:
+    return kind(
         f"HTTP {status} with a body that is not what was asked for: {wrong}; "
         f"it starts {body[:80]!r}",
         status=status,

@@ -13,6 +13,7 @@ import http.client
 import io
 import logging
 import os
+import socket
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -25,13 +26,20 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+)
 
 from extract.core.errors import BodyTooLarge, DeadlineExceeded, Fatal, Redirected, Retriable
 from extract.fetch.client import WORKERS
+from extract.fetch.resolve import addresses
 
 log = logging.getLogger(__name__)
-CONNECT_S = 10.0  # for each address of a host
+CONNECT_S = 10.0  # to resolve a name, and for each of its addresses
 CHUNK = 1 << 16
 MB = 1 << 20
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # the first that is set
@@ -201,6 +209,39 @@ class _TimedResponse(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_TimedReads(raw.detach(), sock))
 
 
+class _TimedConnect:
+    """Of a connection of urllib3: resolves the name, and tries its addresses, within the deadline."""
+
+    _dns_host: str
+    port: int
+    timeout: Any
+
+    def _new_conn(self) -> socket.socket:
+        name, connect_s = self._dns_host, self.timeout
+        itself: Any = self
+        failed: Exception = NewConnectionError(itself, f"{name} has no address")
+        try:
+            for address in addresses(name, self.port, _within(connect_s)):
+                self._dns_host, self.timeout = address, _within(connect_s)
+                try:
+                    return super()._new_conn()  # pyright: ignore[reportAttributeAccessIssue]
+                except (NewConnectionError, ConnectTimeoutError) as error:
+                    failed = error
+            raise failed
+        except socket.gaierror as error:
+            raise NameResolutionError(name, itself, error) from None
+        except UnicodeError:
+            raise LocationParseError(f"{name!r}, label empty or too long") from None
+        finally:
+            self._dns_host, self.timeout = name, connect_s
+
+
+def _within(seconds: Any) -> float:
+    """`seconds`, CONNECT_S where they are none, but no more than is left of the deadline."""
+    reading, seconds = _reading.get(), seconds if isinstance(seconds, (int, float)) else CONNECT_S
+    return min(seconds, reading.left()) if reading else seconds
+
+
 class GuardedAdapter(HTTPAdapter):
     """Gives whole answers within `limits` or raises an ExtractError; `host` is the only one asked
     (empty: any)."""
@@ -317,7 +358,10 @@ def _time_reads(manager: Any) -> None:
 
 
 def _timed(pool: Any) -> Any:
-    connection = type("Timed", (pool.ConnectionCls,), {"response_class": _TimedResponse})
+    bases = (pool.ConnectionCls,)
+    if pool.ConnectionCls._new_conn is HTTPConnection._new_conn:  # a SOCKS proxy resolves by itself
+        bases = (_TimedConnect, *bases)
+    connection = type("Timed", bases, {"response_class": _TimedResponse})
     return type("TimedPool", (pool,), {"ConnectionCls": connection})
 
 

@@ -68,6 +68,18 @@ FROM (
     QUALIFY try_number = max(try_number) OVER task)
 """,
 )
+# How each account's fetches ended. Of a probe that failed no fetch was begun: it counts for every
+# account that its connection fetched last.
+FETCHES = """
+SELECT * FROM ops.last_attempts
+WHERE source IS NOT NULL AND account IS NOT NULL AND task_id LIKE 'fetch%'
+UNION ALL
+SELECT p.* REPLACE (f.source AS source, f.account AS account)
+FROM ops.last_attempts p JOIN (
+    SELECT source, account, arg_max(task_id, started) AS task_id FROM ops.last_attempts
+    WHERE source IS NOT NULL AND account IS NOT NULL AND task_id LIKE 'fetch%' GROUP BY ALL
+) f ON p.task_id = 'probe_' || substr(f.task_id, length('fetch_') + 1)
+WHERE p.state = 'failed'"""
 # A sync leaves a segment: four years of them are 6,000 a dataset.
 COVERED_SPANS = View(
     "ops.covered_spans",
@@ -141,12 +153,12 @@ SYNC_LOG = View(
         "last_sync_ts": "end of the newest interval fetched, UTC",
         "last_txid": "id of the newest transaction known",
         "sync_count": "runs that fetched it with success",
-        "sync_status": "state of the last run; failed where one of its fetches failed",
+        "sync_status": "state of the last run; failed where one of its fetches failed, or the "
+        "probe before them",
         "updated_at": "when the last fetch ended, UTC",
     },
-    """
-WITH fetches AS (
-    SELECT * FROM ops.last_attempts WHERE source IS NOT NULL AND task_id LIKE 'fetch%'
+    f"""
+WITH fetches AS ({FETCHES}
 ), newest AS (
     SELECT source, max(entry_id) AS txid FROM raw.exchanges_ledger
     WHERE (source, ts) IN (SELECT source, max(ts) FROM raw.exchanges_ledger GROUP BY source)

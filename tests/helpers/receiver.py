@@ -11,12 +11,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Receiver(ThreadingHTTPServer):
     """`asked` keeps (path, headers, body, status) of every POST, which is answered with the next of
-    `answers`, and with 200 when there is none left. 0 hangs up without an answer."""
+    `answers`, and with 200 when there is none left. 0 hangs up without an answer. `got` keeps the
+    path of every GET, answered with the next of `get_answers`, or 200."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answer)
         self.asked: list[tuple[str, dict, dict, int]] = []
         self.answers: list[int] = []
+        self.got: list[str] = []
+        self.get_answers: list[int] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def took(self) -> list[dict]:
@@ -36,8 +39,9 @@ class Answer(BaseHTTPRequestHandler):
             self.wfile.write(b"ok" if status == 200 else self.path.encode())
 
     def do_GET(self) -> None:
-        """Whoever follows a redirect gets here; it has posted nothing."""
-        self.send_response(200)
+        """Whoever follows a redirect gets here, having posted nothing; and the heartbeat."""
+        self.server.got.append(self.path)
+        self.send_response(self.server.get_answers.pop(0) if self.server.get_answers else 200)
         self.end_headers()
 
     def log_message(self, *_: object) -> None:

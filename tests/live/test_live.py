@@ -442,9 +442,8 @@ def test_the_mirror_has_every_attempt_of_every_run(story):
             "(SELECT coalesce(sum(calls), 0) FROM ops.sync_runs WHERE run_id = $1)",
             step.run["dag_run_id"],
         )[0]
-        # A killed attempt (a fetch, and a load that had read the units left) cannot say how many
-        # calls it made; the call log can.
-        assert calls - landed == (2 if name == "healing" else 0), name
+        # A killed attempt of a fetch cannot say how many calls it made; the call log can.
+        assert calls - landed == (1 if name == "healing" else 0), name
     assert not list((story.var / "attempts").glob("*.json"))
 
 
@@ -465,16 +464,16 @@ def test_the_vendors_count_of_units_is_read_around_the_fetches_and_is_ours(story
 
 def test_a_failed_attempt_says_why_and_tells_no_secret(story):
     failed = story.failing.rows(
-        "SELECT source, account, rows, error, try_number FROM ops.sync_runs WHERE run_id = ? "
+        "SELECT task_id, calls, error, try_number FROM ops.sync_runs WHERE run_id = ? "
         "AND state = 'failed'",
         story.failing.run["dag_run_id"],
     )
-    assert sorted(account for _, account, *_ in failed) == sorted(
-        a.account for a in ACCOUNTS if a.source == "debank"
-    )
-    for source, account, rows, error, number in failed:
-        assert re.search(rf"debank account {account}, /v1/\S+: HTTP 401", error)
-        assert (source, rows, number) == ("debank", None, 1), "a wrong key is asked once"
+    (attempt,) = [each for each in failed if each[0] != "complete"]
+    task, calls, error, number = attempt
+    assert (task, calls, number) == ("probe_debank", 1, 1), "a wrong key is asked once"
+    assert re.search(r"debank account 0x\w+, /v1/account/units: HTTP 401", error)
+    fetches = [t for t in story.failing.tasks if t["task_id"] == "fetch_debank"]
+    assert [(t["map_index"], t["state"]) for t in fetches] == [(-1, "upstream_failed")]
 
 
 def test_what_is_wrong_is_sent_once_and_again_when_it_is_over(story):
@@ -487,7 +486,7 @@ def test_what_is_wrong_is_sent_once_and_again_when_it_is_over(story):
     ]
     assert len({notice["id"] for notice in notices}) == len(notices), "each once"
     for kind, sources, said in (
-        ("failed_source", ("debank",), f"sync {story.failing.run['dag_run_id']}, task fetch"),
+        ("failed_source", ("debank",), f"sync {story.failing.run['dag_run_id']}, task probe"),
         ("stale_coverage", ("coinbase", "debank"), "covered through "),
     ):
         events = {

@@ -141,12 +141,21 @@ def test_run_as_root_the_server_opens_nobodys_home(tmp_path):
 
 
 def test_stacks_of_root_make_the_servers_user_one_after_the_other(tmp_path, monkeypatch):
-    monkeypatch.setattr(postgres.tempfile, "tempdir", str(tmp_path))
+    assert os.stat(postgres.USER_LOCK.parent).st_uid == 0, "nobody else can make a file there"
+    assert not os.stat(postgres.USER_LOCK.parent).st_mode & 0o002
+    monkeypatch.setattr(postgres, "USER_LOCK", tmp_path / "user.lock")
     monkeypatch.setattr(postgres.os, "geteuid", lambda: 0)
     with postgres._one_at_a_time():
         (file,) = tmp_path.iterdir()
+        assert file.stat().st_mode & 0o777 == 0o600, "who cannot open it cannot hold it"
         with file.open("a") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with file.open("a") as other:  # it is free again
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    postgres.USER_LOCK.rename(tmp_path / "elsewhere")
+    postgres.USER_LOCK.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError), postgres._one_at_a_time():
+        pass
 
 
 @pytest.mark.parametrize("text", ["http", "0", "70000", "-1"])

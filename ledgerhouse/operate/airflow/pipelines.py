@@ -1,7 +1,8 @@
 """Steps of the DAGs: plan, fetch and load; transform, check and publish; the end of a run.
 
-dags/ and ledgerhouse/airflow.py put them together. Fetches run in parallel and never open the
-warehouse. All others open it, so they share the pool `warehouse`, which has one slot.
+dags/ and ledgerhouse/airflow.py put them together. Whoever asks a vendor (probe, fetch, units)
+never opens the warehouse, and runs beside others. All others open it, so they share the pool
+`warehouse`, which has one slot.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ledgerhouse.operate.airflow.operators.refresh import (
     RefreshPlanOperator,
     RefreshReportOperator,
 )
+from ledgerhouse.operate.airflow.operators.vendor import ProbeOperator, UnitsOperator
 
 # Where no day was touched the checks look at what was read, not at the week that has passed.
 INTERVAL_READ = {name: f"{{{{ ti.xcom_pull(task_ids='report')['{name}'] }}}}" for name in INTERVAL}
@@ -62,7 +64,8 @@ class Curated(NamedTuple):
 
 
 def plan_fetch_load(*, close_gaps: bool) -> Sources:
-    """For every connection of accounts.toml a plan and its fetches, and the load that follows all.
+    """For every connection of accounts.toml a plan, a probe of its host and its fetches, and the
+    load that follows all.
 
     `close_gaps`: holes before the run's interval are fetched too, and balances.
     """
@@ -82,8 +85,10 @@ def plan_fetch_load_again() -> Sources:
 
 
 def _plan_fetch_load(plan: Callable[..., PlanOperator]) -> Sources:
-    """A failed fetch does not keep the others from being loaded. A wrong entry of accounts.toml is
-    a task that says so, and keeps no other account from being fetched."""
+    """A failed fetch does not keep the others from being loaded, nor a failed probe; of a probe that
+    failed no fetch is begun. A wrong entry of accounts.toml is a task that says so, and keeps no
+    other account from being fetched."""
+    units = UnitsOperator(task_id="units", trigger_rule="all_done")
     load = LoadOperator(task_id="load", pool=WAREHOUSE_POOL, trigger_rule="all_done")
     accounts, wrong = AccountsFile.read().entries()
     plans: list[PlanOperator] = []
@@ -95,14 +100,22 @@ def _plan_fetch_load(plan: Callable[..., PlanOperator]) -> Sources:
         fetches.append(
             RefuseOperator(task_id="deadlines_of_accounts_toml", why=WRONG_DEADLINES, retries=0)
         )
-    for connection, pool in {a.connection: a.pool for a in accounts}.items():
+    for connection, (pool, source) in {a.connection: (a.pool, a.source) for a in accounts}.items():
         planned = plan(task_id=f"plan_{connection}", pool=WAREHOUSE_POOL, connection=connection)
+        probe = ProbeOperator(
+            task_id=f"probe_{connection}",
+            pool=pool,
+            connection=connection,
+            source=source,
+            plan=planned.task_id,
+        )
         fetch = FetchOperator.partial(
             task_id=f"fetch_{connection}", pool=pool, **LONG_TIMEOUT
         ).expand_kwargs(planned.output)
-        fetch >> load
+        planned >> probe >> fetch >> units
         plans.append(planned)
         fetches.append(fetch)
+    units >> load
     return Sources(plans, fetches, load)
 
 

@@ -66,7 +66,7 @@ def channels(
             )
             continue
         send = senders[kind](connection_id, connection, rules)
-        by_connection[connection_id] = send, _secrets(connection)
+        by_connection[connection_id] = send, secrets_of(connection)
     return by_connection
 
 
@@ -110,6 +110,33 @@ def send_message(
     return True
 
 
+def ping(rules: Any, log: Any) -> bool:
+    """Tell the watcher that syncs come, where there is one; False where it did not hear it."""
+    try:
+        connection = BaseHook.get_connection(rules.heartbeat)
+    except AirflowNotFoundException:
+        if "heartbeat" in rules.named:
+            log.warning(
+                "accounts.toml names %s for the heartbeat, and Airflow has no such Connection: "
+                "create it, or correct the name",
+                rules.heartbeat,
+            )
+        return True
+    import requests
+
+    url, options = request_of(connection)
+    try:
+        answer = requests.get(url, **options)
+        if not 200 <= answer.status_code < 300:
+            raise NotDelivered(f"HTTP {answer.status_code}")
+    except Exception as error:
+        text = redact(f"{type(error).__name__}: {error}", secrets_of(connection))
+        log.error("%s did not hear that syncs come: %s", rules.heartbeat, text[:300])
+        return False
+    log.info("%s heard that syncs come", rules.heartbeat)
+    return True
+
+
 def _slack(connection_id: str, connection: Any, rules: Any) -> Send:
     def send(message: Any) -> None:
         from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
@@ -148,31 +175,31 @@ def _webhook(connection_id: str, connection: Any, rules: Any) -> Send:
     def send(message: Any) -> None:
         import requests
 
-        host = (connection.host or "").strip()
-        if "://" not in host:
-            host = f"{connection.schema or 'https'}://{host}"
-        if connection.port:
-            parts = urlsplit(host)
-            host = parts._replace(netloc=f"{parts.hostname}:{connection.port}").geturl()
-        headers = dict(connection.extra_dejson.get("headers") or {})
-        auth = (connection.login, connection.password or "") if connection.login else None
-        if connection.password and not auth:
-            headers["Authorization"] = f"Bearer {connection.password}"
-        answer = requests.post(
-            host,
-            json=message.as_dict(),
-            headers=headers,
-            auth=auth,
-            timeout=TIMEOUT_S,
-            allow_redirects=False,
-        )
+        url, options = request_of(connection)
+        answer = requests.post(url, json=message.as_dict(), **options)
         if not 200 <= answer.status_code < 300:
             raise NotDelivered(f"HTTP {answer.status_code}")
 
     return send
 
 
-def _secrets(connection: Any) -> tuple[str, ...]:
+def request_of(connection: Any) -> tuple[str, dict[str, Any]]:
+    """The address of a Connection of type http, and the options of a request to it."""
+    host = (connection.host or "").strip()
+    if "://" not in host:
+        host = f"{connection.schema or 'https'}://{host}"
+    if connection.port:
+        parts = urlsplit(host)
+        host = parts._replace(netloc=f"{parts.hostname}:{connection.port}").geturl()
+    headers = dict(connection.extra_dejson.get("headers") or {})
+    auth = (connection.login, connection.password or "") if connection.login else None
+    if connection.password and not auth:
+        headers["Authorization"] = f"Bearer {connection.password}"
+    options = {"headers": headers, "auth": auth, "timeout": TIMEOUT_S, "allow_redirects": False}
+    return host, options
+
+
+def secrets_of(connection: Any) -> tuple[str, ...]:
     """The secrets of a Connection: an address that lets anybody post is one, too."""
     address = [part for part in re.split(r"[/?&=]", connection.host or "") if len(part) >= 8]
     extra = [

@@ -164,15 +164,17 @@ WITH tries AS (
 
 
 def _failed_sources(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -> list[Incident]:
-    """The newest run that fetched anything of the account, or that could not plan to."""
+    """The newest run that fetched anything of the account, or that could not plan to, or whose
+    probe of the host failed."""
     rows = con.execute(
         _TRIES
         + """, mine AS (
         SELECT l.source, l.account, t.* EXCLUDE (source, account) FROM tries t JOIN listed l
             ON t.source = l.source AND t.account = l.account AND t.task_id LIKE 'fetch%'
-        UNION ALL  -- an attempt that never began has not text whose it is
+        UNION ALL  -- a probe is of all accounts; an attempt that never began left not whose it is
         SELECT l.source, l.account, t.* EXCLUDE (source, account) FROM tries t JOIN listed l
-            ON t.task_id IN ('plan_' || l.connection, 'fetch_' || l.connection)
+            ON t.task_id IN
+                ('plan_' || l.connection, 'probe_' || l.connection, 'fetch_' || l.connection)
         WHERE t.source IS NULL AND t.state = 'failed'
     ), runs AS (
         SELECT source, account, dag_id, run_id, min(moment) AS began,
@@ -208,6 +210,7 @@ def _failed_tasks(con: duckdb.DuckDBPyConnection, rules: Rules, now: datetime) -
         + f""", newest AS (
         SELECT * FROM tries WHERE state IN ('success', 'failed') AND task_id NOT IN {OWN_WORK}
             AND task_id NOT LIKE 'fetch%' AND task_id NOT LIKE 'plan%'
+            AND task_id NOT LIKE 'probe%'
         QUALIFY row_number() OVER (PARTITION BY task_id ORDER BY moment DESC) = 1
     )
     SELECT task_id, dag_id, run_id, moment, error FROM newest n WHERE state = 'failed' AND NOT (

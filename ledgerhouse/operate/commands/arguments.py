@@ -95,6 +95,13 @@ WAREHOUSE = GroupCommand(
             epilog="Exit code 1 when an account has gaps, a balance that is off or a failed run.",
         ),
         ActionCommand(
+            name="health",
+            func=command("health.health"),
+            args=(OUTPUT,),
+            help="Whether syncs still come: one line and an exit code, for cron and monitors",
+            epilog="Exit code 1 when none has come within stale_after_hours of [alerts].",
+        ),
+        ActionCommand(
             name="units",
             func=command("spending.units"),
             args=(SOURCE, OUTPUT),

@@ -11,6 +11,7 @@ from ledgerhouse.operate.commands.books import accounts, opened
 from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.coverage import PENDING
 from ledgerhouse.publish.books import has
+from ledgerhouse.warehouse.views import FETCHES
 
 HELD = "SELECT source, account, held_since, reason FROM ops.held_accounts"
 
@@ -28,8 +29,7 @@ STATUS = f"""
 WITH known AS (
     SELECT DISTINCT source, account FROM ops.coverage
 ), tries AS (
-    SELECT source, account, dag_id, run_id, state, started, error FROM ops.last_attempts
-    WHERE task_id LIKE 'fetch%' AND source IS NOT NULL
+    SELECT source, account, dag_id, run_id, state, started, error FROM ({FETCHES})
 ), each_run AS (
     SELECT source, account, run_id, any_value(dag_id) AS dag_id, min(started) AS started,
         CASE WHEN bool_or(state = 'failed') THEN 'failed'

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from ledgerhouse.config import var_dir
+from ledgerhouse.config import AccountsFile, Rules, var_dir
 from ledgerhouse.operate.ui import calendar, figures
 from ledgerhouse.publish.books import open_books
 
@@ -127,7 +127,7 @@ def _figures(app: FastAPI) -> None:
         docs = var_dir() / "data_docs"
         try:
             with open_books() as con:
-                return figures.overview(con, docs)
+                return figures.overview(con, docs, stale_after=_stale_after())
         except FileNotFoundError:
             return {"published": None, "refused": figures.refused(docs, None)}
 
@@ -164,6 +164,14 @@ def _figures(app: FastAPI) -> None:
         con: Books, source: Text, account: Text, token: Text, since: date | None = None
     ) -> dict:
         return figures.balances(con, source, account, token, since)
+
+
+def _stale_after() -> timedelta:
+    """As [alerts] of accounts.toml says; the default where that cannot be read: a task says so."""
+    try:
+        return AccountsFile.read(what="alerts").rules().stale_after
+    except ValueError:
+        return Rules.stale_after
 
 
 def _files(app: FastAPI) -> None:

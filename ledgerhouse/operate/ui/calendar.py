@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from extract.core.interval import iso
+from ledgerhouse.warehouse.views import FETCHES
 
 if TYPE_CHECKING:
     import duckdb
@@ -21,12 +22,11 @@ MOST_GAPS = 200
 ERROR = 300  # characters of an error that are shown
 
 # What failed in its last attempt.
-FAILURES = """
+FAILURES = f"""
 failures AS (
     SELECT source, account, interval_start AS start_ts, interval_end AS end_ts, run_id, ended,
            error
-    FROM ops.last_attempts WHERE source IS NOT NULL AND account IS NOT NULL
-        AND task_id LIKE 'fetch%' AND state = 'failed'
+    FROM ({FETCHES}) WHERE state = 'failed'
 )"""
 
 # A row for each shown day that a span touches: a join with the days is ten times slower.

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.core import sealed
+from extract.core.interval import utc
 from ledgerhouse.check.agreement import AGREED, agreed_share
 from ledgerhouse.check.data_docs import folder_of
+from ledgerhouse.config import Rules
+from ledgerhouse.operate.alerts.heartbeat import is_alive, newest_read
 from ledgerhouse.operate.commands.tables import digits
 from ledgerhouse.operate.ui.calendar import when
 from ledgerhouse.plan.coverage import PENDING
@@ -30,9 +33,16 @@ MOST_FAILED = 20  # failed expectations named, a checkpoint
 MOST_INCIDENTS = 50
 
 
-def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = None) -> dict:
-    """The figures at the head of the page. `now` is naive UTC."""
+def overview(
+    con: duckdb.DuckDBPyConnection,
+    docs: Path,
+    now: datetime | None = None,
+    stale_after: timedelta = Rules.stale_after,
+) -> dict:
+    """The figures at the head of the page. `now` is naive UTC; `silent_hours` are those that are
+    allowed, where no sync has come for longer."""
     now = now or datetime.now(UTC).replace(tzinfo=None)
+    alive = is_alive(newest_read(con), stale_after, utc(now))
     ((generation, at, run_id),) = con.execute(
         "SELECT generation, published_at, run_id FROM main.published"
     ).fetchall()
@@ -47,6 +57,7 @@ def overview(con: duckdb.DuckDBPyConnection, docs: Path, now: datetime | None = 
     return {
         "published": {"generation": generation, "at": when(at), "run": run_id},
         "now": when(now),
+        "silent_hours": None if alive else f"{stale_after.total_seconds() / 3600:g}",
         "through": when(min((whole_to for _, _, _, whole_to, _, _ in spans), default=None)),
         "newest": when(max((until for *_, until, _ in spans), default=None)),
         "accounts": [{"source": s, "account": a} for s, a, *_ in spans],

@@ -1,6 +1,7 @@
 """Laws of the client: bounded tries, asked-for waits, every request logged, no secret shown."""
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from email.utils import format_datetime
@@ -8,7 +9,7 @@ from threading import Barrier, Event, Thread
 
 import pytest
 
-from extract.core.errors import Fatal, RateLimited, Retriable, Unforeseen
+from extract.core.errors import DeadlineExceeded, Fatal, RateLimited, Retriable, Unforeseen
 from extract.core.interval import UTC, Interval, utc
 from extract.core.source import Job, Rate
 from extract.fetch.answer_head import AHEAD_S, failed, skew, vendor_clock
@@ -70,6 +71,65 @@ def test_tries_are_bounded_and_the_error_says_where_and_how_often():
     with pytest.raises(Retriable, match=r"debank account 0xabc, /x: gone \(after 6 tries\)"):
         client(clock, calls).call("/x", sender(*[Retriable("gone")] * 9))
     assert len(calls) == 6 and len(clock.slept) == 5
+
+
+def slow(clock, seconds, outcome):
+    """A send that takes its time, and ends in `outcome`."""
+
+    def send():
+        clock.now += seconds
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    return send
+
+
+@pytest.mark.parametrize(
+    "seconds, error, tries",
+    [(60, DeadlineExceeded, 2), (30, Retriable, 4), (180, DeadlineExceeded, 1), (5, Retriable, 6)],
+)
+def test_a_host_that_does_not_answer_costs_a_task_two_minutes_and_a_call_at_most(
+    seconds, error, tries
+):
+    clock, calls = Clock(), []
+    caller = client(clock, calls)
+    for number in range(3):
+        with pytest.raises(error, match="debank account 0xabc, /x: ") as raised:
+            caller.call("/x", slow(clock, seconds, error(f"slow hunter2 {number}")))
+        assert number or "slow ***" in str(raised.value), "what the host did is said"
+    assert "hunter2" not in str(raised.value)
+    if seconds * tries < 120:
+        assert len(calls) > 2 * tries, "trouble that is soon over has its six tries a call"
+    else:
+        assert len(calls) == tries, "no other call is sent, and none is paid"
+        assert clock.now < 120 + seconds + 4
+        assert "this task asks it no more" in str(raised.value) and not raised.value.sent
+
+
+@pytest.mark.parametrize("answer", [OK, failed(404, "", {}), failed(500, "", {})])
+def test_one_answer_of_a_slow_host_is_enough_to_ask_it_again(answer):
+    """However long ago the first deadline was: a history takes hours."""
+    clock, calls = Clock(), []
+    caller = client(clock, calls)
+    for _ in range(3):
+        with suppress(Fatal, Retriable):
+            caller.call("/x", slow(clock, 60, DeadlineExceeded("late", status=200)), tries=1)
+        with suppress(Fatal, Retriable):
+            caller.call("/x", slow(clock, 40, answer), tries=1)
+    assert len(calls) == 6
+
+
+def test_once_a_host_is_given_up_no_call_is_sent_nor_its_turn_lost():
+    clock, calls = Clock(), []
+    caller = client(clock, calls, rates={"/": Rate(1)})
+    with pytest.raises(DeadlineExceeded):
+        caller.call("/x", slow(clock, 130, DeadlineExceeded("slow")))
+    sent = []
+    for _ in range(3):
+        with pytest.raises(DeadlineExceeded, match="asks it no more"):
+            caller.call("/x", lambda: sent.append(1))
+    assert sent == [] and len(calls) == 1
 
 
 def test_a_call_may_be_asked_less_often_but_a_limit_is_waited_for():

@@ -284,8 +284,8 @@ def test_the_certificates_of_the_environment_are_those_that_count(name, monkeypa
         open_session("https://api.example.com")
 
 
-def own_certificate(folder):
-    """(key, certificate) files of 127.0.0.1, signed by itself."""
+def own_certificate(folder, host: str = ""):
+    """(key, certificate) files of 127.0.0.1, or of `host`, signed by itself."""
     import datetime
     import ipaddress
 
@@ -296,7 +296,7 @@ def own_certificate(folder):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    address = x509.DNSName(host) if host else x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
@@ -322,6 +322,77 @@ def test_what_drips_through_tls_ends_at_the_deadline_too(first, hurried, monkeyp
     with peer(dripping(first, b"x"), context) as host:
         with pytest.raises(DeadlineExceeded):
             asked(host.url)
+
+
+@pytest.fixture
+def resolver(monkeypatch):
+    """resolver(name=[address, …]): what the system's resolver says; None: nothing, and never."""
+    done, right = threading.Event(), socket.getaddrinfo
+
+    def set_up(**names):
+        known = {name.replace("_", "."): found for name, found in names.items()}
+
+        def getaddrinfo(host, port, *args, **kwargs):
+            if host not in known:
+                return right(host, port, *args, **kwargs)
+            if known[host] is None:
+                done.wait(20)
+                raise socket.gaierror(socket.EAI_AGAIN, "late")
+            return [
+                (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+                for address in known[host]
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    yield set_up
+    done.set()
+
+
+@pytest.mark.parametrize("connect_s, deadline_s", [(0.3, 5.0), (5.0, 0.3)])
+def test_a_resolver_that_hangs_is_left_in_time(resolver, monkeypatch, connect_s, deadline_s):
+    """getaddrinfo takes no timeout: with dead name servers it took minutes."""
+    monkeypatch.setattr(session, "CONNECT_S", connect_s)
+    monkeypatch.setattr(session, "LIMITS", Limits(deadline_s=deadline_s))
+    resolver(hanging_test=None)
+    begun = time.monotonic()
+    with pytest.raises(Retriable) as raised:
+        asked("http://hanging.test")
+    assert time.monotonic() - begun < 2
+    if connect_s < deadline_s:
+        assert "hanging.test" in str(raised.value)
+        assert "not resolved within 0.3 s" in str(raised.value)
+        assert not raised.value.sent, "nothing was asked, so nothing was paid"
+    else:
+        assert isinstance(raised.value, DeadlineExceeded)
+
+
+def test_a_name_that_is_not_there_is_named_and_one_that_cannot_be_is_no_riddle(resolver):
+    resolver(empty_test=[])
+    with pytest.raises(Retriable, match="empty.test has no address") as raised:
+        asked("http://empty.test")
+    assert not raised.value.sent
+    with pytest.raises(Retriable, match="label empty or too long"):
+        asked(f"http://{'x' * 64}.test")
+
+
+def test_the_next_address_of_a_name_is_tried_and_the_host_is_asked_by_its_name(resolver):
+    with peer(saying(whole(b"[1]"))) as host:
+        resolver(many_test=["127.0.0.2", "127.0.0.1"])
+        assert asked(f"http://many.test:{host.port}").data == [1]
+        assert f"Host: many.test:{host.port}".encode() in host.requests[0]
+
+
+def test_a_certificate_is_held_to_the_name_and_not_to_the_address(resolver, monkeypatch, tmp_path):
+    resolver(named_test=["127.0.0.1"], other_test=["127.0.0.1"])
+    key, certificate = own_certificate(tmp_path, "named.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with peer(saying(whole(b"[1]")), context) as host:
+        assert asked(f"https://named.test:{host.port}").data == [1]
+        with pytest.raises(Retriable, match="SSLError.*other.test|other.test.*SSLError"):
+            asked(f"https://other.test:{host.port}")
 
 
 def test_a_netrc_never_takes_the_place_of_the_key(monkeypatch, tmp_path):

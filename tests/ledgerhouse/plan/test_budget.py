@@ -645,7 +645,7 @@ def test_the_vendors_count_is_kept_beside_ours(small, tmp_path, caplog):
 
 @pytest.mark.slow
 def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
-    """Plan, fetch and load as Airflow calls them: stopped in the first run, ended in the second."""
+    """Plan, probe, fetch, units and load as Airflow calls them: stopped in the first run, ended in the second."""
     from types import SimpleNamespace
 
     from airflow.sdk.exceptions import AirflowFailException
@@ -653,6 +653,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
     from ledgerhouse.operate.airflow.operators.fetch import FetchOperator
     from ledgerhouse.operate.airflow.operators.load import LoadOperator
     from ledgerhouse.operate.airflow.operators.plan import PlanOperator
+    from ledgerhouse.operate.airflow.operators.vendor import ProbeOperator, UnitsOperator
     from ledgerhouse.operate.run_log import attempts
     from ledgerhouse.warehouse.connection import open_warehouse
 
@@ -684,6 +685,7 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
                     task_id=task,
                     map_index=-1,
                     xcom_push=lambda **_: None,
+                    xcom_pull=lambda task_ids: jobs[name],
                     try_number=1,
                 ),
             }
@@ -698,11 +700,15 @@ def test_the_tasks_of_runs_under_a_budget(small, tmp_path, monkeypatch):
             close_gaps=True,
         ).execute(context("plan"))
         errors = []
+        ProbeOperator(task_id="probe", connection="debank_x", source="debank", plan="plan").execute(
+            context("probe")
+        )
         for job in jobs[name]:
             try:
                 FetchOperator(task_id="fetch", **job).execute(context("fetch"))
             except AirflowFailException as error:
                 errors.append(str(error))
+        UnitsOperator(task_id="units").execute(context("units"))
         LoadOperator(task_id="load").execute(context("load"))
         return errors
 

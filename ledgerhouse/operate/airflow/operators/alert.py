@@ -19,6 +19,7 @@ from ledgerhouse.operate.alerts.channels import (
     channels,
     deliverer,
     message_of,
+    ping,
     send_message,
 )
 from ledgerhouse.warehouse.connection import hold, open_warehouse
@@ -49,7 +50,7 @@ class AlertOperator(BaseOperator):
                 raise
 
     def _notice_and_send(self, context: Any, rules: Any, senders: dict) -> dict[str, int]:
-        from ledgerhouse.operate.alerts import incidents
+        from ledgerhouse.operate.alerts import heartbeat, incidents
         from ledgerhouse.operate.alerts.conditions import present_incidents
         from ledgerhouse.operate.run_log.mirror import note_own_attempt
 
@@ -63,6 +64,7 @@ class AlertOperator(BaseOperator):
                 run_id=context["ti"].run_id,
                 now=now,
             )
+            newest = heartbeat.newest_read(con)
             tried = {name: notices for name in senders if (notices := incidents.waiting(con, name))}
             note_own_attempt(con, attempt_key(context), now)
         sent = [
@@ -80,11 +82,14 @@ class AlertOperator(BaseOperator):
                 incidents.note_sent(con, tried, sent, datetime.now(UTC))
             self._publish(con)
         self._send_over(context, senders)
+        heard = not heartbeat.is_alive(newest, rules.stale_after, now) or ping(rules, self.log)
         if late := sorted(set(tried) - set(sent)):
             raise NotDelivered(
                 f"{', '.join(late)} did not take the alerts: the log above says "
                 "why. They wait, and the next try sends them"
             )
+        if not heard:
+            raise NotDelivered(f"{rules.heartbeat} did not hear that syncs come; it is tried again")
         return {"opened": opened, "resolved": resolved, "sent": sum(map(len, tried.values()))}
 
     def _publish(self, con: Any) -> None:

@@ -1,4 +1,4 @@
-"""The budget inside tasks: the ledger of a source, what a plan's jobs will cost, units left.
+"""The budget inside tasks: the ledger of a source, and what a plan's jobs will cost.
 
 Heavy imports happen inside the functions.
 """
@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from extract.core.errors import ExtractError, Fatal
+from extract.core.errors import Fatal
 from extract.core.source import Job, Source
-from extract.fetch.client import Client
 from ledgerhouse.config import Account, AccountsFile, var_dir
 
 if TYPE_CHECKING:
@@ -42,53 +41,6 @@ def ledger(source: str) -> Ledger | None:
     except ValueError as error:
         raise AirflowFailException(str(error)) from None
     return None
-
-
-def note_units_left(
-    log: logging.Logger | Any,
-    key: dict[str, Any],
-    connection: str,
-    source: Source,
-    accounts: list[str],
-    moment: str,
-) -> dict[str, int]:
-    """Ask the vendor how many units a connection has left, and note it; the calls and units that
-    took. A failure is logged, no more. `key` is the attempt's, `moment` is before or after."""
-    from extract.fetch.call_log import call_log
-    from ledgerhouse.load.unit_balances import note
-    from ledgerhouse.operate.airflow.hooks import SourceHook
-
-    client = None
-    if source.remaining_units is None:
-        return {}
-    try:
-        with call_log(var_dir() / "calls", key) as record:
-            api, units, secrets = SourceHook(connection).open(source)
-            client = Client(
-                source.name,
-                accounts[0],
-                rates=source.rates,
-                units=units,
-                record=record,
-                secrets=secrets,
-                tries=1,
-                budget=ledger(source.name),
-            )
-            balance = source.remaining_units(client, api)
-        note(
-            var_dir() / "account_units",
-            source=source.name,
-            connection=connection,
-            run_id=key["run_id"],
-            moment=moment,
-            balance=balance,
-            accounts=accounts,
-        )
-        log.info("%s, connection %s: %s units are left", source.name, connection, f"{balance:,}")
-    except Exception as error:
-        reason = str(error) if isinstance(error, ExtractError) else type(error).__name__
-        log.warning("the units left of connection %s could not be read: %s", connection, reason)
-    return {"calls": client.calls, "units": client.units_spent} if client else {}
 
 
 def estimate(

@@ -14,10 +14,9 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from extract.core.interval import Interval, iso, utc
-from extract.sources import all_sources, get
+from extract.sources import all_sources
 from ledgerhouse.config import var_dir, warehouse_path
 from ledgerhouse.operate.airflow.context import TAG, attempt_key, lock_owner, resolve_interval
-from ledgerhouse.operate.airflow.operators.budget import note_units_left
 from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 from ledgerhouse.process import gc_off
 from ledgerhouse.warehouse.connection import open_warehouse, require_all_loads
@@ -32,29 +31,12 @@ class LoadOperator(RecordedOperator):
         from ledgerhouse.load.call_log import load_calls
         from ledgerhouse.load.loader import load
         from ledgerhouse.load.quarantined import record_quarantined
-        from ledgerhouse.load.unit_balances import load_unit_balances, waiting
+        from ledgerhouse.load.unit_balances import load_unit_balances
 
-        key, units = attempt_key(context), var_dir() / "account_units"
-        # Oldest first: what an attempt that was killed has read since is not read again.
-        balances = {
-            balance["connection"]: balance
-            for _, balance in waiting(units)
-            if balance["run_id"] == key["run_id"]
-        }
-        for connection, balance in balances.items():
-            if balance["moment"] == "before":
-                outcome |= note_units_left(
-                    self.log,
-                    key,
-                    connection,
-                    get(balance["source"]),
-                    balance["accounts"],
-                    "after",
-                )
         with open_warehouse(owner=lock_owner(context)) as con:
             require_all_loads(con, var_dir() / "landing")
             load_calls(con, var_dir() / "calls")
-            load_unit_balances(con, units, key["run_id"])
+            load_unit_balances(con, var_dir() / "account_units", context["ti"].run_id)
             try:
                 loaded = load(con, var_dir() / "landing", all_sources())
             finally:

@@ -15,8 +15,8 @@ from extract.core.interval import Interval, utc
 from extract.core.source import Job
 from extract.sources import all_sources
 from ledgerhouse.config import AccountsFile, var_dir
-from ledgerhouse.operate.airflow.context import attempt_key, lock_owner, resolve_interval
-from ledgerhouse.operate.airflow.operators.budget import estimate, note_units_left
+from ledgerhouse.operate.airflow.context import lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.operators.budget import estimate
 from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 from ledgerhouse.warehouse.connection import open_warehouse, require_all_loads
 
@@ -60,17 +60,6 @@ class PlanOperator(RecordedOperator):
             jobs, now = self.jobs(con, sources, mine, asked)
             costs = estimate(self.log, con, file, sources, mine, jobs, now)
         outcome["rows"] = len(jobs)
-        for source in {job.source for job in jobs if sources[job.source].remaining_units}:
-            planned = [job.account for job in jobs if job.source == source]
-            others = [a.account for a in mine if a.source == source]
-            outcome |= note_units_left(
-                self.log,
-                attempt_key(context),
-                self.connection,
-                sources[source],
-                [planned[0], *others],
-                "before",
-            )
         for job in jobs:
             self.log.info(
                 "%s %s: %s, read from %s", job.source, job.account, job.interval, job.read_from

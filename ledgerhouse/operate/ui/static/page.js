@@ -76,6 +76,7 @@ function head(o) {
     h("div.lh-title", {}, h("h1", {}, "Ledgerhouse"),
       h("p", { title: `generation ${p.generation}, run ${p.run}` }, "Books published ",
         h("b", {}, `${moment(p.at)} UTC`), `, ${ago(p.at, o.now)}`)),
+    o.silent_hours !== null && silence(o),
     o.refused && refusal(o.refused, "What is shown here is from before it. "),
     o.held.length > 0 && heldBanner(o.held),
     ...incidents(o.incidents, o.now),
@@ -136,6 +137,12 @@ function incidents({ open, total }, now) {
     h("ul", {}, open.map(line)),
     total > open.length ? h("p.lh-hint", {}, `The newest ${count(open.length)} are listed.`) : "")];
 }
+
+const silence = (o) => h("section.lh-banner.bad", { role: "alert" },
+  h("h2", {}, o.newest ? `No sync has come: read through ${moment(o.newest)} UTC, ${ago(o.newest, o.now)}`
+    : "Nothing was ever read"),
+  h("p", {}, `${o.silent_hours} hours are allowed. See that Airflow's scheduler runs, and that the DAG `,
+    h("a", { href: airflow("dags/sync") }, "sync"), " is not paused. No alert says so while the scheduler is down."));
 
 const heldBanner = (held) => h("section.lh-banner.bad", { role: "alert" },
   h("h2", {}, `${count(held.length)} ${held.length === 1 ? "account keeps its" : "accounts keep their"}`

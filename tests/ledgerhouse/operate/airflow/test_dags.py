@@ -254,13 +254,20 @@ def test_weekly_refresh_does_nothing_before_there_are_books(parsed, tmp_path, mo
 
 def test_whoever_opens_the_warehouse_takes_its_slot_and_a_fetch_its_connections(tasks):
     pools = {name: task["pool"] for name, task in tasks.items() if task["kind"] != "EmptyOperator"}
-    fetches = {f"fetch_{connection}": pool for connection, pool in CONNECTIONS.items()}
+    fetches = {
+        f"{task}_{connection}": pool
+        for connection, pool in CONNECTIONS.items()
+        for task in ("probe", "fetch")
+    }
+    fetches["units"] = "default_pool"  # a vendor's time is not the warehouse's
     # They hold it only while the file is copied, or looked at, and take their turn at the lock.
     fetches |= {name: "default_pool" for name in pools if name in ("rebuild", "alert", "books")}
     assert pools == fetches | dict.fromkeys(set(pools) - set(fetches), "warehouse")
     assert {t["kind"] for t in tasks.values()} <= {
         "PlanOperator",
+        "ProbeOperator",
         "FetchOperator",
+        "UnitsOperator",
         "LoadOperator",
         "TransformOperator",
         "CheckOperator",
@@ -322,9 +329,15 @@ def test_a_failure_cannot_look_like_success(tasks):
 
 
 def test_a_failed_source_does_not_keep_the_others_from_arriving(tasks):
-    for name in ("load", "transform"):
+    for name in ("units", "load", "transform"):
         assert tasks[name]["rule"] == "all_done", name
-    assert set(tasks["load"]["upstream"]) == {f"fetch_{c}" for c in CONNECTIONS}
+    assert tasks["load"]["upstream"] == ["units"]
+    assert set(tasks["units"]["upstream"]) == {f"fetch_{c}" for c in CONNECTIONS}
+    for connection in CONNECTIONS:  # of a host that is not there no fetch is begun
+        probe, fetch = tasks[f"probe_{connection}"], tasks[f"fetch_{connection}"]
+        assert probe["upstream"] == [f"plan_{connection}"] and probe["rule"] == "all_success"
+        assert set(fetch["upstream"]) == {f"plan_{connection}", f"probe_{connection}"}
+        assert fetch["rule"] == "all_success"
     assert all(tasks[f"fetch_{c}"]["mapped"] for c in CONNECTIONS)
     assert tasks["check"]["rule"] == "all_success", "no check of what was not transformed"
 

@@ -29,7 +29,7 @@ from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.operate.commands.warehouse import STATUS
 from ledgerhouse.operate.ui import calendar, figures
 from ledgerhouse.warehouse import schema
-from ledgerhouse.warehouse.connection import hold
+from ledgerhouse.warehouse.connection import hold, open_warehouse
 from tests.helpers.receiver import receiver
 
 UTC = UTC
@@ -198,6 +198,21 @@ def story_failed_source_of_a_plan_and_of_an_attempt_that_never_began(books):
         books.ran()
         books.ran(task=task, source=None, account=None, state="failed")
         yield ("failed_source", "debank", "0xa", ""), f"task {task}", "left no message"
+    books.ran()
+
+
+def story_failed_source_of_a_probe(books):
+    """No fetch was begun: the probe is of all accounts of its connection, and of no other."""
+    books.ran()
+    books.ran("fetch_coinbase_main", source="coinbase", account="main")
+    run = books.ran("probe_debank", "failed", "NotJson: no API", source=None, account=None)
+    books.ran("fetch_debank", "upstream_failed", source=None, account=None, run=run)
+    yield ("failed_source", "debank", "0xa", ""), "task probe_debank", "NotJson: no API"
+    log = dict(books.con.execute("SELECT source, sync_status FROM ops.sync_log").fetchall())
+    assert log == {"coinbase": "success", "debank": "failed"}
+    status = {row["source"]: (row["state"], row["error"]) for row in rows(books.con, STATUS)}
+    assert status == {"coinbase": ("success", None), "debank": ("failed", "NotJson: no API")}
+    books.ran("probe_debank", source=None, account=None)
     books.ran()
 
 
@@ -807,6 +822,64 @@ def test_who_is_down_costs_no_other_and_a_slow_one_is_given_up(
     assert "alerts_slack did not take 1 alert(s)" in logged() and "T0001" not in logged()
 
 
+# --- the heartbeat: what says that nothing runs, where nothing runs -------------------------------
+
+
+def read_through(hours_ago: float) -> None:
+    """The warehouse has one account, read until then, and another whose key was refused long ago."""
+    with open_warehouse(owner="test") as con:
+        con.execute("DELETE FROM ops.coverage")
+        for account, hours in (("0xa", hours_ago), ("0xb", 900)):
+            con.execute(
+                "INSERT INTO ops.coverage BY NAME SELECT 'debank' AS source, ? AS account, "
+                "'onchain_transactions' AS dataset, TIMESTAMP '2020-01-01' AS start_ts, "
+                "?::TIMESTAMPTZ::TIMESTAMP AS end_ts, end_ts AS read_at, 'end' AS reason, "
+                "'r' AS run_id, 'b' AS batch_id, end_ts AS recorded_at",
+                [account, datetime.now(UTC) - timedelta(hours=hours)],
+            )
+
+
+@pytest.fixture
+def watcher(monkeypatch, web):
+    with connection(monkeypatch, "alerts_heartbeat", conn_type="http", host=web.url + HOOK):
+        yield web
+
+
+def test_while_syncs_come_every_run_says_so_and_then_no_more(alert, watcher, logged):
+    alert(False)
+    assert watcher.got == [], "nothing was ever read"
+    read_through(11)
+    alert(False), alert(True)
+    assert watcher.got == [HOOK, HOOK], "an account that fails is an alert, and no sign of silence"
+    read_through(13)
+    alert(False)
+    assert len(watcher.got) == 2
+    alert(False, "[alerts]\nstale_after_hours = 14\n")
+    assert len(watcher.got) == 3
+    assert HOOK not in logged()
+
+
+@pytest.mark.parametrize("fault", [500, 302])
+def test_a_heartbeat_that_was_not_heard_is_tried_again_and_no_alert_is_sent_twice(
+    alert, watcher, fault, logged
+):
+    read_through(1)
+    watcher.get_answers += [fault]
+    with pytest.raises(NotDelivered, match="alerts_heartbeat did not hear"):
+        alert()
+    alert(number=2)
+    assert watcher.got == [HOOK, HOOK]
+    assert logged().count("WARNING stale coverage") == 1 and HOOK not in logged()
+
+
+def test_a_watcher_that_is_named_and_not_there_is_said(alert, logged):
+    read_through(1)
+    alert(False)
+    assert "heartbeat" not in logged(), "nobody asked for one"
+    alert(False, '[alerts]\nheartbeat = "my_watcher"\n')
+    assert "names my_watcher for the heartbeat" in logged()
+
+
 def test_slack_is_notified_by_its_providers_notifier(alert, web, monkeypatch, logged):
     with connection(
         monkeypatch,
@@ -862,6 +935,24 @@ def test_mail_goes_by_its_providers_notifier_and_connection(alert, mail, monkeyp
     )
     assert "said &lt;b&gt;&amp;&lt;/b&gt; {{ 7 * 7 }} &lt;!channel&gt;" in body
     assert PASSWORD not in logged() and "***" in logged()
+
+
+def test_no_name_of_a_strangers_adds_a_header_to_the_mail(mail, monkeypatch):
+    """A token's symbol, an account or a file may hold line ends."""
+    evil = "x\r\nBcc: thief@x.example\r\n\r\nPay here\u2028\x1b[2J"
+    notice = incidents.Notice(
+        "1", "opened", "balance_off", "debank", evil, evil, "warning", evil, NOW
+    )
+    host = {"host": "127.0.0.1", "port": mail.port, "login": "me", "password": PASSWORD}
+    extra = {"disable_ssl": True, "disable_tls": True, "from_email": "b@x.example", "timeout": 5}
+    with connection(monkeypatch, "alerts_smtp", conn_type="smtp", extra=extra, **host):
+        senders = channels.channels(Rules(email_to=("one@x.example",)), logging.getLogger())
+        message = channels.message_of((notice,), "sync", "r1")
+        assert channels.send_message(senders, logging.getLogger(), "alerts_smtp", message)
+    ((_, receivers, sent),) = mail.box
+    assert receivers == ["one@x.example"] and sent["Bcc"] is None
+    assert not set("\r\n\x1b\u2028") & set(message.subject)
+    assert message.subject.startswith("Ledgerhouse: balance off: debank x")
 
 
 def test_many_at_once_are_one_message_which_a_chat_can_hold(alert, webhook, web, monkeypatch):

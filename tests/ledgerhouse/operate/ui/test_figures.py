@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -44,6 +45,28 @@ def judged(con, token, status, reported="1", price=None, kind=None):
         "TIMESTAMP '2026-01-02' AS since, TIMESTAMP '2026-01-03' AS snapshot_ts",
         [token, status, reported, price, kind],
     )
+
+
+def test_the_head_says_since_when_no_sync_has_come(con):
+    con.execute(NEW)
+    con.execute("ALTER TABLE curated.assets ADD COLUMN is_spam BOOLEAN")
+
+    def silent(now: str, hours: int = 12):
+        overview = figures.overview(
+            con, Path("none"), datetime.fromisoformat(now), timedelta(hours=hours)
+        )
+        return overview["silent_hours"]
+
+    assert silent("2026-03-01T00:00:00") == "12", "nothing was ever read"
+    con.execute(
+        "INSERT INTO ops.coverage BY NAME SELECT 'debank' AS source, '0xa' AS account, "
+        "'onchain_transactions' AS dataset, TIMESTAMP '2026-01-01' AS start_ts, "
+        "TIMESTAMP '2026-03-01 06:00' AS end_ts, end_ts AS read_at, 'end' AS reason, "
+        "'r' AS run_id, 'b' AS batch_id, end_ts AS recorded_at"
+    )
+    assert silent("2026-03-01T18:00:00") is None
+    assert silent("2026-03-01T18:00:01") == "12"
+    assert silent("2026-03-01T18:00:01", 13) is None
 
 
 def test_the_share_of_value_that_agrees_is_exact_and_never_rounded_up(con):

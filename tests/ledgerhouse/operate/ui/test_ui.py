@@ -746,6 +746,8 @@ def test_what_people_see(browser, ask, airflow):
     head = ask("overview")
     assert tiles["balances that agree"] == f"{head['agreed']} of {head['balances']}"
     assert (tiles["gaps"], tiles["covered through"]) == ("1", "2024-11-20 00:00")
+    silence = page.locator(".lh-banner.bad").first.inner_text()
+    assert "No sync has come: read through " in silence and "12 hours are allowed" in silence
     # The heat map: a cell a day and account, each in its state.
     page.wait_for_selector(".lh-day")
     first, last = (date.fromisoformat(cover[name]) for name in ("first", "last"))

@@ -34,6 +34,7 @@ from extract.core.interval import UTC, Interval
 from ledgerhouse.check.date_filter import temporary_table
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.process import gc_paused, quiet
+from ledgerhouse.warehouse import encrypted
 from ledgerhouse.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ def _warehouse(gx: Any, path: Path) -> Iterator[tuple[Any, Any]]:
         InMemoryStoreBackendDefaults,
         ProgressBarsConfig,
     )
+    from duckdb_sqlalchemy import ConnectionWrapper, Dialect
     from sqlalchemy import event
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
@@ -193,6 +195,14 @@ def _warehouse(gx: Any, path: Path) -> Iterator[tuple[Any, Any]]:
                 cursor, initial_buffer=rows
             )
 
+    def open_encrypted(dialect, record, arguments, options):
+        # The dialect opens a file by its path, which takes no key.
+        if encrypted.is_encrypted(path):
+            limit = {"memory_limit": MEMORY_LIMIT}
+            return ConnectionWrapper(encrypted.connect(path, read_only=True, config=limit))
+        return None
+
+    event.listen(Dialect, "do_connect", open_encrypted)
     event.listen(Engine, "engine_connect", note_engine)
     event.listen(Engine, "after_cursor_execute", buffer_rows)
     try:
@@ -218,6 +228,7 @@ def _warehouse(gx: Any, path: Path) -> Iterator[tuple[Any, Any]]:
     finally:
         event.remove(Engine, "after_cursor_execute", buffer_rows)
         event.remove(Engine, "engine_connect", note_engine)
+        event.remove(Dialect, "do_connect", open_encrypted)
         for engine in engines:
             engine.dispose()
 

@@ -24,6 +24,7 @@ from ledgerhouse.load.old_warehouse import unreadable
 from ledgerhouse.load.quarantined import PLACES
 from ledgerhouse.plan.budget import LEDGER
 from ledgerhouse.publish.books import BOOKS, DIGEST, listed, open_books, quoted
+from ledgerhouse.warehouse import encrypted
 from ledgerhouse.warehouse.connection import connected, hold
 
 WAREHOUSE = "warehouse.duckdb"
@@ -152,9 +153,11 @@ def _books(var: Path) -> Looked:
                 yield Finding(_within(var, path), "its SHA-256 is another one", REPUBLISH)
         else:
             try:
-                with duckdb.connect() as con:
+                with duckdb.connect(config=encrypted.settings()) as con:
+                    encrypted.add_parquet_keys(encrypted.prepared(con))
+                    there = encrypted.scan(quoted(path), file.key_id or "")
                     ((rows, _),) = con.execute(
-                        f"SELECT count(*), bit_xor(hash(t)) FROM read_parquet({quoted(path)}) t"
+                        f"SELECT count(*), bit_xor(hash(t)) FROM {there} t"
                     ).fetchall()
                 if rows != file.rows:
                     raise ValueError(f"it has {rows:,} rows instead of {file.rows:,}")

@@ -13,7 +13,8 @@ files, so a reader has one generation whole or another. Never glob the folders: 
 for GRACE after the books have dropped them, for the readers that opened them before.
 
 The views hold the folder's absolute path, so they work from any directory, by connect or ATTACH;
-moved or copied, see ledgerhouse.publish.books.
+moved or copied, see ledgerhouse.publish.books. With a key all of it is encrypted, `books.duckdb`
+too: see ledgerhouse.warehouse.encrypted.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from extract.core.durable import digest, place, sync, write
 from extract.core.interval import UTC
+from extract.fetch import encryption
 from ledgerhouse.publish.books import BOOKS, DIGEST, File, TableDefinition, build, read_content
 from ledgerhouse.publish.held import Account
 from ledgerhouse.publish.parquet_files import Table, write_files
+from ledgerhouse.warehouse import encrypted
 
 if TYPE_CHECKING:
     import duckdb
@@ -147,6 +150,10 @@ def publish(
     for partial in root.rglob(".*.part*"):  # of a publish that was killed: there is no other now
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
     definitions, before = _definitions(con), read_content(root)
+    key_id = encrypted.key_id(encryption.current())
+    encrypted.require_parquet_keys({f.key_id or "" for f in before.files}, f"a file of {root}")
+    encrypted.add_parquet_keys(con)
+    ((database,),) = con.execute("SELECT current_database()").fetchall()
     on_disk = _generations_on_disk(root)
     generation = 1 + max([before.generation, *on_disk.values()])  # a name is never used twice
 
@@ -164,7 +171,7 @@ def publish(
         )
         if only and table.name not in only:
             return known
-        with con.cursor() as cursor:
+        with encrypted.cursor(con, database) as cursor:
             cursor.execute("SET TimeZone = 'UTC'")
             return write_files(
                 cursor,
@@ -176,6 +183,7 @@ def publish(
                 generation,
                 full=full,
                 accounts=held,
+                key_id=key_id,
             )
 
     # A month is one row group, which DuckDB writes on one core.

@@ -3,7 +3,8 @@
 Every load and transform leaves row groups of its own, which DuckDB merges only when it is asked to
 (see `open_warehouse`), and a DuckDB file never shrinks: what was rewritten leaves free blocks. So
 the file is merged in passes, each for a second or two in the warehouse's hands; and where most of
-it is free it is copied into a new file, which one rename puts in its place.
+it is free it is copied into a new file, which one rename puts in its place. The copy is encrypted
+as the setting says, whatever the file was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.core import durable
-from ledgerhouse.warehouse.connection import STORAGE, WAIT_S, connected, hold, open_warehouse, wal
+from ledgerhouse.warehouse.connection import WAIT_S, connected, hold, open_warehouse, wal
+from ledgerhouse.warehouse.encrypted import attach
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,8 +90,7 @@ def _rewrite(path: Path, owner: str, wait_s: float, used: int) -> bool:
         try:
             with connected(path, compact=True) as con:
                 source = con.execute("SELECT current_database()").fetchall()[0][0]
-                literal = str(draft).replace("'", "''")
-                con.execute(f"ATTACH '{literal}' AS draft (STORAGE_VERSION '{STORAGE}')")
+                attach(con, draft, "draft")
                 con.execute(f'COPY FROM DATABASE "{source}" TO draft')
                 rows, copied = _rows(con, source), _rows(con, "draft")
                 con.execute("DETACH draft")

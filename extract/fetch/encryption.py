@@ -32,6 +32,7 @@ from extract.core import durable, sealed
 from extract.core.sealed import Damaged
 
 KEY, OLD_KEYS = "LEDGERHOUSE_ENCRYPTION_KEY", "LEDGERHOUSE_ENCRYPTION_OLD_KEYS"
+CONNECTION = "LEDGERHOUSE_ENCRYPTION_CONNECTION"  # an Airflow Connection that has the key instead
 NOTE = "encryption.json"
 MAGIC = b"\x93LHENC1\n"
 CHECK, NONCE, TAG = 4, 12, 16
@@ -40,12 +41,22 @@ HOW = "32 random bytes in base64, as `openssl rand -base64 32` prints them"
 # Purposes. sqlmesh_project/config.py derives the first too, and cannot import this.
 DUCKDB, PARQUET, LANDING = "ledgerhouse duckdb", "ledgerhouse parquet", "ledgerhouse landing"
 
-# Given the variable's text, or None, the key's: Airflow looks at a Connection, and masks it in logs.
-resolve: Callable[[str | None], str | None] = lambda text: text
-
 
 class EncryptionError(RuntimeError):
     """The key is missing, is another one, or is none. Nothing was changed."""
+
+
+def _without_airflow(text: str | None) -> str | None:
+    if not text and (name := os.environ.get(CONNECTION)):
+        raise EncryptionError(
+            f"the key is in the Airflow Connection {name!r}, which this program, without Airflow, "
+            f"cannot ask for it: put it into {KEY}"
+        )
+    return text
+
+
+# Given the variable's text, or None, the key's: ledgerhouse.operate.airflow looks at the Connection.
+resolve: Callable[[str | None], str | None] = _without_airflow
 
 
 @dataclass(frozen=True)
@@ -98,8 +109,7 @@ def missing(what: str, key_id: str = "") -> EncryptionError:
     if not keys:
         return EncryptionError(
             f"{what} is encrypted{under}, and no key is set: put it into {KEY}, or let "
-            "LEDGERHOUSE_ENCRYPTION_CONNECTION name the Airflow Connection that has it. "
-            "Nothing was changed"
+            f"{CONNECTION} name the Airflow Connection that has it. Nothing was changed"
         )
     return EncryptionError(
         f"{what} is encrypted{under or ' under another key'}; the key that is set has the id "

@@ -4,7 +4,8 @@
 
 Landed files, published files and the books are compared with the digests that were noted when they
 were written, bookkeeping with its own sums; every block of the warehouse is read. What older
-versions wrote has no digest: then it is only read. Nothing is changed or moved.
+versions wrote has no digest: then it is only read. Nothing is changed or moved. Where it is
+encrypted and the key is missing or another one, EncryptionError says so: that is no damage.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 
 from extract.core import durable, sealed
 from extract.core.quarantine import quarantined
-from extract.fetch import landing
+from extract.fetch import encryption, landing
 from extract.fetch.call_log import calls
+from extract.fetch.encryption import EncryptionError
 from ledgerhouse.load.old_warehouse import unreadable
 from ledgerhouse.load.quarantined import PLACES
 from ledgerhouse.plan.budget import LEDGER
@@ -52,6 +54,8 @@ REPUBLISH = "remove it, then make replay: it publishes every file again"
 ASIDE = "it is put aside by the task that reads it next, which goes on without it"
 SECRETS = "restore it from a backup before the next start, which makes new secrets otherwise"
 RECOUNT = "remove it: it is counted again from the call logs"
+ENCRYPT = "a key is set: airflow warehouse encrypt writes them again under it"
+NOTED = "restore it from a backup of the landing; else remove it, with the right key set"
 LOOKED_AT = "it was put aside: look at the disk, then remove it there"
 
 
@@ -113,10 +117,22 @@ def _landing(var: Path) -> Looked:
     for name in sorted(archived.keys() - noted):
         what = f"{landing.LOADS} does not say when it was loaded"
         yield Finding(_within(var, archived[name]), what, NOTES)
+    if encryption.current():
+        plain = [file for file in (*archived.values(), *waiting.values()) if _is_plain(file)]
+        if plain:
+            what = f"{len(plain)} of the files here are not encrypted, {plain[0].name} for one"
+            yield Finding("landing", what, ENCRYPT)
     for file, what in landing.damaged_notes(root):
         yield Finding(
             _within(var, file), what, OPENINGS if file.name == landing.OPENINGS else NOTES
         )
+
+
+def _is_plain(file: Path) -> bool:
+    try:
+        return not landing.is_encrypted(file)
+    except OSError:
+        return False
 
 
 def _books(var: Path) -> Looked:
@@ -140,6 +156,10 @@ def _books(var: Path) -> Looked:
     except (duckdb.Error, TypeError, ValueError) as error:
         yield Finding(_within(var, books), f"it cannot be read: {_line(error)}", REPUBLISH)
         return
+    if encryption.current() and not all(
+        (encrypted.is_encrypted(books), *(file.key_id for file in files))
+    ):
+        yield Finding("published", "not all of the files here are encrypted", ENCRYPT)
     for file in files:
         yield None
         path = root / file.path
@@ -173,10 +193,14 @@ def _warehouse(var: Path, owner: str) -> Looked:
         if loads:
             yield Finding(WAREHOUSE, "it is missing, and the landing is not empty", REPLAY)
         return
+    if encryption.current() and not encrypted.is_encrypted(path):
+        yield Finding(WAREHOUSE, "it is not encrypted", ENCRYPT)
     with hold(path, owner):
         try:
             with connected(path, read_only=True) as con:
                 tables = [name for (name,) in con.execute(TABLES).fetchall()]
+        except EncryptionError:  # that is no damage
+            raise
         except (duckdb.Error, RuntimeError) as error:
             yield Finding(WAREHOUSE, f"it cannot be opened: {_line(error)}", REPLAY)
             return
@@ -203,6 +227,7 @@ def _warehouse(var: Path, owner: str) -> Looked:
 
 def _bookkeeping(var: Path) -> Looked:
     records = [
+        (NOTED, [var / "landing" / encryption.NOTE]),
         (ASIDE, sorted((var / "attempts").glob("*.json"))),
         (ASIDE, sorted((var / "account_units").glob("*.json"))),
         (ASIDE, sorted((var / "data_docs" / "runs").glob("[!.]*/run.json"))),

@@ -206,7 +206,7 @@ def _write_all(
     files = []
     for path, rows, *_ in written:
         month = date.fromisoformat(Path(path).parent.name.partition("=")[2] + "-01")
-        files.append(_placed(to, Path(path), table, *whole_month(month), rows, made_from))
+        files.append(placed(to, Path(path), table, *whole_month(month), rows, made_from))
     shutil.rmtree(partial, ignore_errors=True)
     return files
 
@@ -233,7 +233,7 @@ def _write(
     if start and not rows:
         partial.unlink()
         return []
-    return [_placed(to, partial, table, start, end, rows, made_from)]
+    return [placed(to, partial, table, start, end, rows, made_from)]
 
 
 def _partial(root: Path, table: Table) -> Path:
@@ -241,7 +241,7 @@ def _partial(root: Path, table: Table) -> Path:
     return root / f".{table.name}.part"
 
 
-def _placed(
+def placed(
     to: Target,
     partial: Path,
     table: Table,

@@ -154,7 +154,7 @@ def publish(
     encrypted.require_parquet_keys({f.key_id or "" for f in before.files}, f"a file of {root}")
     encrypted.add_parquet_keys(con)
     ((database,),) = con.execute("SELECT current_database()").fetchall()
-    on_disk = _generations_on_disk(root)
+    on_disk = generations_on_disk(root)
     generation = 1 + max([before.generation, *on_disk.values()])  # a name is never used twice
 
     by_table = (
@@ -200,17 +200,22 @@ def publish(
     ((through,),) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchall()
     published = before.published if only else (now, through, run_id)
     partial = build(root, definitions, live, in_grace, (generation, *published))
+    put_in_place(root, partial)
+    for path in expired:
+        (root / path).unlink(missing_ok=True)
+        if not any((root / path).parent.iterdir()):
+            (root / path).parent.rmdir()
+    return Published(generation, tuple(written), len(expired), time.monotonic() - began)
+
+
+def put_in_place(root: Path, partial: Path) -> None:
+    """Make the new books those of `root`, and note their digest."""
     # A kill between these leaves the digests of both, and the books are one of them.
     line = f"{digest(partial)}  {BOOKS}\n"
     file = root / DIGEST
     write(file, (file.read_bytes() if file.exists() else b"") + line.encode())
     place(partial, root / BOOKS)
     write(file, line)
-    for path in expired:
-        (root / path).unlink(missing_ok=True)
-        if not any((root / path).parent.iterdir()):
-            (root / path).parent.rmdir()
-    return Published(generation, tuple(written), len(expired), time.monotonic() - began)
 
 
 def publish_news(con: duckdb.DuckDBPyConnection, root: Path) -> Published | None:
@@ -230,7 +235,7 @@ def publish_news(con: duckdb.DuckDBPyConnection, root: Path) -> Published | None
     return publish(con, root, {}, only=NEWS)
 
 
-def _generations_on_disk(root: Path) -> dict[str, int]:
+def generations_on_disk(root: Path) -> dict[str, int]:
     """Every data file under `root`, live or not, and its generation."""
     paths = [*root.glob("*/g*.parquet"), *root.glob("*/month=*/g*.parquet")]
     return {

@@ -116,6 +116,23 @@ def attach(
     raise encryption.missing(str(path))
 
 
+def opens(path: Path, key: Key) -> bool:
+    """Whether this key is the one that an encrypted file was written under."""
+    import duckdb
+
+    with duckdb.connect(config={"autoinstall_known_extensions": False}) as con:
+        try:
+            con.execute(
+                f"""ATTACH '{str(path).replace("'", "''")}' AS file (READ_ONLY, ENCRYPTION_KEY ?)""",
+                [key.text(encryption.DUCKDB)],
+            )
+        except duckdb.InvalidInputException as error:
+            if WRONG not in str(error):
+                raise
+            return False
+    return True
+
+
 def _listed(options: Sequence[str]) -> str:
     return f"({', '.join(options)})" if options else ""
 

@@ -162,9 +162,7 @@ def test_the_key_is_in_no_file_no_log_and_no_command_line(lives, sealed):
     files = [log, *var.rglob("*"), *sealed.rglob("*"), Path("/proc/self/cmdline")]
     files = [file for file in files if file.is_file()]
     assert with_texts(files, keys) == set()
-    assert b"Executing SQL" in log.read_bytes(), (
-        "statements were logged"
-    )
+    assert b"Executing SQL" in log.read_bytes(), "statements were logged"
     assert any(f.parent.name == "logs" for f in files), "sqlmesh's own too"
 
 

@@ -34,7 +34,7 @@ def shell(args: Any) -> int:
 def opening(root: Path) -> tuple[list[str], dict[str, str]]:
     """The statements that open the books in the shell, and the variables that these read."""
     from extract.fetch import encryption
-    from ledgerhouse.publish.books import BOOKS, open_books, quoted
+    from ledgerhouse.publish.books import BOOKS, ROOT_VARIABLE, open_books, quoted
     from ledgerhouse.warehouse import encrypted
 
     with open_books(root):  # says what is missing, as for everybody else
@@ -52,6 +52,7 @@ def opening(root: Path) -> tuple[list[str], dict[str, str]]:
         option = f", ENCRYPTION_KEY getenv('{NAME}_{number}_DUCKDB')"
     spill = ["SET temp_file_encryption = true", "SET force_mbedtls_unsafe = true"] if keys else []
     return [
+        ".output /dev/null",  # PRAGMA answers "Success"
         "SET autoinstall_known_extensions = false",
         *spill,
         *(
@@ -61,5 +62,7 @@ def opening(root: Path) -> tuple[list[str], dict[str, str]]:
         ),
         f"ATTACH {quoted(path)} AS books (READ_ONLY{option})",
         "USE books",
+        f"SET VARIABLE {ROOT_VARIABLE} = {quoted(path.parent)}",
         "SET TimeZone = 'UTC'",
+        ".output",
     ], secrets

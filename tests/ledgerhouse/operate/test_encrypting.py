@@ -4,6 +4,8 @@ import base64
 import os
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -320,3 +322,35 @@ def test_a_process_without_a_key_opens_plain_files_as_before(plain, monkeypatch)
             "WHERE database_name = current_database()"
         ).fetchall()
     assert path == os.fspath(plain / FILE) and not forced
+
+
+def test_the_shell_opens_encrypted_books_and_its_arguments_hold_no_key(sealed, monkeypatch):
+    from ledgerhouse.operate.commands import shell
+
+    set_keys(monkeypatch, TEXTS[1], TEXTS[0])
+    statements, secrets = shell.opening(sealed / "published")
+    command = [Path(sys.executable).with_name("duckdb"), "-json"]
+    for statement in statements:
+        command += ["-cmd", statement]
+    command += ["-c", "SELECT count(*) AS rows FROM raw.exchanges_ledger"]
+    assert not any(secret in str(part) for secret in secrets.values() for part in command)
+    done = subprocess.run(command, env=secrets, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == '[{"rows":20}]', done.stderr
+    set_keys(monkeypatch)
+    with pytest.raises(EncryptionError, match="no key is set"):
+        shell.opening(sealed / "published")
+
+
+def test_the_page_says_that_the_key_is_missing(sealed, monkeypatch):
+    from fastapi import HTTPException
+
+    from ledgerhouse.operate.ui import app
+
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(sealed))
+    set_keys(monkeypatch, TEXTS[0])
+    for con in app.books():
+        assert con.execute("SELECT count(*) FROM raw.exchanges_ledger").fetchone() == (20,)
+    set_keys(monkeypatch)
+    with pytest.raises(HTTPException) as error:
+        next(app.books())
+    assert error.value.status_code == 503 and "no key is set" in error.value.detail

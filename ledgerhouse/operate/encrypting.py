@@ -15,15 +15,12 @@ from pathlib import Path
 from extract.fetch import encryption, landing
 from extract.fetch.encryption import KEY, OLD_KEYS, EncryptionError
 from ledgerhouse.publish.reencrypt import reencrypt
+from ledgerhouse.transform.rebuild import DiskFull
 from ledgerhouse.warehouse import encrypted
 from ledgerhouse.warehouse.compaction import rewrite
 from ledgerhouse.warehouse.connection import connected, hold, require_not_lost
 
 FILE = "warehouse.duckdb"
-
-
-class NoRoom(RuntimeError):
-    """The disk has no room for a second warehouse file."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,8 @@ def encrypt(
 ) -> Rewritten:
     """Write landing, warehouse and books in `var` again; holds the warehouse meanwhile.
 
-    `off`: as plain text. Raises EncryptionError, before anything is written, where a key is missing.
+    `off`: as plain text. Raises EncryptionError, before anything is written, where a key is missing;
+    BooksDamaged or DiskFull where the books or the warehouse cannot be written again.
     """
     key = encryption.current()
     if off and key:
@@ -69,7 +67,7 @@ def encrypt(
         if written:
             tell("the warehouse")
             if not rewrite(warehouse, warehouse.stat().st_size):
-                raise NoRoom(f"{warehouse} was not written again: there is no room for its copy")
+                raise DiskFull(f"{warehouse} was not written again: there is no room for its copy")
         published = reencrypt(var / "published", tell)
     return Rewritten(
         landed,

@@ -34,7 +34,7 @@ def _of_connection(name: str) -> str:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
-        password = BaseHook.get_connection(name).password
+        password = (BaseHook.get_connection(name).password or "").strip()
     except AirflowNotFoundException:
         raise EncryptionError(
             f"{CONNECTION} names the Airflow Connection {name!r}, and this process finds none: set "
@@ -42,9 +42,9 @@ def _of_connection(name: str) -> str:
             f"does not see Connections that were made in the UI), or put the key into {KEY}. "
             "Nothing was changed"
         ) from None
-    if not (password or "").strip():
+    if not password:
         raise EncryptionError(
             f"the Airflow Connection {name!r}, which {CONNECTION} names, has no password: the key "
             "goes there. Nothing was changed"
         )
-    return password.strip()
+    return password

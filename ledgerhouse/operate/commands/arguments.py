@@ -139,9 +139,7 @@ WAREHOUSE = GroupCommand(
         ActionCommand(
             name="shell",
             func=command("shell.shell"),
-            args=(
-                Arg(("-c", "--command"), metavar="SQL", help="answer this, and end"),
-            ),
+            args=(Arg(("-c", "--command"), metavar="SQL", help="answer this, and end"),),
             help="DuckDB's own shell on the books, also where they are encrypted",
         ),
         ActionCommand(

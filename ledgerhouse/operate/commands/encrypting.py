@@ -18,6 +18,7 @@ def encrypt(args: Any) -> int:
     from ledgerhouse.config import var_dir
     from ledgerhouse.operate import encrypting
     from ledgerhouse.publish.reencrypt import BooksDamaged
+    from ledgerhouse.transform.rebuild import DiskFull
 
     try:
         with (
@@ -27,7 +28,7 @@ def encrypt(args: Any) -> int:
             done = encrypting.encrypt(
                 var_dir(), off=args.off, owner="airflow warehouse encrypt", tell=step.note
             )
-    except (BooksDamaged, encrypting.NoRoom, duckdb.Error) as error:
+    except (BooksDamaged, DiskFull, duckdb.Error) as error:
         raise CommandFailed(
             f"{' '.join(str(error).split())}. What was written before that is; run it again once "
             "this is repaired (airflow warehouse verify says how)"

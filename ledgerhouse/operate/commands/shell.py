@@ -18,7 +18,9 @@ def shell(args: Any) -> int:
     never in its arguments or its history."""
     from ledgerhouse.publish.books import published_dir
 
-    program = shutil.which("duckdb", path=str(Path(sys.executable).parent)) or shutil.which("duckdb")
+    program = shutil.which("duckdb", path=str(Path(sys.executable).parent)) or shutil.which(
+        "duckdb"
+    )
     if not program:
         raise CommandFailed(
             "DuckDB's command line is not installed: make dev does, or pip install duckdb-cli"

@@ -6,7 +6,7 @@ import os
 import pytest
 
 import ledgerhouse.operate.airflow  # noqa: F401  it is what makes the Connection known
-from extract.fetch import encryption
+from extract.fetch import client, encryption
 from extract.fetch.encryption import EncryptionError, Key
 from ledgerhouse.operate.airflow import encryption_key
 
@@ -53,3 +53,17 @@ def test_a_connection_that_is_missing_or_empty_is_said(monkeypatch, text, words)
         monkeypatch.setenv("AIRFLOW_CONN_BOOKS_KEY", text)
     with pytest.raises(EncryptionError, match=words):
         encryption.current()
+
+
+def test_a_fetch_without_the_key_is_refused_before_a_call_is_paid(monkeypatch, tmp_path):
+    from ledgerhouse.operate.airflow.operators.fetch import FetchOperator
+    from tests.ledgerhouse.operate.airflow.test_recorded import FETCH, context
+
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    encryption.note(tmp_path / "landing", Key(bytes(32)))
+    sent = []
+    monkeypatch.setattr(client.Client, "call", lambda *args, **options: sent.append(args))
+    task = FetchOperator(task_id="t", **(FETCH | {"interval_end": "2026-01-03T00:00:00Z"}))
+    with pytest.raises(EncryptionError, match="no key is set"):
+        task.execute(context({}))
+    assert sent == [] and not (tmp_path / "calls").exists()

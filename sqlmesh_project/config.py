@@ -2,6 +2,7 @@
 
 Environment, read when SQLMesh loads this file:
   LEDGERHOUSE_VAR        directory of warehouse.duckdb and of the parse cache; default ../var
+  LEDGERHOUSE_ENCRYPTION_KEY, LEDGERHOUSE_ENCRYPTION_OLD_KEYS   for a warehouse that is encrypted
   LEDGERHOUSE_STATE_URI  PostgreSQL for the state, as postgresql://user:pass@host:port/name or
                          postgresql://user@/name?host=/socket/directory; unset: the warehouse itself
 
@@ -12,6 +13,8 @@ Semi-internal parts (`_engine_adapter`) are pinned to sqlmesh 0.236.4, held by t
 
 from __future__ import annotations
 
+import base64
+import hmac
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -96,6 +99,70 @@ class TxDuckDBConfig(DuckDBConnectionConfig):
     @property
     def _engine_adapter(self):
         return TxDuckDBAdapter
+
+    @property
+    def _connection_factory(self):
+        factory = super()._connection_factory
+        if self.database and is_encrypted(self.database):
+            return connect_encrypted
+        return factory
+
+    @property
+    def _cursor_init(self):
+        init = super()._cursor_init
+
+        def use_file(cursor):
+            init(cursor)
+            if self.database and is_encrypted(self.database):
+                cursor.execute(f'USE "{Path(self.database).stem}"')
+
+        return use_file
+
+
+# As ledgerhouse/warehouse/encrypted.py, which this cannot import: tests compare them.
+KEYS = ("LEDGERHOUSE_ENCRYPTION_KEY", "LEDGERHOUSE_ENCRYPTION_OLD_KEYS")
+PURPOSE = b"ledgerhouse duckdb\x01"
+
+
+def is_encrypted(database: str) -> bool:
+    """Whether the header of a DuckDB file says so."""
+    path = Path(database)
+    with path.open("rb") if path.is_file() else open(os.devnull, "rb") as file:
+        head = file.read(21)
+    return len(head) == 21 and head[8:12] == b"DUCK" and bool(head[20] & 1)
+
+
+def keys() -> list[str]:
+    """DuckDB's key of each key in the environment, the one that is set first."""
+    texts = [text for name in KEYS for text in os.environ.get(name, "").replace(",", " ").split()]
+    secrets = [base64.b64decode(text.replace("-", "+").replace("_", "/")) for text in texts]
+    return [base64.b64encode(hmac.digest(each, PURPOSE, "sha256")).decode() for each in secrets]
+
+
+def connect_encrypted(database: str, **kwargs):
+    """A connection to an encrypted file. The key is a parameter, so that no text quotes it."""
+    import duckdb
+
+    con = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": False,
+            "temp_file_encryption": True,
+            "temp_directory": f"{database}.tmp",
+        }
+    )
+    found = "SELECT 1 FROM duckdb_extensions() WHERE extension_name = 'httpfs' AND installed"
+    has_openssl = con.execute(found).fetchall()
+    con.execute("LOAD httpfs" if has_openssl else "SET force_mbedtls_unsafe = true")
+    path, name = database.replace("'", "''"), Path(database).stem
+    error = None
+    for key in keys():
+        try:
+            con.execute(f"ATTACH '{path}' AS \"{name}\" (ENCRYPTION_KEY ?)", [key])
+            return con
+        except duckdb.InvalidInputException as refused:
+            error = refused
+    con.close()
+    raise RuntimeError(f"{database} is encrypted: put its key into {KEYS[0]}") from error
 
 
 def state_connection(uri: str | None) -> PostgresConnectionConfig | None:

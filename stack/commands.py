@@ -27,6 +27,7 @@ from stack.settings import (
     PROJECT,
     Settings,
     SettingsError,
+    encryption_variables,
     free_port,
     read_env,
     sandbox_port,
@@ -190,6 +191,7 @@ def _models_state(command: str) -> Iterator[None]:
     """SQLMesh's state in reach: the running stack's PostgreSQL, else one started meanwhile."""
     settings, base, _ = _settings(os.environ)
     os.environ["LEDGERHOUSE_VAR"] = str(settings.var)
+    os.environ.update(encryption_variables(settings.values))
     os.environ["SQLMESH__DISABLE_ANONYMIZED_ANALYTICS"] = "true"
     with ExitStack() as live:
         try:

@@ -58,6 +58,12 @@ def resolve(text: str, values: Mapping[str, str]) -> str:
     return "".join(atom.resolve(values) for atom in parse_variables(text))
 
 
+def encryption_variables(values: Mapping[str, str]) -> dict[str, str]:
+    """Those of `values` that say how what is kept is encrypted; a process of ours needs them too."""
+    prefix = "LEDGERHOUSE_ENCRYPTION_"
+    return {name: value for name, value in values.items() if name.startswith(prefix) and value}
+
+
 def sandbox_port(values: Mapping[str, str]) -> int | None:
     """The sandbox's port, or None where the settings name none: then real vendors are called."""
     text = values.get("SANDBOX_PORT", "").strip()

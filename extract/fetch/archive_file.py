@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from extract.core import sealed
 from extract.core.sealed import Damaged
+from extract.fetch import encryption
 
 INDEX = "index.jsonl"
 FIELDS = frozenset({"name", "offset", "bytes", "sha256"})
@@ -49,11 +50,8 @@ class Member:
                 yield chunk
 
     def digest(self) -> str:
-        """The SHA-256 of its bytes as they are now."""
-        found = hashlib.sha256()
-        for chunk in self.chunks():
-            found.update(chunk)
-        return found.hexdigest()
+        """The SHA-256 of what it holds now: of an encrypted file, of what was encrypted."""
+        return _digest(self.chunks(), self.name)
 
 
 def read_index(archive: Path) -> Iterator[Member | Damaged]:
@@ -129,11 +127,8 @@ def write(out: IO[bytes], files: Iterable[Path | Member], digests: dict[str, str
     for file in ordered:
         size = file.size if isinstance(file, Member) else file.stat().st_size
         put(_header(file.name, size))
-        content = hashlib.sha256()
-        for chunk in _chunks(file):
-            put(chunk)
-            content.update(chunk)
-        if isinstance(file, Path) and content.hexdigest() != digests[file.name]:
+        found = _digest(_each(_chunks(file), put), file.name)
+        if isinstance(file, Path) and found != digests[file.name]:
             raise Damaged(f"{file.name} is not what it was a moment ago")
         put(bytes(_padded(size) - size))
     put(END)
@@ -147,6 +142,23 @@ def _chunks(file: Path | Member) -> Iterator[bytes]:
     with open(file, "rb") as raw:
         while chunk := raw.read(CHUNK):
             yield chunk
+
+
+def _each(chunks: Iterator[bytes], put: Callable[[bytes], None]) -> Iterator[bytes]:
+    for chunk in chunks:
+        put(chunk)
+        yield chunk
+
+
+def _digest(chunks: Iterator[bytes], name: str) -> str:
+    """The SHA-256 by which a landed file goes, under whichever key it is written."""
+    first, found = next(chunks, b""), hashlib.sha256()
+    if encryption.is_encrypted(first):
+        return hashlib.sha256(encryption.decrypt(first + b"".join(chunks), name)).hexdigest()
+    found.update(first)
+    for chunk in chunks:
+        found.update(chunk)
+    return found.hexdigest()
 
 
 def _header(name: str, size: int) -> bytes:

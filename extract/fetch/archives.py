@@ -5,6 +5,7 @@
     extracted(files, …)     the same files as paths, for whoever reads them
     due(root, …), pack(…)   months with files to be packed, and packing one
     put_aside(root, …)      damaged files into the quarantine, each under its name
+    unpack(root, key)       archives whose files are to be written again under another key
 
 A file is never in no place: an archive appears by one rename, is read back, and only then do the
 files go that it holds. After a kill between, a file is in two places and counts once, since it goes
@@ -26,7 +27,7 @@ from extract.core import durable
 from extract.core.interval import first_of_month
 from extract.core.quarantine import FOLDER, quarantine
 from extract.core.sealed import Damaged
-from extract.fetch import archive_file, landing
+from extract.fetch import archive_file, encryption, landing
 from extract.fetch.archive_file import Member, read_index
 
 Kept = Path | Member
@@ -227,6 +228,53 @@ def put_aside(root: Path, damaged: Mapping[str, str]) -> None:
             _remove_if_empty(folder)
 
 
+def is_encrypted(file: Kept) -> bool:
+    """Whether a loaded file is encrypted."""
+    if isinstance(file, Path):
+        return landing.is_encrypted(file)
+    return encryption.is_encrypted(_head(file))
+
+
+def unpack(root: Path, key: encryption.Key | None) -> dict[str, str]:
+    """Take apart the archives with a file under another key than `key` (None: in plain text), so
+    that it can be written again; the next packing packs them. {archive: why it stays} of damaged
+    ones. A file is in two places before it is in one, as when it was packed."""
+    root, wanted, left = Path(root), key.id if key else "", dict[str, str]()
+    for archive in archives(root):
+        try:
+            members = [_whole(member) for member in read_index(archive)]
+            if all(_key_id(member) == wanted for member in members):
+                continue
+            month = Month(archive.parent.name, archive.name.split("~")[0])
+            single = landing.archived(root)
+            for member in members:
+                if member.name not in single:
+                    inspect(member)
+                    _take_out(root, month, member)
+        except Damaged as error:
+            left[archive.name] = str(error)
+            continue
+        archive.unlink()
+        durable.sync(archive.parent)
+    return left
+
+
+def _whole(member: Member | Damaged) -> Member:
+    if isinstance(member, Damaged):
+        raise member
+    return member
+
+
+def _head(member: Member) -> bytes:
+    return next(iter(member.chunks()), b"")[: encryption.HEAD]
+
+
+def _key_id(member: Member) -> str:
+    """The id of the key of a file in an archive; '' where it is plain text."""
+    head = _head(member)
+    return encryption.key_id(head) if encryption.is_encrypted(head) else ""
+
+
 def _take_out(root: Path, month: Month, member: Member) -> Path:
     """A damaged file of an archive as a file by itself, as much of it as there is."""
     path = durable.folder(root / month.source / month.month) / member.name
@@ -241,5 +289,5 @@ def _take_out(root: Path, month: Month, member: Member) -> Path:
 
 __all__ = [
     "Kept", "Member", "Month", "Packed", "archives", "damage", "due", "extracted", "inspect",
-    "kept", "pack", "put_aside",
+    "is_encrypted", "kept", "pack", "put_aside", "unpack",
 ]  # fmt: skip

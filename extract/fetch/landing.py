@@ -11,10 +11,17 @@ notes in `loads.jsonl` which files it committed together, and in which order; th
 Damage is noticed: the frame carries a checksum of its content, the name the beginning of the
 SHA-256 of the file, loads.jsonl all of it, and each of its lines a sum of its own. Files and lines
 of 0.1 have none of these, and are read as they are.
+
+With a key (see extract.fetch.encryption) a file is the same bytes in an encrypted frame, and lines
+of openings.jsonl are such frames. Names and digests are those of what is inside: to encrypt a
+landing, or to change its key, changes neither. Names, and so loads.jsonl, say source, account and
+time.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import logging
@@ -24,7 +31,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from extract.core import durable, sealed
@@ -32,8 +39,10 @@ from extract.core.interval import UTC, iso, utc
 from extract.core.redact import redact
 from extract.core.sealed import Damaged
 from extract.core.source import Fetched, Job
+from extract.fetch import encryption
 
 LOADS, OPENINGS = "loads.jsonl", "openings.jsonl"
+ENCRYPTED = "encrypted"  # the only field of a record of openings.jsonl that is
 OF_LOADS = frozenset({"sequence", "batch_id", "loaded_at", "files"})
 OF_OPENINGS = frozenset({"source", "account", "since", "snapshot", "evidence", "amounts"})
 LEVEL = 6  # zstd: 3 costs 12 % more bytes, 12 costs three times the CPU (debank pages)
@@ -69,6 +78,7 @@ def write(
     """
     import zstandard
 
+    key = encryption.for_writing(durable.folder(Path(root)))
     inbox = durable.folder(Path(root) / "inbox")
     stamp = f"{job.interval.start:%Y%m%dT%H%M%S}~{job.interval.end:%Y%m%dT%H%M%S}"
     asked = job.as_dict()
@@ -120,13 +130,33 @@ def write(
     ]
     header["longest"] = max(map(len, lines))  # what a reader needs room for
     partial = inbox / f".{uuid4().hex}.part"
-    zstd = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
-    with open(partial, "wb") as raw, zstd.stream_writer(raw, closefd=False) as out:
+    zstd, raw = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True), io.BytesIO()
+    with zstd.stream_writer(raw, closefd=False) as out:
         out.write(_line(header, secrets))
         for line in lines:
             out.write(line)
-    name = f"{job.source}~{job.account}~{stamp}~{durable.digest(partial)[:DIGITS]}.jsonl.zst"
+    data = raw.getvalue()
+    name = f"{job.source}~{job.account}~{stamp}~{_digest(data)[:DIGITS]}.jsonl.zst"
+    partial.write_bytes(encryption.encrypt(data, key) if key else data)
     return durable.place(partial, inbox / name)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def is_encrypted(file: Path) -> bool:
+    """Whether a landed file is encrypted."""
+    with open(file, "rb") as raw:
+        return encryption.is_encrypted(raw.read(len(encryption.MAGIC)))
+
+
+def content(file: Path) -> bytes:
+    """A landed file as zstd: decrypted where it is encrypted. Raises Damaged, or EncryptionError."""
+    data = file.read_bytes()
+    if encryption.is_encrypted(data):
+        return encryption.decrypt(data, str(file))
+    return data
 
 
 def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
@@ -143,9 +173,15 @@ def _line(record: dict, secrets: tuple[str, ...] = ()) -> bytes:
 
 def header(file: Path) -> dict[str, Any]:
     """The first line of a landed file: what was asked, and what it covers."""
+    raw = io.BytesIO(content(file)) if is_encrypted(file) else open(file, "rb")
+    with raw:
+        return _header(raw)
+
+
+def _header(raw: BinaryIO) -> dict[str, Any]:
     import zstandard
 
-    with open(file, "rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+    with zstandard.ZstdDecompressor().stream_reader(raw) as stream:
         return json.loads(io.TextIOWrapper(stream, encoding="utf-8").readline())
 
 
@@ -153,12 +189,13 @@ def inspect(file: Path, expected: str | None = None) -> str:
     """The digest of a landed file that is as it was written; raises Damaged where it is not.
 
     It is compared with `expected` and with the name. Where neither is a digest, as in 0.1, all of
-    it is read: then a change is noticed that leaves no JSON.
+    it is read: then a change is noticed that leaves no JSON. Raises EncryptionError where it is
+    encrypted, and its key is not known.
     """
     try:
-        found = durable.digest(file)
         if not file.stat().st_size:
             raise Damaged("it is empty")
+        found = _digest(content(file)) if is_encrypted(file) else durable.digest(file)
     except OSError as error:
         raise Damaged(f"it cannot be read: {error.strerror}") from None
     if not (match := NAME.fullmatch(file.name)):
@@ -177,7 +214,7 @@ def _read_all(file: Path) -> None:
 
     frame, kinds, rest = zstandard.ZstdDecompressor().decompressobj(), list[Any](), b""
     try:
-        with open(file, "rb") as raw:
+        with io.BytesIO(content(file)) if is_encrypted(file) else open(file, "rb") as raw:
             while chunk := raw.read(CHUNK):
                 *whole, rest = (rest + frame.decompress(chunk)).split(b"\n")
                 kinds += [json.loads(line)["kind"] for line in whole]
@@ -241,11 +278,20 @@ def _of_load(load: Load) -> bytes:
 
 def note_openings(root: Path, record: dict[str, Any]) -> None:
     """Append to the opening balances that are fixed, durably: a replay reads them again."""
-    _append(durable.folder(Path(root)) / OPENINGS, sealed.seal(record).encode() + b"\n")
+    key = encryption.for_writing(durable.folder(Path(root)))
+    _append(Path(root) / OPENINGS, _of_opening(record, key))
+
+
+def _of_opening(record: dict[str, Any], key: encryption.Key | None) -> bytes:
+    if key:
+        frame = encryption.encrypt(json.dumps(record).encode(), key)
+        record = {ENCRYPTED: base64.b64encode(frame).decode()}
+    return sealed.seal(record).encode() + b"\n"
 
 
 def openings(root: Path) -> list[dict[str, Any]]:
-    """What was noted of opening balances, in order; what cannot be read is passed, and logged."""
+    """What was noted of opening balances, in order; what cannot be read is passed, and logged.
+    Raises EncryptionError where they are encrypted, and their key is not known."""
     notes = _notes(Path(root) / OPENINGS, OF_OPENINGS)
     return [record for record in notes if not isinstance(record, Damaged)]
 
@@ -260,6 +306,8 @@ def _notes(file: Path, fields: frozenset[str]) -> Iterator[dict[str, Any] | Dama
     whole = [text for _, text, record in every if isinstance(record, dict)]
     for number, text, record in every:
         if not isinstance(record, Damaged):
+            record = _decrypted(record, file)
+        if not isinstance(record, Damaged):
             if fields <= record.keys():
                 yield record
                 continue
@@ -267,6 +315,18 @@ def _notes(file: Path, fields: frozenset[str]) -> Iterator[dict[str, Any] | Dama
         if not any(other.startswith(text) for other in whole):
             log.warning("%s, line %d: %s", file, number, record)
             yield Damaged(f"line {number}: {record}")
+
+
+def _decrypted(record: dict[str, Any], file: Path) -> dict[str, Any] | Damaged:
+    """A record, or the one in it where that is encrypted."""
+    if record.keys() != {ENCRYPTED}:
+        return record
+    try:
+        return json.loads(encryption.decrypt(base64.b64decode(record[ENCRYPTED]), str(file)))
+    except Damaged as error:
+        return error
+    except (ValueError, TypeError):
+        return Damaged("it is no encrypted record")
 
 
 def _append(file: Path, line: bytes) -> None:
@@ -317,3 +377,56 @@ def damaged_notes(root: Path) -> Iterator[tuple[Path, str]]:
 def archived(root: Path) -> dict[str, Path]:
     """Loaded files by name."""
     return {file.name: file for file in sorted(Path(root).glob("*/*/*.jsonl.zst"))}
+
+
+def rewrite(root: Path, key: encryption.Key | None) -> tuple[int, list[tuple[Path, str]]]:
+    """Write what is kept under another key, or none, again under `key` (None: as plain text):
+    (files written, those that are damaged and stay, with the reason).
+
+    Each file is replaced by one rename, under its name: killed anywhere, run again, it goes on. The
+    caller holds the warehouse, so that no file moves. Raises EncryptionError before anything is
+    written where the key of a file is not known.
+    """
+    root, wanted = Path(root), key.id if key else ""
+    files = [
+        *waiting(root),
+        *archived(root).values(),
+        *sorted(root.glob("quarantine/*.jsonl.zst*")),
+    ]
+    files = [file for file in files if not file.name.endswith(".reason")]
+    stale, damaged, written = [], [], 0
+    for file in files:
+        try:
+            named = _key_id(file)
+        except Damaged as error:
+            damaged.append((file, str(error)))
+            continue
+        if named and named not in encryption.known():
+            raise encryption.missing(str(file), named)
+        stale += [file] if named != wanted else []
+    notes = [*_notes(root / OPENINGS, OF_OPENINGS)]
+    if key:
+        encryption.note(root, key)
+    for file in stale:
+        try:
+            data = content(file)
+        except Damaged as error:
+            damaged.append((file, str(error)))
+            continue
+        durable.write(file, encryption.encrypt(data, key) if key else data)
+        written += 1
+    if notes and not any(isinstance(each, Damaged) for each in notes):
+        lines = [_of_opening(each, key) for each in notes if not isinstance(each, Damaged)]
+        durable.write(root / OPENINGS, b"".join(lines))
+    elif notes:
+        damaged.append((root / OPENINGS, "a line of it cannot be read, so it stays as it is"))
+    if not key:
+        encryption.note(root, None)
+    return written, damaged
+
+
+def _key_id(file: Path) -> str:
+    """The id of the key of a landed file; '' where it is plain text."""
+    with open(file, "rb") as raw:
+        head = raw.read(encryption.HEAD)
+    return encryption.key_id(head) if encryption.is_encrypted(head) else ""

@@ -31,9 +31,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import UTC, Interval
+from extract.fetch import encryption
 from ledgerhouse.check.date_filter import temporary_table
 from ledgerhouse.config import MEMORY_LIMIT
 from ledgerhouse.process import gc_paused, quiet
+from ledgerhouse.warehouse import encrypted
 from ledgerhouse.warehouse.transaction import transaction
 
 if TYPE_CHECKING:
@@ -95,7 +97,8 @@ def run_checkpoints(
 
     The caller holds the warehouse file (`ledgerhouse.warehouse.connection.hold`) and has no connection to it
     open: the file is read read-only, and every handle is released on return, also by an error.
-    Data Docs of the newest `keep` runs stay under `docs_dir`; None writes none.
+    Data Docs of the newest `keep` runs stay under `docs_dir`; None writes none. With an encryption
+    key no result has a sample.
     """
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     import great_expectations as gx
@@ -112,6 +115,8 @@ def run_checkpoints(
         for suite in suites(interval, spans):
             validation, error = _run(gx, context, warehouse, suite)
             results += _attribute(warehouse, suite, _judge(suite, validation, error))
+    if encryption.current():  # samples are rows, and would be plain text in Data Docs and logs
+        results = [replace(result, unexpected_sample=()) for result in results]
     if docs_dir is not None:
         data_docs.write(Path(docs_dir), run_id, interval, results, keep=keep, spans=spans)
     return results
@@ -167,6 +172,7 @@ def recorded(con: duckdb.DuckDBPyConnection, run_id: str) -> list[CheckResult]:
 @contextmanager
 def _warehouse(gx: Any, path: Path) -> Iterator[tuple[Any, Any]]:
     """An ephemeral context and the warehouse as its data source; all handles closed at the end."""
+    from duckdb_sqlalchemy import ConnectionWrapper, Dialect
     from great_expectations.data_context.types.base import (
         DataContextConfig,
         InMemoryStoreBackendDefaults,
@@ -193,6 +199,14 @@ def _warehouse(gx: Any, path: Path) -> Iterator[tuple[Any, Any]]:
                 cursor, initial_buffer=rows
             )
 
+    def open_encrypted(dialect, record, arguments, options):
+        # The dialect opens a file by its path, which takes no key.
+        if encrypted.is_encrypted(path):
+            limit = {"memory_limit": MEMORY_LIMIT}
+            return ConnectionWrapper(encrypted.connect(path, read_only=True, config=limit))
+        return None
+
+    event.listen(Dialect, "do_connect", open_encrypted)
     event.listen(Engine, "engine_connect", note_engine)
     event.listen(Engine, "after_cursor_execute", buffer_rows)
     try:
@@ -218,6 +232,7 @@ def _warehouse(gx: Any, path: Path) -> Iterator[tuple[Any, Any]]:
     finally:
         event.remove(Engine, "after_cursor_execute", buffer_rows)
         event.remove(Engine, "engine_connect", note_engine)
+        event.remove(Dialect, "do_connect", open_encrypted)
         for engine in engines:
             engine.dispose()
 

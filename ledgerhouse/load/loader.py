@@ -39,7 +39,7 @@ from extract.core.source import Source
 from extract.fetch import archives, landing
 from extract.fetch.noted import batch_ids
 from ledgerhouse.config import MEMORY_LIMIT
-from ledgerhouse.load import parts
+from ledgerhouse.load import decrypted, parts
 from ledgerhouse.load.merge import PARENT_OF, VERDICTS, Merged, merge
 from ledgerhouse.load.old_warehouse import loads_of
 from ledgerhouse.load.running_balances import check_running_balances
@@ -378,7 +378,7 @@ def _open_pages(
     con.executemany(
         f"INSERT INTO headers VALUES (?, ?, ?, ?, {moment})",
         [
-            [place, str(f), h["source"], h["account"], h["read_at"]]
+            [place, decrypted.path(f), h["source"], h["account"], h["read_at"]]
             for place, (f, h) in enumerate(zip(files, headers))
         ],
     )
@@ -409,7 +409,9 @@ def _open_pages(
         )
     # A reader takes twice the room of the longest line for each thread.
     room = max(h.get("longest", LONGEST_LINE) for h in headers) + 1024
-    (count,) = con.execute(PAGES.format(room=room), [[str(file) for file in files]]).fetchall()[0]
+    decrypted.register(con, files)
+    paths = [decrypted.path(file) for file in files]
+    (count,) = con.execute(PAGES.format(room=room), [paths]).fetchall()[0]
     # A table this small is scanned by one thread, two thousand pages at a time: in slices, the
     # mapping runs on every core, and has fewer of them in hand at once.
     (threads,) = con.execute("SELECT current_setting('threads')").fetchall()[0]

@@ -31,6 +31,7 @@ from ledgerhouse.load import old_warehouse
 from ledgerhouse.load.loader import Loaded, LoadFailed, load_files
 from ledgerhouse.warehouse import migrate
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold, wal
+from ledgerhouse.warehouse.encrypted import attach
 from ledgerhouse.warehouse.schema import create_all
 
 log = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ def _carry_over(con, old: old_warehouse.OldWarehouse) -> dict[str, int]:
 
     if old.path is None:
         return {}
-    con.execute(f"ATTACH '{str(old.path).replace(chr(39), chr(39) * 2)}' AS old (READ_ONLY)")
+    attach(con, old.path, "old", read_only=True)
     try:
         here = migrate.columns(con)
         there = {t: c for t, c in migrate.columns(con, "'old'").items() if t in old.tables}

@@ -4,7 +4,8 @@
 
 Landed files, published files and the books are compared with the digests that were noted when they
 were written, bookkeeping with its own sums; every block of the warehouse is read. What older
-versions wrote has no digest: then it is only read. Nothing is changed or moved.
+versions wrote has no digest: then it is only read. Nothing is changed or moved. Where it is
+encrypted and the key is missing or another one, EncryptionError says so: that is no damage.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from pathlib import Path
 
 from extract.core import durable, sealed
 from extract.core.quarantine import quarantined
-from extract.fetch import archives, landing
+from extract.fetch import archives, encryption, landing
 from extract.fetch.call_log import calls
+from extract.fetch.encryption import EncryptionError
 from ledgerhouse.load.old_warehouse import unreadable
 from ledgerhouse.load.quarantined import PLACES
 from ledgerhouse.plan.budget import LEDGER
 from ledgerhouse.publish.books import BOOKS, DIGEST, listed, open_books, quoted
+from ledgerhouse.warehouse import encrypted
 from ledgerhouse.warehouse.connection import connected, hold
 
 WAREHOUSE = "warehouse.duckdb"
@@ -58,6 +61,8 @@ NEXT_PUBLISH = (
 ASIDE = "it is put aside by the task that reads it next, which goes on without it"
 SECRETS = "restore it from a backup before the next start, which makes new secrets otherwise"
 RECOUNT = "the next plan or fetch puts it aside, and counts again from the call logs"
+ENCRYPT = "a key is set: airflow warehouse encrypt writes them again under it"
+NOTED = "restore it from a backup of the landing; else remove it, with the right key set"
 LOOKED_AT = "it was put aside: look at the disk, then remove it there"
 
 
@@ -125,6 +130,11 @@ def _landing(var: Path) -> Looked:
     for name in sorted(kept.keys() - noted):
         what = f"{landing.LOADS} does not say when it was loaded"
         yield Finding(_place(var, kept[name]), what, NOTES)
+    if encryption.current():
+        plain = [file for file in (*kept.values(), *waiting.values()) if _is_plain(file)]
+        if plain:
+            what = f"{len(plain)} of the files here are not encrypted, {plain[0].name} for one"
+            yield Finding("landing", what, ENCRYPT)
     for file, what in landing.damaged_notes(root):
         yield Finding(
             _within(var, file), what, OPENINGS if file.name == landing.OPENINGS else NOTES
@@ -142,6 +152,13 @@ def _place(var: Path, file: archives.Kept) -> str:
     if isinstance(file, Path):
         return _within(var, file)
     return f"{_within(var, file.archive)}: {file.name}"
+
+
+def _is_plain(file: archives.Kept) -> bool:
+    try:
+        return not archives.is_encrypted(file)
+    except OSError:
+        return False
 
 
 def _books(var: Path) -> Looked:
@@ -165,6 +182,10 @@ def _books(var: Path) -> Looked:
     except (duckdb.Error, TypeError, ValueError) as error:
         yield Finding(_within(var, books), f"it cannot be read: {_line(error)}", REPUBLISH)
         return
+    if encryption.current() and not all(
+        (encrypted.is_encrypted(books), *(file.key_id for file in files))
+    ):
+        yield Finding("published", "not all of the files here are encrypted", ENCRYPT)
     for file in files:
         yield None
         path = root / file.path
@@ -178,9 +199,11 @@ def _books(var: Path) -> Looked:
                 yield Finding(_within(var, path), "its SHA-256 is another one", NEXT_PUBLISH)
         else:
             try:
-                with duckdb.connect() as con:
+                with duckdb.connect(config=encrypted.settings()) as con:
+                    encrypted.add_parquet_keys(encrypted.prepared(con))
+                    there = encrypted.scan(quoted(path), file.key_id or "")
                     ((rows, _),) = con.execute(
-                        f"SELECT count(*), bit_xor(hash(t)) FROM read_parquet({quoted(path)}) t"
+                        f"SELECT count(*), bit_xor(hash(t)) FROM {there} t"
                     ).fetchall()
                 if rows != file.rows:
                     raise ValueError(f"it has {rows:,} rows instead of {file.rows:,}")
@@ -196,10 +219,14 @@ def _warehouse(var: Path, owner: str) -> Looked:
         if loads:
             yield Finding(WAREHOUSE, "it is missing, and the landing is not empty", REPLAY)
         return
+    if encryption.current() and not encrypted.is_encrypted(path):
+        yield Finding(WAREHOUSE, "it is not encrypted", ENCRYPT)
     with hold(path, owner):
         try:
             with connected(path, read_only=True) as con:
                 tables = [name for (name,) in con.execute(TABLES).fetchall()]
+        except EncryptionError:  # that is no damage
+            raise
         except (duckdb.Error, RuntimeError) as error:
             yield Finding(WAREHOUSE, f"it cannot be opened: {_line(error)}", REPLAY)
             return
@@ -226,6 +253,7 @@ def _warehouse(var: Path, owner: str) -> Looked:
 
 def _bookkeeping(var: Path) -> Looked:
     records = [
+        (NOTED, [var / "landing" / encryption.NOTE]),
         (ASIDE, sorted((var / "attempts").glob("*.json"))),
         (ASIDE, sorted((var / "account_units").glob("*.json"))),
         (ASIDE, sorted((var / "data_docs" / "runs").glob("[!.]*/run.json"))),

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from extract.core.interval import first_of_month
 from ledgerhouse.config import var_dir
+from ledgerhouse.warehouse import encrypted
 from ledgerhouse.warehouse.views import IN_BOOKS, add_missing_views
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class File:
 
     Both are None where the file is the whole of a small table. `made_from` is a digest of the
     table's definition (of some tables, also of the content), `sha256` that of the file; 0.1 noted
-    none.
+    none. `key_id` is that of the key it is encrypted under, None where it is not.
     """
 
     table_name: str
@@ -62,6 +63,7 @@ class File:
     generation: int
     made_from: str
     sha256: str | None = None
+    key_id: str | None = None
 
     @property
     def month(self) -> date | None:
@@ -100,8 +102,9 @@ def open_books(root: Path | None = None) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection whose schemas curated, raw and ops are the newest published books.
 
     The books may have been copied or moved: the folder given is the one that is read. Raises
-    FileNotFoundError where nothing has been published. Attached rather than connected to, since
-    within one process DuckDB answers a second connect to a path with the file it has open.
+    FileNotFoundError where nothing has been published, EncryptionError where they are encrypted
+    and the key is missing or another one. Attached rather than connected to, since within one
+    process DuckDB answers a second connect to a path with the file it has open.
     """
     import duckdb
 
@@ -110,10 +113,12 @@ def open_books(root: Path | None = None) -> duckdb.DuckDBPyConnection:
         raise FileNotFoundError(
             f"no published books at {path}: they appear with the first sync whose checks pass"
         )
-    con = duckdb.connect()
+    con = duckdb.connect(config=encrypted.settings())
     try:
         con.execute("SET TimeZone = 'UTC'")
-        con.execute(f"ATTACH {quoted(path)} AS books (READ_ONLY)")
+        encrypted.prepared(con)
+        encrypted.attach(con, path, "books", read_only=True)
+        encrypted.add_parquet_keys(con)
         con.execute("USE books")
         con.execute(f"SET VARIABLE {ROOT_VARIABLE} = {quoted(path.parent)}")
         add_missing_views(con)
@@ -183,10 +188,9 @@ def build(
     `definitions` are by table, `live` the files that the books read, `retired` the times at which
     others were dropped, `published` the row of that table.
     """
-    import duckdb
-
     partial = root / f".{BOOKS}.part"
-    with duckdb.connect(str(partial)) as books:
+    with encrypted.connect(partial) as books:
+        encrypted.add_parquet_keys(books)
         columns = {
             name: ", ".join(f'"{column}" {kind}' for column, kind in kinds.items())
             for name, kinds in COLUMNS.items()
@@ -204,8 +208,8 @@ def build(
         _insert(books, "published_files", [tuple(vars(file).values()) for file in live])
         _insert(books, "retired_files", list(retired.items()))
         for name, definition in definitions.items():
-            paths = sorted(f.path for f in live if f.table_name == name)
-            books.execute(f"CREATE VIEW {name} AS {_view(root, definition, paths)}")
+            mine = [f for f in live if f.table_name == name]
+            books.execute(f"CREATE VIEW {name} AS {_view(root, definition, mine)}")
             if definition.comment:
                 books.execute(f"COMMENT ON VIEW {name} IS {quoted(definition.comment)}")
             for column, _, comment in definition.columns:
@@ -220,9 +224,9 @@ def build(
     return partial
 
 
-def _view(root: Path, definition: TableDefinition, paths: Sequence[str]) -> str:
+def _view(root: Path, definition: TableDefinition, files: Sequence[File]) -> str:
     """The SELECT of a table from its files."""
-    if not paths:
+    if not files:
         nothing = ", ".join(
             f'CAST(NULL AS {kind}) AS "{name}"' for name, kind, _ in definition.columns
         )
@@ -233,7 +237,15 @@ def _view(root: Path, definition: TableDefinition, paths: Sequence[str]) -> str:
         f"WHEN current_setting('file_search_path') <> '' THEN '' ELSE {quoted(f'{root}/')} END"
     )
     # One text of all names: an expression a file takes ten times as long to read.
-    names = f"{place} || replace({quoted(chr(10).join(paths))}, chr(10), chr(10) || {place})"
+    scans = []
+    for key_id in sorted({file.key_id or "" for file in files}):
+        paths = sorted(file.path for file in files if (file.key_id or "") == key_id)
+        names = f"{place} || replace({quoted(chr(10).join(paths))}, chr(10), chr(10) || {place})"
+        split = f"string_split({names}, chr(10))"
+        scans.append(f"FROM {encrypted.scan(split, key_id, 'hive_partitioning = false')}")
+    scan = scans[0].removeprefix("FROM ")
+    if len(scans) > 1:  # one read takes one key
+        scan = f"({' UNION ALL BY NAME '.join(scans)})"
     # A copy must not read the files of the books it was copied from.
     at_home = (
         f"{root_variable} IS NOT NULL OR current_setting('file_search_path') <> '' OR EXISTS "
@@ -243,10 +255,7 @@ def _view(root: Path, definition: TableDefinition, paths: Sequence[str]) -> str:
         f"these books were published in {root} and have been moved or copied: open them with the "
         f"setting file_search_path, or the variable {ROOT_VARIABLE}, at the folder they are in"
     )
-    return (
-        f"SELECT * FROM read_parquet(string_split({names}, chr(10)), hive_partitioning = false) "
-        f"WHERE CASE WHEN {at_home} THEN true ELSE error({moved}) END"
-    )
+    return f"SELECT * FROM {scan} WHERE CASE WHEN {at_home} THEN true ELSE error({moved}) END"
 
 
 def _insert(con: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[Any, ...]]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ledgerhouse.publish.books import File, TableDefinition, quoted
+from ledgerhouse.warehouse.encrypted import scan
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,13 +69,15 @@ class Held:
         if not self.accounts:
             return f"SELECT * FROM {self.table} WHERE {where}"
         rows = f"SELECT * FROM {self.table} WHERE {where} AND NOT {self.is_held}"
-        paths = [str(self.root / file.path) for file in (self.known if files is None else files)]
-        if not paths:
+        known = self.known if files is None else files
+        if not known:
             return rows
-        there = (
-            f"read_parquet([{', '.join(map(quoted, paths))}], union_by_name = true, "
-            "hive_partitioning = false)"
-        )
+        options = ("union_by_name = true", "hive_partitioning = false")
+        scans = []
+        for key_id in sorted({file.key_id or "" for file in known}):
+            paths = [str(self.root / f.path) for f in known if (f.key_id or "") == key_id]
+            scans.append(scan(f"[{', '.join(map(quoted, paths))}]", key_id, *options))
+        there = f"({' UNION ALL BY NAME '.join(f'FROM {each}' for each in scans)})"
         described = self.con.execute(f"DESCRIBE SELECT * FROM {there}").fetchall()
         old = {name for name, *_ in described}
         if not {"source", "account"} <= old:

@@ -18,6 +18,7 @@ from extract.core.durable import digest, place
 from extract.core.interval import first_of_month
 from ledgerhouse.publish.books import File, TableDefinition, quoted
 from ledgerhouse.publish.held import Account, Held
+from ledgerhouse.warehouse.encrypted import parquet_options
 
 if TYPE_CHECKING:
     import duckdb
@@ -46,6 +47,15 @@ class Table:
     hashed: str = ""
 
 
+@dataclass(frozen=True)
+class Target:
+    """Where new files go, their generation, and the id of the key they are encrypted under."""
+
+    root: Path
+    generation: int
+    key_id: str
+
+
 def write_files(
     con: duckdb.DuckDBPyConnection,
     root: Path,
@@ -57,11 +67,15 @@ def write_files(
     *,
     full: bool = False,
     accounts: Collection[Account] = (),
+    key_id: str = "",
 ) -> list[File]:
     """The files of one table: those of `known` that are still true, and new ones for the others.
 
-    `full` writes all of them again. The rows of the held `accounts` are those of `known`.
+    `full` writes all of them again. The rows of the held `accounts` are those of `known`. New files
+    are encrypted under the key `key_id`; so all are written again where they are of another.
     """
+    to = Target(root, generation, key_id)
+    full = full or any((f.key_id or "") != key_id for f in known)
     held = Held(con, root, table.name, definition, known, accounts)
     if full or not all(f.made_from.startswith(definition.digest) for f in known):
         known = []
@@ -100,7 +114,7 @@ def write_files(
         since = min(first_days) if known else None
         return [
             *(f for f in known if f.start and since and f.start < since),
-            *_write_all(con, root, table, held, since, generation, definition.digest),
+            *_write_all(con, to, table, held, since, definition.digest),
         ]
     else:
         if not known:
@@ -113,7 +127,7 @@ def write_files(
         stale = _divided(con, table, spans)
     for start, end in sorted(stale, key=str):
         digest = made_from.get(start, definition.digest)
-        files += _write(con, root, table, held, start, end, generation, digest)
+        files += _write(con, to, table, held, start, end, digest)
     return files
 
 
@@ -166,17 +180,16 @@ def _divided(con: duckdb.DuckDBPyConnection, table: Table, spans: Collection[Spa
 
 def _write_all(
     con: duckdb.DuckDBPyConnection,
-    root: Path,
+    to: Target,
     table: Table,
     held: Held,
     since: date | None,
-    generation: int,
     made_from: str,
 ) -> list[File]:
     """The files of a view's months from `since` on (all without it), computed and written in one
     statement: one a month takes four times as long. Where two threads met, a few rows may be in
     another order."""
-    partial, where = _partial(root, table), f"{table.time} >= '{since}'" if since else "true"
+    partial, where = _partial(to.root, table), f"{table.time} >= '{since}'" if since else "true"
     old = [f for f in held.known if f.start and (since is None or f.start >= since)]
     con.execute(f"SET partitioned_write_max_open_files = {MOST_MONTHS}")
     if since:
@@ -185,43 +198,42 @@ def _write_all(
         written = con.execute(
             f"COPY (SELECT *, strftime({table.time}, '%Y-%m') AS month_of_file FROM "
             f"({held.rows(where, old)}) ORDER BY {table.time}) "
-            f"TO {quoted(partial)} ({PARQUET}, PARTITION_BY (month_of_file), RETURN_STATS)"
+            f"TO {quoted(partial)} ({PARQUET}, PARTITION_BY (month_of_file), RETURN_STATS"
+            f"{parquet_options(to.key_id)})"
         ).fetchall()
     finally:
         con.execute(f"RESET VARIABLE {table.since}")
     files = []
     for path, rows, *_ in written:
         month = date.fromisoformat(Path(path).parent.name.partition("=")[2] + "-01")
-        files.append(
-            _placed(root, Path(path), table, *whole_month(month), rows, generation, made_from)
-        )
+        files.append(placed(to, Path(path), table, *whole_month(month), rows, made_from))
     shutil.rmtree(partial, ignore_errors=True)
     return files
 
 
 def _write(
     con: duckdb.DuckDBPyConnection,
-    root: Path,
+    to: Target,
     table: Table,
     held: Held,
     start: date | None,
     end: date | None,
-    generation: int,
     made_from: str,
 ) -> list[File]:
     """One file, or none for days without a row."""
-    partial, where, order, old = _partial(root, table), "true", "", held.known
+    partial, where, order, old = _partial(to.root, table), "true", "", held.known
     if start and end:
         where = f"{table.time} >= '{start}' AND {table.time} < '{end}'"
         order = f"ORDER BY {table.time}"
         old = [f for f in old if f.start and f.end and f.start < end and f.end > start]
     ((rows,),) = con.execute(
-        f"COPY (FROM ({held.rows(where, old)}) {order}) TO {quoted(partial)} ({PARQUET})"
+        f"COPY (FROM ({held.rows(where, old)}) {order}) TO {quoted(partial)} "
+        f"({PARQUET}{parquet_options(to.key_id)})"
     ).fetchall()
     if start and not rows:
         partial.unlink()
         return []
-    return [_placed(root, partial, table, start, end, rows, generation, made_from)]
+    return [placed(to, partial, table, start, end, rows, made_from)]
 
 
 def _partial(root: Path, table: Table) -> Path:
@@ -229,18 +241,17 @@ def _partial(root: Path, table: Table) -> Path:
     return root / f".{table.name}.part"
 
 
-def _placed(
-    root: Path,
+def placed(
+    to: Target,
     partial: Path,
     table: Table,
     start: date | None,
     end: date | None,
     rows: int,
-    generation: int,
     made_from: str,
 ) -> File:
     """Give a written file its name; the caller forces the folders to the disk."""
-    folder, name = Path(table.name.split(".")[1]), f"g{generation}"
+    root, folder, name = to.root, Path(table.name.split(".")[1]), f"g{to.generation}"
     if start:
         folder /= f"month={start:%Y-%m}"
         name += "" if (start, end) == whole_month(start) else f"-{start:%d}"
@@ -249,4 +260,15 @@ def _placed(
     (root / folder).mkdir(parents=True, exist_ok=True)
     sha256 = digest(partial)
     place(partial, root / path, sync_folders=False)
-    return File(table.name, start, end, str(path), rows, size, generation, made_from, sha256)
+    return File(
+        table.name,
+        start,
+        end,
+        str(path),
+        rows,
+        size,
+        to.generation,
+        made_from,
+        sha256,
+        to.key_id or None,
+    )

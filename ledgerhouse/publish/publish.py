@@ -13,7 +13,8 @@ files, so a reader has one generation whole or another. Never glob the folders: 
 for GRACE after the books have dropped them, for the readers that opened them before.
 
 The views hold the folder's absolute path, so they work from any directory, by connect or ATTACH;
-moved or copied, see ledgerhouse.publish.books.
+moved or copied, see ledgerhouse.publish.books. With a key all of it is encrypted, `books.duckdb`
+too: see ledgerhouse.warehouse.encrypted.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from typing import TYPE_CHECKING, Any, cast
 from extract.core.durable import digest, place, sync, write
 from extract.core.interval import UTC
 from extract.core.quarantine import quarantine
+from extract.fetch import encryption
 from ledgerhouse.publish.books import BOOKS, DIGEST, File, TableDefinition, build, read_content
 from ledgerhouse.publish.held import Account
 from ledgerhouse.publish.kept_files import damaged
 from ledgerhouse.publish.parquet_files import Table, write_files
+from ledgerhouse.warehouse import encrypted
 
 if TYPE_CHECKING:
     import duckdb
@@ -154,8 +157,12 @@ def publish(
     for partial in root.rglob(".*.part*"):  # of a publish that was killed: there is no other now
         shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
     definitions, before = _definitions(con), read_content(root)
+    key_id = encrypted.key_id(encryption.current())
+    encrypted.require_parquet_keys({f.key_id or "" for f in before.files}, f"a file of {root}")
+    encrypted.add_parquet_keys(con)
+    ((database,),) = con.execute("SELECT current_database()").fetchall()
     wrong = {} if only else damaged(root, before.files)
-    on_disk = _generations_on_disk(root)
+    on_disk = generations_on_disk(root)
     generation = 1 + max([before.generation, *on_disk.values()])  # a name is never used twice
 
     by_table = (
@@ -173,7 +180,7 @@ def publish(
         touched |= {f.start for f in of_table if f.path in wrong and f.start}
         if only and table.name not in only:
             return known
-        with con.cursor() as cursor:
+        with encrypted.cursor(con, database) as cursor:
             cursor.execute("SET TimeZone = 'UTC'")
             return write_files(
                 cursor,
@@ -185,6 +192,7 @@ def publish(
                 generation,
                 full=full,
                 accounts=held,
+                key_id=key_id,
             )
 
     # A month is one row group, which DuckDB writes on one core.
@@ -201,12 +209,7 @@ def publish(
     ((through,),) = con.execute("SELECT max(end_ts) FROM ops.coverage").fetchall()
     published = before.published if only else (now, through, run_id)
     partial = build(root, definitions, live, in_grace, (generation, *published))
-    # A kill between these leaves the digests of both, and the books are one of them.
-    line = f"{digest(partial)}  {BOOKS}\n"
-    file = root / DIGEST
-    write(file, (file.read_bytes() if file.exists() else b"") + line.encode())
-    place(partial, root / BOOKS)
-    write(file, line)
+    put_in_place(root, partial)
     for path in expired:
         (root / path).unlink(missing_ok=True)
         if not any((root / path).parent.iterdir()):
@@ -220,6 +223,16 @@ def publish(
         time.monotonic() - began,
         damaged=tuple(sorted(wrong)),
     )
+
+
+def put_in_place(root: Path, partial: Path) -> None:
+    """Make the new books those of `root`, and note their digest."""
+    # A kill between these leaves the digests of both, and the books are one of them.
+    line = f"{digest(partial)}  {BOOKS}\n"
+    file = root / DIGEST
+    write(file, (file.read_bytes() if file.exists() else b"") + line.encode())
+    place(partial, root / BOOKS)
+    write(file, line)
 
 
 def publish_news(con: duckdb.DuckDBPyConnection, root: Path) -> Published | None:
@@ -240,7 +253,7 @@ def publish_news(con: duckdb.DuckDBPyConnection, root: Path) -> Published | None
     return publish(con, root, {}, only=NEWS, held=held)
 
 
-def _generations_on_disk(root: Path) -> dict[str, int]:
+def generations_on_disk(root: Path) -> dict[str, int]:
     """Every data file under `root`, live or not, and its generation."""
     paths = [*root.glob("*/g*.parquet"), *root.glob("*/month=*/g*.parquet")]
     return {

@@ -3,7 +3,8 @@
 Every load and transform leaves row groups of its own, which DuckDB merges only when it is asked to
 (see `open_warehouse`), and a DuckDB file never shrinks: what was rewritten leaves free blocks. So
 the file is merged in passes, each for a second or two in the warehouse's hands; and where most of
-it is free it is copied into a new file, which one rename puts in its place.
+it is free it is copied into a new file, which one rename puts in its place. The copy is encrypted
+as the setting says, whatever the file was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extract.core import durable
-from ledgerhouse.warehouse.connection import STORAGE, WAIT_S, connected, hold, open_warehouse, wal
+from ledgerhouse.warehouse.connection import WAIT_S, connected, hold, open_warehouse, wal
+from ledgerhouse.warehouse.encrypted import attach
 
 if TYPE_CHECKING:
     import duckdb
@@ -63,7 +65,8 @@ def compact(
         used = now_used
     rewritten = free >= least_free and 100 * free > free_percent * (free + used)
     if rewritten:
-        rewritten = _rewrite(path, owner, wait_s, used)
+        with hold(path, owner, wait_s):
+            rewritten = rewrite(path, used)
     return Compacted(before, path.stat().st_size, free, rewritten)
 
 
@@ -76,33 +79,32 @@ def _blocks(con: duckdb.DuckDBPyConnection) -> tuple[int, int]:
     return size * used, size * free
 
 
-def _rewrite(path: Path, owner: str, wait_s: float, used: int) -> bool:
-    """Put a copy of all that is in the file in its place; whether there was room for it."""
+def rewrite(path: Path, used: int) -> bool:
+    """Put a copy of all that is in the file, `used` bytes, in its place; whether there was room for
+    it. The caller holds the warehouse."""
     if shutil.disk_usage(path.parent).free < 2 * used:
         log.warning("%s is mostly free space, but its copy needs %d bytes of disk", path, 2 * used)
         return False
     draft = path.parent / FOLDER / path.name
-    with hold(path, owner, wait_s):
+    shutil.rmtree(draft.parent, ignore_errors=True)
+    draft.parent.mkdir()
+    try:
+        with connected(path, compact=True) as con:
+            source = con.execute("SELECT current_database()").fetchall()[0][0]
+            attach(con, draft, "draft")
+            con.execute(f'COPY FROM DATABASE "{source}" TO draft')
+            rows, copied = _rows(con, source), _rows(con, "draft")
+            con.execute("DETACH draft")
+        if rows != copied:
+            different = sorted(dict(set(rows.items()) ^ set(copied.items())))
+            raise RuntimeError(
+                f"the copy of {path} differs in {', '.join(different)}; the file is as it was"
+            )
+        if wal(path).exists():
+            raise RuntimeError(f"{path} has a write-ahead log that was not taken in; as it was")
+        durable.place(draft, path)
+    finally:
         shutil.rmtree(draft.parent, ignore_errors=True)
-        draft.parent.mkdir()
-        try:
-            with connected(path, compact=True) as con:
-                source = con.execute("SELECT current_database()").fetchall()[0][0]
-                literal = str(draft).replace("'", "''")
-                con.execute(f"ATTACH '{literal}' AS draft (STORAGE_VERSION '{STORAGE}')")
-                con.execute(f'COPY FROM DATABASE "{source}" TO draft')
-                rows, copied = _rows(con, source), _rows(con, "draft")
-                con.execute("DETACH draft")
-            if rows != copied:
-                different = sorted(dict(set(rows.items()) ^ set(copied.items())))
-                raise RuntimeError(
-                    f"the copy of {path} differs in {', '.join(different)}; the file is as it was"
-                )
-            if wal(path).exists():
-                raise RuntimeError(f"{path} has a write-ahead log that was not taken in; as it was")
-            durable.place(draft, path)
-        finally:
-            shutil.rmtree(draft.parent, ignore_errors=True)
     return True
 
 

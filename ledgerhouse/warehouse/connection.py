@@ -19,9 +19,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extract.fetch import archives, landing
+from extract.fetch import archives, encryption, landing
 from extract.fetch.noted import batch_ids
 from ledgerhouse.config import MEMORY_LIMIT, warehouse_path
+from ledgerhouse.warehouse import encrypted
+from ledgerhouse.warehouse.encrypted import STORAGE
 
 if TYPE_CHECKING:
     import duckdb
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 WAIT_S = 600  # longer than the longest single step measured (a two-year transform: 15 s)
 REPORT_EVERY_S = 10
-STORAGE = "v1.2.0"  # of a new file: the first format with zstd; any DuckDB since can read it
 
 
 class WarehouseBusy(RuntimeError):
@@ -198,13 +199,15 @@ def connected(
     """A DuckDB connection for a process that has locked the file already.
 
     Raises NotReplayed where there is no file, beside a landing from which it can be made: an empty
-    warehouse would ask the vendors for the whole history again, and be published.
+    warehouse would ask the vendors for the whole history again, and be published. Raises
+    EncryptionError where the file is encrypted, or what lies in the landing beside it, and the
+    key is missing or another one.
     """
-    import duckdb
-
     require_not_lost(path)
-    con = duckdb.connect(
-        str(path),
+    if not read_only and not path.exists():
+        encryption.for_writing(path.parent / "landing")
+    con = encrypted.connect(
+        path,
         read_only=read_only,
         config={"memory_limit": MEMORY_LIMIT, "storage_compatibility_version": STORAGE},
     )

@@ -33,6 +33,8 @@ PROMISED = {
     "five years": "a cycle of load, mirror and checks after",
     "logs in five years": "logs and call logs that",
     "growth in five years": "what a year of syncs adds that stays",
+    "encrypted loading": "from an encrypted landing into an encrypted warehouse",
+    "encrypted cycle": "{history:,} of history, encrypted against plain text",
     "Airflow": "warm sync run through Airflow",
 }
 

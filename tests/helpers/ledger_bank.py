@@ -14,8 +14,8 @@ import duckdb
 from extract.core.interval import Interval, iso, utc
 from extract.core.records import Records
 from extract.core.source import Covered, Fetched, Job, Page, Rate, Source, Unread
-from extract.fetch import landing
 from extract.core.sql import decimal, time
+from extract.fetch import landing
 from ledgerhouse.load.loader import Loaded, load
 from ledgerhouse.warehouse import schema
 

@@ -47,6 +47,7 @@ def command(name: str) -> Callable[[Any], None]:
     def run(args: Any) -> None:
         from importlib import import_module
 
+        import_module("ledgerhouse.operate.airflow")  # it says where the encryption key may be
         module, function = name.split(".")
         known = (CommandFailed, FileExistsError, FileNotFoundError, *_busy())
         try:
@@ -64,6 +65,7 @@ def command(name: str) -> Callable[[Any], None]:
 
 
 def _busy() -> tuple[type[Exception], ...]:
+    from extract.fetch.encryption import EncryptionError
     from ledgerhouse.warehouse.connection import NotReplayed, WarehouseBusy
 
-    return WarehouseBusy, NotReplayed
+    return WarehouseBusy, NotReplayed, EncryptionError

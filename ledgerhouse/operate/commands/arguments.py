@@ -84,7 +84,7 @@ WAREHOUSE = GroupCommand(
     help="What the books hold, what they cost, and why",
     description=(
         "Read from the published books, so that no command waits for a run; but `replay` "
-        "writes, and `verify` reads everything: they wait for their turn."
+        "and `encrypt` write, and `verify` reads everything: they wait for their turn."
     ),
     subcommands=(
         ActionCommand(
@@ -144,6 +144,12 @@ WAREHOUSE = GroupCommand(
             help="The books as one DuckDB file, which needs no other file to be read",
         ),
         ActionCommand(
+            name="shell",
+            func=command("shell.shell"),
+            args=(Arg(("-c", "--command"), metavar="SQL", help="answer this, and end"),),
+            help="DuckDB's own shell on the books, also where they are encrypted",
+        ),
+        ActionCommand(
             name="verify",
             func=command("verifying.verify"),
             args=(OUTPUT,),
@@ -154,6 +160,26 @@ WAREHOUSE = GroupCommand(
                 "it. Nothing is changed."
             ),
             epilog="Exit code 1 when something is wrong.",
+        ),
+        ActionCommand(
+            name="encrypt",
+            func=command("encrypting.encrypt"),
+            args=(
+                Arg(
+                    ("--off",),
+                    action="store_true",
+                    help="in plain text, from now on; the key is then in "
+                    "LEDGERHOUSE_ENCRYPTION_OLD_KEYS only",
+                ),
+                OUTPUT,
+            ),
+            help="Write landing, warehouse and books again under the encryption key that is set",
+            description=(
+                "After the key in LEDGERHOUSE_ENCRYPTION_KEY was set or changed: landing, warehouse "
+                "and books are written again under it. Until then what is there is read as it is, "
+                "and what is new is encrypted. Stop the runs first, or let it wait for its turn."
+            ),
+            epilog="Exit code 1 when a damaged file was left as it is, or a key is missing.",
         ),
         ActionCommand(
             name="replay",

@@ -19,6 +19,8 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 
+import ledgerhouse.operate.airflow  # noqa: F401  it says where the encryption key may be
+from extract.fetch.encryption import EncryptionError
 from ledgerhouse.config import AccountsFile, Rules, var_dir
 from ledgerhouse.operate.ui import calendar, figures
 from ledgerhouse.publish.books import open_books
@@ -63,6 +65,9 @@ def books() -> Iterator[duckdb.DuckDBPyConnection]:
         con = open_books()
     except FileNotFoundError as error:
         raise HTTPException(404, str(error)) from None
+    except EncryptionError as error:
+        log.error("the published books cannot be opened: %s", error)
+        raise HTTPException(503, str(error)) from None
     except duckdb.Error:
         log.exception("the published books cannot be opened")
         raise HTTPException(

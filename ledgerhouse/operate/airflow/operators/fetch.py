@@ -60,10 +60,11 @@ class FetchOperator(RecordedOperator):
         }
 
     def work(self, context: Any, outcome: dict[str, Any]) -> str:
-        from extract.fetch import landing
+        from extract.fetch import encryption, landing
         from extract.fetch.call_log import call_log
         from ledgerhouse.operate.airflow.hooks import SourceHook
 
+        encryption.for_writing(var_dir() / "landing")  # or what is paid for could not be kept
         key, source = attempt_key(context), get(self.source)
         job = Job.from_dict(
             {

@@ -16,9 +16,9 @@ from ledgerhouse.load.unit_balances import waiting
 from ledgerhouse.operate.airflow.operators.vendor import ProbeOperator, UnitsOperator
 from ledgerhouse.operate.run_log import attempts
 from ledgerhouse.warehouse.connection import hold
-from sandbox import keys
 from sandbox.faults import faults
 from sandbox.server import serve
+from sandbox.vendors import all_vendors
 
 LISTED = {
     "coinbase": ["main"],
@@ -64,12 +64,8 @@ def ask(tmp_path, monkeypatch, sandbox):
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
 
     def run(source: str, host: str = "", jobs: object = ({"account": LISTED["debank"][1]},)):
-        connection = {
-            "conn_type": source,
-            "host": host or getattr(sandbox, source),
-            "login": keys.KEY_NAME if source == "coinbase" else "",
-            "password": keys.KEY_PEM if source == "coinbase" else keys.DEBANK_KEY,
-        }
+        opened = all_vendors()[source].connection(host or f"{sandbox}/{source}")
+        connection = {"conn_type": source, **opened}
         monkeypatch.setenv(f"AIRFLOW_CONN_MINE_{source.upper()}", json.dumps(connection))
         probe = ProbeOperator(
             task_id="probe", connection=f"mine_{source}", source=source, plan="plan"

@@ -60,8 +60,10 @@ def loading(work: Path, records: int, repeats: int) -> dict:
         sources["encrypted"] = landed(work / "encrypted", records, files)
 
     def load(side: str) -> Callable[[], float]:
+        (work / f"of-{side}").mkdir()  # one folder is either encrypted or not
+
         def timed() -> float:
-            loader = Ours(work, sources[side], records)
+            loader = Ours(work / f"of-{side}", sources[side], records)
             try:
                 return seconds(loader.load)
             finally:

@@ -14,8 +14,9 @@ from extract.core.source import Covered, Fetched, Job
 from extract.fetch import archives, landing
 from extract.sources import all_sources
 from extract.sources.coinbase import TRANSACTIONS
-from ledgerhouse.load import old_warehouse
+from ledgerhouse.load import loader, old_warehouse
 from ledgerhouse.load.loader import load
+from ledgerhouse.load.merge import merge
 from ledgerhouse.load.replay import CARRIED, FROM_LANDING, ReplayFailed, replay
 from ledgerhouse.warehouse.connection import NotReplayed, open_warehouse, require_all_loads
 from tests.conftest import page
@@ -376,3 +377,24 @@ def dying(call, left, after):
         return call(*args, **kwargs)
 
     return step
+
+
+# ---- what a load leaves out
+
+
+def test_datasets_that_a_batch_says_nothing_of_are_left_out_and_nothing_is_missing(
+    var, monkeypatch
+):
+    """Each batch here is of ledger entries, and has read no other dataset whole."""
+    merged = []
+    monkeypatch.setattr(
+        loader,
+        "merge",
+        lambda con, dataset, *a: merged.append(dataset.name) or merge(con, dataset, *a),
+    )
+    before = everything(var)
+    assert again(var).differences == {} and set(merged) == {"exchanges_ledger"}
+    every = set(SOURCES["coinbase"].mappings)
+    monkeypatch.setattr(loader, "_concerned", lambda *a: every)
+    assert again(var).differences == {} and set(merged) == every
+    assert everything(var) == before, "merging the others as well changes nothing"

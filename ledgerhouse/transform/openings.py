@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from extract.core.interval import iso
 from extract.fetch import landing
 from ledgerhouse.transform.adjustments_file import Entry, bands
-from ledgerhouse.transform.residuals import Owner, Token, most_growth, plain, residuals
+from ledgerhouse.transform.residuals import Owner, Residual, Token, most_growth, plain, residuals
 from ledgerhouse.transform.whole_days import ODD_DAYS, odd_legs
 
 if TYPE_CHECKING:
@@ -135,13 +135,26 @@ def openings(
 ) -> list[Adjustment]:
     """The inferred openings of every account; those that can be fixed now are noted."""
     noted, rows = _read_notes(root), []
+    firsts: dict[Owner, datetime] = {}
+    asked: dict[Owner, tuple[list[Token], frozenset[str]]] = {}
     for who, (since, instants) in found.items():
         fixed = noted.get((*who, since))
-        first = fixed.snapshot if fixed and fixed.snapshot in instants else instants[0]
+        firsts[who] = fixed.snapshot if fixed and fixed.snapshot in instants else instants[0]
+        if fixed is None or fixed.pending:
+            asked[who] = _candidates(con, who, firsts[who], fixed and fixed.pending)
+    at_first = residuals(
+        con,
+        [token for tokens, _ in asked.values() for token in tokens],
+        {who: [firsts[who]] for who in asked},
+        bare=True,
+    )
+    for who, (since, instants) in found.items():
+        fixed, first = noted.get((*who, since)), firsts[who]
         amounts: dict[str, Decimal] = dict(fixed.amounts) if fixed else {}
         evidence = fixed.evidence if fixed else _evidence(con, who, first)
-        if fixed is None or fixed.pending:
-            fresh, pending = _inferred(con, who, since, first, placed, fixed and fixed.pending)
+        if who in asked:
+            tokens, pending = asked[who]
+            fresh = _inferred(con, {t: at_first[t][0] for t in tokens}, since, placed)
             can_fix = instants[-1] >= first + SETTLED
             if can_fix and note and (fixed is None or pending != fixed.pending):
                 _note(root, who, since, Noted(first, evidence, fresh, pending))
@@ -166,16 +179,11 @@ def openings(
     return rows
 
 
-def _inferred(
-    con: duckdb.DuckDBPyConnection,
-    who: Owner,
-    since: datetime,
-    first: datetime,
-    placed: Mapping[Token, list[Entry]],
-    only: frozenset[str] | None,
-) -> tuple[dict[str, Decimal], frozenset[str]]:
-    """Openings by token at an account's first covered snapshot, and tokens whose part is unread.
-    Its history begins at `since`."""
+def _candidates(
+    con: duckdb.DuckDBPyConnection, who: Owner, first: datetime, only: frozenset[str] | None
+) -> tuple[list[Token], frozenset[str]]:
+    """Tokens that may have an opening at an account's first covered snapshot, and those whose part
+    is unread; of `only` these, where given."""
     tokens, pending = [], set()
     params = {"source": who[0], "account": who[1], "ts": first}
     query = FORBIDDEN.format(odd_days=ODD_DAYS, odd_legs=odd_legs(con, ODD, params))
@@ -186,18 +194,30 @@ def _inferred(
             pending.add(token)
         elif not is_forbidden:
             tokens.append((*who, token))
+    return tokens, frozenset(pending)
+
+
+def _inferred(
+    con: duckdb.DuckDBPyConnection,
+    at_first: Mapping[Token, Residual],
+    since: datetime,
+    placed: Mapping[Token, list[Entry]],
+) -> dict[str, Decimal]:
+    """Openings by token, from the residuals of an account's first covered snapshot. Its history
+    begins at `since`."""
     amounts = {}
     rebasing = bands()
-    for (_, _, token), (residual,) in residuals(con, tokens, {who: [first]}, bare=True).items():
-        residual = residual.plus(e.amount for e in placed.get((*who, token), ()) if e.ts < first)
+    for token, residual in at_first.items():
+        first = residual.ts
+        residual = residual.plus(e.amount for e in placed.get(token, ()) if e.ts < first)
         # Of a rebasing token that was received since, it may be growth alone: see adjustments.
-        rate = rebasing.get(token)
+        rate = rebasing.get(token[2])
         grown = rate is not None and residual.difference <= most_growth(
-            con, (*who, token), rate, since, first
+            con, token, rate, since, first
         )
         if not residual.lost and residual.difference > residual.tolerance and not grown:
-            amounts[token] = residual.difference
-    return amounts, frozenset(pending)
+            amounts[token[2]] = residual.difference
+    return amounts
 
 
 def _evidence(con: duckdb.DuckDBPyConnection, who: Owner, ts: datetime) -> str:

@@ -18,7 +18,7 @@ from extract.core.interval import iso
 from extract.fetch import landing
 from ledgerhouse.transform.adjustments_file import Entry, bands
 from ledgerhouse.transform.exact_openings import ExactOpenings
-from ledgerhouse.transform.residuals import Owner, Token, most_growth, plain, residuals
+from ledgerhouse.transform.residuals import Owner, Residual, Token, most_growth, plain, residuals
 from ledgerhouse.transform.whole_days import ODD_DAYS, odd_legs
 
 if TYPE_CHECKING:
@@ -27,67 +27,81 @@ if TYPE_CHECKING:
 SETTLED = timedelta(hours=24)  # vendors index late
 COLUMNS = "adjustment_id, source, account, token, ts, kind, amount_text, evidence, note"
 
+WANTED = """
+    WITH wanted AS (
+        SELECT unnest($sources::VARCHAR[]) AS source, unnest($accounts::VARCHAR[]) AS account,
+            unnest($at::TIMESTAMP[]) AS first_ts
+    )"""
 # Days of which FORBIDDEN must know each leg: that of the snapshot, those that hold adjustments, and
 # all of a token that may have come by scams alone.
-ODD = """
-    WITH flows AS (
-        FROM curated.daily_flows
-        WHERE (source, account) = ($source, $account) AND date <= CAST($ts AS DATE) AND token <> ''
+ODD = f"""{WANTED}, flows AS (
+        SELECT f.*, legs + overflow_legs + unsettled_legs + unknown_legs AS honest,
+            CAST(first_ts AS DATE) AS first_day
+        FROM curated.daily_flows f JOIN wanted USING (source, account)
+        WHERE date <= CAST(first_ts AS DATE) AND token <> ''
     ), adjusted AS (
-        SELECT token, CAST(ts AS DATE) AS date FROM raw.adjustments
-        WHERE (source, account) = ($source, $account)
+        SELECT source, account, token, CAST(ts AS DATE) AS date, count(*) AS rows
+        FROM raw.adjustments GROUP BY ALL
     ), doubtful AS (
-        SELECT token FROM flows GROUP BY token HAVING sum(scam_legs) > 0
-            AND coalesce(sum(legs + overflow_legs + unsettled_legs + unknown_legs)
-                FILTER (date < CAST($ts AS DATE)), 0)
-                <= (SELECT count(*) FROM adjusted a WHERE a.token = flows.token)
+        SELECT source, account, token FROM flows
+        LEFT JOIN (SELECT source, account, token, sum(rows) AS rows FROM adjusted GROUP BY ALL)
+            USING (source, account, token)
+        GROUP BY ALL HAVING sum(scam_legs) > 0
+            AND coalesce(sum(honest) FILTER (date < first_day), 0) <= coalesce(any_value(rows), 0)
     )
     SELECT source, account, token, date FROM flows
-    WHERE date = CAST($ts AS DATE) OR token IN (FROM doubtful)
-        OR (token, date) IN (SELECT (token, date) FROM adjusted)"""
+    WHERE date = first_day OR (source, account, token) IN (FROM doubtful)
+        OR (source, account, token, date) IN (SELECT (source, account, token, date) FROM adjusted)"""
 
-# Of the tokens at an account's first snapshot: what forbids an opening.
-FORBIDDEN = """
-    WITH held AS (
-        SELECT token, list(DISTINCT wallet) AS wallets, bool_or(is_verified IS FALSE) AS unverified,
+# Of the tokens at each account's first snapshot: what forbids an opening.
+FORBIDDEN = f"""{WANTED}, held AS (
+        SELECT source, account, token, list(DISTINCT wallet) AS wallets,
+            bool_or(is_verified IS FALSE) AS unverified,
             sum(CAST(amount AS DECIMAL(32, 6))) AS reported
-        FROM raw.balances WHERE (source, account, ts) = ($source, $account, $ts) GROUP BY ALL
+        FROM raw.balances
+        WHERE (source, account, ts) IN (SELECT (source, account, first_ts) FROM wanted)
+        GROUP BY ALL
     ), days AS (
-        SELECT token, scam_legs AS scams, unknown_legs AS unknown,
+        SELECT source, account, token, scam_legs AS scams, unknown_legs AS unknown,
             legs + overflow_legs + unsettled_legs + unknown_legs AS honest,
             NULL AS scam, true AS fits
-        FROM curated.daily_flows ANTI JOIN {odd_days} USING (source, account, token, date)
-        WHERE (source, account) = ($source, $account) AND date < CAST($ts AS DATE)
+        FROM curated.daily_flows JOIN wanted USING (source, account)
+        ANTI JOIN {ODD_DAYS} USING (source, account, token, date)
+        WHERE date < CAST(first_ts AS DATE)
         UNION ALL
-        SELECT token, CAST(is_scam AS INT),
+        SELECT source, account, token, CAST(is_scam AS INT),
             CAST(is_settled AND NOT is_scam AND kind <> 'nft' AND amount_wide IS NULL AS INT),
             CAST(NOT is_scam AND kind <> 'nft' AS INT),
             CASE WHEN is_scam AND is_settled THEN TRY_CAST(amount_wide AS DECIMAL(32, 6)) END,
             TRY_CAST(amount_wide AS DECIMAL(32, 6)) IS NOT NULL
-        FROM {odd_legs} WHERE ts < $ts AND domain <> 'adjustment'
+        FROM {{odd_legs}} JOIN wanted USING (source, account)
+        WHERE ts < first_ts AND domain <> 'adjustment'
     ), moved AS (
-        SELECT token, sum(scams) AS scams, sum(unknown) AS unknown, sum(honest) AS honest,
-            CASE WHEN bool_and(fits) THEN sum(scam) END AS scam
+        SELECT source, account, token, sum(scams) AS scams, sum(unknown) AS unknown,
+            sum(honest) AS honest, CASE WHEN bool_and(fits) THEN sum(scam) END AS scam
         FROM days GROUP BY ALL
     ), unread AS (  -- one second of a chain may stay so for good: the opening says so by its status
-        SELECT part FROM ops.unread_parts WHERE (source, account) = ($source, $account)
-            AND end_ts - start_ts > INTERVAL 1 SECOND
+        SELECT source, account, list(part) AS parts FROM ops.unread_parts
+        WHERE end_ts - start_ts > INTERVAL 1 SECOND GROUP BY ALL
     ), rejected AS (
-        SELECT payload FROM raw.rejected WHERE (source, account) = ($source, $account)
-            AND dataset IN ('exchanges_ledger', 'onchain_transactions', 'onchain_transfers')
+        SELECT source, account, payload FROM raw.rejected SEMI JOIN wanted USING (source, account)
+        WHERE dataset IN ('exchanges_ledger', 'onchain_transactions', 'onchain_transfers')
+    ), tokens AS (
+        FROM held FULL JOIN moved USING (source, account, token) WHERE token <> ''
+    ), unreadable AS (
+        SELECT DISTINCT source, account, token FROM tokens JOIN rejected USING (source, account)
+        WHERE contains(payload, '"' || list_last(string_split(token, ':')) || '"')
     )
-    SELECT token,
-        coalesce(list_has_any(wallets, (SELECT coalesce(list(part), []) FROM unread)), false)
-            AS is_unread,
+    SELECT source, account, token,
+        coalesce(list_has_any(wallets, parts), false) AS is_unread,
         coalesce(unverified, false) AND (coalesce(honest, 0) = 0 OR coalesce(scams, 0) > 0)
             OR coalesce(honest, 0) = 0 AND coalesce(scams, 0) > 0
                 AND coalesce(abs(reported - scam) <= CAST(0.00001
                     + TRY_CAST(abs(reported) AS DECIMAL(26, 0))
                     * CAST(0.000000000001 AS DECIMAL(12, 12)) AS DECIMAL(38, 6)), true)
             OR coalesce(unknown, 0) > 0
-            OR EXISTS (FROM rejected WHERE contains(payload,
-                '"' || list_last(string_split(token, ':')) || '"')) AS is_forbidden
-    FROM held FULL JOIN moved USING (token) WHERE token <> ''"""
+            OR (source, account, token) IN (FROM unreadable) AS is_forbidden
+    FROM tokens LEFT JOIN unread USING (source, account)"""
 
 
 @dataclass(frozen=True)
@@ -146,16 +160,42 @@ def openings(
         for opening in each
         if opening.amount
     ]
+    fixed_of = {who: noted.get((*who, since)) for who, (since, _) in found.items()}
+    firsts = {
+        who: fixed.snapshot if (fixed := fixed_of[who]) and fixed.snapshot in at else at[0]
+        for who, (_, at) in found.items()
+    }
+    # Of accounts with openings to infer: tokens that may have one, and those whose part is unread.
+    candidates: dict[Owner, list[Token]] = {
+        who: [] for who, fixed in fixed_of.items() if fixed is None or fixed.pending
+    }
+    pending: dict[Owner, set[str]] = {who: set() for who in candidates}
+    for *owner, token, is_unread, is_forbidden in forbidden(
+        con, {who: firsts[who] for who in candidates}
+    ):
+        who = (owner[0], owner[1])
+        fixed = fixed_of[who]
+        if fixed is None or token in fixed.pending:
+            if is_unread:
+                pending[who].add(token)
+            elif not is_forbidden:
+                candidates[who].append((*who, token))
+    at_first = residuals(
+        con,
+        [token for tokens in candidates.values() for token in tokens],
+        {who: [firsts[who]] for who in candidates},
+        bare=True,
+    )
     for who, (since, instants) in found.items():
-        fixed = noted.get((*who, since))
-        first = fixed.snapshot if fixed and fixed.snapshot in instants else instants[0]
+        fixed, first = fixed_of[who], firsts[who]
         amounts: dict[str, Decimal] = dict(fixed.amounts) if fixed else {}
         evidence = fixed.evidence if fixed else _evidence(con, who, first)
-        if fixed is None or fixed.pending:
-            fresh, pending = _inferred(con, who, since, first, placed, fixed and fixed.pending)
+        if who in candidates:
+            mine = {token: at_first[token][0] for token in candidates[who]}
+            fresh, waits = _inferred(con, mine, since, placed), frozenset(pending[who])
             can_fix = instants[-1] >= first + SETTLED
-            if can_fix and note and (fixed is None or pending != fixed.pending):
-                _note(root, who, since, Noted(first, evidence, fresh, pending))
+            if can_fix and note and (fixed is None or waits != fixed.pending):
+                _note(root, who, since, Noted(first, evidence, fresh, waits))
             amounts |= fresh
         for token, amount in exact.left(con, who, first, amounts).items():
             # One who knows it exactly says so in adjustments.toml.
@@ -177,38 +217,43 @@ def openings(
     return rows
 
 
+def forbidden(
+    con: duckdb.DuckDBPyConnection, firsts: Mapping[Owner, datetime]
+) -> list[tuple[str, str, str, bool, bool]]:
+    """The tokens at or before the first covered snapshot of each account (source, account, token),
+    whether their part of it is unread, and whether they can have no opening."""
+    if not firsts:
+        return []
+    params = {
+        "sources": [source for source, _ in firsts],
+        "accounts": [account for _, account in firsts],
+        "at": list(firsts.values()),
+    }
+    query = FORBIDDEN.format(odd_legs=odd_legs(con, ODD, params))
+    return con.execute(query, params).fetchall()
+
+
 def _inferred(
     con: duckdb.DuckDBPyConnection,
-    who: Owner,
+    at_first: Mapping[Token, Residual],
     since: datetime,
-    first: datetime,
     placed: Mapping[Token, list[Entry]],
-    only: frozenset[str] | None,
-) -> tuple[dict[str, Decimal], frozenset[str]]:
-    """Openings by token at an account's first covered snapshot, and tokens whose part is unread.
-    Its history begins at `since`."""
-    tokens, pending = [], set()
-    params = {"source": who[0], "account": who[1], "ts": first}
-    query = FORBIDDEN.format(odd_days=ODD_DAYS, odd_legs=odd_legs(con, ODD, params))
-    for token, is_unread, is_forbidden in con.execute(query, params).fetchall():
-        if only is not None and token not in only:
-            continue
-        if is_unread:
-            pending.add(token)
-        elif not is_forbidden:
-            tokens.append((*who, token))
+) -> dict[str, Decimal]:
+    """Openings by token, from the residuals of an account's first covered snapshot. Its history
+    begins at `since`."""
     amounts = {}
     rebasing = bands()
-    for (_, _, token), (residual,) in residuals(con, tokens, {who: [first]}, bare=True).items():
-        residual = residual.plus(e.amount for e in placed.get((*who, token), ()) if e.ts < first)
+    for token, residual in at_first.items():
+        first = residual.ts
+        residual = residual.plus(e.amount for e in placed.get(token, ()) if e.ts < first)
         # Of a rebasing token that was received since, it may be growth alone: see adjustments.
-        rate = rebasing.get(token)
+        rate = rebasing.get(token[2])
         grown = rate is not None and residual.difference <= most_growth(
-            con, (*who, token), rate, since, first
+            con, token, rate, since, first
         )
         if not residual.lost and residual.difference > residual.tolerance and not grown:
-            amounts[token] = residual.difference
-    return amounts, frozenset(pending)
+            amounts[token[2]] = residual.difference
+    return amounts
 
 
 def _evidence(con: duckdb.DuckDBPyConnection, who: Owner, ts: datetime) -> str:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ledgerhouse.config import warehouse_path
 from ledgerhouse.process import gc_paused
+from ledgerhouse.transform.optimized_queries import keep_optimized_queries
 from ledgerhouse.transform.scattered_days import day_of, plain
 from ledgerhouse.warehouse.connection import WAIT_S, connected, hold
 from ledgerhouse.warehouse.schema import create_all
@@ -96,6 +97,7 @@ def context(path: Path) -> Iterator[tuple[Context, Evaluations]]:
     os.environ["LEDGERHOUSE_VAR"] = str(path.parent)
     # It would read eight small files with forked workers, which outlive a killed task and wait.
     constants.MAX_FORK_WORKERS = 1
+    keep_optimized_queries()
     ctx = None
     try:
         with gc_paused():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import random
 import runpy
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -32,9 +33,10 @@ MONTHS = (date(2025, 11, 1), date(2025, 12, 1), date(2026, 1, 1), date(2026, 2, 
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Path:
+def published(planned, tmp_path_factory) -> Path:
     """Books of an exchange account and a wallet, one month published twice."""
     var = tmp_path_factory.mktemp("frame")
+    shutil.copytree(planned, var, dirs_exist_ok=True)
     with serve(seed=5, now=NOW, start=START, scale=0.3) as url:
         url.app.lift_limits()
         books = Books(url, var / "landing", path=str(var / FILE), clock=Hurried())

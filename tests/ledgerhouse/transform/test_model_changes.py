@@ -16,7 +16,7 @@ from ledgerhouse.publish.publish import publish
 from ledgerhouse.transform import sqlmesh_context
 from ledgerhouse.transform import touched_days as tf
 from tests.helpers.recomputed import assert_curated_is_the_truth, load_batch, opened
-from tests.ledgerhouse.transform.test_touched_days import lived_in, planned, settle  # noqa: F401
+from tests.ledgerhouse.transform.test_touched_days import settle
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,7 @@ DESCRIBED_NO_MORE = (",\n    fills = 'fills of the order'\n", "\n")
 
 
 @pytest.fixture
-def home(lived_in, tmp_path, monkeypatch):  # noqa: F811
+def home(lived_in, tmp_path, monkeypatch):
     """A warehouse, and the project in a copy that may be edited."""
     shutil.copytree(lived_in, tmp_path / "var")
     shutil.copytree(sqlmesh_context.PROJECT, tmp_path / "project")

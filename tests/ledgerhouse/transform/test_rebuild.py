@@ -27,9 +27,10 @@ START, NOW = "2025-01-20T00:00:00Z", "2025-02-10T00:00:00Z"
 
 
 @pytest.fixture(scope="module")
-def transformed(tmp_path_factory):
+def transformed(planned, tmp_path_factory):
     """Three weeks of two vendors, transformed; the marks are those a transform has just read."""
     var = tmp_path_factory.mktemp("transformed")
+    shutil.copytree(planned, var, dirs_exist_ok=True)
     with serve(seed=8, now=NOW, scale=0.6) as url:
         books = Books(url, var / "landing", path=str(var / sqlmesh_context.FILE))
         books.sync(START, NOW, snapshot=True)

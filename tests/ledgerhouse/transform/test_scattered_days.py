@@ -15,14 +15,7 @@ from sqlglot import parse_one
 from ledgerhouse.transform import sqlmesh_context
 from ledgerhouse.transform.scattered_days import AUDITED_VIEW, bounded_by_touched, inclusive
 from tests.helpers.recomputed import assert_curated_is_the_truth, load_batch, opened, put
-from tests.ledgerhouse.transform.test_touched_days import (  # noqa: F401
-    entry,
-    lived_in,
-    physical,
-    planned,
-    recorded,
-    settle,
-)
+from tests.ledgerhouse.transform.test_touched_days import entry, physical, recorded, settle
 
 pytestmark = pytest.mark.slow
 
@@ -217,7 +210,7 @@ def test_only_models_bounded_by_the_macros_are_evaluated_together(project):
 
 
 @pytest.mark.parametrize("name", sorted(TOGETHER))
-def test_a_query_over_several_spans_is_that_of_each(project, lived_in, name):  # noqa: F811
+def test_a_query_over_several_spans_is_that_of_each(project, lived_in, name):
     """On random days around those of the rows; a day between the spans gives no row."""
     from sqlmesh.core.macros import RuntimeStage
 
@@ -249,7 +242,7 @@ def test_a_query_over_several_spans_is_that_of_each(project, lived_in, name):  #
 
 
 @pytest.fixture
-def warehouse(planned, tmp_path):  # noqa: F811
+def warehouse(planned, tmp_path):
     shutil.copytree(planned, tmp_path / "var")
     return tmp_path / "var" / sqlmesh_context.FILE
 

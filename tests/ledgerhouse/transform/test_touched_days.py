@@ -39,28 +39,6 @@ DAY = timedelta(days=1)
 DAYS_THERE = "SELECT DISTINCT CAST(ts AS DATE) FROM curated.tx_unified ORDER BY 1"
 
 
-@pytest.fixture(scope="session")
-def planned(tmp_path_factory):
-    """A warehouse with an empty prod environment, made once and copied for each test."""
-    var = tmp_path_factory.mktemp("planned")
-    assert tf.transform(
-        var / sqlmesh_context.FILE, owner="test"
-    ).planned  # at first use, even without marks
-    assert sqlmesh_context.plan_production(var / sqlmesh_context.FILE) is False
-    return var
-
-
-@pytest.fixture(scope="session")
-def lived_in(planned, tmp_path_factory):
-    """The same with a first batch transformed."""
-    var = tmp_path_factory.mktemp("lived") / "var"
-    shutil.copytree(planned, var)
-    with opened(var / sqlmesh_context.FILE) as con:
-        load_batch(con, random.Random(7), datetime(2077, 2, 20), 0)
-    settle(var / sqlmesh_context.FILE)
-    return var
-
-
 @pytest.fixture
 def warehouse(planned, tmp_path):
     shutil.copytree(planned, tmp_path / "var")

@@ -53,10 +53,10 @@ RUN = "manual__of_these_tests"
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def kept(planned, tmp_path_factory):
     """Books of four accounts, of which BROKEN has a hole; and what filling it really took."""
     var = tmp_path_factory.mktemp("commands") / "var"
-    var.mkdir()
+    shutil.copytree(planned, var)
     with serve(seed=5, now=NOW, start=START) as url:
         url.app.lift_limits()
         kept = Books(url, var / "landing", path=str(var / FILE), clock=Hurried())

@@ -32,6 +32,11 @@ SIX_HOURS = timedelta(hours=6)
 log = logging.getLogger(__name__)
 
 
+def last_mark(now: datetime) -> datetime:
+    """The last six-hour mark, up to which a sync at `now` reads."""
+    return now.replace(hour=now.hour // 6 * 6, minute=0, second=0, microsecond=0)
+
+
 @dataclass
 class Pipeline:
     """A folder `var` with its accounts.toml: run(now) is what the DAG sync does at that moment.
@@ -60,7 +65,7 @@ class Pipeline:
         self.vendors.now, self.failures = now, {}
         self.runs += 1
         run_id = f"run-{self.runs}"
-        end = now.replace(hour=now.hour // 6 * 6, minute=0, second=0, microsecond=0)
+        end = last_mark(now)
         blocks = ("\n".join(f"{k} = {json.dumps(v)}" for k, v in e.items()) for e in self.entries)
         text = "".join(f"[[account]]\n{block}\n\n" for block in blocks)
         (self.var / "accounts.toml").write_text(text + self.extra)

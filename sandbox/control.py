@@ -15,6 +15,9 @@ GET  /_truth/coinbase/ledger | coinbase/fills | debank/transactions | debank/tra
 GET  /_truth/unread | unread_wallets | positions                                            ?now=
 GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
 GET  /_truth/residuals      ?at=&now=&since=
+POST /_truth/differences    {"since": …, "snapshots": [oldest, …], "rows": [those of
+                            curated.reconciliation], "spent": {"debank calls": 3, "units": 7, …}}:
+                            where rows or counts (may be left out) are not true, in sentences
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from starlette.routing import Route
 
 from sandbox.debank.api import DebankApi
 from sandbox.faults.traffic import Traffic
+from sandbox.world.expected import differences, expectations
 from sandbox.world.moments import Clock, iso
 from sandbox.world.world import World
 
@@ -65,6 +69,7 @@ class Control:
             ("/_control/reset_stats", self.reset_stats),
             ("/_control/faults", self.set_faults),
             ("/_control/vanish", self.vanish),
+            ("/_truth/differences", self.differences),
         ]
         return [
             *(Route(path, _plain(answer), methods=["GET"]) for path, answer in questions),
@@ -80,6 +85,18 @@ class Control:
     def residuals(self, query, _body) -> list[dict]:
         now = query.get("now") or self.clock.now()
         return self.world.residuals(query.get("at"), now, query.get("since"))
+
+    def differences(self, _query, body: dict) -> list[str]:
+        expected = expectations(self.world, body["since"], body["snapshots"])
+        stats = self.stats(None, None)
+        counted = {f"{vendor} calls": total for vendor, total in stats["total"].items()}
+        counted |= {"units": stats["units_spent"]}
+        spent = body.get("spent", counted)
+        return differences(body["rows"], expected, body["snapshots"][-1]) + [
+            f"{spent.get(what, 0)} {what} are logged, the sandbox counted {count}"
+            for what, count in counted.items()
+            if spent.get(what, 0) != count
+        ]
 
     def stats(self, _query, _body) -> dict:
         units = {"units_spent": self.debank.units_spent, "units_balance": self.debank.balance}

@@ -22,31 +22,21 @@ def main(command: str = "help", *arguments: str) -> int:
     if command not in WITH_ARGUMENTS and (command not in WITHOUT or arguments):
         print(__doc__, file=sys.stderr)
         return 2
-    from ledgerhouse.operate.airflow.api import AirflowApiError, AirflowUnreachable
+    from ledgerhouse.operate.airflow import api
+    from ledgerhouse.operate.commands import CommandFailed
     from ledgerhouse.warehouse.connection import NotReplayed, WarehouseBusy
     from ledgerhouse.warehouse.migrate import SchemaChanged
-    from stack import commands, demo
-    from stack.follow import RunFailed
-    from stack.lock import StackBusy
-    from stack.postgres import PostgresFailed
-    from stack.processes import StackFailed
-    from stack.settings import SettingsError, readable_by_others
+    from stack import commands, demo, follow, lock, postgres, processes, settings
 
+    stack = (follow.RunFailed, lock.StackBusy, postgres.PostgresFailed, processes.StackFailed)
+    airflow = (api.AirflowApiError, api.AirflowUnreachable, CommandFailed)
+    known = (*stack, *airflow, settings.SettingsError, WarehouseBusy, NotReplayed, SchemaChanged)
     os.umask(0o077)  # what is written from here on, by whichever process, nobody else may read
-    if warning := readable_by_others():
+    if warning := settings.readable_by_others():
         print(warning, file=sys.stderr)
-    stack = (
-        RunFailed,
-        StackBusy,
-        PostgresFailed,
-        StackFailed,
-        AirflowApiError,
-        AirflowUnreachable,
-        SettingsError,
-    )
     try:
         return demo.main() if command == "demo" else getattr(commands, command)(*arguments)
-    except (*stack, WarehouseBusy, NotReplayed, SchemaChanged) as error:
+    except known as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:

@@ -5,21 +5,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
-from extract.core.interval import iso
 from ledgerhouse.operate.commands.progress import Steps
-from stack.airflow import environment, state_uri
-from stack.live import Stack, launch
+from ledgerhouse.transform import sqlmesh_context
+from stack.airflow import environment, models_environment
+from stack.live import Stack, launch, this_second
 from stack.lock import StackBusy, holder, lock
 from stack.processes import Stopped
 from stack.settings import (
@@ -50,32 +48,27 @@ def _settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], boo
 def _until_stopped(
     title: str, settings: Settings, base: Mapping[str, str], command: str, **options: Any
 ) -> Iterator[tuple[Steps, Stack]]:
-    """A stack started as one step on the screen; after the block it runs until Ctrl-C (Stopped)."""
+    """A stack started as one step on the screen; after the block it runs until Ctrl-C, which is
+    how these commands end."""
     screen = Steps()
-    options |= {"api_port": API_PORT}
-    with ExitStack() as live:
-        with screen.step(title) as step:
-            stack = live.enter_context(launch(settings, base, command, tell=step.note, **options))
-            if not options.get("airflow", True):
-                stack.create_metadata()
-                stack.serve_api()
-        yield screen, stack
-        stack.keep(screen.line)
-
-
-@contextmanager
-def _stop_is_success() -> Iterator[None]:
-    """Ctrl-C is how the commands end that run until then."""
     try:
-        yield
+        with ExitStack() as live:
+            with screen.step(title) as step:
+                options |= {"api_port": API_PORT, "tell": step.note}
+                stack = live.enter_context(launch(settings, base, command, **options))
+                if not options.get("airflow", True):
+                    stack.create_metadata()
+                    stack.serve_api()
+            yield screen, stack
+            stack.keep(screen.line)
     except Stopped:
-        Steps().line("Stopped; nothing is left running.")
+        screen.line("Stopped; nothing is left running.")
 
 
 def up() -> int:
     """Run everything until Ctrl-C: the sandbox's clock runs with the real one, DAGs unpaused."""
     settings, base, with_sandbox = _settings(os.environ)
-    sandbox, title = None, "start PostgreSQL and Airflow"
+    sandbox, where = None, "No sandbox: SANDBOX_PORT is not set, real vendors are called"
     if with_sandbox:
         start = settings.values.get("START_TS")
         if not start:
@@ -83,25 +76,19 @@ def up() -> int:
                 "START_TS is empty in .env; write when the sandbox's history "
                 "begins, for example 2024-11-01T00:00:00Z"
             )
-        now = iso(datetime.now(UTC).replace(microsecond=0))
         seed = settings.values.get("SANDBOX_SEED") or "7"
-        sandbox = ["--seed", seed, "--now", now, "--start", start, "--tick"]
-        title = "start PostgreSQL, the sandbox and Airflow"
-    started = _until_stopped(title, settings, base, "stack up", sandbox=sandbox)
-    with _stop_is_success(), started as (screen, stack):
+        sandbox = ["--seed", seed, "--now", this_second(), "--start", start, "--tick"]
+    title = f"start PostgreSQL{', the sandbox' if sandbox else ''} and Airflow"
+    with _until_stopped(title, settings, base, "stack up", sandbox=sandbox) as (screen, stack):
         with screen.step("register and unpause the DAGs"):
             stack.rest.wait_for_dags("sync")
             time.sleep(DAGS_S)
             for dag in stack.rest.dags():
                 stack.rest.unpause(dag)
-        screen.line(f"Airflow: {stack.ui}  {stack.login(screen.live)}")
-        screen.line(f"The books: {stack.ui}/plugin/ledgerhouse")
-        screen.line(
-            f"Sandbox: {stack.sandbox_url}"
-            if sandbox
-            else "No sandbox: SANDBOX_PORT is not set, real vendors are called"
-        )
-        screen.line(f"Logs: {settings.logs}. Ctrl-C stops everything.")
+        screen.line(f"Airflow: {stack.rest.url}  {stack.login(screen.live)}")
+        screen.line(f"The books: {stack.rest.url}/plugin/ledgerhouse")
+        screen.line(f"Sandbox: {stack.sandbox_url}" if sandbox else where)
+        screen.line(f"Logs: {settings.var / 'logs'}. Ctrl-C stops everything.")
     return 0
 
 
@@ -115,51 +102,36 @@ def ui() -> int:
     if not (settings.var / "published" / "books.duckdb").exists():
         raise SettingsError(f"no books in {settings.var}: make demo makes them")
     title = "start PostgreSQL and Airflow's API server"
-    started = _until_stopped(title, settings, os.environ, "stack ui", airflow=False)
-    with _stop_is_success(), started as (screen, stack):
-        screen.line(f"The books: {stack.ui}/plugin/ledgerhouse  {stack.login(screen.live)}")
+    with _until_stopped(title, settings, os.environ, "stack ui", airflow=False) as (screen, stack):
+        screen.line(f"The books: {stack.rest.url}/plugin/ledgerhouse  {stack.login(screen.live)}")
         screen.line("Ctrl-C stops it.")
     return 0
 
 
 def init() -> int:
     """Create the databases, Airflow's tables and its pools; nothing stays running."""
-    screen = Steps()
     settings, base, _ = _settings(os.environ)
-    with (
-        screen.step("make the databases, tables and pools"),
-        launch(settings, base, "stack init", airflow=False) as stack,
-    ):
-        stack.create_metadata()
+    with Steps().step("make the databases, tables and pools"):
+        with launch(settings, base, "stack init", airflow=False) as stack:
+            stack.create_metadata()
     return 0
 
 
 def plan(*arguments: str) -> int:
     """`sqlmesh plan ARGUMENTS`, also beside a running stack."""
-    from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
-
-    with _models_state("stack plan"):
-        return sqlmesh_plan(list(arguments))
+    return models("plan", *arguments)
 
 
 def models(*arguments: str) -> int:
     """Lint and test the models, which needs no warehouse; with arguments, `sqlmesh ARGUMENTS` on
     the warehouse."""
-    from ledgerhouse.transform.sqlmesh_context import PROJECT as MODELS
-    from ledgerhouse.transform.sqlmesh_context import sqlmesh
-
     if arguments:
-        with _models_state("stack models"):
-            return sqlmesh(list(arguments))
-    command = [str(Path(sys.executable).with_name("sqlmesh")), "--paths", str(MODELS)]
+        with _models_state(f"stack {'plan' if arguments[0] == 'plan' else 'models'}"):
+            return sqlmesh_context.sqlmesh(arguments)
+    os.environ |= models_environment()
     with TemporaryDirectory(prefix="ledgerhouse-models-") as var:
-        environ = {k: v for k, v in os.environ.items() if k != "LEDGERHOUSE_STATE_URI"}
-        environ |= {"LEDGERHOUSE_VAR": var, "SQLMESH__DISABLE_ANONYMIZED_ANALYTICS": "true"}
-        command += ["--log-file-dir", var]
-        return max(
-            subprocess.run([*command, check], env=environ, check=False).returncode
-            for check in ("lint", "test")
-        )
+        file = Path(var, "warehouse.duckdb")
+        return max(sqlmesh_context.sqlmesh([check], file) for check in ("lint", "test"))
 
 
 def replay(*arguments: str) -> int:
@@ -169,25 +141,16 @@ def replay(*arguments: str) -> int:
     """
     if set(arguments) - {"--accept-less"}:
         raise SettingsError(f"replay knows --accept-less only, not {' '.join(arguments)}")
-    from ledgerhouse.operate.commands import CommandFailed
     from ledgerhouse.operate.commands.replaying import replay_and_publish
 
     with _models_state("stack replay"):
-        try:
-            return replay_and_publish(
-                "table", "stack replay", accept_less="--accept-less" in arguments
-            )
-        except CommandFailed as error:
-            Steps().line(f"✗ {error}")
-            return 1
+        return replay_and_publish("table", "stack replay", accept_less=bool(arguments))
 
 
 @contextmanager
 def _models_state(command: str) -> Iterator[None]:
     """SQLMesh's state in reach: the running stack's PostgreSQL, else one started meanwhile."""
     settings, base, _ = _settings(os.environ)
-    os.environ["LEDGERHOUSE_VAR"] = str(settings.var)
-    os.environ["SQLMESH__DISABLE_ANONYMIZED_ANALYTICS"] = "true"
     with ExitStack() as live:
         try:
             sockets = live.enter_context(launch(settings, base, command, airflow=False)).sockets
@@ -196,7 +159,7 @@ def _models_state(command: str) -> Iterator[None]:
             if running is None or "postgres" not in running.addresses:
                 raise
             sockets = Path(running.addresses["postgres"])
-        os.environ["LEDGERHOUSE_STATE_URI"] = state_uri(sockets)
+        os.environ |= {"LEDGERHOUSE_VAR": str(settings.var), **models_environment(sockets)}
         yield
 
 
@@ -204,15 +167,13 @@ def clean() -> int:
     """Remove `var/`; StackBusy when a stack is running in it."""
     var = var_dir(read_env(os.environ))
     with ExitStack() as held:
-        for folder in (var, var / "demo"):
-            if folder.exists():
-                held.enter_context(lock(folder, "stack clean"))
+        for folder in filter(Path.exists, (var, var / "demo")):
+            held.enter_context(lock(folder, "stack clean"))
         if not var.is_relative_to(PROJECT):
             raise SettingsError(
                 f"LEDGERHOUSE_VAR is {var}, outside the project: remove that folder yourself"
             )
-        if var.exists():
-            shutil.rmtree(var)
+        shutil.rmtree(var, ignore_errors=not var.exists())
     return 0
 
 
@@ -238,20 +199,15 @@ def airflow(*arguments: str) -> int:
     """`airflow ARGUMENTS`, in the place of this process."""
     env, alive = attached(os.environ)
     if not alive and arguments[:1] != ("warehouse",):
-        print(
-            f"No stack is running in {env['LEDGERHOUSE_VAR']}: start it with make up",
-            file=sys.stderr,
-        )
+        where = env["LEDGERHOUSE_VAR"]
+        print(f"No stack is running in {where}: start it with make up", file=sys.stderr)
     os.execve(sys.executable, [sys.executable, "-m", "airflow", *arguments], env)
 
 
 def shell() -> int:
     """The user's shell, in which `airflow …` is that of the stack."""
     env, alive = attached(os.environ)
-    state = "" if alive else ", which is not running (make up)"
-    print(
-        f"airflow … here is that of the stack in {env['LEDGERHOUSE_VAR']}{state}; exit leaves",
-        file=sys.stderr,
-    )
+    where = env["LEDGERHOUSE_VAR"] + ("" if alive else ", which is not running (make up)")
+    print(f"airflow … here is that of the stack in {where}; exit leaves", file=sys.stderr)
     program = env.get("SHELL") or "/bin/sh"
     os.execve(program, [program], env)

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -20,16 +21,27 @@ from typing import Any
 import requests
 
 from extract.core.interval import iso
+from ledgerhouse.config import AccountsFile
+from ledgerhouse.operate.commands.balances import BALANCES, show_balances
 from ledgerhouse.operate.commands.progress import Steps
-from stack import truth
+from ledgerhouse.operate.commands.runs import show_runs
+from ledgerhouse.operate.commands.tables import Answer, plain, rows
+from ledgerhouse.warehouse.connection import open_warehouse
 from stack.follow import follow
 from stack.live import Stack, running
 from stack.lock import lock
-from stack.settings import PROJECT, read_env, var_dir
+from stack.settings import PROJECT, SettingsError, read_env, var_dir
 
 SIX_HOURS = timedelta(hours=6)
 TOO_CLOSE = timedelta(minutes=15)  # a scheduled sync must not start in the middle of the demo
 HISTORY_DAYS = 730
+RUNS = ("history", "sync-1", "sync-2")
+SPENT = """SELECT source, count(*) AS calls, coalesce(sum(units), 0)::BIGINT AS units
+    FROM ops.api_calls GROUP BY ALL"""
+CHECKED = """SELECT run_id, checkpoint,
+    count(*) FILTER (NOT success AND severity = 'critical') AS critical
+    FROM ops.checkpoints GROUP BY ALL ORDER BY ALL"""
+PACKAGES = ("apache-airflow", "duckdb", "sqlmesh", "great-expectations")
 
 
 def times(clock: datetime) -> tuple[datetime, datetime, datetime]:
@@ -57,137 +69,101 @@ def clear(var: Path) -> None:
 
 def main() -> int:
     """Run the demo and print its report; 0 when all is well, else 1."""
-    screen, var, seed = Steps(), var_dir(read_env(os.environ)), _seed()
+    screen, var = Steps(), var_dir(read_env(os.environ))
+    text, folder = os.environ.get("SANDBOX_SEED", "").strip() or "7", var / "demo"
+    if not text.removeprefix("-").isdigit():
+        raise SettingsError(f"SANDBOX_SEED is {text!r}; write a whole number")
     start, until, now = times(datetime.now(UTC))
-    folder = var / "demo"
     screen.line(
-        f"Ledgerhouse demo, seed {seed}: history {iso(start)} to {iso(until)}, then "
+        f"Ledgerhouse demo, seed {text}: history {iso(start)} to {iso(until)}, then "
         f"two syncs up to {iso(now)}. State: {shown(folder)} (made again)"
     )
     clear(folder)
     os.environ["LEDGERHOUSE_ACCOUNTS"] = str(PROJECT / "accounts.toml")
+    answer = Answer("table", seed=int(text), start=start, until=until, now=now)
     with ExitStack() as live:
         with screen.step("start PostgreSQL, the sandbox and Airflow") as step:
+            options: dict[str, Any] = {"command": "stack demo", "tell": step.note}
             stack = live.enter_context(
-                running(
-                    folder,
-                    seed=seed,
-                    now=until,
-                    start=start,
-                    command="stack demo",
-                    tell=step.note,
-                )
+                running(folder, seed=int(text), now=until, start=start, **options)
             )
-        runs = play(screen, stack, start, until, now)
-        stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
-        snapshots = [run["clock"] for run in runs if run["sync"]]
-        expected = truth.ask(stack.sandbox_url, iso(start), snapshots)
+        play(screen, stack, start, until, now)
         with screen.step("stop Airflow"):
             stack.stop_airflow()
+        with screen.step("compare the books with what the sandbox knows"):
+            wrong = judge(stack, start, [until + SIX_HOURS, now])
+            stats = requests.get(f"{stack.sandbox_url}/_stats", timeout=30).json()
         with screen.step("stop PostgreSQL and the sandbox"):
             live.close()
-    result = {
-        "seed": seed,
-        "start": iso(start),
-        "until": iso(until),
-        "now": iso(now),
-        "environment": machine(),
-        "runs": runs,
-        "startup": stack.timings,
-        "sandbox": stats,
-    }
-    return conclude(screen, var, folder, result, expected)
+    with open_warehouse(folder / "warehouse.duckdb", owner="stack demo", read_only=True) as con:
+        accounts = AccountsFile.read(PROJECT / "accounts.toml").accounts()
+        show_balances(con, answer, [(account.source, account.account) for account in accounts])
+        answer.say("What each status means: docs/concepts.md, Statuses.\n", style="dim")
+        show_runs(con, answer, len(RUNS))
+    for sentence in wrong:
+        screen.line(f"✗ {sentence}")
+    if not wrong:
+        screen.line(
+            f"✓ every balance is what the sandbox's truth says of it, every critical check passed, "
+            f"and the sandbox counted the same {sum(stats['total'].values()):,} calls and "
+            f"{stats['units_spent']:,} units"
+        )
+    total = round(time.monotonic() - screen.began, 1)
+    environment = {"system": platform.platform(), "python": platform.python_version()}
+    environment |= {"cpus": os.cpu_count()} | {name: version(name) for name in PACKAGES}
+    answer.document |= {"wrong": wrong, "ok": not wrong, "sandbox": stats}
+    answer.document |= {"timings": {**screen.timings, "total": total}, "environment": environment}
+    (var / "demo.json").write_text(json.dumps(plain(answer.document), indent=1) + "\n")
+    screen.line(
+        f"{total:.0f} s in all. Everything is in {shown(var / 'demo.json')}; the warehouse is "
+        f"{shown(folder / 'warehouse.duckdb')}. To see the books in Airflow's UI: make ui"
+    )
+    return 1 if wrong else 0
 
 
-def play(
-    screen: Steps, stack: Stack, start: datetime, until: datetime, now: datetime
-) -> list[dict]:
-    """The three runs, played one after the other: name, run_id, clock and whether it is a sync."""
+def play(screen: Steps, stack: Stack, start: datetime, until: datetime, now: datetime) -> None:
+    """The three runs, played one after the other, each with the sandbox's clock at its end."""
     with screen.step("register the DAGs"):
         stack.rest.wait_for_dags("history", "sync")
         for dag in ("history", "sync"):
             stack.rest.unpause(dag)
-    middle, runs = until + SIX_HOURS, []
-    for name, dag, first, last in (
-        ("history", "history", start, until),
-        ("sync 1", "sync", until, middle),
-        ("sync 2", "sync", middle, now),
-    ):
+    middle = until + SIX_HOURS
+    for name, first, last in zip(RUNS, (start, until, middle), (until, middle, now), strict=True):
         with screen.step(f"{name}: [{iso(first)}, {iso(last)})") as step:
             set_clock(stack, last)
             # An interval given as params is fetched alone; a data interval also brings the
             # snapshot of balances.
             params = {"interval_start": iso(first), "interval_end": iso(last)}
-            run = (
-                stack.rest.trigger(dag, params)
-                if dag == "history"
-                else stack.rest.trigger(dag, interval=(first, last))
-            )
-            runs.append({"name": name, "run_id": run, "clock": iso(last), "sync": dag == "sync"})
-            follow(stack, dag, run, step.note)
-    return runs
+            options = {"conf": params} if name == "history" else {"interval": (first, last)}
+            dag = name.partition("-")[0]
+            follow(stack, dag, stack.rest.trigger(dag, run_id=name, **options), step.note)
 
 
-def conclude(
-    screen: Steps, var: Path, folder: Path, result: dict[str, Any], expected: truth.Expectations
-) -> int:
-    """Print the report, write demo.json; 0 when all is well, else 1."""
-    from ledgerhouse.config import AccountsFile
-    from ledgerhouse.warehouse.connection import open_warehouse
-    from stack import report as reports
-    from stack import tables
+def judge(stack: Stack, start: datetime, snapshots: Sequence[datetime]) -> list[str]:
+    """What is wrong, in sentences: checks that failed, and what the sandbox knows otherwise, of each
+    balance at the last of the `snapshots` and of calls and units."""
+    file = stack.settings.var / "warehouse.duckdb"
+    with open_warehouse(file, owner="stack demo", read_only=True) as con:
+        balances, spent, checks = (rows(con, sql) for sql in (BALANCES, SPENT, CHECKED))
+    body = {"since": iso(start), "snapshots": [*map(iso, snapshots)], "rows": balances}
+    counts = {f"{row['source']} calls": row["calls"] for row in spent}
+    body |= {"spent": counts | {"units": sum(row["units"] for row in spent)}}
+    truth = requests.post(f"{stack.sandbox_url}/_truth/differences", json=body, timeout=120)
+    truth.raise_for_status()
+    return [*truth.json(), *failed(checks)]
 
-    warehouse, stats = folder / "warehouse.duckdb", result["sandbox"]
-    with open_warehouse(warehouse, owner="stack demo", read_only=True) as con:
-        report = reports.read(con, result["runs"])
-    tables.show(screen.console, report)
-    listed = [
-        (a.source, a.account) for a in AccountsFile.read(PROJECT / "accounts.toml").accounts()
+
+def failed(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The runs that were not checked, and the critical expectations that failed, in sentences."""
+    known = {row["run_id"] for row in checks}
+    return [f"{run}: no checkpoint was recorded" for run in RUNS if run not in known] + [
+        f"{row['run_id']}: {row['critical']} critical expectation(s) of {row['checkpoint']} failed"
+        for row in checks
+        if row["critical"]
     ]
-    names = [run["name"] for run in result["runs"]]
-    wrong = reports.verdict(report, listed, result["now"], stats, names, expected)
-    total = round(time.monotonic() - screen.began, 1)
-    result |= {"timings": {**screen.timings, "total": total}, **report}
-    result |= {"wrong": wrong, "ok": not wrong}
-    (var / "demo.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
-    for sentence in wrong:
-        screen.line(f"✗ {sentence}")
-    if not wrong:
-        calls = sum(stats["total"].values())
-        screen.line(
-            f"✓ every balance is what the sandbox's truth says of it, every critical check passed, "
-            f"and the sandbox counted the same {calls:,} calls and {stats['units_spent']:,} units"
-        )
-    screen.line(
-        f"{total:.0f} s in all. Everything is in {shown(var / 'demo.json')}; the warehouse is "
-        f"{shown(warehouse)}. To see the books in Airflow's UI: make ui"
-    )
-    return 1 if wrong else 0
 
 
 def set_clock(stack: Stack, now: datetime) -> None:
     """Move the sandbox's clock."""
-    requests.post(
-        f"{stack.sandbox_url}/_control/clock", json={"now": iso(now)}, timeout=30
-    ).raise_for_status()
-
-
-def machine() -> dict[str, Any]:
-    """The machine and the versions the timings belong to."""
-    packages = ("apache-airflow", "duckdb", "sqlmesh", "great-expectations")
-    return {
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        **{name: version(name) for name in packages},
-    }
-
-
-def _seed() -> int:
-    text = os.environ.get("SANDBOX_SEED", "").strip() or "7"
-    try:
-        return int(text)
-    except ValueError:
-        raise SystemExit(f"SANDBOX_SEED is {text!r}; write a whole number") from None
+    body = {"now": iso(now)}
+    requests.post(f"{stack.sandbox_url}/_control/clock", json=body, timeout=30).raise_for_status()

@@ -30,12 +30,12 @@ import pytest
 import requests
 
 from extract.core.interval import Interval, iso
+from ledgerhouse.operate.airflow.init import pools
 from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import WarehouseBusy, hold
 from sandbox import keys
 from sandbox.world.world import World
 from stack.follow import RunFailed, follow
-from stack.init import pools
 from stack.live import running
 from tests.helpers.books import ACCOUNTS, assert_truth
 from tests.helpers.receiver import receiver

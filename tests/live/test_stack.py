@@ -19,11 +19,13 @@ import psycopg2
 import pytest
 import requests
 
-from stack import commands, postgres, report, settings, truth
+from ledgerhouse.config import AccountsFile
+from ledgerhouse.operate.airflow.context import WAREHOUSE_POOL
+from ledgerhouse.operate.airflow.init import pools
+from ledgerhouse.operate.commands.follow import at_work
+from stack import commands, postgres, settings
 from stack.airflow import environment
-from stack.demo import times
-from stack.follow import progress
-from stack.init import pools
+from stack.demo import RUNS, failed, times
 from stack.live import Stack, launch, running
 from stack.lock import Holder, StackBusy, holder, lock
 from stack.processes import StackFailed, Stopped, supervised, tail
@@ -33,6 +35,7 @@ pytestmark = pytest.mark.live
 NOW = datetime(2026, 1, 31, 6, tzinfo=UTC)
 START = NOW - timedelta(days=20)
 GONE_S = 15.0
+ACCOUNTS = settings.PROJECT / "accounts.toml"
 LONG = "a folder with a name so long that no unix socket fits below it " * 2
 
 # Starts a stack without Airflow, says so, and waits to be killed.
@@ -99,7 +102,9 @@ def test_the_example_opens_the_sandbox_with_its_own_keys():
 
 
 def test_every_connection_of_the_accounts_is_in_the_example():
-    missing = {f"AIRFLOW_CONN_{name.upper()}" for name in settings.connections()} - set(example())
+    missing = {
+        f"AIRFLOW_CONN_{name.upper()}" for name in AccountsFile.read(ACCOUNTS).connections()
+    } - set(example())
     assert not missing, f"add {missing} to .env.example, or fix accounts.toml"
 
 
@@ -182,20 +187,15 @@ def test_a_busy_port_is_not_taken():
 
 
 def test_a_pool_with_one_slot_for_the_warehouse_and_for_each_connection():
-    from ledgerhouse.config import AccountsFile
-    from ledgerhouse.operate.airflow.context import WAREHOUSE_POOL
-
-    used = {
-        account.pool for account in AccountsFile.read(settings.PROJECT / "accounts.toml").accounts()
-    }
+    used = {account.pool for account in AccountsFile.read(ACCOUNTS).accounts()}
     assert set(pools()) == used | {WAREHOUSE_POOL}
 
 
 def test_a_broken_accounts_file_is_named(tmp_path):
     file = tmp_path / "accounts.toml"
     file.write_text("[account]\nsource = 'debank'\n")
-    with pytest.raises(settings.SettingsError, match="accounts.toml"):
-        settings.connections(file)
+    with pytest.raises(ValueError, match="accounts.toml"):
+        AccountsFile.read(file).connections()
 
 
 def test_secrets_stay_the_same_and_are_for_us_only(tmp_path):
@@ -211,7 +211,7 @@ def test_outside_settings_do_not_lead_to_another_database(tmp_path):
     assert env["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].startswith("postgresql+psycopg2://")
 
 
-# --- the demo's arithmetic --------------------------------------------------------------------
+# --- the demo -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -232,95 +232,15 @@ def test_the_demo_ends_at_a_boundary_of_six_hours(clock, now):
 
 def test_progress_counts_mapped_tasks():
     tasks = [{"task_id": "fetch", "state": s} for s in ("success", "running", "scheduled")]
-    assert progress([*tasks, {"task_id": "load", "state": None}]) == "fetch 1 of 3"
-    assert progress([]) == "waiting for the scheduler"
+    assert at_work([*tasks, {"task_id": "load", "state": None}]) == "fetch 1 of 3"
+    assert at_work([]) == "waiting for the scheduler"
 
 
-def good_report():
-    balance = {
-        "source": "debank",
-        "account": "0x1",
-        "token": "eth:eth",
-        "symbol": "ETH",
-        "chain": "eth",
-        "difference": "0",
-        "status": "exact",
-        "kind": None,
-        "reason": None,
-        "last_good": None,
-        "first_bad": None,
-        "snapshot": "2026-01-31T06:00:00Z",
-    }
-    return {
-        "reconciliation": [balance],
-        "fetched": [{"source": "debank", "calls": 3, "units": 50}],
-        "checkpoints": [{"run": "sync 1", "checkpoint": "raw.x", "critical": 0}],
-    }
-
-
-def judge(shown, total=3, units=50, newest="2026-01-31T06:00:00Z"):
-    stats = {"total": {"debank": total}, "units_spent": units}
-    expected = {("debank", "0x1", "eth:eth"): truth.Expected(truth.AGREES, optional=True)}
-    return report.verdict(shown, [("debank", "0x1")], newest, stats, ["sync 1"], expected)
-
-
-def test_a_good_report_has_nothing_wrong():
-    assert judge(good_report()) == []
-
-
-@pytest.mark.parametrize("status", ["off", "awaiting_coverage", "explained"])
-def test_a_balance_that_is_not_what_the_truth_says_is_wrong(status):
-    shown = good_report()
-    shown["reconciliation"][0] |= {"status": status, "reason": "it is there twice"}
-    (sentence,) = judge(shown)
-    assert f"0x1 eth:eth is {status}, difference 0; the truth: exact or within" in sentence
-
-
-def residual(status="exact", kind="", amount="0", vendor="coinbase", **more):
-    return {"vendor": vendor, "reported": "5", "turnover": "5", "residual": amount, "kind": kind,
-            "status": status, "is_verified": None, "listed": True, "token_id": "BTC",
-            "parts": {kind: amount}, "steps": [], **more}  # fmt: skip
-
-
-A, B, C = "2026-01-01T00:00:00Z", "2026-01-02T06:00:00Z", "2026-01-03T06:00:00Z"
-ODD = residual(amount="2")
-
-
-@pytest.mark.parametrize(
-    ("rows", "wanted"),
-    [
-        ([residual(), residual()], "exact or within_tolerance"),
-        ([ODD, ODD], "explained by opening_inferred"),
-        ([ODD, residual(amount="3")], f"settling, first at {B}"),
-        ([residual(amount="-2")] * 2, f"off, first at {A}"),
-        ([residual(), ODD, ODD], f"off, first at {B}"),
-        ([residual(amount="-2"), residual(), ODD], f"settling, first at {C}"),
-        ([ODD, residual(amount="3"), ODD], "explained by opening_inferred"),
-        ([residual(), residual("explained", "rebase", "1")], "explained by rebase"),
-        ([residual(), residual("explained", "spam", "1")], "explained by spam"),
-        ([residual(), residual("awaiting_coverage", "unread", "1")], "awaiting_coverage"),
-    ],
-)
-def test_what_the_truth_expects_of_a_balance(rows, wanted):
-    assert str(truth.expectation(list(zip((A, B, C), rows)), A, A)) == wanted
-
-
-def test_an_opening_is_not_expected_where_an_amount_is_unknown_or_the_token_came_later():
-    series = [(A, ODD), (B, ODD)]
-    assert str(truth.expectation(series, A, A, lacks_an_amount=True)) == f"off, first at {A}"
-    assert str(truth.expectation([(B, ODD)], A, A)) == f"settling, first at {B}"
-
-
-def test_what_else_is_wrong():
-    assert judge({**good_report(), "reconciliation": []}) == [
-        "debank 0x1: no balance is reconciled"
-    ]
-    assert "snapshot" in judge(good_report(), newest="2026-01-31T12:00:00Z")[0]
-    assert "4" in judge(good_report(), total=4)[0]
-    assert "51" in judge(good_report(), units=51)[0]
-    assert "no checkpoint" in judge({**good_report(), "checkpoints": []})[0]
-    failed = [{"run": "sync 1", "checkpoint": "raw.x", "critical": 2}]
-    assert "2 critical" in judge({**good_report(), "checkpoints": failed})[0]
+def test_the_demo_is_not_well_where_a_check_failed_or_none_was_made():
+    checks = [{"run_id": run, "checkpoint": "raw.x", "critical": 0} for run in RUNS]
+    assert failed(checks) == []
+    assert failed(checks[1:]) == ["history: no checkpoint was recorded"]
+    assert "sync-2: 2 critical" in failed([*checks[:2], checks[2] | {"critical": 2}])[0]
 
 
 # --- processes --------------------------------------------------------------------------------
@@ -574,7 +494,7 @@ def test_a_scheduler_that_lives_and_does_nothing_is_ended_and_started_again(tmp_
         health = {"scheduler": "healthy"}
         rest = MagicMock(health=lambda: health)
         notes: list[str] = []
-        stack = Stack(None, {}, processes, rest, "", "", tmp_path, lambda _: None)
+        stack = Stack(None, {}, processes, rest, "", tmp_path, lambda _: None)
         for _ in range(5):
             stack.watch(notes.append)
         health["scheduler"] = "unhealthy"

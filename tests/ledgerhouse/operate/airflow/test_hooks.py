@@ -28,12 +28,12 @@ from ledgerhouse.airflow import sync_dag
 from ledgerhouse.config import Account, AccountsFile
 from ledgerhouse.operate.airflow import hooks
 from ledgerhouse.operate.airflow.hooks import SourceHook
+from ledgerhouse.operate.airflow.init import pools
 from ledgerhouse.operate.airflow.operators.plan import RefuseOperator
 from ledgerhouse.operate.airflow.provider import connection_types, get_provider_info
 from ledgerhouse.operate.ui.portless import Portless
 from sandbox import keys
 from sandbox.server import serve
-from stack.init import pools
 from tests.helpers.books import ACCOUNTS, ROOT, Books
 
 KEY = {"coinbase": keys.KEY_PEM, "debank": keys.DEBANK_KEY}

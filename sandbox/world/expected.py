@@ -1,7 +1,7 @@
-"""What the sandbox's own truth says of each balance, and where the books say something else.
+"""What books of this world must say of each balance, and where some say something else.
 
-The sandbox knows every difference between its balances and its histories by kind, without the
-product. The books infer an opening from the first snapshot alone (nothing older can be asked), so
+The world knows every difference between its balances and its histories by kind, without the
+product. Books infer an opening from the first snapshot alone (nothing older can be asked), so
 whatever an account had in its favour then is its opening, for the sandbox, too.
 """
 
@@ -10,18 +10,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from decimal import Decimal, localcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import requests
+from sandbox.world.moments import DAY, micros, seconds
 
-from extract.core.interval import utc
+if TYPE_CHECKING:
+    from sandbox.world.world import World
 
 AGREES = frozenset({"exact", "within_tolerance"})
 EXPLAINED, OPENING = frozenset({"explained"}), frozenset({"opening_inferred"})
 NFT = re.compile("[0-9a-f]{32}")
-SETTLED = timedelta(hours=24)  # what is off for less is still settling
+SETTLED = DAY  # what is off for less is still settling
 NOISE, LARGE = Decimal("3e-16"), Decimal(10) ** 20
 # A token's band is some ten times what the sandbox's tokens grow: beyond that it is no growth.
 LIKE_GROWTH = 16
@@ -54,28 +54,20 @@ class Expected:
         return " or ".join(sorted(self.statuses)) + kind + window
 
 
-Expectations = Mapping[Token, Expected]
-
-
-def ask(url: str, since: str, snapshots: Sequence[str]) -> dict[Token, Expected]:
-    """What the truth expects of each token at the last of the `snapshots` that were taken, oldest
-    first, of a history that begins at `since`; all are ISO texts."""
-
-    def get(what: str, **params: str) -> list[dict]:
-        answer = requests.get(f"{url}/_truth/{what}", params, timeout=120)
-        answer.raise_for_status()
-        return answer.json()
+def expectations(world: World, since: str, snapshots: Sequence[str]) -> dict[Token, Expected]:
+    """What is right of each token at the last of the `snapshots` that were taken, oldest first, of
+    a history that begins at `since`; all are ISO texts."""
+    now, first = snapshots[-1], snapshots[0]
 
     def residuals(at: str) -> dict[Token, dict]:
-        rows = get("residuals", at=at, now=snapshots[-1], since=since)
+        rows = world.residuals(at, now, since)
         return {(r["vendor"], r["account"], r["token"]): r for r in rows}
 
-    now = snapshots[-1]
-    seconds = {(u["account"], u.get("chain")) for u in get("unread", now=now)}
+    seconds_unread = {(u["account"], u.get("chain")) for u in world.unread(now)}
     unknown = {
         r["token"]
-        for r in get("coinbase/ledger", now=now)
-        if r["amount"] is None and utc(since) <= utc(r["time"]) < utc(snapshots[0])
+        for r in world.ledger(now)
+        if r["amount"] is None and micros(since) <= micros(r["time"]) < micros(first)
     }
     series = [(at, residuals(at)) for at in snapshots]
     expected = {}
@@ -83,8 +75,8 @@ def ask(url: str, since: str, snapshots: Sequence[str]) -> dict[Token, Expected]
         expected[token] = expectation(
             [(at, rows[token]) for at, rows in series if token in rows],
             since,
-            snapshots[0],
-            lacks_a_second=(token[1], row.get("chain")) in seconds,
+            first,
+            lacks_a_second=(token[1], row.get("chain")) in seconds_unread,
             lacks_an_amount=row["vendor"] == "coinbase" and row["token"] in unknown,
         )
     return expected
@@ -130,7 +122,7 @@ def expectation(
         return Expected(AGREES, optional=empty)
     apart = {"awaiting_coverage"} if lacks_a_second else set()
     first_bad = left[len(good) - good[::-1].index(True) if True in good else 0][0]
-    status = "off" if utc(last) - utc(first_bad) >= SETTLED else "settling"
+    status = "off" if seconds(last) - seconds(first_bad) >= SETTLED else "settling"
     return Expected(frozenset({status, *apart}), first_bad="" if apart else first_bad)
 
 
@@ -182,14 +174,19 @@ def _tolerance(row: Mapping[str, Any]) -> Decimal:
         return (turnover + Decimal("0.01")) * NOISE + (Decimal("0.001") if large else 0)
 
 
-def differences(rows: Sequence[Mapping[str, Any]], expected: Expectations) -> list[str]:
-    """Where the books do not say what the truth expects, in sentences."""
+def differences(
+    rows: Sequence[Mapping[str, Any]], expected: Mapping[Token, Expected], now: str
+) -> list[str]:
+    """Where the books do not say what is expected of them at their last snapshot, that of `now`, in
+    sentences."""
     found = {(r["source"], r["account"], r["token"]): r for r in rows}
     wrong = []
     for token, row in found.items():
         right = expected.get(token, Expected(AGREES))
         if not right.matches(row):
             wrong.append(f"{' '.join(token)} is {_said(row)}; the truth: {right}")
+        if (snapshot := row.get("snapshot", now)) != now:
+            wrong.append(f"{' '.join(token)} is of the snapshot of {snapshot}, not of {now}")
     return wrong + [
         f"{' '.join(token)} is not in curated.reconciliation; the truth: {right}"
         for token, right in expected.items()

@@ -48,21 +48,26 @@ def _settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], boo
 def _until_stopped(
     title: str, settings: Settings, base: Mapping[str, str], command: str, **options: Any
 ) -> Iterator[tuple[Steps, Stack]]:
-    """A stack started as one step on the screen; after the block it runs until Ctrl-C, which is
-    how these commands end."""
+    """A stack started as one step on the screen; after the block it runs until Ctrl-C (Stopped)."""
     screen = Steps()
+    with ExitStack() as live:
+        with screen.step(title) as step:
+            options |= {"api_port": API_PORT, "tell": step.note}
+            stack = live.enter_context(launch(settings, base, command, **options))
+            if not options.get("airflow", True):
+                stack.create_metadata()
+                stack.serve_api()
+        yield screen, stack
+        stack.keep(screen.line)
+
+
+@contextmanager
+def _stop_is_success() -> Iterator[None]:
+    """Ctrl-C is how the commands end that run until then."""
     try:
-        with ExitStack() as live:
-            with screen.step(title) as step:
-                options |= {"api_port": API_PORT, "tell": step.note}
-                stack = live.enter_context(launch(settings, base, command, **options))
-                if not options.get("airflow", True):
-                    stack.create_metadata()
-                    stack.serve_api()
-            yield screen, stack
-            stack.keep(screen.line)
+        yield
     except Stopped:
-        screen.line("Stopped; nothing is left running.")
+        print("Stopped; nothing is left running.")
 
 
 def up() -> int:
@@ -79,7 +84,8 @@ def up() -> int:
         seed = settings.values.get("SANDBOX_SEED") or "7"
         sandbox = ["--seed", seed, "--now", this_second(), "--start", start, "--tick"]
     title = f"start PostgreSQL{', the sandbox' if sandbox else ''} and Airflow"
-    with _until_stopped(title, settings, base, "stack up", sandbox=sandbox) as (screen, stack):
+    started = _until_stopped(title, settings, base, "stack up", sandbox=sandbox)
+    with _stop_is_success(), started as (screen, stack):
         with screen.step("register and unpause the DAGs"):
             stack.rest.wait_for_dags("sync")
             time.sleep(DAGS_S)
@@ -102,7 +108,8 @@ def ui() -> int:
     if not (settings.var / "published" / "books.duckdb").exists():
         raise SettingsError(f"no books in {settings.var}: make demo makes them")
     title = "start PostgreSQL and Airflow's API server"
-    with _until_stopped(title, settings, os.environ, "stack ui", airflow=False) as (screen, stack):
+    started = _until_stopped(title, settings, os.environ, "stack ui", airflow=False)
+    with _stop_is_success(), started as (screen, stack):
         screen.line(f"The books: {stack.rest.url}/plugin/ledgerhouse  {stack.login(screen.live)}")
         screen.line("Ctrl-C stops it.")
     return 0

@@ -38,8 +38,8 @@ from sandbox.world.world import World
 from stack.follow import RunFailed, follow
 from stack.live import running
 from tests.helpers.books import ACCOUNTS, assert_truth
+from tests.helpers.processes import belonging_to
 from tests.helpers.receiver import receiver
-from tests.live.test_stack import belonging_to
 
 pytestmark = pytest.mark.live
 

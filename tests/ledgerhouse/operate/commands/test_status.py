@@ -1,0 +1,189 @@
+"""`airflow warehouse status`, `runs`, `coverage` and `units`."""
+
+from __future__ import annotations
+
+import json
+from datetime import date, timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extract.core.interval import iso
+from ledgerhouse.check.agreement import AGREED
+from ledgerhouse.operate.commands.spending import summed
+from ledgerhouse.publish.books import has, open_books
+from tests.helpers.books import ACCOUNTS
+from tests.ledgerhouse.operate.commands.scene import (
+    BROKEN,
+    COINBASE,
+    HOLE,
+    NOW,
+    OTHER,
+    START,
+    WHOLE,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def test_status_tells_the_hole_the_failure_and_what_agrees(airflow, kept):
+    code, out, _ = airflow("warehouse", "status", "-o", "json")
+    accounts = {row["account"]: row for row in json.loads(out)["accounts"]}
+    assert code == 1 and set(accounts) == {a.account for a in ACCOUNTS}
+    broken, other = accounts[BROKEN.account], accounts[OTHER.account]
+    assert (broken["gaps"], broken["covered_through"]) == (1, iso(HOLE.start))
+    assert [accounts[a.account]["gaps"] for a in ACCOUNTS if a is not BROKEN] == [0, 0, 0]
+    assert (other["state"], other["error"]) == ("failed", "HTTP 500 six times")
+    for account in (COINBASE, WHOLE, OTHER):
+        row = accounts[account.account]
+        assert row["reconciled"] == row["assets"] > 0 and row["covered_through"] == NOW
+    with open_books(kept.var / "published") as con:
+        (pending,) = con.execute(
+            "SELECT count(*) FROM raw.exchanges_ledger WHERE status = "
+            "'pending' AND vanished_at IS NULL"
+        ).fetchone()
+    assert accounts["main"]["pending"] >= pending
+    assert airflow("warehouse", "status", "--account", "main")[0] == 0
+    code, out, _ = airflow("warehouse", "status")
+    assert "1 gaps" in out and "HTTP 500" in out and "published" in out
+
+
+def test_balances_are_counted_by_status_and_those_that_disagree_are_named(airflow, kept):
+    code, out, _ = airflow("warehouse", "status", "-o", "json")
+    shown = json.loads(out)
+    with open_books(kept.var / "published") as con:
+        by_status = dict(
+            con.execute(
+                "SELECT status, count(*) FROM curated.reconciliation GROUP BY ALL"
+            ).fetchall()
+        )
+    counted: dict[str, int] = {}
+    for line in shown["balances"]:
+        name = line["status"].partition(":")[0]
+        counted[name] = counted.get(name, 0) + line["all"]
+    assert counted == by_status
+    apart = sum(n for status, n in by_status.items() if status not in AGREED)
+    assert len(shown["disagree"]) == apart > 0
+    _, out, _ = airflow("warehouse", "status")
+    first = shown["disagree"][0]
+    assert (
+        f"{first['symbol']} " in out
+        and f"{first['status']} by " in out
+        and first["reason"][:20] in out
+    )
+
+
+def test_runs_tell_what_each_brought_and_cost(airflow, kept):
+    code, out, _ = airflow("warehouse", "runs", "-o", "json")
+    lines = json.loads(out)["runs"]
+    with open_books(kept.var / "published") as con:
+        new = dict(con.execute("SELECT run_id, sum(new) FROM ops.batches GROUP BY ALL").fetchall())
+        calls = con.execute("SELECT count(*), sum(units) FROM ops.api_calls").fetchone()
+    assert code == 0 and lines
+    runs = {line["run_id"] for line in lines}
+    assert sum(line["new"] for line in lines) == sum(new[run] for run in runs if run in new)
+    if len(runs) < 10:
+        assert (sum(n["calls"] for n in lines), sum(n["units"] for n in lines)) == calls
+    _, out, _ = airflow("warehouse", "runs", "--last", "1", "-o", "json")
+    (last,) = {line["run_id"] for line in json.loads(out)["runs"]}
+    assert last == lines[-1]["run_id"]
+
+
+def test_coverage_and_gaps_leave_no_instant_out(airflow):
+    code, out, _ = airflow("warehouse", "coverage", "-o", "json")
+    rows = json.loads(out)["coverage"]
+    spans = {}
+    for row in rows:
+        if row["dataset"] not in ("balances", "positions"):
+            spans.setdefault((row["account"], row["dataset"]), []).append(
+                (row["start"], row["end"], row["what"], row["reason"])
+            )
+    assert code == 0 and len(spans) == 8
+    for (account, _), found in spans.items():
+        found.sort()
+        assert (found[0][0], found[-1][1]) == (START, NOW)
+        assert all(a[1] == b[0] for a, b in zip(found, found[1:])) and all(f[3] for f in found)
+        gaps = [f[:2] for f in found if f[2] == "gap"]
+        assert gaps == ([(iso(HOLE.start), iso(HOLE.end))] if account == BROKEN.account else [])
+    code, out, _ = airflow(
+        "warehouse",
+        "coverage",
+        "--account",
+        BROKEN.account[:8],
+        "--dataset",
+        "onchain_transfers",
+        "-o",
+        "plain",
+    )
+    assert [line.split("\t")[3] for line in out.splitlines()] == [
+        "what",
+        "covered",
+        "covered",
+        "gap",
+    ]
+    assert airflow("warehouse", "coverage", "--dataset", "prices")[0] == 2
+    assert airflow("warehouse", "coverage", "--source", "kraken")[0] == 2
+
+
+def test_units_are_those_of_the_call_log_with_or_without_the_view(airflow, kept, monkeypatch):
+    real = {}
+    for call in kept.calls:
+        calls, units = real.get(call["source"], (0, 0))
+        real[call["source"]] = (calls + 1, units + call["units"])
+    wanted = {
+        ("coinbase", "calls"): real["coinbase"][0],
+        ("debank", "calls"): real["debank"][0],
+        ("debank", "units"): real["debank"][1],
+    }
+    for view in (True, False):
+        monkeypatch.setattr(
+            "ledgerhouse.operate.commands.spending.has", lambda con, name: view and has(con, name)
+        )
+        code, out, _ = airflow("warehouse", "units", "-o", "json")
+        found = {(r["source"], r["measure"]): r["all"] for r in json.loads(out)["spending"]}
+        assert (code, found) == (0, wanted)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 70), st.integers(0, 500), st.integers(0, 9000)),
+        max_size=40,
+        unique_by=lambda spent: spent[0],
+    ),
+    st.integers(0, 5000),
+)
+@settings(max_examples=60)
+def test_what_is_spent_saved_and_left_adds_up(spent, allowed):
+    today = date(2026, 3, 17)
+    days = [
+        {"day": today - timedelta(days=ago), "units": units, "full_refresh_units": full}
+        for ago, units, full in spent
+    ]
+    totals = summed(days, "units", today, {"month": allowed})
+    month = sum(r["units"] for r in days if r["day"] >= date(2026, 3, 1))
+    assert totals["month"] + totals["left_month"] == allowed and totals["month"] == month
+    assert totals["today"] <= totals["month"] <= totals["all"] == sum(r["units"] for r in days)
+    assert totals["left_today"] is None
+    assert totals["forecast"] is None or totals["forecast"] >= month
+    if totals["saved"]:
+        share = 1 - Decimal(totals["all"]) / totals["full_refresh"]
+        assert abs(Decimal(totals["saved"].removesuffix(" %")) / 100 - share) <= Decimal("0.0006")
+
+
+def test_a_steady_pace_is_forecast_as_it_is():
+    today = date(2026, 4, 20)
+    days = [
+        {"day": today - timedelta(days=n), "units": 30, "full_refresh_units": None}
+        for n in range(60)
+    ]
+    totals = summed(days, "units", today, {})
+    assert (totals["forecast"], totals["saved"], totals["full_refresh"]) == (30 * 30, None, None)
+
+
+def test_nothing_published_is_said_and_not_a_traceback(tmp_path, airflow, monkeypatch):
+    monkeypatch.setenv("LEDGERHOUSE_VAR", str(tmp_path))
+    for name in ("status", "units", "coverage"):
+        code, out, err = airflow("warehouse", name)
+        assert (code, out) == (1, "") and "they appear with the first sync" in err

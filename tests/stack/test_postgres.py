@@ -1,0 +1,41 @@
+"""PostgreSQL for root: its user reaches the cluster, and opens nobody's home."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+import pytest
+
+from stack import postgres
+
+pytestmark = pytest.mark.live
+
+
+def test_the_way_to_the_cluster_can_be_passed_through_and_not_read(tmp_path):
+    home = tmp_path / "home"
+    cluster = home / "var" / "postgres"
+    cluster.mkdir(parents=True, mode=0o700)
+    for folder in (home, home / "var"):
+        folder.chmod(0o700)
+    with postgres.only_passable(cluster):
+        for folder in (home, home / "var"):
+            folder.chmod(0o755)
+    assert [f.stat().st_mode & 0o777 for f in (home, home / "var")] == [0o701, 0o701]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root needs a user of its own for the server")
+def test_run_as_root_the_server_opens_nobodys_home(tmp_path):
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    postgres.initialised(home / "var" / "postgres")
+    assert home.stat().st_mode & 0o777 == 0o701
+
+
+def test_stacks_of_root_make_the_servers_user_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(postgres.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(postgres.os, "geteuid", lambda: 0)
+    with postgres._one_at_a_time():
+        (file,) = tmp_path.iterdir()
+        with file.open("a") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

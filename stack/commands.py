@@ -1,5 +1,5 @@
-"""The commands beside the demo: `up`, `ui`, `init`, `plan`, `models`, `replay`, `clean`, and
-`airflow` and `shell`, which run in the settings of the stack."""
+"""The commands: `up`, `ui`, `models`, `replay`, `clean`, and `airflow` and `shell`, which run in
+the settings of the stack."""
 
 from __future__ import annotations
 
@@ -115,25 +115,11 @@ def ui() -> int:
     return 0
 
 
-def init() -> int:
-    """Create the databases, Airflow's tables and its pools; nothing stays running."""
-    settings, base, _ = _settings(os.environ)
-    with Steps().step("make the databases, tables and pools"):
-        with launch(settings, base, "stack init", airflow=False) as stack:
-            stack.create_metadata()
-    return 0
-
-
-def plan(*arguments: str) -> int:
-    """`sqlmesh plan ARGUMENTS`, also beside a running stack."""
-    return models("plan", *arguments)
-
-
 def models(*arguments: str) -> int:
     """Lint and test the models, which needs no warehouse; with arguments, `sqlmesh ARGUMENTS` on
-    the warehouse."""
+    the warehouse, also beside a running stack."""
     if arguments:
-        with _models_state(f"stack {'plan' if arguments[0] == 'plan' else 'models'}"):
+        with _models_state("stack models"):
             return sqlmesh_context.sqlmesh(arguments)
     os.environ |= models_environment()
     with TemporaryDirectory(prefix="ledgerhouse-models-") as var:

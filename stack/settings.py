@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +70,7 @@ def sandbox_port(values: Mapping[str, str]) -> int | None:
 def free_port(preferred: int | None = None) -> int:
     """`preferred` when nobody listens there, else a port the kernel calls free (127.0.0.1)."""
     for port in (preferred or 0, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
+        with suppress(OSError), socket.create_server((HOST, port)) as probe:
             return probe.getsockname()[1]
     raise SettingsError(f"no free port on {HOST}")
 

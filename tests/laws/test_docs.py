@@ -205,6 +205,7 @@ def code() -> set[str]:
             "extract",
             "ledgerhouse",
             "stack",
+            "demo",
             "dags",
             "deploy",
             "sandbox",

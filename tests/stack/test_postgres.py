@@ -12,12 +12,13 @@ from stack import postgres
 pytestmark = pytest.mark.live
 
 
-def test_the_way_to_the_cluster_can_be_passed_through_and_not_read(tmp_path):
+def test_the_way_to_the_cluster_can_be_passed_through_and_not_read(tmp_path, monkeypatch):
     home = tmp_path / "home"
     cluster = home / "var" / "postgres"
     cluster.mkdir(parents=True, mode=0o700)
     for folder in (home, home / "var"):
         folder.chmod(0o700)
+    monkeypatch.setattr(postgres.os, "geteuid", lambda: 0)
     with postgres.only_passable(cluster):
         for folder in (home, home / "var"):
             folder.chmod(0o755)
@@ -35,7 +36,7 @@ def test_run_as_root_the_server_opens_nobodys_home(tmp_path):
 def test_stacks_of_root_make_the_servers_user_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.setattr(postgres.tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(postgres.os, "geteuid", lambda: 0)
-    with postgres._one_at_a_time():
+    with postgres.only_passable():
         (file,) = tmp_path.iterdir()
         with file.open("a") as other, pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,12 +20,14 @@ WITH calls AS (
     SELECT run_id, source, sum(new)::BIGINT AS new, sum(changed)::BIGINT AS changed,
         min(loaded_at) AS loaded
     FROM ops.batches GROUP BY ALL
+), parts AS (
+    SELECT run_id, source, least(began, loaded) AS began, coalesce(new, 0) AS new,
+        coalesce(changed, 0) AS changed, coalesce(calls, 0) AS calls, coalesce(units, 0) AS units
+    FROM calls FULL JOIN loads USING (run_id, source)
+), newest AS (
+    SELECT run_id, min(began) AS first FROM parts GROUP BY ALL ORDER BY first DESC, run_id LIMIT $last
 )
-SELECT run_id, source, least(began, loaded) AS began, coalesce(new, 0) AS new,
-    coalesce(changed, 0) AS changed, coalesce(calls, 0) AS calls, coalesce(units, 0) AS units
-FROM calls FULL JOIN loads USING (run_id, source)
-QUALIFY dense_rank() OVER (ORDER BY min(least(began, loaded)) OVER (PARTITION BY run_id) DESC) <= $last
-ORDER BY min(least(began, loaded)) OVER (PARTITION BY run_id), run_id, source"""
+SELECT parts.* FROM parts JOIN newest USING (run_id) ORDER BY first, run_id, source"""
 CHECKS = """
 SELECT run_id, checkpoint, count(*) FILTER (success) AS passed,
     count(*) FILTER (NOT success AND severity = 'critical') AS critical,

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from demo.story import RUNS, failed, times
 from ledgerhouse.operate.commands.follow import at_work
-from stack.demo import RUNS, failed, times
 
 
 @pytest.mark.parametrize(

@@ -16,32 +16,24 @@ from urllib.parse import urlsplit
 
 from ledgerhouse.operate.commands.progress import Steps
 from ledgerhouse.transform import sqlmesh_context
+from stack import settings as at
 from stack.airflow import environment, models_environment
 from stack.live import Stack, launch, this_second
 from stack.lock import StackBusy, holder, lock
 from stack.processes import Stopped
-from stack.settings import (
-    API_PORT,
-    PROJECT,
-    Settings,
-    SettingsError,
-    free_port,
-    read_env,
-    sandbox_port,
-    var_dir,
-)
+from stack.settings import API_PORT, PROJECT, Settings, SettingsError
 
 DAGS_S = 3.0  # DAG files are parsed within a second of each other
 
 
 def _settings(environ: Mapping[str, str]) -> tuple[Settings, dict[str, str], bool]:
     """(settings, environment, whether a sandbox is asked for), with a free port for it."""
-    base, values = dict(environ), read_env(environ)
-    preferred = sandbox_port(values)
+    base, values = dict(environ), at.read_env(environ)
+    preferred = at.sandbox_port(values)
     if preferred:
-        base["SANDBOX_PORT"] = str(free_port(preferred))
-        values = read_env(base)
-    return Settings(var_dir(values), values), base, preferred is not None
+        base["SANDBOX_PORT"] = str(at.free_port(preferred))
+        values = at.read_env(base)
+    return Settings(at.var_dir(values), values), base, preferred is not None
 
 
 @contextmanager
@@ -103,8 +95,8 @@ def ui() -> int:
 
     Raises SettingsError where no demo has published books, StackBusy while one is running.
     """
-    values = read_env(os.environ)
-    settings = Settings(var_dir(values) / "demo", values)
+    values = at.read_env(os.environ)
+    settings = Settings(at.var_dir(values) / "demo", values)
     if not (settings.var / "published" / "books.duckdb").exists():
         raise SettingsError(f"no books in {settings.var}: make demo makes them")
     title = "start PostgreSQL and Airflow's API server"
@@ -158,7 +150,7 @@ def _models_state(command: str) -> Iterator[None]:
 
 def clean() -> int:
     """Remove `var/`; StackBusy when a stack is running in it."""
-    var = var_dir(read_env(os.environ))
+    var = at.var_dir(at.read_env(os.environ))
     with ExitStack() as held:
         for folder in filter(Path.exists, (var, var / "demo")):
             held.enter_context(lock(folder, "stack clean"))
@@ -176,13 +168,13 @@ def attached(environ: Mapping[str, str]) -> tuple[dict[str, str], bool]:
     The user's terminal knows nothing of the stack's ports, databases and secrets; this gives them
     to a command without ever printing them.
     """
-    base, values = dict(environ), read_env(environ)
-    var = var_dir(values)
+    base, values = dict(environ), at.read_env(environ)
+    var = at.var_dir(values)
     running = holder(var)
     addresses = running.addresses if running else {}
     if sandbox := urlsplit(addresses.get("sandbox", "")).port:
         base["SANDBOX_PORT"] = str(sandbox)
-        values = read_env(base)
+        values = at.read_env(base)
     sockets = Path(addresses.get("postgres", var / "postgres"))
     port = urlsplit(addresses.get("ui", "")).port or API_PORT
     return environment(Settings(var, values), base, port, sockets), bool(addresses)

@@ -57,10 +57,11 @@ class Service:
     began: float = field(default_factory=time.monotonic)
     due: float | None = None  # when it is started again; None while it runs
 
-    def said(self) -> str:
-        """That it has ended, and the end of its log."""
-        ended = f"{self.name} ended with code {self.guard.poll()}"
-        return f"{ended}; the end of {self.log}:\n{tail(self.log)}"
+    def ended(self) -> str:
+        """That it has ended, and the end of its log; '' while it runs."""
+        if (code := self.guard.poll()) is None:
+            return ""
+        return f"{self.name} ended with code {code}; the end of {self.log}:\n{tail(self.log)}"
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
@@ -122,47 +123,43 @@ class Processes:
         `tell` gets each death, and so does logs/stack.log. StackFailed where a service cannot be
         started again, or has ended more than RESTARTS times in WINDOW_S.
         """
-        for service in list(self.services):
-            if service.guard.poll() is None:
-                continue
-            now = time.monotonic()
+        now = time.monotonic()
+        for service in [service for service in self.services if service.ended()]:
             if service.due is None:
-                self._note_death(service, now, tell)
+                said = self._note_death(service, now)
             elif now >= service.due and service.again:
                 self.services.remove(service)
                 service.pipe.close()
                 service.again()
                 self.services[-1].deaths, self.services[-1].again = service.deaths, service.again
-                self._say(tell, f"{service.name} is started again")
+                said = f"{service.name} is started again"
+            else:
+                continue
+            self.log.warning("%s", said)
+            tell(said)
 
-    def _note_death(self, service: Service, now: float, tell: Callable[[str], None]) -> None:
+    def _note_death(self, service: Service, now: float) -> str:
         service.deaths = [at for at in service.deaths if now - at < WINDOW_S] + [now]
-        count, said, window = len(service.deaths), service.said(), f"{WINDOW_S / 60:.0f} minutes"
+        count, window = len(service.deaths), f"{WINDOW_S / 60:.0f} minutes"
         if service.again is None or count > RESTARTS:
             reason = "it cannot be started again where it was"
             if service.again:
                 reason = f"it has ended {count} times in {window}, and is given up"
-            self.log.error("%s. %s", reason, said)
-            raise StackFailed(f"{reason}. {said}")
+            self.log.error("%s. %s", reason, service.ended())
+            raise StackFailed(f"{reason}. {service.ended()}")
         wait_s = BACKOFF_S * 2 ** (count - 1)
         service.due = now + wait_s
         often = f"{count} of at most {RESTARTS} times in {window}"
-        self._say(tell, f"{said}\n{service.name} is started again in {wait_s:.0f} s ({often})")
-
-    def _say(self, tell: Callable[[str], None], text: str) -> None:
-        self.log.warning("%s", text)
-        tell(text)
+        return f"{service.ended()}\n{service.name} is started again in {wait_s:.0f} s ({often})"
 
     def wait(self, what: str, ready: Callable[[], object], limit_s: float) -> None:
         """Wait until `ready()`; StackFailed when a process ends first or `limit_s` is over."""
         deadline = time.monotonic() + limit_s
         while not ready():
-            for service in self.services:
-                if service.guard.poll() is not None:
-                    raise StackFailed(service.said())
-            if time.monotonic() > deadline:
-                limit = f"{what} was not ready after {limit_s:.0f} s"
-                raise StackFailed(f"{limit}; see the logs in {self.logs}")
+            late = f"{what} was not ready after {limit_s:.0f} s; see the logs in {self.logs}"
+            late *= time.monotonic() > deadline
+            if reason := next(filter(None, (s.ended() for s in self.services)), late):
+                raise StackFailed(reason)
             time.sleep(POLL_S)
 
     def stop(self, *names: str) -> None:
@@ -180,9 +177,8 @@ class Processes:
     def finish(self) -> None:
         """End everything, PostgreSQL last, and whatever a killed guard has left."""
         self.ending = True
-        ordered = {name for group in STOP_ORDER for name in group}
-        self.stop(*(s.name for s in self.services if s.name not in ordered))
-        for group in STOP_ORDER:
+        others = {s.name for s in self.services}.difference(*STOP_ORDER)
+        for group in (others, *STOP_ORDER):
             self.stop(*group)
         end_members(self.var)
         for handler in self.log.handlers:

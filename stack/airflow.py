@@ -68,6 +68,11 @@ def environment(
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": database.format(driver="asyncpg"),
         "AIRFLOW__CORE__DAGS_FOLDER": dags,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        # As Airflow has it by itself, but not where the shell says otherwise.
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{api}/execution/",
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": f"{home}/logs",
         # The Test button: here the only user is the admin who may store keys anyway.
         "AIRFLOW__CORE__TEST_CONNECTION": base.get("AIRFLOW__CORE__TEST_CONNECTION", "Enabled"),
         "AIRFLOW__CORE__FERNET_KEY": settings.secret("fernet"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Stack:
     sockets: Path  # the folder of PostgreSQL's socket
     tell: Tell
     asked: float = float("-inf")  # when Airflow was last asked how it is
-    unwell: dict[str, int] = field(default_factory=dict)
+    unwell: Counter[str] = field(default_factory=Counter)
 
     def login(self, in_full: bool) -> str:
         """Who may enter; the password itself only `in_full`, where nothing keeps the line."""
@@ -73,12 +74,10 @@ class Stack:
             if service.name == "api-server":
                 status = "" if health else "unhealthy"
             young = time.monotonic() - service.began < SETTLE_S
-            if status != "unhealthy" or young or service.guard.poll() is not None:
-                self.unwell.pop(service.name, None)
-                continue
-            self.unwell[service.name] = self.unwell.get(service.name, 0) + 1
+            bad = status == "unhealthy" and not young and service.guard.poll() is None
+            self.unwell[service.name] = self.unwell[service.name] + 1 if bad else 0
             if self.unwell[service.name] >= UNWELL:
-                del self.unwell[service.name]
+                self.unwell[service.name] = 0
                 tell(f"{service.name} lives, and has done nothing for a minute: it is ended")
                 service.pipe.close()  # `revive` starts it again
 

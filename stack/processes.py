@@ -156,10 +156,11 @@ class Processes:
         """Wait until `ready()`; StackFailed when a process ends first or `limit_s` is over."""
         deadline = time.monotonic() + limit_s
         while not ready():
-            late = f"{what} was not ready after {limit_s:.0f} s; see the logs in {self.logs}"
-            late *= time.monotonic() > deadline
-            if reason := next(filter(None, (s.ended() for s in self.services)), late):
-                raise StackFailed(reason)
+            if ended := next(filter(None, (service.ended() for service in self.services)), ""):
+                raise StackFailed(ended)
+            if time.monotonic() > deadline:
+                late = f"{what} was not ready after {limit_s:.0f} s"
+                raise StackFailed(f"{late}; see the logs in {self.logs}")
             time.sleep(POLL_S)
 
     def stop(self, *names: str) -> None:

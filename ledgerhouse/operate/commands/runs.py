@@ -25,7 +25,8 @@ WITH calls AS (
         coalesce(changed, 0) AS changed, coalesce(calls, 0) AS calls, coalesce(units, 0) AS units
     FROM calls FULL JOIN loads USING (run_id, source)
 ), newest AS (
-    SELECT run_id, min(began) AS first FROM parts GROUP BY ALL ORDER BY first DESC, run_id LIMIT $last
+    SELECT run_id, min(began) AS first FROM parts WHERE run_id IS NOT NULL  -- a Test button's call
+    GROUP BY ALL ORDER BY first DESC, run_id LIMIT $last
 )
 SELECT parts.* FROM parts JOIN newest USING (run_id) ORDER BY first, run_id, source"""
 CHECKS = """

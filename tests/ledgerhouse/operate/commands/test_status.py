@@ -1,4 +1,4 @@
-"""`airflow warehouse status`, `runs`, `coverage` and `units`."""
+"""`airflow warehouse status`, `coverage` and `units`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_status_tells_the_hole_the_failure_and_what_agrees(airflow, kept):
     assert "1 gaps" in out and "HTTP 500" in out and "published" in out
 
 
-def test_balances_are_counted_by_status_and_those_that_disagree_are_named(airflow, kept):
+def test_every_balance_is_counted_by_its_status(airflow, kept):
     code, out, _ = airflow("warehouse", "status", "-o", "json")
     shown = json.loads(out)
     with open_books(kept.var / "published") as con:
@@ -64,31 +64,7 @@ def test_balances_are_counted_by_status_and_those_that_disagree_are_named(airflo
         name = line["status"].partition(":")[0]
         counted[name] = counted.get(name, 0) + line["all"]
     assert counted == by_status
-    apart = sum(n for status, n in by_status.items() if status not in AGREED)
-    assert len(shown["disagree"]) == apart > 0
-    _, out, _ = airflow("warehouse", "status")
-    first = shown["disagree"][0]
-    assert (
-        f"{first['symbol']} " in out
-        and f"{first['status']} by " in out
-        and first["reason"][:20] in out
-    )
-
-
-def test_runs_tell_what_each_brought_and_cost(airflow, kept):
-    code, out, _ = airflow("warehouse", "runs", "-o", "json")
-    lines = json.loads(out)["runs"]
-    with open_books(kept.var / "published") as con:
-        new = dict(con.execute("SELECT run_id, sum(new) FROM ops.batches GROUP BY ALL").fetchall())
-        calls = con.execute("SELECT count(*), sum(units) FROM ops.api_calls").fetchone()
-    assert code == 0 and lines
-    runs = {line["run_id"] for line in lines}
-    assert sum(line["new"] for line in lines) == sum(new[run] for run in runs if run in new)
-    if len(runs) < 10:
-        assert (sum(n["calls"] for n in lines), sum(n["units"] for n in lines)) == calls
-    _, out, _ = airflow("warehouse", "runs", "--last", "1", "-o", "json")
-    (last,) = {line["run_id"] for line in json.loads(out)["runs"]}
-    assert last == lines[-1]["run_id"]
+    assert len(shown["disagree"]) == sum(n for s, n in by_status.items() if s not in AGREED)
 
 
 def test_coverage_and_gaps_leave_no_instant_out(airflow):

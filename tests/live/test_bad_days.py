@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from ledgerhouse.operate.airflow.api import FINAL
-from sandbox import keys
+from sandbox.debank.keys import DEBANK_KEY
 from stack.live import running
 from tests.extract.fetch.test_session import HEAD, dripping, peer
 from tests.helpers.books import ACCOUNTS
@@ -99,7 +99,7 @@ def live_through(stack, seen, web, hosts: dict[str, str], now: datetime) -> None
         extra = json.dumps({"deadline_s": DEADLINE_S, "max_body_mb": 1})
         body = {"connection_id": name, "conn_type": "debank", "host": host, "extra": extra}
         path = "/connections" + (f"/{name}" if method == "PATCH" else "")
-        rest.call(method, path, body | {"password": keys.DEBANK_KEY})
+        rest.call(method, path, body | {"password": DEBANK_KEY})
 
     def sync(end: datetime) -> SimpleNamespace:
         began = time.monotonic()

@@ -16,7 +16,8 @@ from ledgerhouse.load.unit_balances import waiting
 from ledgerhouse.operate.airflow.operators.vendor import ProbeOperator, UnitsOperator
 from ledgerhouse.operate.run_log import attempts
 from ledgerhouse.warehouse.connection import hold
-from sandbox import keys
+from sandbox.coinbase import keys
+from sandbox.debank.keys import DEBANK_KEY
 from sandbox.faults import faults
 from sandbox.server import serve
 
@@ -68,7 +69,7 @@ def ask(tmp_path, monkeypatch, sandbox):
             "conn_type": source,
             "host": host or getattr(sandbox, source),
             "login": keys.KEY_NAME if source == "coinbase" else "",
-            "password": keys.KEY_PEM if source == "coinbase" else keys.DEBANK_KEY,
+            "password": keys.KEY_PEM if source == "coinbase" else DEBANK_KEY,
         }
         monkeypatch.setenv(f"AIRFLOW_CONN_MINE_{source.upper()}", json.dumps(connection))
         probe = ProbeOperator(

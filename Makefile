@@ -39,7 +39,7 @@ COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --qu
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
-	@$(RUN) -m stack demo
+	@$(RUN) -m demo
 
 up: $(STAMP)
 	@$(RUN) -m stack up
@@ -48,7 +48,7 @@ ui: $(STAMP)
 	@$(RUN) -m stack ui
 
 plan: $(STAMP)
-	@$(RUN) -m stack plan $(ARGS)
+	@$(RUN) -m stack models plan $(ARGS)
 
 models: $(STAMP)
 	@$(RUN) -m stack models $(ARGS)

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 
-from stack.settings import USER, SettingsError, connections, resolve, write_private
+from ledgerhouse.config import AccountsFile
+from stack.settings import USER, SettingsError, resolve, write_private
 
 PREFIX = "AIRFLOW_CONN_"
 API = "airflow_api"
@@ -25,13 +26,13 @@ def main() -> int:
     try:
         wanted = connections_of(os.environ)
         make_database(os.environ["LEDGERHOUSE_STATE_URI"])
-        from stack import init
+        from ledgerhouse.operate.airflow import init
 
         init.main()
         write_password(Path(os.environ[PASSWORDS]), os.environ["ADMIN_PASSWORD"])
         for line in store(wanted):
             print(line)
-    except SettingsError as error:
+    except (SettingsError, ValueError) as error:  # ValueError: accounts.toml
         print(f"SettingsError: {error}", file=sys.stderr)
         return 1
     return 0
@@ -45,7 +46,7 @@ def connections_of(environ: Mapping[str, str]) -> dict[str, str]:
     """
     from dotenv import dotenv_values
 
-    ids = {name.upper(): name for name in connections()}
+    ids = {name.upper(): name for name in AccountsFile.read().connections()}
     texts = {}
     for name in sorted(n for n in environ if n.startswith(PREFIX) and environ[n].strip()):
         raw = dotenv_values(stream=StringIO(f"{name}={environ[name]}"), interpolate=False)[name]
@@ -132,7 +133,7 @@ def store(wanted: Mapping[str, str]) -> list[str]:
             lines.append(f"connection {name}: stored")
         missing = [
             n
-            for n in connections()
+            for n in AccountsFile.read().connections()
             if not session.query(Connection).filter_by(conn_id=n).one_or_none()
         ]
     lines += [

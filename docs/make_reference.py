@@ -444,6 +444,7 @@ def macros() -> str:
 def main(arguments: list[str]) -> int:
     """0; 1 where `--check` finds that the page is not what the code says."""
     logging.disable(logging.WARNING)  # SQLMesh and Airflow greet
+    os.environ["LEDGERHOUSE_ACCOUNTS"] = str(PROJECT / "accounts.toml")  # whatever the shell says
     with tempfile.TemporaryDirectory() as home:
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "ERROR"
         os.environ["AIRFLOW_HOME"] = home  # importing Airflow writes its configuration there

@@ -258,6 +258,10 @@ class AccountsFile:
                 accounts[number] = Account(**entry)
         return [*accounts.values()], wrong
 
+    def connections(self) -> list[str]:
+        """The Airflow Connections that the usable accounts name, each once, in the file's order."""
+        return list(dict.fromkeys(account.connection for account in self.entries()[0]))
+
     def limits(self) -> list[Limit]:
         """[budget.…]; none where there is none.
 

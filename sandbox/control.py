@@ -17,6 +17,10 @@ GET  /_truth/VENDOR/NAME    ?now=          of one
 GET  /_truth/balances       ?at=&now=      (as World documents them; now defaults to the clock)
 GET  /_truth/residuals      ?at=&now=&since=
                             each also with &vendor=, once or several times: of these only
+POST /_truth/differences    {"since": …, "snapshots": [oldest, …], "rows": [those of
+                            curated.reconciliation], "spent": {"debank calls": 3, "debank units":
+                            7, …}, "vendors": ["debank", …]}: where rows or counts (may be left
+                            out) are not true, in sentences; of these vendors, else of all
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from starlette.routing import Route
 
 from sandbox.faults.traffic import Traffic
 from sandbox.vendor import Api
+from sandbox.world.expected import differences, expectations
 from sandbox.world.moments import Clock, iso
 from sandbox.world.world import World
 
@@ -63,6 +68,7 @@ class Control:
             ("/_control/reset_stats", self.reset_stats),
             ("/_control/faults", self.set_faults),
             ("/_control/vanish", self.vanish),
+            ("/_truth/differences", self.differences),
         ]
         return [
             *(Route(path, _plain(answer), methods=["GET"]) for path, answer in questions),
@@ -83,6 +89,19 @@ class Control:
     def residuals(self, query, _body) -> list[dict]:
         now, vendors = query.get("now") or self.clock.now(), query.getlist("vendor")
         return self.world.residuals(query.get("at"), now, query.get("since"), vendors)
+
+    def differences(self, _query, body: dict) -> list[str]:
+        vendors = body.get("vendors")
+        expected = expectations(self.world, body["since"], body["snapshots"], vendors)
+        stats = self.stats(None, None)
+        counted = {f"{vendor} calls": total for vendor, total in stats["total"].items()}
+        counted |= {f"{vendor} units": spent for vendor, spent in stats["units"].items()}
+        spent = body.get("spent", counted)
+        return differences(body["rows"], expected, body["snapshots"][-1]) + [
+            f"{spent.get(what, 0)} {what} are logged, the sandbox counted {count}"
+            for what, count in counted.items()
+            if spent.get(what, 0) != count
+        ]
 
     def stats(self, _query, _body) -> dict:
         selling = self._selling()

@@ -2,6 +2,5 @@
 
 Read it in this order: `settings` (where things live), `airflow` (what every process sees), `lock`
 (one stack per folder), `guard` and `processes` (what is started ends with its supervisor),
-`postgres`, `init`, `live` (the whole stack as one context manager), `rest`; then the commands:
-`demo` (with `follow`, `report`, `tables`), `commands`, and `__main__`.
+`postgres`, `live` (the whole stack as one context manager), `follow`, `commands`, `__main__`.
 """

@@ -11,12 +11,14 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -37,26 +39,22 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Stack:
-    """A running stack. `env` is what its processes see; `timings` are seconds by step."""
+    """A running stack. `env` is what its processes see."""
 
     settings: Settings
     env: dict[str, str]
     processes: Processes
     rest: AirflowApi
-    ui: str
     sandbox_url: str  # '' without a sandbox
     sockets: Path  # the folder of PostgreSQL's socket
     tell: Tell
-    began: float = field(default_factory=time.monotonic)
-    timings: dict[str, float] = field(default_factory=dict)
     asked: float = float("-inf")  # when Airflow was last asked how it is
-    unwell: dict[str, int] = field(default_factory=dict)
+    unwell: Counter[str] = field(default_factory=Counter)
 
     def login(self, in_full: bool) -> str:
         """Who may enter; the password itself only `in_full`, where nothing keeps the line."""
-        if in_full:
-            return f"user {USER}, password {self.settings.password}"
-        return f"user {USER}, password in {self.settings.airflow_home / 'passwords.json'}"
+        file = f"in {self.settings.airflow_home / 'passwords.json'}"
+        return f"user {USER}, password {self.settings.password if in_full else file}"
 
     def keep(self, tell: Tell) -> None:
         """Wait until a signal stops the stack (Stopped). A process that ends, or lives and does not
@@ -78,90 +76,74 @@ class Stack:
             if service.name == "api-server":
                 status = "" if health else "unhealthy"
             young = time.monotonic() - service.began < SETTLE_S
-            if status != "unhealthy" or young or service.guard.poll() is not None:
-                self.unwell.pop(service.name, None)
-                continue
-            self.unwell[service.name] = self.unwell.get(service.name, 0) + 1
+            bad = status == "unhealthy" and not young and service.guard.poll() is None
+            self.unwell[service.name] = self.unwell[service.name] + 1 if bad else 0
             if self.unwell[service.name] >= UNWELL:
-                del self.unwell[service.name]
+                self.unwell[service.name] = 0
                 tell(f"{service.name} lives, and has done nothing for a minute: it is ended")
-                self.processes.end(service.name)
+                service.pipe.close()  # `revive` starts it again
 
     def stop_airflow(self) -> None:
         """End Airflow, so that the warehouse is free: running tasks may finish first."""
         self.rest.close()
         self.processes.stop("scheduler", "dag-processor", "api-server")
 
-    def create_metadata(self) -> None:
-        """Create Airflow's tables and pools, or bring them up to date, and wait for it."""
-        write_airflow_files(self.settings)
-        self._wait_for_metadata(self._start("init", "stack.init"))
+    def start_sandbox(self, arguments: Sequence[str]) -> None:
+        """Start the sandbox. One whose clock stands still is not started again: somebody may have
+        set it since."""
+        service = self._start("sandbox", "sandbox", "--port", self.env["SANDBOX_PORT"], *arguments)
+        service.again = None
+        if "--tick" in arguments:
+            place = [*arguments].index("--now") + 1
+            before, after = arguments[:place], arguments[place + 1 :]
+            service.again = lambda: self.start_sandbox([*before, this_second(), *after])
 
-    def serve_api(self) -> None:
-        """Start the API server, and wait until it answers."""
-        port = self.env["AIRFLOW__API__PORT"]
-        arguments = ("api-server", "--host", HOST, "--port", port)
-        self._start("api-server", "airflow", *arguments, drain_s=2.0)
-        self.processes.wait("Airflow's API", self.rest.health, START_LIMIT_S)
-
-    def start(self, sandbox: Sequence[str] | None, airflow: bool) -> None:
-        """Start PostgreSQL, the sandbox with these arguments, and Airflow."""
-        if sandbox:
-            self._start_sandbox(sandbox)
+    def start_postgres(self) -> None:
+        """Start PostgreSQL, and wait until its databases are there."""
         data = self.settings.var / "postgres"
         start = partial(postgres.start, self.processes, data, self.sockets, self.env)
         start()
         self.processes.services[-1].again = start  # its socket's folder has gone with it
         self.processes.wait("PostgreSQL", lambda: postgres.is_ready(self.sockets), START_LIMIT_S)
-        self._done("PostgreSQL ready")
-        if airflow:
-            self._start_airflow()
-        if sandbox:
-            self.processes.wait("the sandbox", lambda: _ok(f"{self.sandbox_url}/_stats"), 60)
-            self._done("sandbox ready")
+        self.tell("PostgreSQL ready")
 
-    def _start_sandbox(self, arguments: Sequence[str]) -> None:
-        service = self._start("sandbox", "sandbox", "--port", self.env["SANDBOX_PORT"], *arguments)
-        if "--tick" not in arguments:  # its clock stands where somebody has put it since
-            service.again = None
-            return
-        place = list(arguments).index("--now") + 1
-
-        def again() -> None:
-            now = iso(datetime.now(UTC).replace(microsecond=0))
-            self._start_sandbox([*arguments[:place], now, *arguments[place + 1 :]])
-
-        service.again = again
-
-    def _start_airflow(self) -> None:
-        """The scheduler imports while the metadata database is being prepared (airflow.PRELOAD)."""
+    def create_metadata(self, beside: Callable[[], object] = lambda: None) -> None:
+        """Create Airflow's tables and pools, or bring them up to date, and wait for it."""
         write_airflow_files(self.settings)
-        init = self._start("init", "stack.init")
+        init = self._start("init", "ledgerhouse.operate.airflow.init")
+        beside()
+        ready = lambda: init.guard.poll() == 0  # noqa: E731
+        self.processes.wait("the metadata database", ready, START_LIMIT_S)
+        self.processes.services.remove(init)  # it is meant to end
+        init.pipe.close()
+        self.settings.metadata_ready.touch()
+        self.tell("metadata database ready")
+
+    def serve_api(self) -> None:
+        """Start the API server, and wait until it answers."""
+        self._start("api-server", "airflow", "api-server", drain_s=2.0)
+        self.processes.wait("Airflow's API", self.rest.health, START_LIMIT_S)
+
+    def start_airflow(self) -> None:
+        """The scheduler imports while the metadata database is being prepared (airflow.PRELOAD)."""
         # No log server: it listens on every interface, and here task logs are local files anyway.
-        self._start("scheduler", "airflow", "scheduler", "--skip-serve-logs", drain_s=20.0)
-        self._wait_for_metadata(init)
-        self._done("metadata database ready")
+        scheduler = partial(self._start, "scheduler", "airflow", "scheduler", "--skip-serve-logs")
+        self.create_metadata(partial(scheduler, drain_s=20.0))
         self._start("dag-processor", "airflow", "dag-processor")
         self.serve_api()
         # Tasks meet an API of their own, built at its first request, in 2.8 s: ask for it now.
-        _ok(f"{self.ui}/execution/health")
+        _ok(f"{self.rest.url}/execution/health")
         self.processes.wait("Airflow", self.rest.healthy, START_LIMIT_S)
-        self._done("Airflow healthy")
+        self.tell("Airflow healthy")
 
     def _start(self, name: str, module: str, *arguments: str, drain_s: float = 5.0) -> Service:
         command = [sys.executable, "-m", module, *arguments]
         return self.processes.start(name, command, self.env, drain_s=drain_s)
 
-    def _wait_for_metadata(self, init: Service) -> None:
-        ended = lambda: init.guard.poll() == 0  # noqa: E731
-        self.processes.wait("the metadata database", ended, START_LIMIT_S)
-        self.processes.services.remove(init)  # it is meant to end
-        init.pipe.close()
-        self.settings.metadata_ready.touch()
 
-    def _done(self, step: str) -> None:
-        self.timings[step] = round(time.monotonic() - self.began, 1)
-        self.tell(step)
+def this_second() -> str:
+    """Now, in UTC, as ISO text."""
+    return iso(datetime.now(UTC).replace(microsecond=0))
 
 
 def sandbox_accounts(port: int | str) -> tuple[str, dict[str, str]]:
@@ -196,38 +178,41 @@ def launch(
     """
     port, sockets = free_port(api_port), postgres.socket_folder()
     ui, env = f"http://{HOST}:{port}", environment(settings, base, port, sockets)
-    sandbox_url = f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else ""
-    addresses = {"ui": ui, "sandbox": sandbox_url, "postgres": str(sockets)}
-    with ExitStack() as ending:
-        processes = ending.enter_context(supervised(settings.var, command, **addresses))
-        rest = AirflowApi(ui, USER, settings.password)
-        ending.callback(rest.close)
-        stack = Stack(settings, env, processes, rest, ui, sandbox_url, sockets, tell)
-        stack.start(sandbox, airflow)
+    url = f"http://{HOST}:{env['SANDBOX_PORT']}" if sandbox else ""
+    addresses = {"ui": ui, "sandbox": url, "postgres": str(sockets)}
+    with (
+        supervised(settings.var, command, **addresses) as processes,
+        closing(AirflowApi(ui, USER, settings.password)) as rest,
+    ):
+        stack = Stack(settings, env, processes, rest, url, sockets, tell)
+        if sandbox:
+            stack.start_sandbox(sandbox)
+        stack.start_postgres()
+        if airflow:
+            stack.start_airflow()
+        if sandbox:
+            processes.wait("the sandbox", lambda: _ok(f"{url}/_stats"), START_LIMIT_S)
         yield stack
-        began = time.monotonic()
-    stack.timings["stopped"] = round(time.monotonic() - began, 1)
 
 
 @contextmanager
 def running(
     var_dir: str | Path,
     *,
-    seed: int = 7,
     now: datetime,
     start: datetime,
+    seed: int = 7,
     scale: float = 1.0,
-    airflow: bool = True,
     command: str = "tests",
     env: Mapping[str, str] | None = None,
-    tell: Tell = lambda _: None,
+    **options: Any,
 ) -> Iterator[Stack]:
     """A stack with the sandbox whose clock stands at `now` and whose history begins at `start`.
 
     Its accounts are the sandbox's, in the file accounts.toml of `var_dir`, never the user's own.
     The scheduler makes no sync run before the second boundary of six hours from now: the sync
     DAG starts now, by the real clock. `env`: variables on top of `.env.example`; Airflow's own
-    from outside are not let in.
+    from outside are not let in. `options`: of `launch`.
     """
     base = {k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")}
     base.pop("LEDGERHOUSE_STATE_URI", None)
@@ -235,18 +220,10 @@ def running(
     accounts, opened = sandbox_accounts(port)
     var.mkdir(parents=True, exist_ok=True)
     (var / "accounts.toml").write_text(accounts)
-    base |= {
-        **opened,
-        "LEDGERHOUSE_ACCOUNTS": str(var / "accounts.toml"),
-        "SANDBOX_PORT": str(port),
-        "SANDBOX_SEED": str(seed),
-        "START_TS": iso(start),
-        "SYNC_START_DATE": iso(datetime.now(UTC).replace(microsecond=0)),
-        **(env or {}),
-    }
+    base |= {**opened, "LEDGERHOUSE_ACCOUNTS": str(var / "accounts.toml")}
+    base |= {"SANDBOX_PORT": str(port), "SANDBOX_SEED": str(seed), "START_TS": iso(start)}
+    base |= {"SYNC_START_DATE": this_second(), **(env or {})}
     settings = Settings(var, read_env(base, PROJECT / ".env.example"))
-    sandbox = ["--seed", str(seed), "--now", iso(now), "--start", iso(start)]
-    if scale != 1.0:
-        sandbox += ["--scale", str(scale)]
-    with launch(settings, base, command, sandbox=sandbox, airflow=airflow, tell=tell) as stack:
+    sandbox = ["--seed", str(seed), "--now", iso(now), "--start", iso(start), "--scale", str(scale)]
+    with launch(settings, base, command, sandbox=sandbox, **options) as stack:
         yield stack

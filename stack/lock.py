@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import psutil
@@ -69,11 +69,12 @@ def lock(var: Path, command: str, **addresses: str) -> Iterator[int]:
             ) from None
         if ended := end_members(var, GUARDS_S):
             print(f"Ended {ended} processes an earlier start had left behind", file=sys.stderr)
-        ours = {"command": command, "pid": os.getpid(), "addresses": addresses}
         record(var).unlink(missing_ok=True)
         descriptor = os.open(record(var), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(descriptor, json.dumps(ours).encode())
+            os.write(
+                descriptor, json.dumps(asdict(Holder(command, os.getpid(), addresses))).encode()
+            )
             yield descriptor
         finally:
             record(var).unlink(missing_ok=True)
@@ -89,10 +90,8 @@ def members(var: Path) -> list[psutil.Process]:
 def _has_open(process: psutil.Process, file: Path) -> bool:
     """Whether a process has `file` open for writing; macOS does not tell for what."""
     with suppress(psutil.Error, OSError):
-        return any(
-            opened.path == str(file) and getattr(opened, "mode", "r+") == "r+"
-            for opened in process.open_files()
-        )
+        opened = process.open_files()
+        return any(f.path == str(file) and getattr(f, "mode", "r+") == "r+" for f in opened)
     return False
 
 

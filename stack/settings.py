@@ -12,6 +12,7 @@ import socket
 import stat
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,13 @@ def read_env(environ: Mapping[str, str], file: Path | None = None) -> dict[str, 
     return values
 
 
+def resolve(text: str, values: Mapping[str, str]) -> str:
+    """`text` with ${NAME} and ${NAME:-default} filled in from `values`."""
+    from dotenv.variables import parse_variables
+
+    return "".join(atom.resolve(values) for atom in parse_variables(text))
+
+
 def readable_by_others() -> str:
     """A warning where `.env`, which may hold keys, can be read by other users; '' otherwise."""
     file = PROJECT / ".env"
@@ -49,13 +57,6 @@ def readable_by_others() -> str:
     if not mode & 0o077:
         return ""
     return f".env can be read by other users of this machine (mode {mode:o}): chmod 600 .env"
-
-
-def resolve(text: str, values: Mapping[str, str]) -> str:
-    """`text` with ${NAME} and ${NAME:-default} filled in from `values`."""
-    from dotenv.variables import parse_variables
-
-    return "".join(atom.resolve(values) for atom in parse_variables(text))
 
 
 def encryption_variables(values: Mapping[str, str]) -> dict[str, str]:
@@ -67,38 +68,15 @@ def encryption_variables(values: Mapping[str, str]) -> dict[str, str]:
 def sandbox_port(values: Mapping[str, str]) -> int | None:
     """The sandbox's port, or None where the settings name none: then real vendors are called."""
     text = values.get("SANDBOX_PORT", "").strip()
-    if not text:
-        return None
-    if not text.isdigit() or not 0 < int(text) < 65536:
+    if text and (not text.isdigit() or not 0 < int(text) < 65536):
         raise SettingsError(f"SANDBOX_PORT is {text!r} in .env; write a port such as 8085")
-    return int(text)
-
-
-def connections(accounts: Path | None = None) -> list[str]:
-    """The Airflow Connections that the accounts use, each once, in the order of accounts.toml.
-
-    Raises SettingsError where the file cannot be read at all.
-    """
-    from ledgerhouse.config import AccountsFile, accounts_file
-
-    try:
-        listed, _ = AccountsFile.read(
-            accounts or accounts_file()
-        ).entries()  # the DAGs name wrong entries
-    except ValueError as error:
-        raise SettingsError(str(error)) from None
-    return list(dict.fromkeys(account.connection for account in listed))
+    return int(text) if text else None
 
 
 def free_port(preferred: int | None = None) -> int:
     """`preferred` when nobody listens there, else a port the kernel calls free (127.0.0.1)."""
     for port in (preferred or 0, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
+        with suppress(OSError), socket.create_server((HOST, port)) as probe:
             return probe.getsockname()[1]
     raise SettingsError(f"no free port on {HOST}")
 
@@ -113,10 +91,6 @@ class Settings:
     @property
     def airflow_home(self) -> Path:
         return self.var / "airflow"
-
-    @property
-    def logs(self) -> Path:
-        return self.var / "logs"
 
     @property
     def metadata_ready(self) -> Path:

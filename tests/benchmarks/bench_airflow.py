@@ -6,7 +6,7 @@ import tempfile
 from datetime import UTC, datetime, timedelta
 from statistics import median
 
-from stack.demo import set_clock
+from demo.story import set_clock
 from stack.follow import follow
 from stack.live import running
 from tests.benchmarks.measure import bench_var, row, tell

@@ -16,6 +16,7 @@ OURS = (
     "ledgerhouse",
     "dags",
     "stack",
+    "demo",
     "deploy",
     "sandbox",
     "sqlmesh_project",
@@ -237,7 +238,11 @@ def test_the_models_import_nothing_of_ours():
 
 def test_the_product_does_not_know_its_launcher_or_its_tests():
     refuse(
-        [one for one in of(PRODUCT) if room(one) in {"stack", "deploy", "tests", "benchmarks"}],
+        [
+            one
+            for one in of(PRODUCT)
+            if room(one) in {"stack", "demo", "deploy", "tests", "benchmarks"}
+        ],
         "extract, ledgerhouse and dags run under any Airflow, with or without the launcher",
         "read it from an environment variable, Variable or Connection",
     )
@@ -248,7 +253,9 @@ def test_the_sandbox_is_imported_by_tests_only():
     refuse(
         [
             one
-            for one in of(("extract", "ledgerhouse", "dags", "stack", "deploy", "sqlmesh_project"))
+            for one in of(
+                ("extract", "ledgerhouse", "dags", "stack", "demo", "deploy", "sqlmesh_project")
+            )
             if room(one) == "sandbox"
         ],
         "the sandbox stands in for the vendors: only tests and benchmarks import it",

@@ -30,17 +30,17 @@ import pytest
 import requests
 
 from extract.core.interval import Interval, iso
+from ledgerhouse.operate.airflow.init import pools
 from ledgerhouse.transform.sqlmesh_context import sqlmesh_plan
 from ledgerhouse.warehouse.connection import WarehouseBusy, hold
 from sandbox.coinbase import keys
 from sandbox.debank.keys import DEBANK_KEY
 from sandbox.world.world import World
 from stack.follow import RunFailed, follow
-from stack.init import pools
 from stack.live import running
 from tests.helpers.books import ACCOUNTS, assert_truth
+from tests.helpers.processes import belonging_to
 from tests.helpers.receiver import receiver
-from tests.live.test_stack import belonging_to
 
 pytestmark = pytest.mark.live
 

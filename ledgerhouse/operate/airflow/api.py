@@ -217,13 +217,16 @@ class AirflowApi:
         dag_id: str,
         conf: dict[str, Any] | None = None,
         interval: tuple[datetime, datetime] | None = None,
+        run_id: str | None = None,
     ) -> str:
-        """Create a run, its id returned; `interval` becomes the run's data interval [start, end).
+        """Create a run, its id returned (None: Airflow names it); `interval` becomes the run's data interval [start, end).
 
         Airflow drops the interval of a run without a logical date, and makes no task at all for
         one dated before the DAG's start (such a run "succeeds"): so it is dated now.
         """
         body: dict[str, Any] = {"logical_date": None, "conf": conf or {}}
+        if run_id:
+            body["dag_run_id"] = run_id
         if interval:
             start, end = map(iso, interval)
             body |= {

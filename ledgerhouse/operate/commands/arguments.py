@@ -91,7 +91,7 @@ WAREHOUSE = GroupCommand(
             name="status",
             func=command("warehouse.status"),
             args=(SOURCE, ACCOUNT, OUTPUT),
-            help="Per account: covered through, gaps, last run, pending rows, reconciled",
+            help="Per account: covered through, gaps, last run, pending rows, balances by status",
             epilog="Exit code 1 when an account has gaps, a balance that is off or a failed run.",
         ),
         ActionCommand(
@@ -100,6 +100,20 @@ WAREHOUSE = GroupCommand(
             args=(OUTPUT,),
             help="Whether syncs still come: one line and an exit code, for cron and monitors",
             epilog="Exit code 1 when none has come within stale_after_hours of [alerts].",
+        ),
+        ActionCommand(
+            name="runs",
+            func=command("runs.runs"),
+            args=(
+                Arg(
+                    ("-n", "--last"),
+                    type=positive_int(allow_zero=False),
+                    default=10,
+                    help="so many runs, the newest ones (default: 10)",
+                ),
+                OUTPUT,
+            ),
+            help="Per run: rows new and changed, calls, units, and what its checks found",
         ),
         ActionCommand(
             name="units",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +15,9 @@ from ledgerhouse.operate.airflow.api import FINAL, AirflowApi, AirflowApiError, 
 from ledgerhouse.operate.commands import CommandFailed
 from ledgerhouse.operate.commands.progress import Progress
 
-POLL_S = 1.0
+POLL_S, POLL_RUN_S = 1.0, 0.4
+ACTIVE = {"running", "queued", "scheduled", "up_for_retry", "restarting"}
+ENDED = {"success", "skipped", "failed", "upstream_failed", "removed"}
 LOOK_AFTER_S = 30.0  # without a change, ask whether anything can change at all
 
 
@@ -148,37 +150,45 @@ def backfill_runs(airflow: AirflowApi, created: Mapping[str, Any]) -> list:
     )
 
 
+def follow_run(
+    airflow: AirflowApi, dag_id: str, run: str, meanwhile: Callable[[list[dict[str, Any]]], object]
+) -> tuple[str, list[dict[str, Any]]]:
+    """Wait until a run has ended: (its state, its task instances); `meanwhile` gets them so far."""
+    while True:
+        state = airflow.run(dag_id, run)["state"]
+        tasks = airflow.task_instances(dag_id, run)
+        if state in FINAL:
+            return state, tasks
+        meanwhile(tasks)
+        time.sleep(POLL_RUN_S)
+
+
+def at_work(tasks: list[dict[str, Any]]) -> str:
+    """'fetch_debank 30 of 75, plan_coinbase_main': the tasks at work, or about to be."""
+    total = Counter(task["task_id"] for task in tasks)
+    ended = Counter(task["task_id"] for task in tasks if task["state"] in ENDED)
+    active = dict.fromkeys(task["task_id"] for task in tasks if task["state"] in ACTIVE)
+    parts = (f"{n} {ended[n]} of {total[n]}" if total[n] > 1 else n for n in active)
+    return ", ".join(parts) or "waiting for the scheduler"
+
+
 def follow_history(airflow: AirflowApi, dag_id: str, run: str, span: Interval) -> int:
     """Wait until the run of the DAG history has ended; 0 when it has succeeded."""
-    path = run_path(dag_id, run)
+    where = f"{airflow.url}/dags/{dag_id}/runs/{quote(run, safe='')}"
     try:
         with Progress(f"{dag_id} {span}", 1) as progress:
-            while (state := airflow.call("GET", path)["state"]) not in FINAL:
-                tasks = Counter(
-                    (t["task_id"], t["state"])
-                    for t in airflow.all(f"{path}/taskInstances", "task_instances")
-                )
-                done = Counter({"success": 0, "failed": 0})
-                for (_, ended), count in tasks.items():
-                    done[ended] += count
-                progress.total = max(sum(tasks.values()), 1)
-                progress.show(
-                    done["success"] + done["skipped"],
-                    done["failed"],
-                    ", ".join(dict.fromkeys(task for task, s in tasks if s == "running"))
-                    or "waiting",
-                )
-                time.sleep(POLL_S)
+
+            def show(tasks: list[dict[str, Any]]) -> None:
+                done = Counter(task["state"] for task in tasks)
+                progress.total = max(len(tasks), 1)
+                progress.show(done["success"] + done["skipped"], done["failed"], at_work(tasks))
+
+            state, _ = follow_run(airflow, dag_id, run, show)
     except KeyboardInterrupt:
-        print(
-            f"\nThe run goes on in Airflow: {airflow.url}/dags/{dag_id}/runs/{quote(run, safe='')}",
-            file=sys.stderr,
-        )
+        print(f"\nThe run goes on in Airflow: {where}", file=sys.stderr)
         return 130
+    good = state == "success"
     print(
-        f"✓ {dag_id} over {span} succeeded"
-        if state == "success"
-        else f"✗ {dag_id} over {span} failed: {airflow.url}/dags/{dag_id}/runs/"
-        f"{quote(run, safe='')}"
+        f"✓ {dag_id} over {span} succeeded" if good else f"✗ {dag_id} over {span} failed: {where}"
     )
-    return 0 if state == "success" else 1
+    return 0 if good else 1

@@ -7,6 +7,7 @@ from typing import Any
 from extract.core.interval import iso
 from ledgerhouse.check.agreement import AGREED
 from ledgerhouse.operate.commands import CommandFailed
+from ledgerhouse.operate.commands.balances import show_balances
 from ledgerhouse.operate.commands.books import accounts, opened
 from ledgerhouse.operate.commands.tables import rows
 from ledgerhouse.plan.coverage import PENDING
@@ -174,6 +175,8 @@ def status(args: Any) -> int:
                     f"{row['source']} {row['account']}: {row['error'] or 'failed'}",
                     style="bold red",
                 )
+        if has(con, "ops.breaks"):  # and not in the first version's books
+            show_balances(con, answer, mine)
         aside = rows(con, QUARANTINED) if has(con, "ops.quarantined_files") else []
         answer.document["quarantined"] = aside
         for file in aside:

@@ -10,7 +10,7 @@ import pytest
 from ledgerhouse.publish.books import open_books
 from ledgerhouse.publish.export import export
 from ledgerhouse.publish.publish import TABLES, publish
-from tests.ledgerhouse.publish.test_publish import built, con, contents  # noqa: F401
+from tests.ledgerhouse.publish.scene import contents
 
 COMMENTS = (
     "SELECT schema_name, table_name, column_name, data_type, comment FROM duckdb_columns() "
@@ -18,7 +18,7 @@ COMMENTS = (
 )
 
 
-def test_the_file_holds_the_books_and_needs_nothing_else(con, tmp_path):  # noqa: F811
+def test_the_file_holds_the_books_and_needs_nothing_else(con, tmp_path):
     publish(con, tmp_path / "published", [])
     with open_books(tmp_path / "published") as books:
         wanted, comments = contents(books), books.execute(COMMENTS).fetchall()
@@ -35,7 +35,7 @@ def test_the_file_holds_the_books_and_needs_nothing_else(con, tmp_path):  # noqa
     assert done.rows == sum(map(len, wanted.values()))
 
 
-def test_a_file_that_is_there_is_only_replaced_when_asked_and_then_whole(con, tmp_path):  # noqa: F811
+def test_a_file_that_is_there_is_only_replaced_when_asked_and_then_whole(con, tmp_path):
     publish(con, tmp_path / "published", [])
     (file := tmp_path / "one.duckdb").write_text("mine")
     with pytest.raises(FileExistsError, match="name another file, or use --force"):

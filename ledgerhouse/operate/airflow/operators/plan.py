@@ -16,6 +16,7 @@ from extract.core.source import Job
 from extract.sources import all_sources
 from ledgerhouse.config import AccountsFile, var_dir
 from ledgerhouse.operate.airflow.context import lock_owner, resolve_interval
+from ledgerhouse.operate.airflow.init import shared_limit
 from ledgerhouse.operate.airflow.operators.budget import estimate
 from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 from ledgerhouse.warehouse.connection import open_warehouse, require_all_loads
@@ -108,9 +109,7 @@ class PlanOperator(RecordedOperator):
         from ledgerhouse.operate.airflow.api import AirflowApi, AirflowUnreachable
 
         try:
-            if AirflowApi.for_task().ensure_pool(
-                pool, f"accounts of connection {self.connection} share its rate limit"
-            ):
+            if AirflowApi.for_task().ensure_pool(pool, shared_limit(self.connection)):
                 self.log.info("created the pool %s, with one slot", pool)
         except Exception as error:
             self.log.warning(

@@ -1,0 +1,346 @@
+"""How each expectation about curated tables is broken; the rows are as in broken_raw."""
+
+from __future__ import annotations
+
+from tests.ledgerhouse.check.checkpoints.clean import FAILED, SCAM, SWAP
+
+ROW = "txid = 'e2'"
+LEG = f"txid = '{SWAP}' AND leg = 'out:2'"
+DAY = "date = '2026-01-02' AND token = 'BTC'"
+WEI = "0.000000000000000001"  # a literal with an exponent would be a DOUBLE
+ADJUSTMENT = """
+INSERT INTO raw.adjustments BY NAME SELECT 'a1' AS adjustment_id, 'coinbase' AS source,
+  'main' AS account, 'BTC' AS token, TIMESTAMP '2026-01-02 07:00' AS ts, 'opening' AS kind,
+  '1' AS amount_text, 1 AS amount, 'x' AS evidence, TIMESTAMP '2026-01-02' AS recorded_at"""
+BROKEN_CURATED = [
+    (
+        "curated.tx_unified",
+        "adjustments_complete",
+        "critical",
+        "DELETE FROM curated.tx_unified WHERE domain = 'adjustment'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "nothing_invented",
+        "critical",
+        "UPDATE raw.adjustments SET amount_text = '3'",
+        ("adjustments_complete",),
+    ),
+    (
+        "curated.reconciliation",
+        "adjustments_apply",
+        "warning",
+        "INSERT INTO ops.breaks BY NAME SELECT 'coinbase' AS source, 'main' AS account, 'BTC' AS "
+        "token, TIMESTAMP '2026-01-02' AS first_bad_ts, first_bad_ts AS last_bad_ts, '1' AS "
+        "step_text, '0' AS residual_text, 'adjustment' AS suspect, 'refused' AS explanation, "
+        "first_bad_ts AS found_at",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "keys_unique",
+        "critical",
+        f"INSERT INTO curated.tx_unified FROM curated.tx_unified WHERE {ROW}",
+        ("exchange_sums_kept",),
+    ),
+    (
+        "curated.tx_unified",
+        "domain_known",
+        "critical",
+        f"UPDATE curated.tx_unified SET domain = 'bank' WHERE {LEG}",
+        ("legs_complete",),
+    ),
+    (
+        "curated.tx_unified",
+        "kind_present",
+        "critical",
+        f"UPDATE curated.tx_unified SET kind = NULL WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "kind_known",
+        "critical",
+        f"UPDATE curated.tx_unified SET kind = 'gift' WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "adjustments_complete",
+        "critical",
+        ADJUSTMENT,
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "nothing_invented",
+        "critical",
+        "INSERT INTO curated.tx_unified SELECT * REPLACE ('adjustment' AS domain, "
+        f"'opening' AS kind) FROM curated.tx_unified WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "only_final_known_amounts_count",
+        "critical",
+        f"UPDATE curated.tx_unified SET kind = 'nft' WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "token_present",
+        "warning",
+        f"UPDATE curated.tx_unified SET token = NULL WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "counts_present",
+        "critical",
+        f"UPDATE curated.tx_unified SET counts = NULL WHERE {LEG}",
+        ("only_final_known_amounts_count",),
+    ),
+    (
+        "curated.tx_unified",
+        "entries_complete",
+        "critical",
+        "DELETE FROM curated.tx_unified WHERE txid = 'e6'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "entries_complete",
+        "critical",
+        "UPDATE curated.tx_unified SET ts = NULL WHERE txid = 'e6'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "legs_complete",
+        "critical",
+        f"DELETE FROM curated.tx_unified WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "legs_complete",
+        "critical",
+        f"DELETE FROM curated.tx_unified WHERE txid = '{FAILED}' AND leg = 'gas'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "nothing_invented",
+        "critical",
+        f"INSERT INTO curated.tx_unified SELECT * REPLACE ('e9' AS txid, '0' AS amount_text, "
+        f"0 AS amount) FROM curated.tx_unified WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "nothing_invented",
+        "critical",
+        f"INSERT INTO curated.tx_unified SELECT * REPLACE ('out:3' AS leg) "
+        f"FROM curated.tx_unified WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "exchange_sums_kept",
+        "critical",
+        f"UPDATE curated.tx_unified SET amount = amount + 0.000000000000000001 WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "transfer_amounts_kept",
+        "critical",
+        f"UPDATE curated.tx_unified SET amount = -amount WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "transfer_amounts_kept",
+        "critical",
+        "UPDATE curated.tx_unified SET amount = 3999.999998 WHERE token = 'eth:0xusdc'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "only_final_known_amounts_count",
+        "critical",
+        f"UPDATE curated.tx_unified SET counts = true WHERE txid = '{SCAM}'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "only_final_known_amounts_count",
+        "critical",
+        f"UPDATE curated.tx_unified SET counts = false WHERE {LEG}",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "amounts_fit",
+        "warning",
+        "UPDATE curated.tx_unified SET is_overflow = true WHERE txid = 'e6'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "conversions_paired",
+        "warning",
+        "DELETE FROM curated.tx_unified WHERE txid = 'e5'",
+        (),
+    ),
+    (
+        "curated.tx_unified",
+        "conversions_paired",
+        "warning",
+        "UPDATE curated.tx_unified SET ref = NULL WHERE txid = 'e5'",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "keys_unique",
+        "critical",
+        f"INSERT INTO curated.daily_flows FROM curated.daily_flows WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "inflow_in_range",
+        "critical",
+        f"UPDATE curated.daily_flows SET inflow = -1 WHERE {DAY}",
+        ("net_adds_up", "equal_transactions"),
+    ),
+    (
+        "curated.daily_flows",
+        "outflow_in_range",
+        "critical",
+        f"UPDATE curated.daily_flows SET outflow = -1 WHERE {DAY}",
+        ("net_adds_up", "equal_transactions"),
+    ),
+    (
+        "curated.daily_flows",
+        "net_adds_up",
+        "critical",
+        f"UPDATE curated.daily_flows SET net = net + 0.000000000000000001 WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "equal_transactions",
+        "critical",
+        f"DELETE FROM curated.daily_flows WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "equal_transactions",
+        "critical",
+        f"UPDATE curated.daily_flows SET inflow = inflow + {WEI}, net = net + {WEI}, "
+        f"turnover = turnover + {WEI} WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_flows",
+        "equal_transactions",
+        "critical",
+        f"DELETE FROM curated.tx_unified WHERE {ROW}",
+        (),
+    ),
+    (
+        "curated.daily_balances",
+        "keys_unique",
+        "critical",
+        f"INSERT INTO curated.daily_balances FROM curated.daily_balances WHERE {DAY}",
+        ("balance_moves_by_net",),
+    ),
+    (
+        "curated.daily_balances",
+        "no_negative_balance",
+        "warning",
+        f"UPDATE curated.daily_balances SET balance = -0.000000000000000001 WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_balances",
+        "no_negative_balance",
+        "warning",
+        f"UPDATE curated.daily_balances SET balance = NULL, balance_wide = -1 WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_balances",
+        "flows_carried",
+        "critical",
+        f"DELETE FROM curated.daily_balances WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.daily_balances",
+        "flows_carried",
+        "critical",
+        f"UPDATE curated.daily_balances SET net = 0 WHERE {DAY}",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "keys_unique",
+        "critical",
+        "INSERT INTO curated.reconciliation FROM curated.reconciliation",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "status_present",
+        "critical",
+        "UPDATE curated.reconciliation SET status = NULL",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "status_known",
+        "critical",
+        "UPDATE curated.reconciliation SET status = 'fine'",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "balances_reconcile",
+        "warning",
+        "UPDATE curated.reconciliation SET status = 'off'",
+        (),
+    ),
+    (
+        "curated.reconciliation",
+        "coverage_awaited_briefly",
+        "info",
+        "UPDATE curated.reconciliation SET status = 'awaiting_coverage', "
+        "snapshot_ts = '2025-12-20'",
+        (),
+    ),
+    (
+        "curated.assets",
+        "keys_unique",
+        "critical",
+        "INSERT INTO curated.assets FROM curated.assets WHERE token = 'BTC'",
+        (),
+    ),
+    (
+        "curated.assets",
+        "token_present",
+        "critical",
+        "UPDATE curated.assets SET token = NULL WHERE token = 'ETH'",
+        ("tokens_described",),
+    ),
+    (
+        "curated.assets",
+        "tokens_described",
+        "info",
+        "DELETE FROM curated.assets WHERE token = 'BTC'",
+        (),
+    ),
+]

@@ -346,6 +346,7 @@ LISTS = (
         status="CASE row.status WHEN 'PENDING' THEN 'pending' ELSE row.status END",
         settled="CONFIRMED",
         trade="tranId",
+        known="fromSymbol toSymbol",
         legs=tuple(
             Leg(
                 name,

@@ -16,9 +16,9 @@ asks the markets where something can have happened since the reading before:
    They may be ahead of the trades: after a change a traded market is asked at every reading until
    one SETTLE or more after it; any other at that reading, at the next, and at the first SETTLE
    after it. Totals that are behind change later, and are a change then.
-5. A market is asked from the id of its first trade that was younger than SETTLE, or past the end of
-   the job's interval, at its last reading: a trade listed late, between others, is among them; and
-   such a market is asked again until it has no trade that young.
+5. A market is asked from behind its last trade that was older than SETTLE, and before the end of
+   the job's interval, at its last reading: what is listed late, with an id below others, is not
+   passed; and such a market is asked again until it has no trade that young.
 6. What leaves all of this as it was is a round trip in a market without a fee, or one in a new market
    with the fee in a third coin. For these every listed market is asked once a WEEK, whatever
    happened, in equal shares of the fetches.
@@ -180,12 +180,13 @@ def settled(
     ordered = sorted(trades, key=lambda trade: trade.id)
     if not ordered:
         return replace(before, young=False) if before else None
-    young = [trade for trade in ordered if trade.time >= cutoff]
+    old = [trade.id for trade in ordered if trade.time < cutoff]
+    passed = old[-1] + 1 if old else before.next_id if before else 0
     fees = {trade.fee for trade in ordered} - {market.base, market.quote, ""}
     return Traded(
         market.base,
         market.quote,
-        young[0].id if young else ordered[-1].id + 1,
-        bool(young),
+        passed,
+        len(old) < len(ordered),
         tuple(sorted({*(before.fees if before else (FEE_COIN,)), *fees})),
     )

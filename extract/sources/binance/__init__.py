@@ -11,10 +11,32 @@ asset says what is lacking, and an adjustment closes it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
 from functools import partial
+from typing import Any
 
-from extract.ledger import source
-from extract.sources.binance.facts import BINANCE
+from extract.core.source import FullRefreshCall, Job
+from extract.ledger import source, vendor
+from extract.sources.binance.facts import BINANCE, MY_TRADES
+from extract.sources.binance.markets import LEAST_SHARE, Memory
 from extract.sources.binance.trades import fetch
 
-SOURCE = source(BINANCE, fetch=partial(fetch, BINANCE), own_states=True)
+LISTED = 3400  # markets, in 2026, closed ones too
+
+
+def expected(job: Job, rows: Callable[..., Any], now: datetime) -> Mapping[str, int]:
+    """The calls of a job: every market where nothing is known, else those with trades at most, and
+    the weekly round."""
+    memory = Memory.of(job.known)
+    asked = LISTED if memory.read_at is None else LEAST_SHARE + len(memory.traded)
+    return {**vendor.expected(BINANCE, job, rows, now), MY_TRADES: asked}
+
+
+_FACTS = source(BINANCE, fetch=partial(fetch, BINANCE), expected=expected, own_states=True)
+_BY_MARKET = FullRefreshCall(MY_TRADES, "exchanges_trades", 1000, per_column="symbol")
+SOURCE = replace(
+    _FACTS,
+    whole=(_BY_MARKET, *(call for call in _FACTS.whole if call.endpoint != MY_TRADES)),
+)

@@ -58,6 +58,7 @@ class BinanceHistory(LedgerHistory):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self.told: dict[str, list[Told]] = defaultdict(list)
+        self.equals: dict[str, int] = defaultdict(int)
         self.next_trade: dict[str, int] = defaultdict(lambda: 27_000)
         self.products: dict[tuple[str, Coin], int] = defaultdict(int)
 
@@ -136,6 +137,11 @@ class BinanceHistory(LedgerHistory):
             for row in super().balances(before, now)
             if any(r.coin.code == row["token"] and self.is_settled(r, now) for r in self.rows)
         ]
+
+    def one_more(self, name: str) -> str:
+        """The id of an entry that has none of its own: what it says, and which of equals it is."""
+        self.equals[name] += 1
+        return f"{name}_{self.equals[name]}"
 
     def number(self) -> int:
         """An id that no other record has."""
@@ -382,17 +388,17 @@ def interest(h: BinanceHistory, at: int) -> None:
         of = h.rng.choice(("REALTIME", "REALTIME", "BONUS"))
         record |= {"rewards": text(units), "projectId": f"{coin.code}001", "type": of}
         name = f"flexible-reward_{at // 1000}_{coin.code}_{of}_{text(units)}"
-        for time in range(1, h.rng.randrange(1, 3) + 1):
+        for _ in range(h.rng.randrange(1, 3)):
             told = h.tell("flexible rewards", at, record)
             paid = of == "REALTIME"
             h.entry(
-                f"{name}_{time}", at, EARN if paid else SPOT, coin, units, f"flexible {of}", told,
+                h.one_more(name), at, EARN if paid else SPOT, coin, units, f"flexible {of}", told,
                 0 if paid else None, product if paid else "",
             )  # fmt: skip
         return
     record |= {"positionId": "#number 123123", "amount": text(units), "type": "Locked Rewards"}
     told = h.tell("locked rewards", at, record)
-    name = f"locked-reward_{at // 1000}_123123_{coin.code}_{text(units)}_1"
+    name = h.one_more(f"locked-reward_{at // 1000}_123123_{coin.code}_{text(units)}")
     h.entry(name, at, SPOT, coin, units, "Locked Rewards", told, None)
     dividend(h, at)
 

@@ -13,18 +13,24 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
+import duckdb
 import pytest
 import requests
 
 from extract.core.errors import RateLimited
 from extract.core.interval import Interval, iso
 from extract.core.source import Fetched, Job
+from extract.fetch import landing
 from extract.fetch.client import Answer, Client
 from extract.ledger.paging import at
 from extract.sources import get
 from extract.sources.binance import facts, markets
 from extract.sources.binance.markets import SETTLE, WEEK, Memory
 from extract.testing import _opened
+from ledgerhouse.config import Account
+from ledgerhouse.load.loader import load
+from ledgerhouse.plan import coverage, refresh
+from ledgerhouse.warehouse import schema
 from sandbox.binance.api import KEY, SECRET
 from sandbox.server import serve
 from sandbox.world.world import World
@@ -337,3 +343,75 @@ def test_the_twin_keeps_its_limit_by_weight():
         day = Interval(BEGIN - 400 * SETTLE, BEGIN)
         with pytest.raises(RateLimited):
             get("binance").fetch(client, api, Job("binance", "main", "b", day, day.start))
+
+
+def test_what_is_loaded_sync_after_sync_is_the_truth(tmp_path):
+    """Planned, landed and loaded as the product does it, with balances; then once more in full."""
+    world, source = World(5, "2025-01-01T00:00:00Z", mess=True, scale=4), get("binance")
+    con, account = duckdb.connect(), Account("binance", "main", "binance_main")
+    schema.create_all(con)
+    sources, begin = {"binance": source}, datetime(2025, 1, 1, tzinfo=UTC)
+
+    def fetch_and_load(jobs: list[Job]) -> None:
+        for job in jobs:
+            fetched = source.fetch(Client("binance", "main", rates={}, units={}), api, job)
+            landing.write(tmp_path, job, fetched, {"run_id": "r"})
+        load(con, tmp_path, sources)
+
+    def rows() -> dict[str, tuple]:
+        found = con.execute(
+            "SELECT entry_id, wallet, asset, amount, is_settled FROM raw.exchanges_ledger "
+            "WHERE vanished_at IS NULL"
+        ).fetchall()
+        return {row[0]: row[1:] for row in found}
+
+    with serve(world, "2025-01-05T00:00:00Z") as url:
+        url.app.apis["binance"].lift_limits()
+        api = source.connect(host=f"{url}/binance", login=KEY, password=SECRET)
+        for day in (4, 5, 5.5, 7, 9, 9.2, 12):
+            end = begin + timedelta(days=day)
+            url.clock.set(end)
+            jobs = coverage.jobs(con, sources, [account], Interval(begin, end), snapshot=True)
+            assert bool(jobs[0].known) == (day > 4), "what is known comes back"
+            fetch_and_load(jobs)
+        truth = world.grown("binance", end).truths()["ledger"](int(end.timestamp()))
+        want = {
+            row["entry_id"]: (row["wallet"], row["token"], Decimal(row["amount"]), row["is_settled"])
+            for row in truth
+        }  # fmt: skip
+        assert rows() == want
+        held = con.execute(
+            "SELECT wallet, token, amount FROM raw.balances WHERE amount <> 0 AND ts = "
+            "(SELECT max(ts) FROM raw.balances)"
+        ).fetchall()
+        assert {(wallet, token): amount for wallet, token, amount in held} == {
+            (wallet, coin.code): Decimal(units).scaleb(-8)
+            for (wallet, coin), units in world.grown("binance", end)
+            .balances_at(int(end.timestamp()))
+            .items()
+            if units
+        }
+        fetch_and_load(refresh.jobs(con, sources, [account], refresh.FULL))
+        assert rows() == want, "a refresh finds nothing new, and nothing has vanished"
+
+
+def test_a_market_without_trades_to_ask_for_is_passed_over(monkeypatch, caplog):
+    """Listed, but refused: -1121. Everything else is read."""
+    from sandbox.binance.api import BinanceApi
+
+    info = BinanceApi.info
+
+    def more(self, asked, now):
+        answer = info(self, asked, now)
+        other = {"symbol": "XXXYYY", "status": "BREAK", "baseAsset": "XXX", "quoteAsset": "YYY"}
+        return answer | {"symbols": [*answer["symbols"], other]}
+
+    monkeypatch.setattr(BinanceApi, "info", more)
+    with serve(now="2025-01-08T00:00:00Z") as url:
+        url.app.apis["binance"].lift_limits()
+        api = get("binance").connect(host=f"{url}/binance", login=KEY, password=SECRET)
+        span = Interval("2025-01-01", "2025-01-08")
+        client = Client("binance", "main", rates={}, units={}, tries=1)
+        fetched = get("binance").fetch(client, api, Job("binance", "main", "b", span, span.start))
+    assert "XXXYYY is listed" in caplog.text
+    assert any(page.endpoint == facts.MY_TRADES for page in fetched.pages)

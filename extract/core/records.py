@@ -71,13 +71,15 @@ class Records:
     VARCHAR, so that what is read is the text of the API response (a JSON number read as a double
     has lost digits). `shape` is what lies at `list_at`: a "list"; a "map" of records by their id,
     which becomes the field `_key`; or "arrays", a list of lists whose fields are known by place
-    (`fields` is then '["VARCHAR"]', and `row` a list of texts).
+    (`fields` is then '["VARCHAR"]', and `row` a list of texts). `inner`: what is listed holds the
+    records, in a list in this field.
     """
 
     endpoints: tuple[str, ...]
     list_at: str | None
     fields: str
     shape: str = "list"
+    inner: str = ""
 
     def select(self) -> str:
         """A SELECT over `pages`: page_id, source, account, params, as_of, item, row, payload.
@@ -92,6 +94,8 @@ class Records:
             texts = '"MAP(VARCHAR, JSON)"'
         elif self.shape == "arrays":
             body = "quote_numbers(body::VARCHAR)::JSON"
+        elif self.inner:
+            rows, texts = f'[{{"{self.inner}": {rows}}}]', f'[{{"{self.inner}": {texts}}}]'
         for name in reversed((self.list_at or "").split(".") if self.list_at else []):
             if name.isdigit():  # the one of a list that has the records
                 rows, texts, key = f"[{rows}]", f"[{texts}]", f"[{int(name) + 1}]{key}"
@@ -107,12 +111,14 @@ class Records:
             text, count = "unnest(map_values(texts))::VARCHAR", "map_keys(texts)"
         else:
             count = "texts"
+        found = "flatten([r.{inner} FOR r IN from_json({body}, '{of}'){key}])" if self.inner else ""
+        found = found or "from_json({body}, '{of}'){key}"
+        parsed = [found.format(inner=self.inner, body=body, of=of, key=key) for of in (rows, texts)]
         return f"""
         SELECT page_id, source, account, params, as_of, generate_subscripts({count}, 1) AS item,
                {row} AS row, {text} AS payload
         FROM (SELECT page_id, source, account, params, as_of,
-                     from_json({body}, '{rows}'){key} AS rows,
-                     from_json({body}, '{texts}'){key} AS texts
+                     {parsed[0]} AS rows, {parsed[1]} AS texts
               FROM pages WHERE endpoint IN ({named}))"""
 
 

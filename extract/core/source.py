@@ -186,6 +186,8 @@ class Source:
     `whole`: what reading everything again would ask for (ops.full_refreshes).
     `account_id`: of an account as it is listed, what is the same for each spelling of it; raises
     ValueError, in words, for what is no account. None: an account's name is what the user chose.
+    `own_states`: a job gets every recorded text of Fetched.part_states back, whatever the parts
+    are, and judges by itself what it needs not read; without it, those whose rows add up.
     `seeks`: the API can be asked for a time, so that a gap is read without what lies beside it.
     `depth`: how far back the API's history goes, in words. Without `reconcilable`, the history is
     not all that moved the balances: `why` says what the API does not list.
@@ -206,6 +208,7 @@ class Source:
     test_connection: Callable[[Any, Any], str] | None = None
     remaining_units: Callable[[Any, Any], int] | None = None
     account_id: Callable[[str], str] | None = None
+    own_states: bool = False
     seeks: bool = False
     depth: str = "the whole life of the account"
     reconcilable: bool = True

@@ -24,7 +24,7 @@ class Call:
 
     `rows` is where the records lie in the answer, keys joined by dots ("": the answer is the list);
     `shape`: see extract.core.records.Records; of "arrays", `columns` names the places in order.
-    `params` go with every request.
+    `params` go with every request. `inner`: the field of a listed row that holds the records.
     """
 
     call: str
@@ -34,6 +34,7 @@ class Call:
     columns: tuple[str, ...] = ()
     params: Mapping[str, object] = field(default_factory=dict)
     paging: Paging = OnePage()
+    inner: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,8 @@ class Listing(Call):
     bound the list and their unit; without both, the list is read to its end. `window`: the longest
     time that one request may ask for; `depth`: what is older is not listed. `newest_first` is the
     order of the rows. Whether the bounds belong to what they bound does not matter: a unit more is
-    asked for on either side. `known` names the fields of a record that are read for nothing; any
+    asked for on either side. `variants`: sets of further parameters, each of which makes a list of
+    its own; they are read as params->>'$.name'. `known` names the fields of a record that are read for nothing; any
     other that no fact names is reported, since it may be a deduction that nobody has heard of.
     """
 
@@ -68,6 +70,7 @@ class Listing(Call):
     depth: timedelta | None = None
     newest_first: bool = True
     each: Each | None = None
+    variants: tuple[Mapping[str, str], ...] = ()
     known: str = ""
 
 
@@ -118,7 +121,8 @@ class Ledger(Listing):
     `wallet` is an expression, or a name in quotes ("'spot'"). `id` must be one entry's within the
     account. `balance`: what the wallet holds of the asset after the entry; the chain law is kept
     over it. `kinds` maps `kind_by` (the type, where empty) to a kind of raw.exchanges_ledger,
-    "by sign" for deposit or withdrawal; any other is `unknown`, and counts all the same. `legs`:
+    "by sign" for deposit or withdrawal; any other is `unknown`, and counts all the same. `settled`:
+    the statuses of final entries, of every one where it is empty. `legs`:
     where a record is several entries, instead of `asset`, `amount`, `direction` and `fee`.
     """
 
@@ -133,7 +137,7 @@ class Ledger(Listing):
     kind_by: str = ""
     kinds: Mapping[str, str] = field(default_factory=dict)
     status: str = ""
-    settled: str = ""  # the status of a final entry; empty: every entry is
+    settled: str | tuple[str, ...] = ()
     network: str = ""
     tx_hash: str = ""
     order: str = ""
@@ -145,12 +149,14 @@ class Ledger(Listing):
 class Balances(Call):
     """A list of what is held: `amount` names one field, or several that add up.
 
-    `wallet` and `asset` give the same names as in the ledgers.
+    `wallet` and `asset` give the same names as in the ledgers; `there` is a SQL condition over `row`
+    of what is a balance.
     """
 
     wallet: str = "'spot'"
     asset: str = "currency"
     amount: str | tuple[str, ...] = "balance"
+    there: str = "true"
     each: Each | None = None
 
 

@@ -29,7 +29,7 @@ NO_TEXT = "NULL::VARCHAR"
 def records(exchange: Exchange) -> dict[str, Records]:
     """{name: Records} of every call of the exchange that a mapping reads."""
     return {
-        name: Records((call.endpoint,), call.rows or None, _fields(call), call.shape)
+        name: Records((call.endpoint,), call.rows or None, _fields(call), call.shape, call.inner)
         for name, call in _calls(exchange).items()
     }
 
@@ -81,6 +81,7 @@ def _expressions(call: Call) -> Iterable[str]:
             "shape",
             "columns",
             "params",
+            "inner",
             "settled",
             "known",
         ):
@@ -212,7 +213,10 @@ def _entries(
         for kind, values in kinds.items()
     )
     kind = f"CASE {cases} ELSE 'unknown' END" if cases else _quoted(only_kind or "unknown")
-    settled = f"coalesce(status = {_quoted(call.settled)}, false)" if call.settled else "true"
+    final = (call.settled,) if isinstance(call.settled, str) else call.settled
+    settled = "true"
+    if any(final):
+        settled = f"coalesce(status IN ({', '.join(_quoted(status) for status in final)}), false)"
     fee_asset = of(call.fee.asset) if call.fee and call.fee.asset else "asset"
     return f"""
 SELECT page_id, item, source, account, entry_id, ts, wallet, type, {kind} AS kind, status,
@@ -248,7 +252,7 @@ SELECT page_id, item, source, account, wallet, token, as_of AS ts, amount_text,
 FROM (
     SELECT page_id, item, source, account, as_of, payload, params, {_sql(call, call.wallet)} AS wallet,
            {_sql(call, call.asset)} AS token, {amount} AS amount_text
-    FROM records_{name} WHERE as_of IS NOT NULL)
+    FROM records_{name} WHERE as_of IS NOT NULL AND ({call.there}))
 """
 
 

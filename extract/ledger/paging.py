@@ -55,12 +55,19 @@ def at(data: Any, path: str) -> Any:
 
 @dataclass(frozen=True)
 class OnePage:
-    """A list that is one answer."""
+    """A list that is one answer, of at most `limit` rows (the parameter, where there is one, and
+    how many). One that is full, or whose field `more` says so, is cut in two by time."""
+
+    limit: tuple[str, int] | None = None
+    more: str = ""
 
     def first(self) -> Mapping[str, Any]:
-        return {}
+        return dict([self.limit]) if self.limit and self.limit[0] else {}
 
     def next(self, page: PageOf) -> Next:
+        full = self.limit is not None and len(page.ids) >= self.limit[1]
+        if full or (self.more and str(at(page.data, self.more)).lower() == "true"):
+            return Next(None, TOO_MANY)
         return Next(None, "one answer")
 
 

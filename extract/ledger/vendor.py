@@ -39,7 +39,7 @@ def source(exchange: Exchange, **more: Any) -> Source:
         "records": mapping.records(exchange),
         "mappings": mapping.mappings(exchange),
         "rates": exchange.rates,
-        "whole": tuple(FullRefreshCall(endpoint) for endpoint in endpoints),
+        "whole": tuple(FullRefreshCall(endpoint) for endpoint in dict.fromkeys(endpoints)),
         "expected": partial(expected, exchange),
         "seeks": all(listing.since for listing in exchange.ledgers),
         "depth": exchange.depth,
@@ -135,5 +135,5 @@ def expected(exchange: Exchange, job: Job, rows: Callable[..., Any], now: Any) -
     length = job.interval.end - job.read_from
     for listing in (*exchange.ledgers, *exchange.fills):
         windows = 1 if not listing.window else -(-length // listing.window)
-        counts[listing.endpoint] = max(1, windows)
+        counts[listing.endpoint] = max(1, windows) * (len(listing.variants) or 1)
     return counts

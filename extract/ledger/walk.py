@@ -70,16 +70,16 @@ def fetch(exchange: Exchange, client: Client, api: CcxtClients, job: Job) -> Fet
     walk = Walk(exchange, client, api, job)
     try:
         if job.snapshot:
-            _balances(walk)
+            read_balances(walk)
         listings = (*exchange.ledgers, *exchange.fills)
         for each in {listing.each for listing in listings if listing.each}:
             walk.values[each] = _values(walk, each)
-        _read_all(walk, listings)
+        read_windows(walk, listings)
     except FetchStopped as stop:
-        _cover(walk)
+        cover(walk)
         stop.partial = walk.got
         raise
-    _cover(walk)
+    cover(walk)
     return walk.got
 
 
@@ -111,7 +111,7 @@ def _ask(walk: Walk, call: Call, params: Mapping[str, Any]) -> Answer:
     return answer
 
 
-def _pages(
+def pages_of(
     walk: Walk,
     call: Call,
     params: Mapping[str, Any],
@@ -167,13 +167,13 @@ def _time(listing: Listing, row: Any) -> datetime | None:
     return moment_of(at(_record(listing, row), listing.time[0]), listing.time[1])
 
 
-def _balances(walk: Walk) -> None:
+def read_balances(walk: Walk) -> None:
     """What the exchange says is held, all as of the first answer."""
     as_of, begun = None, len(walk.clocks)
     for call in walk.exchange.balances:
         for value in _values(walk, call.each) if call.each else [{}]:
             extra = {k: v for k, v in value.items() if call.each and k == call.each.param}
-            for answer, asked, _ in _pages(walk, call, extra):
+            for answer, asked, _ in pages_of(walk, call, extra):
                 as_of = as_of or walk.clocks[begun]
                 walk.got.pages.append(
                     Page(call.endpoint, {**asked, **value}, answer.body, answer.received_at, as_of)
@@ -189,7 +189,7 @@ def _values(walk: Walk, each: Each) -> list[Mapping[str, str]]:
     if each in walk.values:
         return walk.values[each]
     values: dict[str, Mapping[str, str]] = {}
-    for answer, asked, _ in _pages(walk, each, {}):
+    for answer, asked, _ in pages_of(walk, each, {}):
         walk.got.pages.append(Page(each.endpoint, asked, answer.body, answer.received_at))
         rows = at(answer.data, each.rows)
         for row in rows.items() if isinstance(rows, dict) else rows:
@@ -202,12 +202,12 @@ def _values(walk: Walk, each: Each) -> list[Mapping[str, str]]:
     return walk.values[each]
 
 
-def _read_all(walk: Walk, listings: tuple[Listing, ...]) -> None:
+def read_windows(walk: Walk, listings: tuple[Listing, ...]) -> None:
     """Read every window of every list. The newest of the first list is read before all others: its
     answer has the vendor's clock, from which the depth of a list counts."""
     end, queue = walk.job.interval.end, deque()
     for listing in listings:
-        for value in walk.values[listing.each] if listing.each else [None]:
+        for value in walk.values[listing.each] if listing.each else listing.variants or [None]:
             start = walk.job.read_from
             if listing.window:
                 start = max(start, end - _span(listing))
@@ -265,6 +265,8 @@ def _read_once(walk: Walk, window: Window) -> None:
     value = window.value or {}
     if listing.each:
         params[listing.each.param] = value[listing.each.param]
+    elif listing.variants:
+        params.update(value)
     if listing.since:
         params[listing.since[0]] = in_unit(window.start - step, listing.since[1])
     if listing.until:
@@ -278,9 +280,9 @@ def _read_once(walk: Walk, window: Window) -> None:
         return "boundary crossed" if times[-1] < window.start else ""
 
     reason = ""
-    for answer, asked, ended in _pages(walk, listing, params, crossed):
+    for answer, asked, ended in pages_of(walk, listing, params, crossed):
         reason = ended
-        _report_unknown(walk, listing, at(answer.data, listing.rows))
+        report_unknown(walk, listing, at(answer.data, listing.rows))
         again = window.start if window.start < walk.job.read_from else None
         window.pages.append(
             Page(
@@ -297,11 +299,13 @@ def _read_once(walk: Walk, window: Window) -> None:
         window.reason = reason
 
 
-def _report_unknown(walk: Walk, listing: Listing, rows: Any) -> None:
+def report_unknown(walk: Walk, listing: Listing, rows: Any) -> None:
     """Say once a fetch which fields of a list nobody has heard of: they may move a balance."""
     known = known_fields(listing)
     if not known or not rows:
         return
+    if listing.inner:
+        rows = [one for row in rows for one in (row.get(listing.inner) or [])]
     for row in rows.items() if isinstance(rows, dict) else rows:
         unknown = _record(listing, row).keys() - known
         with walk.lock:
@@ -337,7 +341,7 @@ def _in_halves(walk: Walk, window: Window) -> None:
     window.reason = " and ".join(sorted({half.reason for half in halves}))
 
 
-def _cover(walk: Walk) -> None:
+def cover(walk: Walk) -> None:
     """Land the pages, and state what of each dataset is whole: from the oldest window behind which
     all newer ones of its lists were read."""
     job, got = walk.job, walk.got

@@ -135,7 +135,7 @@ def _read(header: Mapping[str, Any], row: _Unread, failed: Sequence[_Unread]) ->
         span
         for c in header["covered"]
         if c["dataset"] == row.dataset
-        and row.part in (c.get("parts") or [row.part])
+        and (c.get("parts") is None or row.part in c["parts"])
         and c["start"] < c["end"]
         for span in Interval(c["start"], c["end"]).minus(gaps)
     ]

@@ -101,6 +101,10 @@ class LedgerApi(Api):
             if wallet in ("", name)
         ]
 
+    def allows(self, path: str) -> bool:
+        """Whether a call of the path is within the limits; it counts."""
+        return self.limit.allows()
+
     def lift_limits(self) -> None:
         self.limit = NoLimit()
 
@@ -129,7 +133,7 @@ class LedgerApi(Api):
                 request.path_params,
                 str(request.url.replace(query="")),
             )
-            if not self.limit.allows():
+            if not self.allows(path):
                 return self.error(429, path)
             if why := self.refused(asked):
                 return self.error(why[0], path, why[1])

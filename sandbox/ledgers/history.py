@@ -117,7 +117,7 @@ class LedgerHistory(History):
         rate = self.shape.events_a_day * self.plan.scale
         events = list(self._specials(day))
         events += [
-            self.rng.choices(EVENTS, WEIGHTS)[0]
+            self.rng.choices(*self.events())[0]
             for _ in range(int(rate) + (rng.random() < rate % 1))
         ]
         times: list[int] = []
@@ -127,6 +127,10 @@ class LedgerHistory(History):
             times.append(at // self.shape.tick * self.shape.tick)
         for at, event in zip(sorted(times), events):
             event(self, at)
+
+    def events(self) -> tuple[Sequence[Callable], Sequence[int]]:
+        """What happens, and how often."""
+        return EVENTS, WEIGHTS
 
     def _specials(self, day: int) -> Sequence[Callable]:
         """The events that every seed and scale must show."""

@@ -196,10 +196,10 @@ def test_an_unknown_field_is_reported(caplog):
     job = Job("kraken", "main", "kraken", Interval("2021-01-01", "2022-01-01"), NOON)
     one = walk.Walk(source_facts, None, None, job)
     with caplog.at_level(logging.WARNING):
-        walk._report_unknown(one, source_facts.ledgers[0], rows)
+        walk.report_unknown(one, source_facts.ledgers[0], rows)
     assert not caplog.records, "the fields of a real answer are known"
     next(iter(rows.values()))["withheld"] = "0.1"
     with caplog.at_level(logging.WARNING):
-        walk._report_unknown(one, source_facts.ledgers[0], rows)
-        walk._report_unknown(one, source_facts.ledgers[0], rows)
+        walk.report_unknown(one, source_facts.ledgers[0], rows)
+        walk.report_unknown(one, source_facts.ledgers[0], rows)
     assert len(caplog.records) == 1 and "withheld" in caplog.text

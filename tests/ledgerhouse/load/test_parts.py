@@ -152,6 +152,20 @@ def test_rows_vanish_only_from_parts_that_were_read(tmp_path):
         assert live(con) == {"e1", "e3", "e4"}, order
 
 
+def test_where_no_part_was_read_the_time_is_covered_and_no_row_vanishes(tmp_path):
+    """Rows that it brings are loaded all the same, and what could not be read stays unread."""
+    con, sick = fresh(), [Unread("exchanges_ledger", "w2", Interval(START, END), "404")]
+    land(tmp_path, [listed("w1", entry(1), entry(2))], covered=[whole()], unread=sick)
+    load(con, tmp_path, all_sources())
+    end, at = END + DAY, "2026-02-02T01:00:00Z"
+    land(tmp_path, [listed("w1", entry(2), entry(3), at=at)], covered=[whole(end, ())], end=end)
+    load(con, tmp_path, all_sources())
+    assert live(con) == {"e1", "e2", "e3"}
+    assert [row[0] for row in unread(con)] == ["w2"]
+    (until,) = con.execute("SELECT max(end_ts)::DATE::VARCHAR FROM ops.coverage").fetchone()
+    assert until == "2026-02-02"
+
+
 def test_rows_of_a_part_that_could_not_be_read_stay(tmp_path):
     con, sick = fresh(), [Unread("exchanges_ledger", "w2", Interval(START, END), "404")]
     land(tmp_path, [listed("w1", entry(1)), listed("w2", entry(2))], covered=[whole()])

@@ -95,6 +95,19 @@ def test_a_wallet_is_known_where_nothing_is_awaited(con):
     assert job.known["old"] == "a day" and job.unread == {"unread": utc("2026-01-05")}
 
 
+def test_a_source_that_judges_by_itself_gets_every_state_back(con):
+    """But for what was never read, and a refetch or a refresh, which ask for everything."""
+    own = Account("binance", "main", "binance_main")
+    cover(con, own, ("2026-01-01", LAST), read_at=LAST)
+    state(con, "asset BTC", "1 2026-01-20T00:00:00Z", account=own)
+    (job,) = jobs(con, own, *NEXT)
+    assert job.known == {"asset BTC": "1 2026-01-20T00:00:00Z"}
+    for start, more in ((NEXT[0], {"refetch": True}), ("2025-12-01", {})):
+        (job,) = jobs(con, own, start, NEXT[1], **more)
+        assert job.known == {}
+    assert all(not job.known for job in refresh.jobs(con, SOURCES, [own], refresh.FULL))
+
+
 @pytest.mark.parametrize(
     "covered, asked, more, known",
     [

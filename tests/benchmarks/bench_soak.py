@@ -243,13 +243,14 @@ def report(lived: Soak, edge: int) -> list[dict]:
         row(
             f"a cycle of load, mirror and checks after {number} syncs, against the first",
             f"**{growth.last / growth.first:.2f} ×** the CPU: {1000 * growth.last:.0f} ms against "
-            f"{1000 * growth.first:.0f} ms; at {FIVE_YEARS:,} syncs {1000 * growth.then:.0f} ms",
+            f"{1000 * growth.first:.0f} ms; {growth.in_words}",
             "≤ 2 ×, at five years too",
             "≤ 1.2 ×",
             max(growth.last, growth.then) <= 2 * growth.first,
             f"medians of {edge} syncs of {2 * RECORDS} records at each end, maintenance once in four "
             f"({1000 * median(lived.maintenance):.0f} ms); CPU, since others share the machine. By "
-            f"quarters {growth.quarters}. Five years are extrapolated along a line through these",
+            f"quarters {growth.quarters}. Five years are extrapolated, along a line through these, only "
+            "where each is more than the one before",
         ),
         row(
             f"logs and call logs that {number} syncs leave",
@@ -285,15 +286,19 @@ class Growth:
     last: float
     then: float
     quarters: str
+    in_words: str
 
     @classmethod
     def of(cls, cpu: list[float], edge: int) -> Growth:
         size = max(1, len(cpu) // 4)
         parts = [median(cpu[n * size : (n + 1) * size]) for n in range(min(4, len(cpu)))]
         slope = linear_regression(range(len(parts)), parts).slope / size if len(parts) > 1 else 0
-        then = median(parts) + slope * (FIVE_YEARS - len(cpu) / 2)
+        grows = all(before < after for before, after in zip(parts, parts[1:]))
+        then = median(parts) + slope * (FIVE_YEARS - len(cpu) / 2) if grows else median(cpu[-edge:])
         words = ", ".join(f"{1000 * part:.0f}" for part in parts) + " ms"
-        return cls(median(cpu[:edge]), median(cpu[-edge:]), then, words)
+        then_words = f"at {FIVE_YEARS:,} syncs {1000 * then:.0f} ms"
+        in_words = then_words if grows else "no steady growth to extrapolate"
+        return cls(median(cpu[:edge]), median(cpu[-edge:]), then, words, in_words)
 
 
 def replayed(lived: Soak, work: Path, loads: int = LOADS_REPLAYED, repeats: int = 3) -> dict:

@@ -36,4 +36,5 @@ VENDOR = Vendor(
     pages=Pages(
         _rows, lambda row: row.get("transactionTime") or row.get("createTime"), _more, _again
     ),
+    in_demo=False,
 )

@@ -21,4 +21,5 @@ VENDOR = Vendor(
     accounts=({"account": "main", "connection": "kraken_main"},),
     connection=lambda url: {"host": url, "login": KEY, "password": SECRET},
     pages=Pages(_rows, lambda row: row.get("time")),
+    in_demo=False,
 )

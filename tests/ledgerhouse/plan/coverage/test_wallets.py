@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from extract.core.interval import Interval, iso, utc
 from extract.fetch import landing
+from ledgerhouse.config import Account
 from ledgerhouse.load.coverage_segments import CoverageSegment, newest
 from ledgerhouse.load.loader import load
 from ledgerhouse.plan import coverage, refresh

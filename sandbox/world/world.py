@@ -113,11 +113,11 @@ class World:
                 rows += self.grown(each, now).truths()[name](moment)
         return rows
 
-    def ledger(self, now: Moment | None = None) -> list[dict]:
-        return self.truth("ledger", now)
+    def ledger(self, now: Moment | None = None, vendors: Iterable[str] | None = None) -> list[dict]:
+        return self.truth("ledger", now, vendors)
 
-    def fills(self, now: Moment | None = None) -> list[dict]:
-        return self.truth("fills", now)
+    def fills(self, now: Moment | None = None, vendors: Iterable[str] | None = None) -> list[dict]:
+        return self.truth("fills", now, vendors)
 
     def transactions(self, now: Moment | None = None) -> list[dict]:
         return self.truth("transactions", now)

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 # The sandbox's, whatever the user's own accounts.toml lists.
 VENDORS = all_vendors()
 ACCOUNTS = [Account(**entry) for entry in accounts.entries(in_demo())]
+KEPT = sorted({account.source for account in ACCOUNTS})  # the vendors of these
 ACCOUNTS_TOML = accounts.accounts_toml(in_demo())
 EVENTS = ("exchanges_ledger", "exchanges_trades", "onchain_transactions", "onchain_transfers")
 

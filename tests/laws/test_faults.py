@@ -19,7 +19,7 @@ from ledgerhouse.load.loader import load
 from sandbox.faults.faults import LASTING, LONGEST_RUN, TRANSIENT
 from sandbox.server import serve
 from sandbox.world.chain_records import NEVER
-from tests.helpers.books import Books, Hurried, assert_truth, of
+from tests.helpers.books import KEPT, Books, Hurried, assert_truth, of
 
 pytestmark = pytest.mark.slow
 
@@ -217,7 +217,7 @@ def test_rows_that_arrive_or_change_between_two_pages_are_neither_lost_nor_doubl
         assert later - then, "rows did arrive meanwhile"
         had = set(books.column("SELECT tx_id FROM raw.onchain_transactions"))
         assert then <= had <= later
-        ledger = {r["entry_id"] for r in url.world.ledger(begun)}
+        ledger = {r["entry_id"] for r in url.world.ledger(begun, KEPT)}
         assert ledger <= set(books.column("SELECT entry_id FROM raw.exchanges_ledger"))
         assert max(books.column("SELECT end_ts FROM ops.coverage")) <= utc(ended).replace(
             tzinfo=None

@@ -11,7 +11,7 @@ from extract.core.errors import Fatal, UnitsExhausted
 from extract.core.interval import Interval, iso, utc
 from ledgerhouse.load.loader import load
 from sandbox.server import serve
-from tests.helpers.books import ACCOUNTS, Books, Hurried, assert_truth
+from tests.helpers.books import ACCOUNTS, KEPT, Books, Hurried, assert_truth
 
 START, NOW = "2024-11-01T00:00:00Z", "2025-03-01T00:00:00Z"
 SCALE = 0.25
@@ -75,7 +75,7 @@ def test_six_hourly_syncs_follow_pending_late_and_changing_rows(seed, tmp_path):
                 "WHERE dataset = 'exchanges_ledger' GROUP BY 1"
             ).fetchall()
         )
-        settled = {r["entry_id"] for r in url.world.ledger(iso(now)) if r["is_settled"]}
+        settled = {r["entry_id"] for r in url.world.ledger(iso(now), KEPT) if r["is_settled"]}
         assert any("pending" in was.get(e, []) for e in settled), "pending → completed, both kept"
 
 

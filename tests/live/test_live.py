@@ -38,7 +38,7 @@ from sandbox.debank.keys import DEBANK_KEY
 from sandbox.world.world import World
 from stack.follow import RunFailed, follow
 from stack.live import running
-from tests.helpers.books import ACCOUNTS, assert_truth
+from tests.helpers.books import ACCOUNTS, KEPT, assert_truth
 from tests.helpers.processes import belonging_to
 from tests.helpers.receiver import receiver
 
@@ -398,9 +398,9 @@ def test_a_failing_source_fails_the_run_and_not_the_others(story):
     failing, last = story.failing, iso(story.boundary)
     assert failing.run["state"] == "failed" and "HTTP 401" in failing.failure
     now = iso(failing.clock)
-    wanted = {r["entry_id"] for r in story.world.ledger(now) if r["time"] < now}
+    wanted = {r["entry_id"] for r in story.world.ledger(now, KEPT) if r["time"] < now}
     assert {e for (e,) in failing.rows("SELECT entry_id FROM raw.exchanges_ledger")} == wanted
-    assert any(r["time"] >= last for r in story.world.ledger(now)), "the interval had rows"
+    assert any(r["time"] >= last for r in story.world.ledger(now, KEPT)), "the interval had rows"
     assert uncovered(story, failing) == [
         ("debank", Interval(last, now)) for a in ACCOUNTS if a.source == "debank"
     ]

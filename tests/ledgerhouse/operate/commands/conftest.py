@@ -19,7 +19,7 @@ from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
-from tests.helpers.books import Books, Hurried
+from tests.helpers.books import KEPT, Books, Hurried
 from tests.helpers.once import made_once
 from tests.ledgerhouse.operate.commands.scene import (
     ACCOUNTS,
@@ -69,7 +69,7 @@ def fill(var) -> dict:
             return {
                 "calls": list(books.calls),
                 "tried": tried(url, var, Path(folder)),
-                "truth": {at: url.world.balances(at=iso(at), now=NOW) for at in MIDNIGHTS},
+                "truth": {at: url.world.balances(iso(at), NOW, KEPT) for at in MIDNIGHTS},
             }
 
 

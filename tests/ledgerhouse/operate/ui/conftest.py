@@ -25,7 +25,7 @@ from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
 from sandbox.server import serve
 from stack.settings import free_port
-from tests.helpers.books import Books, Hurried
+from tests.helpers.books import KEPT, Books, Hurried
 from tests.ledgerhouse.operate.ui.scene import (
     ACCOUNTS,
     BROKEN,
@@ -58,7 +58,7 @@ def kept(server):
                 books.sync(HOLE[1], NOW, accounts=[account], snapshot=True)
             else:
                 books.sync(START, NOW, accounts=[account], snapshot=True)
-        truth = url.world.balances(at=NOW, now=NOW)
+        truth = url.world.balances(NOW, NOW, KEPT)
     spoil(books.con, truth)
     books.con.close()
     transform(var / FILE, owner="test")

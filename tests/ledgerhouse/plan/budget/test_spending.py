@@ -11,7 +11,7 @@ from ledgerhouse.load import unit_balances
 from ledgerhouse.load.call_log import load_calls
 from ledgerhouse.plan import spending as spending_of
 from sandbox.server import serve
-from tests.helpers.books import ACCOUNTS, Books, Hurried
+from tests.helpers.books import ACCOUNTS, KEPT, Books, Hurried
 from tests.ledgerhouse.plan.budget.scene import (
     HISTORY,
     NOW,
@@ -74,12 +74,12 @@ def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
             )
             full["debank", f"s{number}"] = (pages + 3, pages * price[HISTORY] + 3 * price[TOKENS])
             wallets = {}
-            for row in url.world.ledger(clock):
+            for row in url.world.ledger(clock, KEPT):
                 wallets[row["wallet"]] = wallets.get(row["wallet"], 0) + (START <= row["time"])
             known = books.column(
                 "SELECT count(DISTINCT wallet) FROM raw.balances WHERE source = 'coinbase'"
             )[0]
-            fills = sum(START <= r["time"] for r in url.world.fills(clock))
+            fills = sum(START <= r["time"] for r in url.world.fills(clock, KEPT))
             lists = sum(max(1, ceil(n / 100)) for n in wallets.values())
             full["coinbase", f"s{number}"] = (
                 # The last call lists the products of the fills.

@@ -16,6 +16,8 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
+PRIVATE = 0o700
+
 
 def sync(path: Path) -> None:
     """Force a file, or a folder's list of names, to the disk: returns when it is there."""
@@ -33,9 +35,13 @@ def digest(file: Path) -> str:
 
 
 def folder(path: Path) -> Path:
-    """Make a folder and those above it where they are missing, each on the disk; `path` again."""
+    """Make a folder and those above it where they are missing, each on the disk; `path` again.
+
+    What is made is its owner's alone, whatever the umask: it holds somebody's books.
+    """
     missing = [each for each in (path, *path.parents) if not each.exists()]
-    path.mkdir(parents=True, exist_ok=True)
+    for each in reversed(missing):
+        each.mkdir(PRIVATE, exist_ok=True)
     for each in missing:
         sync(each.parent)
     return path
@@ -62,7 +68,7 @@ def place(draft: Path, path: Path, *, sync_folders: bool = True) -> Path:
     return path
 
 
-def write(path: Path, content: str | bytes, *, mode: int = 0o666) -> Path:
+def write(path: Path, content: str | bytes, *, mode: int = 0o600) -> Path:
     """Write a small file whole or not at all; `mode` as the umask leaves it. Returns `path`.
 
     The folder is made where it is missing.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from extract.core import sealed
+from extract.core import durable, sealed
 from extract.core.interval import UTC
 
 NEEDED = {"call_id", "called_at", "source", "account", "units"}
@@ -28,7 +28,7 @@ RUN_FIELDS = ("dag_id", "run_id", "task_id", "map_index", "try_number")
 def call_log(root: Path, run: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Open a new file of the inbox; gives a function that writes one call (a dict) to it."""
     inbox = Path(root) / "inbox"
-    inbox.mkdir(parents=True, exist_ok=True)
+    durable.folder(inbox)
     run_key = {key: run.get(key) for key in RUN_FIELDS}
     with open(inbox / f"{uuid4().hex}.jsonl", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

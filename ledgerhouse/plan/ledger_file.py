@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
+from extract.core import durable
 from extract.core.errors import Fatal
 from extract.core.quarantine import quarantine
 
@@ -136,7 +137,7 @@ class LedgerFile:
     @contextmanager
     def _guard(self, kind: int) -> Iterator[None]:
         """Turns are taken while the file stays where it is; it is moved while nobody has a turn."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        durable.folder(self.path.parent)
         handle = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(handle, kind)

@@ -30,6 +30,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from extract.core import durable
 from extract.core.durable import digest, place, sync, write
 from extract.core.interval import UTC
 from extract.core.quarantine import quarantine
@@ -147,7 +148,7 @@ def publish(
     from before or those from after; run again, it starts over.
     """
     began, root = time.monotonic(), Path(root).resolve()
-    root.mkdir(parents=True, exist_ok=True)
+    durable.folder(root)
     if set("*?[\n") & set(str(root)):
         raise ValueError(
             f"{root} cannot hold the books: DuckDB takes * ? [ for patterns, and the "

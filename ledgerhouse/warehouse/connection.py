@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extract.core import durable
 from extract.fetch import archives, encryption, landing
 from extract.fetch.noted import batch_ids
 from ledgerhouse.config import MEMORY_LIMIT, warehouse_path
@@ -90,7 +91,7 @@ def hold(path: Path, owner: str, wait_s: float = WAIT_S) -> Iterator[Path]:
     Raises WarehouseBusy naming the owner of the lock when the wait is over.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.folder(path.parent)
     handle, process = os.open(_lock_file(path), os.O_RDWR | os.O_CREAT, 0o644), os.getpid()
     try:
         deadline, reported = time.monotonic() + wait_s, float("-inf")

@@ -45,6 +45,8 @@ def test_balances_agree_whenever_the_books_began(seed, tmp_path, monkeypatch):
             find_breaks(books.con, books.sources)
             assert books.column("SELECT entry_id FROM ops.chain_breaks") == []
             judge(books, url.world, moment)
+        # Whatever made the folders: nobody else reads the books.
+        assert (tmp_path / "landing").stat().st_mode & 0o077 == 0
         before = len(books.calls)
         assert books.plan(iso(SINCE), iso(moment), accounts) == [], "all of it is covered"
         assert len(books.calls) == before

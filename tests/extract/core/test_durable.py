@@ -71,3 +71,16 @@ def test_no_file_is_renamed_into_place_but_by_this_module():
         and file.name not in ("durable.py", "guard.py")  # the guard turns over logs
     ]
     assert own == []
+
+
+def test_folders_and_small_files_are_their_owners_alone(tmp_path):
+    """Whatever the umask: what lies below the first of them nobody else can reach."""
+    before = os.umask(0)
+    try:
+        durable.folder(tmp_path / "var" / "landing" / "inbox")
+        durable.write(tmp_path / "var" / "landing" / "run.json", "{}")
+    finally:
+        os.umask(before)
+    made = [*(tmp_path / "var").rglob("*"), tmp_path / "var"]
+    assert {oct(path.stat().st_mode & 0o777) for path in made if path.is_dir()} == {"0o700"}
+    assert {oct(path.stat().st_mode & 0o777) for path in made if path.is_file()} == {"0o600"}

@@ -42,7 +42,7 @@ def test_a_damaged_file_is_named_and_written_again_instead_of_kept(con, tmp_path
 def test_many_files_are_compared_in_turn(con, tmp_path, monkeypatch):
     root = tmp_path / "published"
     publish(con, root, [])
-    monkeypatch.setattr(kept_files, "BYTES", 20_000)
+    monkeypatch.setattr(kept_files, "BYTES", 10_000)
     compared = []
     monkeypatch.setattr(kept_files, "digest", lambda path: compared.append(path) or digest(path))
     with open_books(root) as books:
@@ -56,7 +56,7 @@ def test_many_files_are_compared_in_turn(con, tmp_path, monkeypatch):
         assert (
             0
             < sum(p.stat().st_size for p in compared[before:])
-            < 20_000 + max(p.stat().st_size for p in files)
+            < 10_000 + max(p.stat().st_size for p in files)
         )
         turns += 1
         assert turns <= len(files)

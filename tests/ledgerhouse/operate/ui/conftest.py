@@ -58,7 +58,7 @@ def kept(server):
                 books.sync(HOLE[1], NOW, accounts=[account], snapshot=True)
             else:
                 books.sync(START, NOW, accounts=[account], snapshot=True)
-        truth = url.world.balances(at=NOW, now=NOW)
+        truth = url.world.balances(NOW, NOW, ["coinbase", "debank"])
     spoil(books.con, truth)
     books.con.close()
     transform(var / FILE, owner="test")

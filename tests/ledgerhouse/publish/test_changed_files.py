@@ -32,9 +32,11 @@ def test_how_a_run_went_is_published_after_it_and_nothing_else(con, tmp_path):
     before, files = published(tmp_path), stamps(tmp_path)
     sync(con, 1, {date(2031, 4, 28): 5, date(2031, 1, 1): 1}, date(2031, 4, 30))
     put(con, "ops.incidents", incident_id="i1")
+    put(con, "ops.breaks", source="bybit")
     put(con, "ops.held_accounts", source="kraken")
     put(con, "ops.quarantined_files", file="f.jsonl.zst")
-    put(con, "ops.sync_runs", run_id="refused", source="kraken", task_id="fetch_kraken")
+    refused = {"run_id": "refused", "source": "kraken", "account": "main"}
+    put(con, "ops.sync_runs", task_id="fetch_kraken", **refused)
     done = publish_news(con, tmp_path)
     now = contents(con)
     assert done.tables == tuple(sorted(NEWS))

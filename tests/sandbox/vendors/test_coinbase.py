@@ -40,7 +40,7 @@ def test_ledger_pages_add_up_to_every_reported_balance(client, small):
         assert settled == Decimal(wallet["balance"]["amount"]) >= 0
         sums[wallet["currency"]["code"]] += settled
         rows += mine
-    truth = small.world.ledger(NOW)
+    truth = small.world.truth("ledger", NOW, ["coinbase"])
     assert {(r["id"], r["amount"]["amount"], r["status"], r["type"]) for r in rows} == {
         (t["entry_id"], t["wire_amount"], t["status"], t["type"]) for t in truth
     }
@@ -64,7 +64,7 @@ def test_fills_page_to_an_empty_cursor_and_match_the_truth(client, small):
         fills += page["fills"]
         if not (cursor := page["cursor"]):
             break
-    truth = {t["trade_id"]: t for t in small.world.fills(NOW)}
+    truth = {t["trade_id"]: t for t in small.world.truth("fills", NOW, ["coinbase"])}
     assert [f["sequence_timestamp"] for f in fills] == sorted(
         (f["sequence_timestamp"] for f in fills), reverse=True
     )
@@ -82,7 +82,7 @@ def test_fills_page_to_an_empty_cursor_and_match_the_truth(client, small):
 
 
 def test_fills_start_inclusive_and_end_exclusive(client, small):
-    middle = small.world.fills(NOW)[5]["sequence_time"]
+    middle = small.world.truth("fills", NOW, ["coinbase"])[5]["sequence_time"]
     get = client.v3PrivateGetBrokerageOrdersHistoricalFills
     after = get({"start_sequence_timestamp": middle})["fills"]
     before = get({"end_sequence_timestamp": middle})["fills"]

@@ -19,7 +19,7 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
     early, later = "2024-12-01T00:00:00Z", "2024-12-01T06:00:00Z"
     with serve(seed=seed, scale=0.3, now=early) as url:
         tables = (("coinbase", "ledger", "entry_id"), ("debank", "transactions", "tx_id"))
-        was = {table: getattr(url.world, table)(early) for _, table, _ in tables}
+        was = {table: url.world.truth(table, early, [vendor]) for vendor, table, _ in tables}
         assert_wire_is_truth(url, early)
         balances, at = url.world.balances(None, early), iso(seconds(early) - 1)
         gone = {
@@ -33,18 +33,18 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
             ]
             for vendor, table, _ in tables
         }
-        for _, table, key in tables:
+        for vendor, table, key in tables:
             names = [(row["wallet"], row[key]) for row in gone[table]]
             assert len(set(names)) == 3 and all(row["time"] >= "2024-11-03" for row in gone[table])
-            left = [(row["wallet"], row[key]) for row in getattr(url.world, table)(early)]
+            left = [(row["wallet"], row[key]) for row in url.world.truth(table, early, [vendor])]
             assert sorted([*left, *names]) == sorted(
                 (row["wallet"], row[key]) for row in was[table]
             )
             assert set(names) <= {
-                (row["wallet"], row[key]) for row in getattr(url.world, table)(at)
+                (row["wallet"], row[key]) for row in url.world.truth(table, at, [vendor])
             }, "it was there"
             assert not set(names) & {
-                (row["wallet"], row[key]) for row in getattr(url.world, table)(later)
+                (row["wallet"], row[key]) for row in url.world.truth(table, later, [vendor])
             }
         assert url.world.balances(None, early) != balances, "gas, at least, is back"
         assert_wire_is_truth(url, early)
@@ -55,7 +55,8 @@ def test_a_row_that_vanishes_is_gone_from_histories_balances_and_the_truth(seed)
 def assert_wire_is_truth(url, now) -> None:
     """Balances of both vendors, and Coinbase's rows, are those of the truth at `now`; none is negative."""
     truth = {
-        (b["account"], b["token"]): Decimal(b["amount"]) for b in url.world.balances(None, now)
+        (b["account"], b["token"]): Decimal(b["amount"])
+        for b in url.world.balances(None, now, ["coinbase", "debank"])
     }
     assert all(amount >= 0 for amount in truth.values())
     for wallet in WALLETS:
@@ -76,7 +77,7 @@ def assert_wire_is_truth(url, now) -> None:
         )
         assert settled == Decimal(wallet_row["balance"]["amount"])
         sums[wallet_row["currency"]["code"]] += settled
-    assert rows == {row["entry_id"] for row in url.world.ledger(now)}
+    assert rows == {row["entry_id"] for row in url.world.truth("ledger", now, ["coinbase"])}
     assert {k: v for k, v in sums.items() if v} == {
         token: amount for (account, token), amount in truth.items() if account == "main" and amount
     }

@@ -75,8 +75,8 @@ def test_the_command_starts_in_time():
 
 def test_the_truth_is_served_as_the_world_tells_it(small):
     for path, truth in (
-        ("coinbase/ledger", small.world.ledger(NOW)),
-        ("coinbase/fills", small.world.fills(NOW)),
+        ("coinbase/ledger", small.world.truth("ledger", NOW, ["coinbase"])),
+        ("coinbase/fills", small.world.truth("fills", NOW, ["coinbase"])),
         ("debank/transactions", small.world.transactions(NOW)),
         ("debank/transfers", small.world.transfers(NOW)),
         ("balances", small.world.balances(None, NOW)),
@@ -137,7 +137,11 @@ def test_no_balance_is_ever_negative_and_rows_add_up(seed, late, asked, back):
 @given(seed=seeds)
 def test_every_seed_shows_every_special_case(seed):
     world, now = World(seed, GENESIS, SMALL, mess=False), START + 40 * DAY
-    ledger, txs, legs = world.ledger(now), world.transactions(now), world.transfers(now)
+
+    def entries(at: int) -> list[dict]:
+        return world.truth("ledger", at, ["coinbase"])
+
+    ledger, txs, legs = entries(now), world.transactions(now), world.transfers(now)
     types = {row["type"] for row in ledger if row["is_settled"]}
     assert {
         "quantum_rebate",
@@ -152,15 +156,15 @@ def test_every_seed_shows_every_special_case(seed):
     assert {"canceled", "failed"} <= {row["status"] for row in ledger}
     pairs = Counter(row["trade_id"] for row in ledger if row["trade_id"])
     assert pairs and set(pairs.values()) == {2}
-    fills = world.fills(now)
+    fills = world.truth("fills", now, ["coinbase"])
     assert (
         any(f["size_in_quote"] for f in fills)
         and max(Counter(f["order_id"] for f in fills).values()) >= 25
     )
     assert {f["order_id"] for f in fills} == {r["order_id"] for r in ledger if r["order_id"]}
-    waiting = {r["entry_id"] for r in world.ledger(START + 4 * DAY) if r["status"] == "pending"}
+    waiting = {r["entry_id"] for r in entries(START + 4 * DAY) if r["status"] == "pending"}
     assert any(r["entry_id"] in waiting and r["status"] == "completed" for r in ledger)
-    early = world.ledger(START + 4 * DAY + 12 * 3600)
+    early = entries(START + 4 * DAY + 12 * 3600)
     assert any(r["status"] == "completed" and r["network_status"] == "pending" for r in early)
     for wallet in ("Cash (USD)", "BTC Wallet"):  # 27 rows in one second: some page of 25 cuts them
         times = [row.created for row in world.grown("coinbase", now).rows(wallet, now)][::-1]
@@ -225,6 +229,6 @@ def test_two_years_are_about_ten_thousand_transactions():
     began = datetime.now(UTC)
     world = World(9, mess=False)
     later = "2026-11-01T00:00:00Z"
-    ledger, txs = len(world.ledger(later)), len(world.transactions(later))
+    ledger, txs = len(world.truth("ledger", later, ["coinbase"])), len(world.transactions(later))
     assert 2_500 < ledger < 3_800 and 6_000 < txs < 8_200
     assert (datetime.now(UTC) - began).total_seconds() < 4

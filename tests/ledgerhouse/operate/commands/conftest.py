@@ -18,8 +18,9 @@ from ledgerhouse.publish.publish import publish
 from ledgerhouse.transform.sqlmesh_context import FILE
 from ledgerhouse.transform.touched_days import transform
 from ledgerhouse.warehouse.connection import open_warehouse
+from sandbox.accounts import accounts_toml
 from sandbox.server import serve
-from tests.helpers.books import KEPT, Books, Hurried
+from tests.helpers.books import VENDORS, Books, Hurried
 from tests.helpers.once import made_once
 from tests.ledgerhouse.operate.commands.scene import (
     ACCOUNTS,
@@ -28,6 +29,7 @@ from tests.ledgerhouse.operate.commands.scene import (
     HOLE,
     NOW,
     OTHER,
+    SOURCES,
     START,
     TRIES,
 )
@@ -69,7 +71,7 @@ def fill(var) -> dict:
             return {
                 "calls": list(books.calls),
                 "tried": tried(url, var, Path(folder)),
-                "truth": {at: url.world.balances(iso(at), NOW, KEPT) for at in MIDNIGHTS},
+                "truth": {at: url.world.balances(iso(at), NOW, SOURCES) for at in MIDNIGHTS},
             }
 
 
@@ -140,7 +142,10 @@ def airflow(kept, monkeypatch, capsys):
     """airflow("warehouse", "status", …) → (exit code, stdout, stderr), on these books."""
     from airflow.cli import cli_parser
 
+    listed = kept.var / "accounts.toml"
+    listed.write_text(accounts_toml(VENDORS[source] for source in SOURCES))
     monkeypatch.setenv("LEDGERHOUSE_VAR", str(kept.var))
+    monkeypatch.setenv("LEDGERHOUSE_ACCOUNTS", str(listed))
 
     def run(*argv: str):
         try:

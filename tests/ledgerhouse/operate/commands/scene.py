@@ -10,7 +10,8 @@ from tests.helpers.books import of
 START, NOW = "2024-11-01T00:00:00Z", "2024-11-22T12:00:00Z"
 HOLE = Interval("2024-11-12T00:00:00Z", "2024-11-13T12:00:00Z")
 SIX_HOURS, DAY = timedelta(hours=6), timedelta(days=1)
-COINBASE, WHOLE, BROKEN, OTHER = ACCOUNTS = of("coinbase") + of("debank")
+SOURCES = ("coinbase", "debank")
+COINBASE, WHOLE, BROKEN, OTHER = ACCOUNTS = [a for source in SOURCES for a in of(source)]
 
 
 def six_hourly(span: Interval) -> list[Interval]:

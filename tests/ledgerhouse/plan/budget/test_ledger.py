@@ -207,7 +207,7 @@ def test_a_budget_that_opens_again_is_named(tmp_path):
     [
         (
             "[budget.bank]\nunits_per_day = 1",
-            r"\[budget.bank\]: unknown source 'bank'; known: .*coinbase",
+            r"\[budget.bank\]: unknown source 'bank'; known: .*coinbase, ",
         ),
         ("[budget.debank]\nunits_a_day = 1", r"unknown 'units_a_day'; there are units_per_day, "),
         ("[budget.debank]\ncalls_per_day = -1", r"calls_per_day is -1; write a whole number"),

@@ -11,7 +11,7 @@ from ledgerhouse.load.loader import load
 from ledgerhouse.plan.budget import Ledger
 from sandbox.debank.keys import DEBANK_KEY
 from sandbox.server import serve
-from tests.helpers.books import ACCOUNTS, KEPT, Books, Hurried
+from tests.helpers.books import ACCOUNTS, Books, Hurried
 from tests.ledgerhouse.plan.budget.scene import (
     NOW,
     START,
@@ -143,7 +143,11 @@ def test_coinbase_keeps_its_pages_and_claims_no_time_before_every_wallet_is_read
         whole.sync(START, NOW, accounts=account)
         needed, truth = (
             len(whole.calls),
-            {r["entry_id"] for r in url.world.ledger(NOW, KEPT) if START <= r["time"] < NOW},
+            {
+                row["entry_id"]
+                for row in url.world.truth("ledger", NOW, ["coinbase"])
+                if START <= row["time"] < NOW
+            },
         )
         claimed = []
         books = Books(url, tmp_path / "parts", clock=Hurried())

@@ -11,7 +11,7 @@ from ledgerhouse.load import unit_balances
 from ledgerhouse.load.call_log import load_calls
 from ledgerhouse.plan import spending as spending_of
 from sandbox.server import serve
-from tests.helpers.books import ACCOUNTS, KEPT, Books, Hurried
+from tests.helpers.books import Books, Hurried, of
 from tests.ledgerhouse.plan.budget.scene import (
     HISTORY,
     NOW,
@@ -21,12 +21,14 @@ from tests.ledgerhouse.plan.budget.scene import (
     lifted,
 )
 
+MINE = of("coinbase") + of("debank")
+
 
 def synced(books: Books, url, clock: str, run: str, dag: str = "sync") -> None:
     """A run up to `clock`, with its calls in ops.api_calls."""
     url.clock.set(clock)
     before, books.run_id = len(books.calls), run
-    books.sync(START, clock, snapshot=True)
+    books.sync(START, clock, accounts=MINE, snapshot=True)
     with call_log(books.root / "calls", {"dag_id": dag, "run_id": run}) as record:
         for call in books.calls[before:]:
             record(call)
@@ -74,12 +76,12 @@ def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
             )
             full["debank", f"s{number}"] = (pages + 3, pages * price[HISTORY] + 3 * price[TOKENS])
             wallets = {}
-            for row in url.world.ledger(clock, KEPT):
+            for row in url.world.truth("ledger", clock, ["coinbase"]):
                 wallets[row["wallet"]] = wallets.get(row["wallet"], 0) + (START <= row["time"])
             known = books.column(
                 "SELECT count(DISTINCT wallet) FROM raw.balances WHERE source = 'coinbase'"
             )[0]
-            fills = sum(START <= r["time"] for r in url.world.fills(clock, KEPT))
+            fills = sum(START <= r["time"] for r in url.world.truth("fills", clock, ["coinbase"]))
             lists = sum(max(1, ceil(n / 100)) for n in wallets.values())
             full["coinbase", f"s{number}"] = (
                 # The last call lists the products of the fills.
@@ -97,7 +99,7 @@ def test_spending_and_the_full_refresh_it_is_held_against(small, tmp_path):
                 sum(v[n] for (s, _), v in full.items() if s == source) for n in (0, 1)
             )
         fresh, before = Books(url, tmp_path / "fresh", clock=Hurried()), dict(total)
-        for job in fresh.plan(START, NOW, ACCOUNTS[:1], snapshot=True):
+        for job in fresh.plan(START, NOW, of("coinbase"), snapshot=True):
             fresh.fetch(job)
         again = url.app.stats()["total"]
         assert full["coinbase", "s1"][0] == again["coinbase"] - before["coinbase"]

@@ -19,10 +19,11 @@ from ledgerhouse.load.loader import load
 from ledgerhouse.plan import refresh
 from ledgerhouse.plan.estimate import Known, priced
 from sandbox.server import serve
-from tests.helpers.books import ACCOUNTS, Books, Hurried
+from tests.helpers.books import Books, Hurried, of
 from tests.ledgerhouse.plan.refresh.scene import DAY, SOURCES, WEEK
 
 START, NOW = utc("2024-11-01"), utc("2025-03-25")
+ACCOUNTS = of("coinbase") + of("debank")
 
 
 class Vendor:
@@ -90,12 +91,12 @@ def refreshed(tmp_path_factory):
         books, vendor = Books(url, root / "landing", clock=Hurried()), Vendor(url)
         read = vendor.busy_moment()
         vendor.tell("clock", now=iso(read))
-        books.sync(START, read, lookback=timedelta(0))
+        books.sync(START, read, accounts=ACCOUNTS, lookback=timedelta(0))
         vendor.tell("clock", now=iso(NOW))
         gone = [
             vendor.tell("vanish", vendor=name, seed=seed)
             for seed in range(2)
-            for name in dict.fromkeys(account.source for account in ACCOUNTS)
+            for name in ("coinbase", "debank")
         ]
         vendor.tell("clock", now=iso(NOW + timedelta(hours=1)))
         before = {

@@ -153,7 +153,7 @@ def test_a_key_that_cannot_be_one_costs_no_call(connect, fail, sandbox):
         ok, words = connect("debank", password=password).test_connection()
         assert not ok and "the access key holds" in words and password not in words
     stats = requests.get(f"{sandbox}/_stats", timeout=30).json()
-    assert stats["total"] == {"coinbase": 0, "debank": 0}
+    assert set(stats["total"].values()) == {0}
 
 
 # --- the page's port 0 ----------------------------------------------------------------------------

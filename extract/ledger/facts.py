@@ -188,7 +188,7 @@ class Exchange:
     `ccxt` is the class that signs; `options` go into it. `ok`: the field of an answer that says
     whether it is an error although its status is 200, and its value for none; `message`: the field
     with the words. `aliases` are other codes of an asset, {other: its code in the books}. `key_errors` are the exchange's words for a key that is refused, where ccxt does
-    not know them. `one_caller`: the key's nonce must rise, so calls are made one after another.
+    not know them, `passing_errors` those for trouble that passes. `one_caller`: the key's nonce must rise, so calls are made one after another.
     `probe` is the call of the Test button, the first of `balances` where it is None; `permission`
     says in words what the key must be allowed. `depth` in words: how far back the ledgers go.
     Without `reconcilable`, `why` says what the API does not list.
@@ -210,6 +210,7 @@ class Exchange:
     message: str = ""
     aliases: Mapping[str, str] = field(default_factory=dict)
     key_errors: tuple[str, ...] = ()
+    passing_errors: tuple[str, ...] = ()
     one_caller: bool = False
     probe: Call | None = None
     permission: str = "read only"
@@ -218,10 +219,16 @@ class Exchange:
     why: str = ""
 
 
-def composite(*names: str, prefix: str = "") -> str:
-    """The id of records that have none: what they say, and which of equals on the page it is."""
+def composite(*names: str, prefix: str = "", with_balance: bool = False) -> str:
+    """The id of records that have none: what they say, and which of equals on the page it is.
+
+    `with_balance`: one of the names is the balance after the record, so that no two are equal, and
+    one that is listed twice is one.
+    """
     said = ", ".join(f"row.{name}" for name in names)
     first = f"'{prefix}', " if prefix else ""
+    if with_balance:
+        return f"concat_ws('_', {first}{said})"
     return (
         f"concat_ws('_', {first}{said}, "
         f"row_number() OVER (PARTITION BY page_id, {said} ORDER BY item))"

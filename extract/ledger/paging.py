@@ -101,7 +101,7 @@ class Cursor:
         if "starting_after=" in text:
             text = parse_qs(urlsplit(text).query)["starting_after"][0]
         if not page.ids:
-            return Next(None, "an empty page")
+            raise Retriable(f"an empty page with a cursor ({text}) to more")
         if str(page.params.get(self.param)) == text:
             raise Retriable(f"the cursor {text} was followed before: the paging goes in a circle")
         return Next({self.param: text})

@@ -79,6 +79,7 @@ def connect(
         made.urls["api"] = hosted(made.urls["api"], host.rstrip("/"))
         exact = made.exceptions.setdefault("exact", {})
         exact.update(dict.fromkeys(exchange.key_errors, ccxt.AuthenticationError))
+        exact.update(dict.fromkeys(exchange.passing_errors, ccxt.ExchangeNotAvailable))
         made.number = str  # amounts stay text, exactly as in the response
         if exchange.one_caller:
             made.nonce = nonce.next

@@ -28,7 +28,7 @@ from extract.ledger.paging import TOO_MANY, PageOf, at
 
 log = logging.getLogger(__name__)
 MARGIN = timedelta(hours=1)  # of a list's depth: what is just leaving it is not asked for
-READINGS = 3  # of a list that changes while it is read
+READINGS = 6  # of a list that changes while it is read
 
 
 @dataclass(eq=False)
@@ -93,6 +93,10 @@ def _ask(walk: Walk, call: Call, params: Mapping[str, Any]) -> Answer:
             return f"{exchange.ok[0]} is {at(data, exchange.ok[0])}: {said or 'no words'}"
         kind = dict if call.shape == "map" else list
         rows = at(data, call.rows)
+        if call.shape == "arrays" and rows and not any(isinstance(row, list) for row in rows):
+            return (
+                f"no row is a list: {str(rows)[:80]}"  # as ["error", 20060, "maintenance"] is none
+            )
         if isinstance(rows, kind) or (not rows and call.shape == "map" and rows == []):
             return None
         return f"no {'object' if kind is dict else 'list'} at {call.rows or 'the top'!r}"

@@ -34,6 +34,7 @@ BYBIT = Exchange(
     depth="2 years",
     ok=("retCode", "0"),
     message="retMsg",
+    passing_errors=("10016",),  # internal error; the advice is to ask again
     rates={"/v5/account/": Rate(25, strict=True), "/v5/asset/": Rate(10, strict=True)},
     ledgers=(
         Ledger(
@@ -87,8 +88,14 @@ BYBIT = Exchange(
             depth=timedelta(days=730),
             wallet="'FUND'",
             id=composite(
-                "createTime", "currency", "ioDirection", "txnAmt", "afterAmt", prefix="FUND"
-            ),
+                "createTime",
+                "currency",
+                "ioDirection",
+                "txnAmt",
+                "afterAmt",
+                prefix="FUND",
+                with_balance=True,
+            ),  # fmt: skip
             amount="txnAmt",
             direction=Direction("ioDirection", out=("O",)),
             balance="afterAmt",

@@ -313,7 +313,7 @@ def _load_files(
                     _record_batch(con, batch_id, source.name, name, headers, done, loaded_at)
                     total = total.plus(Loaded(0, done.rows, *done.verdicts))
             parts.record(con, headers, batch_id)
-            _record_source(con, source, loaded_at)
+            _record_source(con, source)
             if "exchanges_ledger" in source.mappings:
                 check_running_balances(con, batch_id, loaded_at)
             con.execute(
@@ -445,12 +445,12 @@ def _in_slices(table: str, slices: int) -> str:
     )
 
 
-def _record_source(con: duckdb.DuckDBPyConnection, source: Source, loaded_at: datetime) -> None:
+def _record_source(con: duckdb.DuckDBPyConnection, source: Source) -> None:
     """Write what the source's history can tell into ops.sources."""
     con.execute("DELETE FROM ops.sources WHERE source = ?", [source.name])
     con.execute(
-        "INSERT INTO ops.sources (source, depth, reconcilable, why, loaded_at) VALUES (?, ?, ?, ?, ?)",
-        [source.name, source.depth, source.reconcilable, source.why, loaded_at],
+        "INSERT INTO ops.sources (source, depth, reconcilable, why) VALUES (?, ?, ?, ?)",
+        [source.name, source.depth, source.reconcilable, source.why],
     )
 
 

@@ -48,6 +48,7 @@ FROM_LANDING = (
     "ops.chain_gaps",
     "ops.batches",
     "ops.landed_files",
+    "ops.sources",
 )
 CARRIED = (
     "ops.api_calls",

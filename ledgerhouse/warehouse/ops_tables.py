@@ -73,7 +73,6 @@ ops.sources -- What the history of an API can tell, by the version that loaded l
     depth VARCHAR NOT NULL -- how far back it goes, in words
     reconcilable BOOLEAN NOT NULL -- it lists all that moves a balance, so that sums must agree
     why VARCHAR NOT NULL -- what it does not list; empty where it is reconcilable
-    loaded_at TIMESTAMP NOT NULL
 
 raw.rejected -- A record of a vendor's answer that has no place in its raw table: kept as it is, with the reason
     source VARCHAR NOT NULL

@@ -70,7 +70,9 @@ class BitstampHistory(LedgerHistory):
 
 
 def bitstamp_error(status: int, path: str, message: str | None = None) -> Response:
-    code, usual = ERRORS.get(status, ("API0001", "Internal error"))
+    code, usual = ERRORS.get(
+        status, ("API0001", "Bitstamp.net is under scheduled maintenance. We'll be back soon.")
+    )
     body = {"status": "error", "reason": message or usual, "code": code}
     return Response(json.dumps(body), status, media_type="application/json")
 

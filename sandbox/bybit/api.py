@@ -66,7 +66,7 @@ def _composite(row: Row) -> str:
     way = "O" if row.change < 0 else "I"
     seconds, coin = row.time // 10**6, row.coin
     amount = short_text(abs(row.change), coin.decimals)
-    return f"FUND_{seconds}_{coin.code}_{way}_{amount}_{short_text(row.balance, coin.decimals)}_1"
+    return f"FUND_{seconds}_{coin.code}_{way}_{amount}_{short_text(row.balance, coin.decimals)}"
 
 
 def bybit_error(status: int, _path: str, message: str | None = None) -> Response:

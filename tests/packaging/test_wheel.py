@@ -197,8 +197,8 @@ def test_what_the_packages_import_is_declared_and_nothing_more():
     used = {canonicalize_name(owner) for top in tops - unknown for owner in owners[top]}
     assert not unknown, unknown
     assert used | providers | {"apache-airflow"} <= declared
-    # Found by name only: SQLAlchemy's dialect, and the driver of Airflow's API server.
-    assert declared - used - providers - {"apache-airflow"} == {"duckdb-sqlalchemy", "asyncpg"}
+    # Found by name only: the driver of Airflow's API server.
+    assert declared - used - providers - {"apache-airflow"} == {"asyncpg"}
 
 
 def test_outside_the_checkout_it_is_imported_from_where_it_is_installed(installed, tmp_path):

@@ -314,7 +314,7 @@ def _load_files(
                     total = total.plus(Loaded(0, done.rows, *done.verdicts))
             parts.record(con, headers, batch_id)
             _record_source(con, source)
-            if "exchanges_ledger" in source.mappings:
+            if "exchanges_ledger" in concerned:
                 check_running_balances(con, batch_id, loaded_at)
             con.execute(
                 "INSERT INTO ops.landed_files (file, batch_id, sequence, loaded_at) "

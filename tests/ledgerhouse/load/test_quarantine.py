@@ -76,8 +76,8 @@ def test_a_name_that_is_none_of_ours_and_a_source_that_is_gone(con, tmp_path):
     good, strange = land(root, MONTHS[0]), land(root, MONTHS[1])
     strange.rename(root / "inbox" / "notes.jsonl.zst")
     other = land(root, MONTHS[2])
-    other = other.rename(other.with_name(other.name.replace("coinbase", "kraken")))
-    with pytest.raises(LoadFailed, match=f"{other.name}.*no source 'kraken'.*waits"):
+    other = other.rename(other.with_name(other.name.replace("coinbase", "gone_exchange")))
+    with pytest.raises(LoadFailed, match=f"{other.name}.*no source 'gone_exchange'.*waits"):
         load(con, root, SOURCES)
     assert con.execute("SELECT file FROM ops.landed_files").fetchall() == [(good.name,)]
     assert list(reasons(root)) == ["notes.jsonl.zst"]

@@ -54,7 +54,7 @@ def entry(source="debank", account=OTHER_WALLET, connection="mine") -> str:
 
 
 WRONG = {
-    entry(source="nobank"): "unknown source 'nobank'; known: bitfinex, ",
+    entry(source="nobank"): "unknown source 'nobank'; known: binance, ",
     entry(account=wallet(0)): f"debank {wallet(0)} is listed twice, before as number 1 with",
     entry(account=wallet(0)[:-1] + "A"): f"is listed twice (here as {wallet(0)[:-1]}A), before as",
     entry(account="someone.eth"): "someone.eth is a name, not an address: write that of the wallet",

@@ -178,9 +178,11 @@ def _from_ccxt(exchange: Any, error: Exception) -> ExtractError:
     response = cause.response if isinstance(cause, requests.HTTPError) else None
     status = response.status_code if response is not None else None
     message = text if status is None else f"HTTP {status}: {text}"
-    if status == 429 or isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection)):
+    limited = isinstance(error, (ccxt.RateLimitExceeded, ccxt.DDoSProtection))
+    # ccxt takes Binance's refusal of a key that has worked before for a ban that passes.
+    if status == 429 or (limited and status != 401):
         return RateLimited(message, asked_wait(headers), status=status or 429)
-    if isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
+    if status == 401 or isinstance(error, (ccxt.AuthenticationError, ccxt.PermissionDenied)):
         skew_s = skew(headers)
         # Some refuse a key with another status than these: 200, 400 or 500 with the words inside.
         refused = 403 if isinstance(error, ccxt.PermissionDenied) else 401

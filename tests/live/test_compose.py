@@ -80,10 +80,14 @@ def test_who_waits_for_whom_has_no_circle_and_can_come_true():
 
 
 def secrets_in_plain(tree: dict) -> list[str]:
-    """Paths below `tree` where a secret is anything but one variable without a default."""
+    """Paths below `tree` where a secret is anything but one variable without a default, or one of
+    the same name that may be left out (encryption)."""
     found = []
     for path, text in strings(tree):
-        if SECRET_NAME.search(path.rsplit(".", 1)[-1]) and not ONLY_A_VARIABLE.fullmatch(text):
+        name = path.rsplit(".", 1)[-1]
+        if SECRET_NAME.search(name) and not (
+            ONLY_A_VARIABLE.fullmatch(text) or text == f"${{{name}:-}}"
+        ):
             found.append(path)
         for address in USER_AND_PASSWORD.finditer(text):
             if not ONLY_A_VARIABLE.fullmatch(address["password"]):

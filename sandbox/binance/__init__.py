@@ -6,7 +6,8 @@ from typing import Any
 
 from sandbox.binance.api import KEY, SECRET, BinanceApi, binance_error
 from sandbox.binance.history import BinanceHistory
-from sandbox.vendor import Pages, Vendor
+from sandbox.ledgers.vendor import ledger_vendor
+from sandbox.vendor import Pages
 
 TIMES = "time insertTime applyTime createTime operateTime divTime timestamp".split()
 
@@ -23,13 +24,11 @@ def _time(row: Any) -> object:
     return next((row[name] for name in TIMES if name in row), None)
 
 
-VENDOR = Vendor(
-    "binance",
-    api=BinanceApi,
-    history=BinanceHistory,
-    error=binance_error,
-    accounts=({"account": "main", "connection": "binance_main"},),
-    connection=lambda url: {"host": url, "login": KEY, "password": SECRET},
-    pages=Pages(_rows, _time),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    BinanceApi,
+    BinanceHistory,
+    binance_error,
+    Pages(_rows, _time),
+    key=KEY,
+    secret=SECRET,
 )

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from starlette.responses import Response
 
-from sandbox.binance.history import FUNDING, MARKETS, SPOT, BinanceHistory, Told
+from sandbox.binance.history import FUNDING, MARKETS, SPOT, BinanceHistory, Listed
 from sandbox.ledgers.api import Asked, LedgerApi, Refused, number, signed
 from sandbox.world.amounts import decimal_text
 from sandbox.world.moments import DAY
@@ -168,38 +168,40 @@ class BinanceApi(LedgerApi):
         if symbol not in {base.code + quote.code for base, quote in MARKETS}:
             raise Refused(400, "Invalid symbol.")
         first = asked.number("fromId", 0)
-        rows = [told.at(now) for told in self.history(now).lists(f"trades {symbol}", now)]
+        rows = [listed.at(now) for listed in self.history(now).lists(f"trades {symbol}", now)]
         rows = sorted(rows, key=_id)
         rows = [row for row in rows if _id(row) >= first]
         return rows[: min(asked.number("limit", 500), 1000)]
 
-    def _told(self, name: str, asked: Asked, now: int, days: int, start: str = "startTime") -> list:
+    def _records(
+        self, name: str, asked: Asked, now: int, days: int, start: str = "startTime"
+    ) -> list:
         """Records within the time that is asked for, newest first."""
         end = asked.number("endTime", now * 1000)
         begin = asked.number(start, end - 7 * DAY * 1000)
         if end - begin > days * DAY * 1000:
             raise Refused(400, "-6021 Time interval is beyond the limit.")
-        lists: list[Told] = self.history(now).lists(name, now)
+        lists: list[Listed] = self.history(now).lists(name, now)
         found = [t for t in lists if begin * 1000 <= t.time <= end * 1000 + 999]
         return [t.at(now) for t in sorted(found, key=lambda t: t.time, reverse=True)]
 
     def _by_offset(self, name: str) -> Callable[[Asked, int], list]:
         def answer(asked: Asked, now: int) -> list:
-            rows, offset = self._told(name, asked, now, 90), asked.number("offset", 0)
+            rows, offset = self._records(name, asked, now, 90), asked.number("offset", 0)
             return rows[offset : offset + min(asked.number("limit", 1000), 1000)]
 
         return answer
 
     def converts(self, asked: Asked, now: int) -> dict:
-        rows, limit = self._told("converts", asked, now, 30), asked.number("limit", 100)
+        rows, limit = self._records("converts", asked, now, 30), asked.number("limit", 100)
         return {"list": rows[:limit], "limit": number(str(limit)), "moreData": len(rows) > limit}
 
     def dust(self, asked: Asked, now: int) -> dict:
-        rows = self._told("dust", asked, now, 3650)
+        rows = self._records("dust", asked, now, 3650)
         return {"total": number(str(len(rows))), "userAssetDribblets": rows[:100]}
 
     def dividends(self, asked: Asked, now: int) -> dict:
-        rows = self._told("dividends", asked, now, 180)
+        rows = self._records("dividends", asked, now, 180)
         shown = rows[: min(asked.number("limit", 20), 500)]
         return {"rows": shown, "total": number(str(len(rows)))}
 
@@ -209,14 +211,14 @@ class BinanceApi(LedgerApi):
         if asked.number("startTime", now * 1000) < (now - 183 * DAY) * 1000:
             raise Refused(400, "-1128 Only the last 6 months can be queried.")
         return _page(
-            asked, self._told(f"transfers {asked.params['type']}", asked, now, 180), "size"
+            asked, self._records(f"transfers {asked.params['type']}", asked, now, 180), "size"
         )
 
     def _earned(self, product: str, what: str) -> Callable[[Asked, int], dict]:
         name = f"{product} {what if what == 'rewards' else what + 's'}"
 
         def answer(asked: Asked, now: int) -> dict:
-            rows = self._told(name, asked, now, 30)
+            rows = self._records(name, asked, now, 30)
             if name == "flexible rewards":
                 rows = [row for row in rows if row["type"] == asked.params.get("type")]
             return _page(asked, rows, "size")
@@ -227,8 +229,8 @@ class BinanceApi(LedgerApi):
         def answer(asked: Asked, now: int) -> dict:
             if asked.params.get("transactionType") not in ("0", "1"):
                 raise Refused(400, "-1102 Mandatory parameter 'transactionType' was not sent.")
-            told = f"{name} {asked.params['transactionType']}"
-            page = _page(asked, self._told(told, asked, now, 90, "beginTime"), "rows", "page")
+            listed = f"{name} {asked.params['transactionType']}"
+            page = _page(asked, self._records(listed, asked, now, 90, "beginTime"), "rows", "page")
             return {
                 "code": "000000",
                 "message": "success",

@@ -31,7 +31,7 @@ HOUR = 3600
 
 
 @dataclass(slots=True)
-class Told:
+class Listed:
     """A record of the list `name` (trades: "trades <symbol>"); `final` replaces some of its fields
     from `final_at` on."""
 
@@ -57,7 +57,7 @@ class BinanceHistory(LedgerHistory):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        self.told: dict[str, list[Told]] = defaultdict(list)
+        self.records: dict[str, list[Listed]] = defaultdict(list)
         self.equals: dict[str, int] = defaultdict(int)
         self.next_trade: dict[str, int] = defaultdict(lambda: 27_000)
         self.products: dict[tuple[str, Coin], int] = defaultdict(int)
@@ -79,7 +79,7 @@ class BinanceHistory(LedgerHistory):
         coin: Coin,
         change: int,
         type: str,
-        told: Told,
+        listed: Listed,
         settles_at: int | None = 0,
         product: str = "",
     ) -> None:
@@ -91,30 +91,26 @@ class BinanceHistory(LedgerHistory):
         self.rows.append(
             Row(
                 entry_id, len(self.rows), at, wallet, coin, type, type, change, 0, 0, entry_id,
-                told.visible_at,
+                listed.visible_at,
                 more={"settles_at": settles_at, "product": product, "moved_at": at // 10**6 + 1},
             )
         )  # fmt: skip
 
-    def tell(self, name: str, at: int, record: dict, late: int = 0, **final) -> Told:
-        told = Told(name, at, at // 10**6 + self.shape.lag + late, record, **final)
-        self.told[name].append(told)
-        return told
+    def enlist(self, name: str, at: int, record: dict, late: int = 0, **final) -> Listed:
+        listed = Listed(name, at, at // 10**6 + self.shape.lag + late, record, **final)
+        self.records[name].append(listed)
+        return listed
 
-    def lists(self, name: str, now: int) -> list[Told]:
+    def lists(self, name: str, now: int) -> list[Listed]:
         """The records of a list that are shown, oldest first."""
-        return [told for told in self.told[name] if told.visible_at <= now]
+        return [listed for listed in self.records[name] if listed.visible_at <= now]
 
     def is_settled(self, row: Row, now: int) -> bool:
         at = row.more["settles_at"]
         return at is not None and at <= now
 
-    def truth(self, row: Row, now: int = 2**62) -> dict:
-        told = LedgerHistory.truth(self, row)
-        return told | {"balance": None, "is_settled": self.is_settled(row, now)}
-
-    def truths(self):
-        return {"ledger": lambda now: [self.truth(row, now) for row in self.visible(now)]}
+    def truth(self, row: Row, now: int) -> dict:
+        return super().truth(row, now) | {"balance": None}
 
     def balances_at(self, now: int) -> dict[tuple[str, Coin], int]:
         """Balances move at once, whenever the entry is listed."""
@@ -131,13 +127,6 @@ class BinanceHistory(LedgerHistory):
                 held[row.coin] += row.change
         return {coin: units for coin, units in held.items() if units}
 
-    def balances(self, before: int, now: int) -> list[dict]:
-        return [
-            row
-            for row in super().balances(before, now)
-            if any(r.coin.code == row["token"] and self.is_settled(r, now) for r in self.rows)
-        ]
-
     def one_more(self, name: str) -> str:
         """The id of an entry that has none of its own: what it says, and which of equals it is."""
         self.equals[name] += 1
@@ -145,7 +134,7 @@ class BinanceHistory(LedgerHistory):
 
     def number(self) -> int:
         """An id that no other record has."""
-        return 10**10 + sum(map(len, self.told.values())) * 7 + self.rng.randrange(7)
+        return 10**10 + sum(map(len, self.records.values())) * 7 + self.rng.randrange(7)
 
 
 def text(units: int) -> str:
@@ -172,7 +161,7 @@ def _deposit(h: BinanceHistory, at: int, coin: Coin, units: int, wallet: str) ->
     waits = 0 if h.rng.random() < 0.6 else h.rng.randrange(60, 40 * HOUR)
     name = str(h.number())
     settles_at = None if failed else at // 10**6 + waits
-    told = h.tell(
+    listed = h.enlist(
         "deposits", at,
         {"id": name, "amount": text(units), "coin": coin.code, "network": "ETH",
          "status": "#number 0", "address": "0x6915", "addressTag": "", "txId": f"0x{name}",
@@ -181,7 +170,7 @@ def _deposit(h: BinanceHistory, at: int, coin: Coin, units: int, wallet: str) ->
         final_at=at // 10**6 + waits,
         final={"status": f"#number {7 if failed else 1}"},
     )  # fmt: skip
-    h.entry(f"deposit:{name}", at, wallet, coin, units, "deposit", told, settles_at)
+    h.entry(f"deposit:{name}", at, wallet, coin, units, "deposit", listed, settles_at)
 
 
 def withdraw(h: BinanceHistory, at: int) -> None:
@@ -194,7 +183,7 @@ def withdraw(h: BinanceHistory, at: int) -> None:
     done = at // 10**6 + h.rng.randrange(60, 30 * HOUR)
     from sandbox.world.moments import iso_micros
 
-    told = h.tell(
+    listed = h.enlist(
         "withdrawals", at,
         {"id": name, "amount": text(units - fee), "transactionFee": text(fee), "coin": coin.code,
          "status": "#number 4", "address": "0x94df", "txId": f"0x{name}",
@@ -206,7 +195,7 @@ def withdraw(h: BinanceHistory, at: int) -> None:
     parts = (("amount", units - fee), ("fee", fee))
     for part, gone in parts:
         h.entry(
-            f"withdrawal:{name}:{part}", at, wallet, coin, -gone, "withdrawal", told, settles_at
+            f"withdrawal:{name}:{part}", at, wallet, coin, -gone, "withdrawal", listed, settles_at
         )
 
 
@@ -253,7 +242,7 @@ def fill(
             coin, fee = BNB, in_coin
     symbol = base.code + quote.code
     number = h.next_trade[symbol] = h.next_trade[symbol] + h.rng.randrange(1, 900)
-    told = h.tell(
+    listed = h.enlist(
         f"trades {symbol}", at,
         {"symbol": symbol, "id": f"#number {number}", "orderId": f"#number {number // 3}",
          "orderListId": "#number -1", "price": f"{base.usd_micros / quote.usd_micros:.8f}",
@@ -263,10 +252,10 @@ def fill(
         late,
     )  # fmt: skip
     name, way = f"trade:{symbol}:{number}", 1 if buys else -1
-    h.entry(f"{name}:base", at, SPOT, base, way * units, "trade", told)
-    h.entry(f"{name}:quote", at, SPOT, quote, -way * cost, "trade", told)
+    h.entry(f"{name}:base", at, SPOT, base, way * units, "trade", listed)
+    h.entry(f"{name}:quote", at, SPOT, quote, -way * cost, "trade", listed)
     if fee:
-        h.entry(f"{name}:fee", at, SPOT, coin, -fee, "trade", told)
+        h.entry(f"{name}:fee", at, SPOT, coin, -fee, "trade", listed)
     return True
 
 
@@ -277,7 +266,7 @@ def convert(h: BinanceHistory, at: int) -> None:
     if paid < 10_000 or got < 10_000:
         return deposit(h, at)
     failed, name = h.rng.random() < 0.1, h.number()
-    told = h.tell(
+    listed = h.enlist(
         "converts", at,
         {"quoteId": str(name), "orderId": f"#number {name}",
          "orderStatus": "FAIL" if failed else "SUCCESS", "fromAsset": given.code,
@@ -285,8 +274,8 @@ def convert(h: BinanceHistory, at: int) -> None:
          "inverseRatio": "1", "createTime": ms(at)},
     )  # fmt: skip
     settles_at = None if failed else 0
-    h.entry(f"convert:{name}:from", at, SPOT, given, -paid, "convert", told, settles_at)
-    h.entry(f"convert:{name}:to", at, SPOT, taken, got, "convert", told, settles_at)
+    h.entry(f"convert:{name}:from", at, SPOT, given, -paid, "convert", listed, settles_at)
+    h.entry(f"convert:{name}:to", at, SPOT, taken, got, "convert", listed, settles_at)
 
 
 def dust(h: BinanceHistory, at: int) -> None:
@@ -307,24 +296,24 @@ def dust(h: BinanceHistory, at: int) -> None:
              "transferedAmount": text(got), "fromAsset": coin.code}
         )  # fmt: skip
         entries += [(coin, "from", coin, -paid), (coin, "to", BNB, got)]
-    told = h.tell(
+    listed = h.enlist(
         "dust", at,
         {"operateTime": ms(at), "totalTransferedAmount": "0", "totalServiceChargeAmount": "0",
          "transId": f"#number {number}", "userAssetDribbletDetails": details},
     )  # fmt: skip
     for of, part, coin, change in entries:
-        h.entry(f"dust:{number}:{of.code}:{part}", at, SPOT, coin, change, "dust", told)
+        h.entry(f"dust:{number}:{of.code}:{part}", at, SPOT, coin, change, "dust", listed)
 
 
 def dividend(h: BinanceHistory, at: int) -> None:
     coin, name = h.rng.choice(h.shape.coins[1:]), h.number()
     units = h.worth(coin, 1, 9)
-    told = h.tell(
+    listed = h.enlist(
         "dividends", at,
         {"id": f"#number {name}", "amount": text(units), "asset": coin.code, "divTime": ms(at),
          "enInfo": "Launchpool", "tranId": "#number 2968885920"},
     )  # fmt: skip
-    h.entry(f"dividend:{name}", at, SPOT, coin, units, "Launchpool", told)
+    h.entry(f"dividend:{name}", at, SPOT, coin, units, "Launchpool", listed)
 
 
 def subscribe(h: BinanceHistory, at: int) -> None:
@@ -344,15 +333,15 @@ def subscribe(h: BinanceHistory, at: int) -> None:
     }  # fmt: skip
     if source == "SPOTANDFUNDING":
         record |= {"amtFromSpot": text(parts[SPOT]), "amtFromFunding": text(parts[FUNDING])}
-    told = h.tell(f"{product} subscriptions", at, record)
+    listed = h.enlist(f"{product} subscriptions", at, record)
     type, settles_at = f"{product} subscription", None if failed else 0
     entry = f"{product}-subscription:{name}"
     for wallet, units in parts.items():
         if units:
-            h.entry(f"{entry}:{wallet}", at, wallet, coin, -units, type, told, settles_at)
+            h.entry(f"{entry}:{wallet}", at, wallet, coin, -units, type, listed, settles_at)
     total = sum(parts.values())
     h.entry(
-        f"{entry}:earn", at, EARN, coin, total, type, told, settles_at, "" if failed else product
+        f"{entry}:earn", at, EARN, coin, total, type, listed, settles_at, "" if failed else product
     )
 
 
@@ -370,10 +359,10 @@ def redeem(h: BinanceHistory, at: int) -> None:
     if product == "flexible":
         wallet = h.rng.choice((SPOT, FUNDING))
         record["destAccount"] = wallet.upper()
-    told = h.tell(f"{product} redemptions", at, record)
+    listed = h.enlist(f"{product} redemptions", at, record)
     entry, type = f"{product}-redemption:{name}", f"{product} redemption"
-    h.entry(f"{entry}:earn", at, EARN, coin, -units, type, told, product=product)
-    h.entry(f"{entry}:to", at, wallet, coin, units, type, told)
+    h.entry(f"{entry}:earn", at, EARN, coin, -units, type, listed, product=product)
+    h.entry(f"{entry}:to", at, wallet, coin, units, type, listed)
 
 
 def interest(h: BinanceHistory, at: int) -> None:
@@ -389,17 +378,17 @@ def interest(h: BinanceHistory, at: int) -> None:
         record |= {"rewards": text(units), "projectId": f"{coin.code}001", "type": of}
         name = f"flexible-reward_{at // 1000}_{coin.code}_{of}_{text(units)}"
         for _ in range(h.rng.randrange(1, 3)):
-            told = h.tell("flexible rewards", at, record)
+            listed = h.enlist("flexible rewards", at, record)
             paid = of == "REALTIME"
             h.entry(
-                h.one_more(name), at, EARN if paid else SPOT, coin, units, f"flexible {of}", told,
+                h.one_more(name), at, EARN if paid else SPOT, coin, units, f"flexible {of}", listed,
                 0 if paid else None, product if paid else "",
             )  # fmt: skip
         return
     record |= {"positionId": "#number 123123", "amount": text(units), "type": "Locked Rewards"}
-    told = h.tell("locked rewards", at, record)
+    listed = h.enlist("locked rewards", at, record)
     name = h.one_more(f"locked-reward_{at // 1000}_123123_{coin.code}_{text(units)}")
-    h.entry(name, at, SPOT, coin, units, "Locked Rewards", told, None)
+    h.entry(name, at, SPOT, coin, units, "Locked Rewards", listed, None)
     dividend(h, at)
 
 
@@ -408,7 +397,7 @@ def fiat(h: BinanceHistory, at: int) -> None:
     units = h.some(SPOT, EUR) if out else h.worth(EUR, 20, 900)
     fee, name = units // 200, f"{h.rng.getrandbits(128):032x}"
     failed = h.rng.random() < 0.15
-    told = h.tell(
+    listed = h.enlist(
         f"fiat orders {int(out)}", at,
         {"orderNo": name, "fiatCurrency": "EUR", "indicatedAmount": text(units),
          "amount": text(units - fee), "totalFee": text(fee), "method": "BankAccount",
@@ -417,9 +406,9 @@ def fiat(h: BinanceHistory, at: int) -> None:
     )  # fmt: skip
     settles_at, type = None if failed else 0, "fiat BankAccount"
     way = -1 if out else 1
-    h.entry(f"fiat:{name}:amount", at, SPOT, EUR, way * (units - fee), type, told, settles_at)
+    h.entry(f"fiat:{name}:amount", at, SPOT, EUR, way * (units - fee), type, listed, settles_at)
     if out and fee:
-        h.entry(f"fiat:{name}:fee", at, SPOT, EUR, -fee, type, told, settles_at)
+        h.entry(f"fiat:{name}:fee", at, SPOT, EUR, -fee, type, listed, settles_at)
 
 
 def payment(h: BinanceHistory, at: int) -> None:
@@ -428,7 +417,7 @@ def payment(h: BinanceHistory, at: int) -> None:
     paid = h.some(SPOT, EUR) if cash else h.worth(EUR, 20, 300)
     got, name = _cost(EUR, coin, paid), f"{h.rng.getrandbits(128):032x}"
     failed, method = h.rng.random() < 0.15, "Cash Balance" if cash else "Credit Card"
-    told = h.tell(
+    listed = h.enlist(
         "payments 0", at,
         {"orderNo": name, "sourceAmount": text(paid), "fiatCurrency": "EUR",
          "obtainAmount": text(got), "cryptoCurrency": coin.code, "totalFee": "0", "price": "1",
@@ -436,9 +425,9 @@ def payment(h: BinanceHistory, at: int) -> None:
          "createTime": ms(at), "updateTime": ms(at)},
     )  # fmt: skip
     settles_at, type = None if failed else 0, f"payment {method}"
-    h.entry(f"payment:{name}:crypto", at, SPOT, coin, got, type, told, settles_at)
+    h.entry(f"payment:{name}:crypto", at, SPOT, coin, got, type, listed, settles_at)
     if cash:
-        h.entry(f"payment:{name}:fiat", at, SPOT, EUR, -paid, type, told, settles_at)
+        h.entry(f"payment:{name}:fiat", at, SPOT, EUR, -paid, type, listed, settles_at)
 
 
 def move(h: BinanceHistory, at: int) -> None:
@@ -451,14 +440,14 @@ def move(h: BinanceHistory, at: int) -> None:
     if units < 10_000:
         return deposit(h, at)
     name = h.number()
-    told = h.tell(
+    listed = h.enlist(
         f"transfers {way}", at,
         {"asset": coin.code, "amount": text(units), "type": way, "status": "CONFIRMED",
          "tranId": f"#number {name}", "timestamp": ms(at)},
     )  # fmt: skip
-    h.entry(f"transfer:{name}:from", at, places[source], coin, -units, way, told)
+    h.entry(f"transfer:{name}:from", at, places[source], coin, -units, way, listed)
     if target in places:
-        h.entry(f"transfer:{name}:to", at, places[target], coin, units, way, told)
+        h.entry(f"transfer:{name}:to", at, places[target], coin, units, way, listed)
 
 
 EVENTS = (

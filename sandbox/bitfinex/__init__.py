@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.bitfinex.api import KEY, SECRET, BitfinexApi, BitfinexHistory, bitfinex_error
-from sandbox.vendor import Pages, Vendor
+from sandbox.ledgers.vendor import ledger_vendor
+from sandbox.vendor import Pages
 
 
 def _rows(answer: Any) -> list | None:
@@ -13,13 +14,11 @@ def _rows(answer: Any) -> list | None:
     return answer if is_ledger and len(answer[0]) == 9 else None
 
 
-VENDOR = Vendor(
-    "bitfinex",
-    api=BitfinexApi,
-    history=BitfinexHistory,
-    error=bitfinex_error,
-    accounts=({"account": "main", "connection": "bitfinex_main"},),
-    connection=lambda url: {"host": url, "login": KEY, "password": SECRET},
-    pages=Pages(_rows, lambda row: row[3]),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    BitfinexApi,
+    BitfinexHistory,
+    bitfinex_error,
+    Pages(_rows, lambda row: row[3]),
+    key=KEY,
+    secret=SECRET,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.bitget.api import KEY, PASSPHRASE, SECRET, BitgetApi, BitgetHistory, bitget_error
-from sandbox.vendor import Pages, Vendor
+from sandbox.ledgers.vendor import ledger_vendor
+from sandbox.vendor import Pages
 
 
 def _rows(answer: Any) -> list | None:
@@ -13,18 +14,12 @@ def _rows(answer: Any) -> list | None:
     return rows if isinstance(rows, list) and rows and "billId" in rows[0] else None
 
 
-VENDOR = Vendor(
-    "bitget",
-    api=BitgetApi,
-    history=BitgetHistory,
-    error=bitget_error,
-    accounts=({"account": "main", "connection": "bitget_main"},),
-    connection=lambda url: {
-        "host": url,
-        "login": KEY,
-        "password": SECRET,
-        "extra": {"password": PASSPHRASE},
-    },
-    pages=Pages(_rows, lambda row: row.get("cTime")),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    BitgetApi,
+    BitgetHistory,
+    bitget_error,
+    Pages(_rows, lambda row: row.get("cTime")),
+    key=KEY,
+    secret=SECRET,
+    passphrase=PASSPHRASE,
 )

@@ -53,20 +53,21 @@ class BitstampHistory(LedgerHistory):
         fee_in_quote=True,
     )
 
-    def told(self, now: int) -> list[list[Row]]:
-        """Rows of the ledger by the transaction that tells of them, oldest first."""
+    def transactions(self, now: int) -> list[list[Row]]:
+        """Rows of the ledger by the transaction that lists them, oldest first."""
         shown = self.visible(now)
         return [list(rows) for _, rows in groupby(shown, key=lambda row: row.group)]
 
     def truths(self):
         def ledger(now: int) -> list[dict]:
-            return [self._entry(rows[0].id, row) for rows in self.told(now) for row in rows]
+            return [
+                self.truth(row, now)
+                | {"entry_id": f"{rows[0].id}:{row.coin.code}", "balance": None}
+                for rows in self.transactions(now)
+                for row in rows
+            ]
 
         return {"ledger": ledger}
-
-    def _entry(self, first: str, row: Row) -> dict:
-        told = self.truth(row)
-        return told | {"entry_id": f"{first}:{row.coin.code}", "balance": None}
 
 
 def bitstamp_error(status: int, path: str, message: str | None = None) -> Response:
@@ -108,10 +109,10 @@ class BitstampApi(LedgerApi):
         offset, limit = asked.number("offset", 0), asked.number("limit", 100)
         if not 0 <= limit <= 1000 or offset > 200_000:
             raise Refused(400, "Invalid offset.")
-        told = self.history(now).told(now)
+        listed = self.history(now).transactions(now)
         if asked.params.get("sort", "desc") == "desc":
-            told = told[::-1]
-        return [_transaction(rows) for rows in told[offset : offset + limit]]
+            listed = listed[::-1]
+        return [_transaction(rows) for rows in listed[offset : offset + limit]]
 
     def balances(self, _asked: Asked, now: int) -> list:
         return [
@@ -128,7 +129,7 @@ class BitstampApi(LedgerApi):
 def _transaction(rows: list[Row]) -> dict:
     """Amounts do not hold their fee; a column that is not moved is 0, as text or as a number."""
     first = rows[0]
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "id": number(first.id),
         "datetime": iso_micros(first.time)[:-1].replace("T", " "),
         "type": first.type,
@@ -138,8 +139,8 @@ def _transaction(rows: list[Row]) -> dict:
     }
     if first.type == "2":
         pair = sorted(rows, key=lambda row: row.coin.code == "USD")
-        told[f"{pair[0].coin.code.lower()}_{pair[-1].coin.code.lower()}"] = "1.00"
-        told["order_id"] = number("857979733")
+        record[f"{pair[0].coin.code.lower()}_{pair[-1].coin.code.lower()}"] = "1.00"
+        record["order_id"] = number("857979733")
     for row in rows:
-        told[row.coin.code.lower()] = row.amount(row.change + row.fee)
-    return told
+        record[row.coin.code.lower()] = row.amount(row.change + row.fee)
+    return record

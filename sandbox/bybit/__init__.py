@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.bybit.api import KEY, SECRET, BybitApi, BybitHistory, bybit_error
-from sandbox.vendor import Pages, Vendor
+from sandbox.ledgers.vendor import ledger_vendor
+from sandbox.vendor import Pages
 
 
 def _rows(answer: Any) -> list | None:
@@ -26,15 +27,11 @@ def _more(answer: dict, _rows, _asked) -> bool:
     return True
 
 
-VENDOR = Vendor(
-    "bybit",
-    api=BybitApi,
-    history=BybitHistory,
-    error=bybit_error,
-    accounts=({"account": "main", "connection": "bybit_main"},),
-    connection=lambda url: {"host": url, "login": KEY, "password": SECRET},
-    pages=Pages(
-        _rows, lambda row: row.get("transactionTime") or row.get("createTime"), _more, _again
-    ),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    BybitApi,
+    BybitHistory,
+    bybit_error,
+    Pages(_rows, lambda row: row.get("transactionTime") or row.get("createTime"), _more, _again),
+    key=KEY,
+    secret=SECRET,
 )

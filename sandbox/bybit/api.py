@@ -54,11 +54,12 @@ class BybitHistory(LedgerHistory):
         ticks={"FUND": 10**6},
     )
 
-    def truth(self, row: Row) -> dict:
-        told = super().truth(row)
+    def truth(self, row: Row, now: int) -> dict:
         if row.wallet == "FUND":
-            return told | {"entry_id": _composite(row), "fee": None}
-        return told | {"entry_id": f"{row.id}:{row.type}"}
+            mine = {"entry_id": _composite(row), "fee": None}
+        else:
+            mine = {"entry_id": f"{row.id}:{row.type}"}
+        return super().truth(row, now) | mine
 
 
 def _composite(row: Row) -> str:

@@ -12,25 +12,20 @@ from sandbox.coinbaseexchange.api import (
     CoinbaseExchangeHistory,
     coinbaseexchange_error,
 )
-from sandbox.vendor import Pages, Vendor
+from sandbox.ledgers.vendor import ledger_vendor
+from sandbox.vendor import Pages
 
 
 def _rows(answer: Any) -> list | None:
     return answer if isinstance(answer, list) and answer and "created_at" in answer[0] else None
 
 
-VENDOR = Vendor(
-    "coinbaseexchange",
-    api=CoinbaseExchangeApi,
-    history=CoinbaseExchangeHistory,
-    error=coinbaseexchange_error,
-    accounts=({"account": "main", "connection": "coinbaseexchange_main"},),
-    connection=lambda url: {
-        "host": url,
-        "login": KEY,
-        "password": SECRET,
-        "extra": {"password": PASSPHRASE},
-    },
-    pages=Pages(_rows, lambda row: row.get("created_at")),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    CoinbaseExchangeApi,
+    CoinbaseExchangeHistory,
+    coinbaseexchange_error,
+    Pages(_rows, lambda row: row.get("created_at")),
+    key=KEY,
+    secret=SECRET,
+    passphrase=PASSPHRASE,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.deribit.api import KEY, SECRET, DeribitApi, DeribitHistory, deribit_error
-from sandbox.vendor import Pages, Vendor
+from sandbox.ledgers.vendor import ledger_vendor
+from sandbox.vendor import Pages
 
 
 def _rows(answer: Any) -> list | None:
@@ -25,13 +26,11 @@ def _again(answer: dict, asked: Any) -> bool:
     return True
 
 
-VENDOR = Vendor(
-    "deribit",
-    api=DeribitApi,
-    history=DeribitHistory,
-    error=deribit_error,
-    accounts=({"account": "main", "connection": "deribit_main"},),
-    connection=lambda url: {"host": url, "login": KEY, "password": SECRET},
-    pages=Pages(_rows, lambda row: row.get("timestamp"), _more, _again),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    DeribitApi,
+    DeribitHistory,
+    deribit_error,
+    Pages(_rows, lambda row: row.get("timestamp"), _more, _again),
+    key=KEY,
+    secret=SECRET,
 )

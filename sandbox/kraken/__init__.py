@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.kraken.api import KEY, SECRET, KrakenApi, KrakenHistory, kraken_error
-from sandbox.vendor import Pages, Vendor
+from sandbox.ledgers.vendor import ledger_vendor
+from sandbox.vendor import Pages
 
 
 def _rows(answer: Any) -> dict | None:
@@ -13,13 +14,11 @@ def _rows(answer: Any) -> dict | None:
     return result.get("ledger") if isinstance(result, dict) else None
 
 
-VENDOR = Vendor(
-    "kraken",
-    api=KrakenApi,
-    history=KrakenHistory,
-    error=kraken_error,
-    accounts=({"account": "main", "connection": "kraken_main"},),
-    connection=lambda url: {"host": url, "login": KEY, "password": SECRET},
-    pages=Pages(_rows, lambda row: row.get("time")),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    KrakenApi,
+    KrakenHistory,
+    kraken_error,
+    Pages(_rows, lambda row: row.get("time")),
+    key=KEY,
+    secret=SECRET,
 )

@@ -34,7 +34,7 @@ ERRORS = {
     404: "EGeneral:Unknown method",
     429: "EAPI:Rate limit exceeded",
 }
-# A wallet is told by the code of the asset: ADA.S is ADA that is staked, DOT.F earns.
+# The code of the asset says the wallet: ADA.S is ADA that is staked, DOT.F earns.
 SUFFIX = {"spot": "", "S": ".S", "F": ".F"}
 
 

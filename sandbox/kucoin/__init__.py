@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.kucoin.api import KEY, PASSPHRASE, SECRET, KucoinApi, KucoinHistory, kucoin_error
-from sandbox.vendor import Pages, Vendor
+from sandbox.ledgers.vendor import ledger_vendor
+from sandbox.vendor import Pages
 
 
 def _rows(answer: Any) -> list | None:
@@ -14,18 +15,12 @@ def _rows(answer: Any) -> list | None:
     return rows if isinstance(rows, list) and rows and "bizType" in rows[0] else None
 
 
-VENDOR = Vendor(
-    "kucoin",
-    api=KucoinApi,
-    history=KucoinHistory,
-    error=kucoin_error,
-    accounts=({"account": "main", "connection": "kucoin_main"},),
-    connection=lambda url: {
-        "host": url,
-        "login": KEY,
-        "password": SECRET,
-        "extra": {"password": PASSPHRASE},
-    },
-    pages=Pages(_rows, lambda row: row.get("createdAt")),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    KucoinApi,
+    KucoinHistory,
+    kucoin_error,
+    Pages(_rows, lambda row: row.get("createdAt")),
+    key=KEY,
+    secret=SECRET,
+    passphrase=PASSPHRASE,
 )

@@ -51,11 +51,8 @@ class KucoinHistory(LedgerHistory):
         ids=lambda rng, number: str(254_000_000_000_000 + number),
     )
 
-    def truth(self, row: Row) -> dict:
-        told = super().truth(row)
-        if row.wallet != HF:
-            told["balance"] = None
-        return told
+    def truth(self, row: Row, now: int) -> dict:
+        return super().truth(row, now) | ({} if row.wallet == HF else {"balance": None})
 
 
 def kucoin_error(status: int, _path: str, message: str | None = None) -> Response:

@@ -201,10 +201,14 @@ class LedgerHistory(History):
         return held
 
     def truths(self) -> Mapping[str, Callable[[int], list[dict]]]:
-        return {"ledger": lambda now: [self.truth(row) for row in self.visible(now)]}
+        return {"ledger": lambda now: [self.truth(row, now) for row in self.visible(now)]}
 
-    def truth(self, row: Row) -> dict:
-        """What a row should become."""
+    def is_settled(self, row: Row, now: int) -> bool:
+        """Whether it counts by then; a row of most ledgers is final from the beginning."""
+        return True
+
+    def truth(self, row: Row, now: int) -> dict:
+        """What a row should become, as it is listed at `now`."""
         amount = row.amount(row.change)
         return {
             "vendor": self.shape.vendor,
@@ -214,7 +218,7 @@ class LedgerHistory(History):
             "time": iso_micros(row.time),
             "type": row.type,
             "status": None,
-            "is_settled": True,
+            "is_settled": self.is_settled(row, now),
             "token": row.coin.code,
             "amount": amount,
             "wire_amount": amount,
@@ -228,7 +232,7 @@ class LedgerHistory(History):
         sums: dict[Coin, int] = {}
         for row in self.visible(now):
             if row.time < before * 10**6:
-                sums[row.coin] = sums.get(row.coin, 0) + row.change
+                sums[row.coin] = sums.get(row.coin, 0) + row.change * self.is_settled(row, now)
         return [
             {
                 "vendor": self.shape.vendor,

@@ -18,8 +18,8 @@ def residuals(history: LedgerHistory, at: int, now: int, since: int) -> list[dic
     assets: dict[Coin, Difference] = defaultdict(Difference)
     for row in history.rows:
         second = row.time // 10**6
-        shown = second < at and row.is_there(at)
-        stated = since <= second < at and row.is_there(now)
+        shown = second < at and row.is_there(at) and history.is_settled(row, at)
+        stated = since <= second < at and row.is_there(now) and history.is_settled(row, now)
         if not shown and not stated:
             continue
         asset = assets[row.coin]

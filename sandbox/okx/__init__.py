@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.okx.api import KEY, PASSPHRASE, SECRET, OkxApi, OkxHistory, okx_error
-from sandbox.vendor import Pages, Vendor
+from sandbox.vendor import Pages
 
 
 def _rows(answer: Any) -> list | None:
@@ -13,18 +14,12 @@ def _rows(answer: Any) -> list | None:
     return rows if isinstance(rows, list) and rows and "billId" in rows[0] else None
 
 
-VENDOR = Vendor(
-    "okx",
-    api=OkxApi,
-    history=OkxHistory,
-    error=okx_error,
-    accounts=({"account": "main", "connection": "okx_main"},),
-    connection=lambda url: {
-        "host": url,
-        "login": KEY,
-        "password": SECRET,
-        "extra": {"password": PASSPHRASE},
-    },
-    pages=Pages(_rows, lambda row: row.get("ts")),
-    in_demo=False,
+VENDOR = ledger_vendor(
+    OkxApi,
+    OkxHistory,
+    okx_error,
+    Pages(_rows, lambda row: row.get("ts")),
+    key=KEY,
+    secret=SECRET,
+    passphrase=PASSPHRASE,
 )

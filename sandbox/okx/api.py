@@ -58,11 +58,9 @@ class OkxHistory(LedgerHistory):
         ids=lambda rng, number: str(640_000_000_000_000_000 + number * 1000),
     )
 
-    def truth(self, row: Row) -> dict:
-        told = super().truth(row)
-        if row.wallet == "funding":
-            told |= {"type": word(row), "fee": None}
-        return told
+    def truth(self, row: Row, now: int) -> dict:
+        mine = {"type": word(row), "fee": None} if row.wallet == "funding" else {}
+        return super().truth(row, now) | mine
 
 
 def word(row: Row) -> str:

@@ -7,11 +7,7 @@ import pytest
 from sandbox import vendors
 from sandbox.world import world
 
-OF_TWO = (
-    "test_mess",
-    "test_mess_exchange",
-    "test_world",
-)  # all others look at every vendor that there is
+OF_TWO = ("test_mess", "test_mess_exchange")  # all others look at every vendor that there is
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import json
 import os
 import random
 import shutil
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +20,7 @@ from extract.sources import all_sources
 from ledgerhouse.load.loader import load
 from ledgerhouse.warehouse import schema
 from tests.helpers import books
+from tests.helpers.once import made_once
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,27 +82,6 @@ def con():
     connection.close()
 
 
-def made_once(
-    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]
-) -> Path:
-    """The folder `name` as `make` fills it, made once however many workers and modules want it.
-
-    Read only: whoever needs one to write in copies it.
-    """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # of this run, common to its workers
-    folder, draft = root / name, root / f"{name}.draft"
-    with open(root / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            shutil.rmtree(draft, ignore_errors=True)  # of a worker that failed at it
-            draft.mkdir()
-            make(draft)
-            draft.rename(folder)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def planned(tmp_path_factory) -> Path:
     """A folder with a warehouse whose prod environment is empty: making one takes five seconds."""
@@ -114,7 +92,7 @@ def planned(tmp_path_factory) -> Path:
         assert transform(var / FILE, owner="test").planned  # at first use, even without marks
         assert plan_production(var / FILE) is False
 
-    return made_once(tmp_path_factory, "planned", make)
+    return made_once(tmp_path_factory, "planned", make)[0]
 
 
 @pytest.fixture(scope="session")
@@ -132,7 +110,7 @@ def lived_in(planned, tmp_path_factory) -> Path:
         with opened(var / FILE) as con:
             clear_touched_days(con, done.marks)
 
-    return made_once(tmp_path_factory, "lived_in", make)
+    return made_once(tmp_path_factory, "lived_in", make)[0]
 
 
 @pytest.fixture

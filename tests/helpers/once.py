@@ -1,4 +1,4 @@
-"""What is expensive is made once for all workers of a run, and each gets a copy of its own."""
+"""What is expensive is made once for all workers and modules of a run."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 
-def made_once(tmp_path_factory, name: str, make: Callable[[Path], Any]) -> tuple[Path, Any]:
-    """(a folder of this worker, what `make` returned): `make(folder)` fills the folder, by the
-    first worker that asks; what it returns must survive pickle."""
-    shared = tmp_path_factory.getbasetemp()
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        shared = shared.parent  # of all workers of the run
-    folder, known = shared / f"once-{name}", shared / f"once-{name}.pickle"
-    with (shared / f"once-{name}.lock").open("a") as lock:
+
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Any]
+) -> tuple[Path, Any]:
+    """(the folder `name` as `make` fills it, what `make` returned, which must survive pickle).
+
+    The folder is common to all: read only, so a test that writes in one copies it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of this run, common to its workers
+    folder, draft, known = root / name, root / f"{name}.draft", root / f"{name}.pickle"
+    with open(root / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not known.exists():
-            folder.mkdir()
-            known.write_bytes(pickle.dumps(make(folder)))
-    mine = tmp_path_factory.mktemp(name) / "var"
-    shutil.copytree(folder, mine)
-    return mine, pickle.loads(known.read_bytes())
+        if not folder.exists():
+            shutil.rmtree(draft, ignore_errors=True)  # of a worker that failed at it
+            draft.mkdir()
+            known.write_bytes(pickle.dumps(make(draft)))
+            draft.rename(folder)
+    return folder, pickle.loads(known.read_bytes())

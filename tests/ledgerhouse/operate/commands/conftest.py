@@ -40,7 +40,9 @@ RUN = "manual__of_these_tests"
 @pytest.fixture(scope="session")
 def kept(tmp_path_factory):
     """Books of four accounts, of which BROKEN has a hole; and what filling it really took."""
-    var, known = made_once(tmp_path_factory, "commands", fill)
+    made, known = made_once(tmp_path_factory, "commands", fill)
+    var = tmp_path_factory.mktemp("commands") / "var"
+    shutil.copytree(made, var)
     return SimpleNamespace(var=var, **known)
 
 

@@ -69,7 +69,7 @@ class History:
         return []
 
     def residuals(self, at: int, now: int, since: int) -> list[dict]:
-        """What is reported at `at` and not told by the rows since `since` that `now` shows."""
+        """What is reported at `at` and not in the rows since `since` that `now` shows."""
         return []
 
     def listed(self, now: int, since: int) -> Sequence[Row]:

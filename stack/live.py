@@ -149,9 +149,9 @@ def this_second() -> str:
 def sandbox_accounts(port: int | str) -> tuple[str, dict[str, str]]:
     """(text of an accounts.toml, the variables of its Connections) of the sandbox at this port."""
     command = [sys.executable, "-m", "sandbox.accounts", f"http://{HOST}:{port}"]
-    told = json.loads(subprocess.check_output(command, text=True, cwd=PROJECT))
-    opened = told["connections"].items()
-    return told["accounts"], {f"AIRFLOW_CONN_{n.upper()}": json.dumps(c) for n, c in opened}
+    listed = json.loads(subprocess.check_output(command, text=True, cwd=PROJECT))
+    opened = listed["connections"].items()
+    return listed["accounts"], {f"AIRFLOW_CONN_{n.upper()}": json.dumps(c) for n, c in opened}
 
 
 def _ok(url: str) -> bool:

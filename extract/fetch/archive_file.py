@@ -162,7 +162,7 @@ def _digest(chunks: Iterator[bytes], name: str) -> str:
 
 
 def _header(name: str, size: int) -> bytes:
-    """What stands before a file in a tar: the same whoever writes it, and when."""
+    """What stands before a file in a tar: the same in each process and at each time."""
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = size, 0o600
     return entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")

@@ -2,14 +2,14 @@
 
     kept(root)              loaded files by name, wherever they are
     inspect(file)           landing.inspect, of a file by itself or in an archive
-    extracted(files, …)     the same files as paths, for whoever reads them
+    extracted(files, …)     the same files as paths, for their readers
     due(root, …), pack(…)   months with files to be packed, and packing one
     put_aside(root, …)      damaged files into the quarantine, each under its name
     unpack(root, key)       archives whose files are to be written again under another key
 
 A file is never in no place: an archive appears by one rename, is read back, and only then do the
 files go that it holds. After a kill between, a file is in two places and counts once, since it goes
-by its name; the next packing finishes that. Whoever packs or puts aside holds the warehouse.
+by its name; the next packing finishes that. The process that packs or puts aside holds the warehouse.
 """
 
 from __future__ import annotations

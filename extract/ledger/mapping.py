@@ -123,7 +123,7 @@ def _fields(call: Call) -> str:
 
 @cache
 def known_fields(call: Listing) -> frozenset[str]:
-    """The fields of a record that some fact names; empty where none is told to be left alone."""
+    """The fields of a record that some fact names; empty where the list has no `known`."""
     if not call.known or call.shape == "arrays":
         return frozenset()
     return frozenset({*json.loads(_fields(call)), *call.known.split(), "_key"})

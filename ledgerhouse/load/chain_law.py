@@ -4,7 +4,7 @@ For ledgers whose rows carry the balance after them. No call and no snapshot is 
 group of rows that does not follow is where a row is missing, doubled or wrong. Rows of one
 instant may come in any order.
 
-    follow(rows, before, is_whole) -> Chain    links that hold, breaks, what cannot be told
+    follow(rows, before, is_whole) -> Chain    links that hold, breaks, what is not known
     chain_law(rows)                            (balance before the first row, breaks)
 """
 
@@ -127,7 +127,7 @@ Group = tuple[
 
 
 def _groups(rows: Iterable[RunningRow]) -> Iterator[Group]:
-    """By instant: the rows (where that can be told, the first one first), the balances that only lie before one, those that only lie after one,
+    """By instant: the rows (the first one first, where that is known), the balances that only lie before one, those that only lie after one,
     and all that lie before one; none of the latter where one is not known.
 
     Rows that follow from each other leave one balance before and one after, or none where they end

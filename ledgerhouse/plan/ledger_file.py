@@ -48,7 +48,7 @@ Result = TypeVar("Result")
 
 class LedgerFile:
     """One process's hold of the file. `recount` counts again what was spent, within the turn, where
-    the file was begun again under somebody's hands; without it they are told to begin again."""
+    the file was begun again under somebody's hands; without it they begin again."""
 
     def __init__(
         self, path: Path, recount: Callable[[sqlite3.Connection], None] | None = None
@@ -107,7 +107,7 @@ class LedgerFile:
 
     def _count_again(self, con: sqlite3.Connection) -> None:
         if self._recount is None:
-            self._inode = None  # whoever holds it now begins again, as with a file that is new
+            self._inode = None  # its holder now begins again, as with a file that is new
             raise Fatal(
                 f"the ledger of the budget, {self.path}, was damaged, and is begun again: the next "
                 "try counts from the call logs what was spent"
@@ -132,7 +132,7 @@ class LedgerFile:
                     quarantine(self.path.parent, file, f"SQLite says of it: {words}")
             with closing(_open(self.path)) as con:
                 con.executemany("INSERT OR REPLACE INTO reserved VALUES (?, ?, ?, ?)", reserved)
-            self._inode = -1  # of no file: whoever takes the next turn counts again
+            self._inode = -1  # of no file: the next turn counts again
 
     @contextmanager
     def _guard(self, kind: int) -> Iterator[None]:

@@ -39,7 +39,7 @@ class Answer(BaseHTTPRequestHandler):
             self.wfile.write(b"ok" if status == 200 else self.path.encode())
 
     def do_GET(self) -> None:
-        """Whoever follows a redirect gets here, having posted nothing; and the heartbeat."""
+        """A client that follows a redirect gets here, having posted nothing; and the heartbeat."""
         self.server.got.append(self.path)
         self.send_response(self.server.get_answers.pop(0) if self.server.get_answers else 200)
         self.end_headers()

@@ -161,7 +161,7 @@ def alerted(rest, run: str) -> bool:
 
 
 def monitor(stack, hours: Decimal) -> Path:
-    """The accounts file of whoever watches, who allows this many hours."""
+    """The accounts file of a watcher, who allows this many hours."""
     file = stack.settings.var / "monitor.toml"
     file.write_text(f"[alerts]\nstale_after_hours = {hours:.6f}\n")
     return file

@@ -172,11 +172,11 @@ def test_the_truth_of_each_is_its_own_and_adds_up(name, mess):
 
 @pytest.mark.parametrize("name", VENDORS)
 def test_each_grows_to_the_same_whatever_was_asked_before(name):
-    at_once, in_steps = World(9, scale=0.2), World(9, scale=0.2)
+    in_one, in_steps = World(9, scale=0.2), World(9, scale=0.2)
     for day in range(1, 20):
         in_steps.grown(name, f"2025-01-{day:02}T07:00:00Z")
-    for what in at_once.histories[name].truths():
-        assert at_once.truth(what, NOW, [name]) == in_steps.truth(what, NOW, [name])
+    for what in in_one.histories[name].truths():
+        assert in_one.truth(what, NOW, [name]) == in_steps.truth(what, NOW, [name])
     last = in_steps.truth(what, NOW, [name])
     assert in_steps.truth(what, None, [name])[: len(last)] != [], "all that was generated so far"
 

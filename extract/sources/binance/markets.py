@@ -11,7 +11,7 @@ asks the markets where something can have happened since the reading before:
    moved or put to earn in between shows as well.
 3. A market that was never traded is asked where its base or quote changed or was named: one of the
    two is enough, so a coin that was bought and sold again between two readings shows by its quote.
-   A fee cannot be told to a market, so it says nothing here.
+   A fee cannot be assigned to a market, so it says nothing here.
 4. Totals are read before any trade. A trade that happens later changes them at the next reading.
    They may be ahead of the trades: after a change a traded market is asked at every reading until
    one SETTLE or more after it; any other at that reading, at the next, and at the first SETTLE

@@ -11,5 +11,5 @@ def _encryption_key(text: str | None) -> str | None:
     return resolve(text)
 
 
-# Whoever runs under Airflow imports this package: the key may be in a Connection, and is masked.
+# Every process under Airflow imports this package: the key may be in a Connection, and is masked.
 encryption.resolve = _encryption_key

@@ -1,5 +1,5 @@
 """Airflow's tables and our pools, created or brought up to date, in one process:
-`python -m ledgerhouse.operate.airflow.init`, for whoever starts an Airflow of their own.
+`python -m ledgerhouse.operate.airflow.init`, for people who start an Airflow of their own.
 
 Needs that Airflow's environment. Idempotent; 4-7 s the first time.
 """

@@ -1,6 +1,6 @@
 """Steps of the DAGs: plan, fetch and load; transform, check and publish; the end of a run.
 
-dags/ and ledgerhouse/airflow.py put them together. Whoever asks a vendor (probe, fetch, units)
+dags/ and ledgerhouse/airflow.py put them together. A task that asks a vendor (probe, fetch, units)
 never opens the warehouse, and runs beside others. All others open it, so they share the pool
 `warehouse`, which has one slot.
 """

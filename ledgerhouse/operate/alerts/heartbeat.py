@@ -1,4 +1,4 @@
-"""The heartbeat: whether syncs still come, for whoever watches from outside.
+"""The heartbeat: whether syncs still come, for a watcher outside.
 
 Alerts are sent by tasks, and Airflow's deadlines by the scheduler: where the scheduler stands still
 nobody of ours can say so. Two things can: a command that something else runs (`airflow warehouse

@@ -69,7 +69,9 @@ def _sentence(row: Mapping[str, Any]) -> str:
     """By how much a balance is off, since when, and why."""
     asset = short(row["symbol"], 12) + (f" on {row['chain']}" if row["chain"] else "")
     began = f" between {row['last_good'] or 'the beginning'} and {row['first_bad']}"
+    # One that cannot be held shows a difference of 0, or none: its reason says it.
+    apart = f" by {row['difference']}" if row["difference"] not in (None, "0") else ""
     return (
-        f"{row['source']} {short(row['account'])} {asset}: {row['status']} by "
-        f"{row['difference'] or 'overflow'}{began if row['first_bad'] else ''}; {row['reason']}"
+        f"{row['source']} {short(row['account'])} {asset}: {row['status']}{apart}"
+        f"{began if row['first_bad'] else ''}; {row['reason']}"
     )

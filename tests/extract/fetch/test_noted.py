@@ -1,4 +1,4 @@
-"""Which batches the order of loads lists: right, or not told where a line is not as it was written."""
+"""Which batches the order of loads lists: right, or none where a line is not as it was written."""
 
 from datetime import UTC, datetime
 

@@ -232,8 +232,8 @@ def test_a_missing_or_wrong_key_is_said_and_changes_nothing(sealed, monkeypatch,
         assert files(sealed) == before, name
         assert not any(text in said[name] for text in TEXTS), name
     # Turning it off with a key set is refused for that; encrypting without one likewise.
-    told = {name: text for name, text in said.items() if name not in ("encrypt", "off")}
-    assert all(words in text and "Nothing was changed" in text for text in told.values()), told
+    texts = {name: text for name, text in said.items() if name not in ("encrypt", "off")}
+    assert all(words in text and "Nothing was changed" in text for text in texts.values()), texts
 
 
 def test_a_lost_warehouse_beside_an_encrypted_landing_is_not_begun_without_the_key(

@@ -33,7 +33,7 @@ from ledgerhouse.operate.airflow.operators.recorded import RecordedOperator
 if TYPE_CHECKING:
     from ledgerhouse.operate.airflow.hooks import SourceHook
 
-Told = TypeVar("Told")
+Answered = TypeVar("Answered")
 
 
 class ProbeOperator(RecordedOperator):
@@ -133,11 +133,11 @@ def ask(
     hook: SourceHook,
     source: Source,
     account: str,
-    question: Callable[[Any, Any], Told],
+    question: Callable[[Any, Any], Answered],
     key: dict[str, Any],
     outcome: dict[str, Any],
     tries: int = TRIES,
-) -> Told:
+) -> Answered:
     """What `question(client, api)` says, by the Connection of `hook`; each call is logged for
     `account`, and the calls and units are added to `outcome`. `key` is the attempt's."""
     from extract.fetch.call_log import call_log

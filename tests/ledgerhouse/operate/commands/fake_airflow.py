@@ -1,4 +1,4 @@
-"""An Airflow of a few lines: its REST API as the backfill asks it, with runs that end as told."""
+"""An Airflow of a few lines: its REST API as the backfill asks it, with runs that end as asked."""
 
 from __future__ import annotations
 

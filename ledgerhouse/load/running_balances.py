@@ -15,18 +15,19 @@ load heals it. Two groups between which the history has a gap are compared when 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from extract.core.interval import closed, iso, joined
+from extract.core.interval import closed, joined
+from ledgerhouse.load.chain_entries import ChainEntries, Key, entry
 from ledgerhouse.load.chain_law import Chain, ChainBreak, Instant, follow
-from ledgerhouse.load.chain_suspects import CONVENTIONS, Entry, Finding, name, plain
+from ledgerhouse.load.chain_records import ChainRecords, Judged, State
+from ledgerhouse.load.chain_suspects import CONVENTIONS, Entry, Finding, name
 from ledgerhouse.load.covered import Covered
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ DECLARED, *OTHERS = CONVENTIONS
 PROVEN, UNDECIDED, NONE = "proven", "undecided", "no running balance"
 ENOUGH = 3  # links that must not hold before a wallet's balances are given up
 MOST_SPANS = 32
-FIRST_REACH = timedelta(days=2)  # how far a neighbour is looked for at first; then four times that
 MOST_NAMED = 200  # breaks of a load whose suspect is looked for
-
-Key = tuple[str, str]  # wallet, token
 
 TOUCHED = """
     CREATE OR REPLACE TEMP TABLE touched_chains AS
@@ -53,48 +51,6 @@ TOUCHED = """
     UNION ALL
     SELECT source, account, coalesce(wallet, ''), asset, ts, balance_text IS NOT NULL
     FROM old_exchanges_ledger WHERE asset IS NOT NULL"""
-FIELDS = """r.ts, r.entry_id, r.amount,
-    CASE WHEN coalesce(r.fee_asset, r.asset) = r.asset THEN r.fee END AS fee, r.balance,
-    r.is_settled AND r.vanished_at IS NULL AS counts,
-    CASE WHEN r.vanished_at IS NOT NULL THEN 'vanished' ELSE coalesce(r.status, 'unsettled') END"""
-ENTRIES = f"""
-    SELECT coalesce(r.wallet, '') AS wallet, r.asset AS token, {FIELDS}
-    FROM raw.exchanges_ledger r
-    WHERE r.source = $source AND r.account = $account AND r.is_settled AND r.vanished_at IS NULL"""
-STATES = """
-    SELECT wallet, token, status, convention, first_ts, opening_text, opening_ref, opening_file,
-           last_ts, last_text
-    FROM ops.running_balances WHERE source = $source AND account = $account"""
-
-
-@dataclass(frozen=True)
-class State:
-    """A row of ops.running_balances."""
-
-    status: str
-    convention: str
-    first_ts: datetime
-    opening: Decimal | None
-    opening_ref: str
-    opening_file: str | None
-    last_ts: datetime
-    last: Decimal | None
-
-    @property
-    def end(self) -> Instant:
-        return self.last_ts, frozenset(() if self.last is None else (self.last,))
-
-
-@dataclass
-class Judged:
-    """A chain after this load, over [lo, hi]: what is to be written about it."""
-
-    key: Key
-    lo: datetime
-    hi: datetime | None  # None: to its end
-    state: State | None
-    found: list[tuple[ChainBreak, Finding]] = field(default_factory=list)
-    gaps: Sequence[tuple[datetime, datetime]] = ()
 
 
 def check_running_balances(
@@ -117,16 +73,17 @@ class _Account:
     """The chains of one account."""
 
     def __init__(self, con, who: tuple[str, str], batch_id: str, loaded_at: datetime):
-        self.con, self.batch_id, self.loaded_at = con, batch_id, loaded_at
-        self.who = {"source": who[0], "account": who[1]}
+        self.con, self.who = con, {"source": who[0], "account": who[1]}
+        self.entries = ChainEntries(con, *who)
+        self.records = ChainRecords(con, *who, batch_id, loaded_at)
         self.covered = Covered(con, *who)
         self.named = 0
 
     def check(self) -> int:
-        self.states = self._states()
+        self.states = self.records.states()
         status = {wallet: state.status for (wallet, _), state in self.states.items()}
         self._touch_filled_gaps()
-        touched = self._rows(
+        touched = self.entries.rows(
             "SELECT wallet, bool_or(says), min(ts) FROM touched_chains WHERE source = $source "
             "AND account = $account GROUP BY ALL ORDER BY ALL"
         )
@@ -141,25 +98,9 @@ class _Account:
             new += self._judge_span(proven, lo, hi)
         return new
 
-    def _rows(self, sql: str, **more) -> list[tuple]:
-        return self.con.execute(sql, self.who | more).fetchall()
-
-    def _states(self) -> dict[Key, State]:
-        return {
-            (wallet, token): State(
-                status, convention, first, _decimal(opening), ref, file, ts, _decimal(last)
-            )
-            for wallet, token, status, convention, first, opening, ref, file, ts, last in self._rows(
-                STATES
-            )
-        }
-
     def _touch_filled_gaps(self) -> None:
         """What could not be compared, and can be now, is touched."""
-        for wallet, token, after, ts in self._rows(
-            "SELECT wallet, token, after_ts, ts FROM ops.chain_gaps "
-            "WHERE source = $source AND account = $account"
-        ):
+        for wallet, token, after, ts in self.records.gaps():
             if self.covered.is_whole(wallet, after, ts):
                 self.con.execute(
                     "INSERT INTO touched_chains VALUES (?, ?, ?, ?, ?, true)",
@@ -168,7 +109,7 @@ class _Account:
 
     def _spans(self, wallets: Sequence[str]) -> list[tuple[datetime, datetime]]:
         """The touched days of these wallets as spans [start, end)."""
-        days = self._rows(
+        days = self.entries.rows(
             "SELECT DISTINCT ts::DATE::TIMESTAMP FROM touched_chains WHERE source = $source "
             "AND account = $account AND list_contains($wallets, wallet)",
             wallets=wallets,
@@ -180,15 +121,10 @@ class _Account:
     # --- wallets that are not decided: every row of theirs ---------------------------------------
 
     def _judge_whole(self, wallets: Sequence[str]) -> int:
-        rows_of_all = self._rows(
-            f"{ENTRIES} AND r.asset IS NOT NULL AND list_contains($wallets, coalesce(r.wallet, '')) "
-            "ORDER BY 1, 2, 3, 4",
-            wallets=wallets,
-        )
         new = 0
-        for wallet, rows in groupby(rows_of_all, key=itemgetter(0)):
+        for wallet, rows in groupby(self.entries.of_wallets(wallets), key=itemgetter(0)):
             chains = {
-                token: [_entry(row) for row in each]
+                token: [entry(row) for row in each]
                 for token, each in groupby(rows, key=itemgetter(1))
             }
             new += self._decide(wallet, chains)
@@ -231,7 +167,7 @@ class _Account:
                     broken = by[DECLARED][token].breaks[0]
                     one.found.insert(0, (broken, _convention(broken, best, held, links)))
             judged.append(one)
-        return self._write(judged)
+        return self.records.write(judged)
 
     def _follow_all(
         self, wallet: str, chains: Mapping[str, Sequence[Entry]], convention: str
@@ -257,7 +193,7 @@ class _Account:
             ts,
             None if status == NONE else chain.opening,
             ref,
-            self._file(ts),
+            self.records.file(ts),
             chain.last_ts,
             _only(chain.last),
         )
@@ -267,7 +203,7 @@ class _Account:
     def _judge_span(self, wallets: Sequence[str], lo: datetime, hi: datetime) -> int:
         bounds = {
             (wallet, token): (first, last)
-            for wallet, token, first, last in self._rows(
+            for wallet, token, first, last in self.entries.rows(
                 "SELECT wallet, token, min(ts), max(ts) FROM touched_chains WHERE source = $source "
                 "AND account = $account AND list_contains($wallets, wallet) AND ts >= $lo "
                 "AND ts < $hi GROUP BY ALL",
@@ -278,17 +214,21 @@ class _Account:
         }
         rows: dict[Key, list[Entry]] = {key: [] for key in bounds}
         first, last = min(b for b, _ in bounds.values()), max(e for _, e in bounds.values())
-        for row in self._entries(bounds, f"r.ts >= {_literal(first)} AND r.ts <= {_literal(last)}"):
-            key, entry = (row[0], row[1]), _entry(row)
-            if bounds[key][0] <= entry.ts <= bounds[key][1]:
-                rows[key].append(entry)
+        for row in self.entries.between(bounds, first, last):
+            key, one = (row[0], row[1]), entry(row)
+            if bounds[key][0] <= one.ts <= bounds[key][1]:
+                rows[key].append(one)
         # Of a chain that ends before them, the end is known.
         inside = {k: s for k, s in self.states.items() if k in bounds}
         back = {k: b for k, (b, _) in bounds.items() if k in inside and inside[k].first_ts < b}
         back = {k: edge for k, edge in back.items() if inside[k].last_ts >= edge}
         ahead = {k: e for k, (_, e) in bounds.items() if k in inside and inside[k].last_ts > e}
-        before = self._neighbours(back, -1, min((inside[k].first_ts for k in back), default=lo))
-        after = self._neighbours(ahead, 1, max((inside[k].last_ts for k in ahead), default=hi))
+        before = self.entries.neighbours(
+            back, -1, min((inside[k].first_ts for k in back), default=lo)
+        )
+        after = self.entries.neighbours(
+            ahead, 1, max((inside[k].last_ts for k in ahead), default=hi)
+        )
         judged = [
             self._judge(key, *bounds[key], rows[key], before.get(key, []), after.get(key, []))
             for key in bounds
@@ -298,7 +238,7 @@ class _Account:
                 self.states[one.key] = one.state
             else:
                 self.states.pop(one.key, None)
-        return self._write(judged)
+        return self.records.write(judged)
 
     def _judge(
         self,
@@ -338,56 +278,8 @@ class _Account:
     def _convention(self, wallet: str) -> str:
         return next(s.convention for (w, _), s in self.states.items() if w == wallet)
 
-    def _neighbours(
-        self, edges: Mapping[Key, datetime], way: int, farthest: datetime
-    ) -> dict[Key, list[Entry]]:
-        """The rows of the nearest group of each chain before (-1) or after (1) its edge, looked for
-        in ever wider windows."""
-        found: dict[Key, list[Entry]] = {}
-        if not edges:
-            return found
-        left, reach = dict(edges), FIRST_REACH
-        near = max(edges.values()) if way < 0 else min(edges.values())
-        while left:
-            far = near + way * reach
-            low, high = (far, near) if way < 0 else (near, far)
-            nearest = "max" if way < 0 else "min"
-            for row in self._entries(
-                left,
-                f"r.ts >= {_literal(low)} AND r.ts <= {_literal(high)} AND "
-                f"r.ts {'<' if way < 0 else '>'} k.edge",
-                qualify=f"QUALIFY r.ts = {nearest}(r.ts) OVER (PARTITION BY k.wallet, k.token)",
-            ):
-                found.setdefault((row[0], row[1]), []).append(_entry(row))
-            left = {key: edge for key, edge in left.items() if key not in found}
-            if (far < farthest) if way < 0 else (far > farthest):
-                break
-            near, reach = far, reach * 4
-        return found
-
-    def _entries(self, keys: Mapping[Key, object], where: str, qualify: str = "") -> list[tuple]:
-        """Rows in the chains `keys`, in order."""
-        edges = [v if isinstance(v, datetime) else None for v in keys.values()]
-        return self._rows(
-            f"""
-            WITH k AS MATERIALIZED (
-                SELECT unnest($wallets::VARCHAR[]) AS wallet, unnest($tokens::VARCHAR[]) AS token,
-                    unnest($edges::TIMESTAMP[]) AS edge)
-            SELECT k.wallet AS wallet, k.token AS token, {FIELDS}
-            FROM raw.exchanges_ledger r JOIN k
-                ON coalesce(r.wallet, '') = k.wallet AND r.asset = k.token
-            WHERE r.source = $source AND r.account = $account AND r.is_settled
-                AND r.vanished_at IS NULL AND {where} {qualify}
-            ORDER BY k.wallet, k.token, r.ts, r.entry_id""",
-            wallets=[wallet for wallet, _ in keys],
-            tokens=[token for _, token in keys],
-            edges=edges,
-        )
-
     def _is_whole(self, wallet: str):
         return lambda after, ts: self.covered.is_whole(wallet, after, ts)
-
-    # --- what is written -------------------------------------------------------------------------
 
     def _named(self, key: Key, breaks: Sequence[ChainBreak]) -> list[tuple[ChainBreak, Finding]]:
         """Breaks with their suspects; of very many, the first ones."""
@@ -397,7 +289,7 @@ class _Account:
             starts: frozenset[Decimal] = frozenset()
             if self.named < MOST_NAMED:
                 self.named += 1
-                near, starts = self._near(key, broken)
+                near, starts = self.entries.around(key, broken)
             following = breaks[number + 1] if number + 1 < len(breaks) else None
             if not near:
                 near = [
@@ -405,120 +297,6 @@ class _Account:
                 ]
             found.append((broken, name(broken, near, following, starts)))
         return found
-
-    def _near(self, key: Key, broken: ChainBreak) -> tuple[list[Entry], frozenset[Decimal]]:
-        """The rows around a break, those that do not count too, and with what the next begins."""
-        rows = self._rows(
-            f"""
-            SELECT '', '', {FIELDS} FROM raw.exchanges_ledger r
-            WHERE r.source = $source AND r.account = $account AND coalesce(r.wallet, '') = $wallet
-                AND r.asset = $token AND r.ts >= {_literal(broken.after or broken.ts)}
-                AND r.ts <= {_literal(broken.ts)} ORDER BY r.ts, r.entry_id""",
-            wallet=key[0],
-            token=key[1],
-        )
-        after = self._neighbours({key: broken.ts}, 1, broken.ts + FIRST_REACH).get(key, [])
-        chain = follow(e.running() for e in after)
-        return [_entry(row) for row in rows], frozenset(
-            () if chain.opening is None else (chain.opening,)
-        )
-
-    def _file(self, ts: datetime) -> str | None:
-        """The landed file of this batch that reads an instant."""
-        return min((file for file, lo, hi in self._files if lo <= ts < hi), default=None)
-
-    @cached_property
-    def _files(self) -> list[tuple[str, datetime, datetime]]:
-        return self._rows(
-            "SELECT DISTINCT parse_filename(file), lo, hi FROM pages "
-            "WHERE source = $source AND account = $account"
-        )
-
-    def _write(self, judged: Sequence[Judged]) -> int:
-        """Replace what is written of these chains over their ranges; how many breaks are new."""
-        known = {
-            (wallet, token, ts): at
-            for wallet, token, ts, at in self._rows(
-                "SELECT wallet, token, ts, found_at FROM ops.chain_breaks "
-                "WHERE source = $source AND account = $account"
-            )
-        }
-        who, new, days = list(self.who.values()), 0, set()
-        for one in judged:
-            until = one.hi or datetime.max
-            for table in ("ops.chain_breaks", "ops.chain_gaps"):
-                self.con.execute(
-                    f"DELETE FROM {table} WHERE (source, account, wallet, token) = (?, ?, ?, ?) "
-                    "AND ts >= ? AND ts <= ?"
-                    + (" AND suspect <> 'fee_convention'" if table.endswith("breaks") else ""),
-                    [*who, *one.key, one.lo, until],
-                )
-            for broken, finding in one.found:
-                since = known.get((*one.key, broken.ts))
-                if since is None:
-                    new += 1
-                    days.add(broken.ts.date())
-                    self._tell(one.key, broken, finding)
-                self.con.execute(
-                    "INSERT INTO ops.chain_breaks (source, account, wallet, token, after_ts, ts, "
-                    "entry_id, missing_text, suspect, suspect_ref, explanation, found_at, batch_id) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    [
-                        *(*who, *one.key, broken.after, broken.ts, finding.entry_id),
-                        None if finding.missing is None else plain(finding.missing),
-                        *(finding.suspect, finding.suspect_ref, finding.explanation),
-                        *(since or self.loaded_at, self.batch_id),
-                    ],
-                )
-            for then, ts in one.gaps:
-                self.con.execute(
-                    "INSERT INTO ops.chain_gaps (source, account, wallet, token, after_ts, ts, "
-                    "batch_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    [*who, *one.key, then, ts, self.batch_id],
-                )
-        self._write_states(judged)
-        # What holds an account back has a day that is not published, whatever the load changed.
-        for day in sorted(days):
-            self.con.execute(
-                "INSERT INTO ops.touched_days (dataset, day, batch_id) "
-                "SELECT 'exchanges_ledger', $day, $batch WHERE NOT EXISTS (FROM ops.touched_days "
-                "WHERE (dataset, day, batch_id) = ('exchanges_ledger', $day, $batch))",
-                {"day": day, "batch": self.batch_id},
-            )
-        return new
-
-    def _write_states(self, judged: Iterable[Judged]) -> None:
-        rows = {one.key: one.state for one in judged}
-        self.con.execute(
-            "DELETE FROM ops.running_balances WHERE source = $source AND account = $account AND "
-            "(wallet, token) IN (SELECT (unnest($wallets::VARCHAR[]), unnest($tokens::VARCHAR[])))",
-            self.who
-            | {"wallets": [wallet for wallet, _ in rows], "tokens": [token for _, token in rows]},
-        )
-        values = [
-            [
-                *(*self.who.values(), *key, state.status, state.convention, state.first_ts),
-                *(_text(state.opening), state.opening_ref, state.opening_file),
-                *(state.last_ts, _text(state.last), self.batch_id),
-            ]
-            for key, state in rows.items()
-            if state
-        ]
-        if values:
-            columns = ", ".join("unnest(?)" for _ in values[0])
-            self.con.execute(
-                "INSERT INTO ops.running_balances (source, account, wallet, token, status, "
-                "convention, first_ts, opening_text, opening_ref, opening_file, last_ts, last_text, "
-                f"batch_id) SELECT {columns}",
-                [list(column) for column in zip(*values)],
-            )
-
-    def _tell(self, key: Key, broken: ChainBreak, finding: Finding) -> None:
-        log.warning(
-            "%s %s: the running balance of %s in wallet %s breaks at entry %s of %s: %s",
-            *(*self.who.values(), key[1], key[0], finding.entry_id, iso(broken.ts)),
-            finding.explanation,
-        )
 
 
 def _convention(broken: ChainBreak, best: str, held: Mapping[str, int], links: int) -> Finding:
@@ -529,23 +307,5 @@ def _convention(broken: ChainBreak, best: str, held: Mapping[str, int], links: i
     return Finding(min(broken.refs), broken.missing, "fee_convention", None, words)
 
 
-def _entry(row: Sequence) -> Entry:
-    ts, ident, amount, fee, balance, counts, status = row[2:]
-    return Entry(ts, ident, amount, fee or Decimal(0), balance, counts, status)
-
-
 def _only(values: frozenset[Decimal]) -> Decimal | None:
     return next(iter(values)) if len(values) == 1 else None
-
-
-def _literal(ts: datetime) -> str:
-    """A bound that zone maps know beforehand."""
-    return f"TIMESTAMP '{ts}'"
-
-
-def _decimal(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
-
-
-def _text(amount: Decimal | None) -> str | None:
-    return None if amount is None else plain(amount)

@@ -16,15 +16,13 @@ from extract.core.errors import Retriable
 
 class PageOf(NamedTuple):
     """An answer as a paging sees it: `ids` and `times` of its rows in the order of the page (times
-    in the unit in which the list's end is asked for), `number` counts the pages of the list from
-    0, `first` is the parsed first page."""
+    in the unit in which the list's end is asked for), `first` is the parsed first page."""
 
     params: Mapping[str, Any]
     data: Any
     headers: Mapping[str, str]
     ids: list[str]
     times: list[int]
-    number: int
     first: Any
 
 
@@ -199,7 +197,7 @@ class LastId:
 class ByTime:
     """The next page ends where the last row lies, that row included; rows that come twice are one.
 
-    A full page of one instant cannot be passed: the walk halves nothing there, it says so.
+    A full page of one instant cannot be passed so: the walk cuts the time in two, or says it.
     """
 
     param: str

@@ -123,7 +123,7 @@ def pages_of(
 ) -> Iterator[tuple[Answer, dict[str, Any], str]]:
     """(answer, parameters, why it is the last or "") of each page of a call; `stop(rows)` says why
     no further one is needed, or ""."""
-    more, number, ids_before, first = dict(call.paging.first()), 0, [], None
+    more, ids_before, first = dict(call.paging.first()), [], None
     while True:
         asked = {**call.params, **params, **more}
         answer = _ask(walk, call, asked)
@@ -133,7 +133,7 @@ def pages_of(
         if ids and ids == ids_before:
             raise Retriable(f"{call.endpoint}: a page came twice, so the end is not known")
         first = first or answer.data
-        page = PageOf(asked, answer.data, answer.headers, ids, times, number, first)
+        page = PageOf(asked, answer.data, answer.headers, ids, times, first)
         reason = stop(listed)
         following = None
         if not reason:
@@ -141,7 +141,7 @@ def pages_of(
         yield answer, asked, reason if following is None else ""
         if following is None:
             return
-        more, ids_before, number = {**more, **following}, ids, number + 1
+        more, ids_before = {**more, **following}, ids
 
 
 def _record(call: Call, row: Any) -> Mapping[str, Any]:

@@ -45,6 +45,13 @@ def test_balances_agree_whenever_the_books_began(seed, tmp_path, monkeypatch):
             find_breaks(books.con, books.sources)
             assert books.column("SELECT entry_id FROM ops.chain_breaks") == []
             judge(books, url.world, moment)
+        said = books.con.execute(
+            "SELECT source, depth, reconcilable, why FROM ops.sources"
+        ).fetchall()
+        facts = {name: sources.get(name) for name in VENDORS}
+        assert sorted(said) == [
+            (name, one.depth, one.reconcilable, one.why) for name, one in sorted(facts.items())
+        ]
         # Whatever made the folders: nobody else reads the books.
         assert (tmp_path / "landing").stat().st_mode & 0o077 == 0
         before = len(books.calls)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extract.core.interval import iso
+from extract.sources import get
 from ledgerhouse.check.agreement import AGREED
 from ledgerhouse.operate.commands.spending import summed
 from ledgerhouse.publish.books import has, open_books
@@ -48,6 +49,17 @@ def test_status_tells_the_hole_the_failure_and_what_agrees(airflow, kept):
     assert airflow("warehouse", "status", "--account", "main")[0] == 0
     code, out, _ = airflow("warehouse", "status")
     assert "1 gaps" in out and "HTTP 500" in out and "published" in out
+
+
+def test_it_says_how_far_back_each_api_goes_and_what_it_does_not_list(airflow):
+    shown = json.loads(airflow("warehouse", "status", "-o", "json")[1])["sources"]
+    assert {row["source"]: (row["depth"], row["reconcilable"]) for row in shown} == {
+        name: (get(name).depth, "yes") for name in ("coinbase", "debank")
+    }
+    only = json.loads(airflow("warehouse", "status", "--account", "main", "-o", "json")[1])[
+        "sources"
+    ]
+    assert [row["source"] for row in only] == ["coinbase"]
 
 
 def test_every_balance_is_counted_by_its_status(airflow, kept):

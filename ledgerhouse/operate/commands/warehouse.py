@@ -105,14 +105,12 @@ def status(args: Any) -> int:
                     ("explained", "explained"),
                     ("settling", "settling"),
                     ("not_reconcilable", "not reconcilable"),
+                    ("awaiting", "not read yet"),
+                    ("off", "off"),
                 )
                 if row[name]
             )
-            row["agree"] = (
-                f"{row['reconciled']}/{row['assets']}"
-                + (" once covered" if row["awaiting"] else "")
-                + (f" ({more})" if more else "")
-            )
+            row["agree"] = f"{row['reconciled']}/{row['assets']}" + (f" ({more})" if more else "")
             row["run"] = " ".join(filter(None, (row["dag_id"], row["state"]))) or "never seen"
         answer.table(
             "accounts",
@@ -160,14 +158,8 @@ def status(args: Any) -> int:
                 )
             if row["gaps"]:
                 answer.say(
-                    f"{row['source']} {row['account']}: {row['gaps']} gaps; airflow "
+                    f"{row['source']} {row['account']}: {row['gaps']} {'gap' if row['gaps'] == 1 else 'gaps'}; airflow "
                     "warehouse coverage shows them",
-                    style="bold red",
-                )
-            if row["off"]:
-                answer.say(
-                    f"{row['source']} {row['account']}: {row['off']} balances are off by "
-                    "what the vendor reports; FROM curated.reconciliation",
                     style="bold red",
                 )
             if row["state"] == "failed":

@@ -48,7 +48,7 @@ def test_status_tells_the_hole_the_failure_and_what_agrees(airflow, kept):
     assert accounts["main"]["pending"] >= pending
     assert airflow("warehouse", "status", "--account", "main")[0] == 0
     code, out, _ = airflow("warehouse", "status")
-    assert "1 gaps" in out and "HTTP 500" in out and "published" in out
+    assert "1 gap;" in out and "HTTP 500" in out and "published" in out
 
 
 def test_it_says_how_far_back_each_api_goes_and_what_it_does_not_list(airflow):

@@ -9,17 +9,15 @@ them, and grows a history before it asks it anything.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from starlette.responses import Response
 from starlette.routing import Route
-
-if TYPE_CHECKING:
-    pass
 
 EVERYTHING = 2**62  # as a moment: all that was generated so far, in its last version
 
@@ -49,16 +47,16 @@ class Row(Protocol):
     def truth(self, now: int) -> dict: ...
 
 
-class History:
+class History(ABC):
     """A vendor's part of the world, the same for the same Plan; growing it only adds to it.
 
     `grow` is a vendor's own, and so are the others where it has such a thing. Rows of the truth are
     dicts as `World` documents them.
     """
 
+    @abstractmethod
     def grow(self, until: int) -> None:
         """Generate all that happens at or before `until`; a second time does nothing."""
-        raise NotImplementedError
 
     def truths(self) -> Mapping[str, Callable[[int], list[dict]]]:
         """Name → the rows at a moment: `ledger` and `fills` of an exchange, and what else it has."""
@@ -90,19 +88,19 @@ class History:
         return {}
 
 
-class Api:
+class Api(ABC):
     """A vendor's routes. `balance` and `units_spent` are of one that sells its calls by units."""
 
     balance: int | None = None
     units_spent: int = 0
 
+    @abstractmethod
     def routes(self) -> list[Route]:
         """Its routes, every path below /<name of the vendor>/."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lift_limits(self) -> None:
         """No rate limits from now on: for clients that do not wait."""
-        raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
         """What /_health says of it: how it was set up where the vendor's documentation is silent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.binance.api import KEY, SECRET, BinanceApi, binance_error
+from sandbox.binance.api import KEY, SECRET, BinanceApi
 from sandbox.binance.history import BinanceHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
@@ -27,7 +27,6 @@ def _time(row: Any) -> object:
 VENDOR = ledger_vendor(
     BinanceApi,
     BinanceHistory,
-    binance_error,
     Pages(_rows, _time),
     key=KEY,
     secret=SECRET,

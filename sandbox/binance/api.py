@@ -52,6 +52,7 @@ def binance_error(status: int, _path: str, message: str | None = None) -> Respon
 
 class BinanceApi(LedgerApi):
     vendor = "binance"
+    error = staticmethod(binance_error)
     lifted = False
 
     def __init__(self, *args: Any) -> None:
@@ -97,9 +98,6 @@ class BinanceApi(LedgerApi):
 
     def headers(self, answer: Any) -> Mapping[str, str]:
         return {"x-mbx-used-weight-1m": str(self.used["", int(time.monotonic() // 60)])}
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return binance_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         if asked.path == "/api/v3/exchangeInfo":

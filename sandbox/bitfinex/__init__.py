@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.bitfinex.api import KEY, SECRET, BitfinexApi, BitfinexHistory, bitfinex_error
+from sandbox.bitfinex.api import KEY, SECRET, BitfinexApi, BitfinexHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
 
@@ -17,7 +17,6 @@ def _rows(answer: Any) -> list | None:
 VENDOR = ledger_vendor(
     BitfinexApi,
     BitfinexHistory,
-    bitfinex_error,
     Pages(_rows, lambda row: row[3]),
     key=KEY,
     secret=SECRET,

@@ -81,6 +81,7 @@ def bitfinex_error(status: int, _path: str, message: str | None = None) -> Respo
 
 class BitfinexApi(LedgerApi):
     vendor = "bitfinex"
+    error = staticmethod(bitfinex_error)
     an_hour = 90 * 60
 
     def __init__(self, world: World, clock: Clock) -> None:
@@ -92,9 +93,6 @@ class BitfinexApi(LedgerApi):
             ("POST", "/v2/auth/r/ledgers/hist", self.ledgers),
             ("POST", "/v2/auth/r/wallets", self.wallets),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return bitfinex_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         head = asked.headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.bitget.api import KEY, PASSPHRASE, SECRET, BitgetApi, BitgetHistory, bitget_error
+from sandbox.bitget.api import KEY, PASSPHRASE, SECRET, BitgetApi, BitgetHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
 
@@ -17,7 +17,6 @@ def _rows(answer: Any) -> list | None:
 VENDOR = ledger_vendor(
     BitgetApi,
     BitgetHistory,
-    bitget_error,
     Pages(_rows, lambda row: row.get("cTime")),
     key=KEY,
     secret=SECRET,

@@ -59,15 +59,13 @@ def bitget_error(status: int, _path: str, message: str | None = None) -> Respons
 
 class BitgetApi(LedgerApi):
     vendor = "bitget"
+    error = staticmethod(bitget_error)
 
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
         return (
             ("GET", "/api/v2/spot/account/bills", self.bills),
             ("GET", "/api/v2/spot/account/assets", self.assets),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return bitget_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         head = asked.headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.bitstamp.api import KEY, SECRET, BitstampApi, BitstampHistory, bitstamp_error
+from sandbox.bitstamp.api import KEY, SECRET, BitstampApi, BitstampHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
 
@@ -16,7 +16,6 @@ def _rows(answer: Any) -> list | None:
 VENDOR = ledger_vendor(
     BitstampApi,
     BitstampHistory,
-    bitstamp_error,
     Pages(_rows, lambda row: row.get("datetime")),
     key=KEY,
     secret=SECRET,

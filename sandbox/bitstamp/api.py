@@ -80,6 +80,7 @@ def bitstamp_error(status: int, path: str, message: str | None = None) -> Respon
 
 class BitstampApi(LedgerApi):
     vendor = "bitstamp"
+    error = staticmethod(bitstamp_error)
     an_hour = 60_000
 
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
@@ -87,9 +88,6 @@ class BitstampApi(LedgerApi):
             ("POST", "/api/v2/user_transactions/", self.transactions),
             ("POST", "/api/v2/account_balances/", self.balances),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return bitstamp_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         head = asked.headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.bybit.api import KEY, SECRET, BybitApi, BybitHistory, bybit_error
+from sandbox.bybit.api import KEY, SECRET, BybitApi, BybitHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
 
@@ -30,7 +30,6 @@ def _more(answer: dict, _rows, _asked) -> bool:
 VENDOR = ledger_vendor(
     BybitApi,
     BybitHistory,
-    bybit_error,
     Pages(_rows, lambda row: row.get("transactionTime") or row.get("createTime"), _more, _again),
     key=KEY,
     secret=SECRET,

@@ -80,6 +80,7 @@ def bybit_error(status: int, _path: str, message: str | None = None) -> Response
 
 class BybitApi(LedgerApi):
     vendor = "bybit"
+    error = staticmethod(bybit_error)
 
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
         return (
@@ -88,9 +89,6 @@ class BybitApi(LedgerApi):
             ("GET", "/v5/account/wallet-balance", self.unified_balances),
             ("GET", "/v5/asset/transfer/query-account-coins-balance", self.fund_balances),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return bybit_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         head = asked.headers

@@ -10,7 +10,6 @@ from sandbox.coinbaseexchange.api import (
     SECRET,
     CoinbaseExchangeApi,
     CoinbaseExchangeHistory,
-    coinbaseexchange_error,
 )
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
@@ -23,7 +22,6 @@ def _rows(answer: Any) -> list | None:
 VENDOR = ledger_vendor(
     CoinbaseExchangeApi,
     CoinbaseExchangeHistory,
-    coinbaseexchange_error,
     Pages(_rows, lambda row: row.get("created_at")),
     key=KEY,
     secret=SECRET,

@@ -69,15 +69,13 @@ def coinbaseexchange_error(status: int, _path: str, message: str | None = None) 
 
 class CoinbaseExchangeApi(LedgerApi):
     vendor = "coinbaseexchange"
+    error = staticmethod(coinbaseexchange_error)
 
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
         return (
             ("GET", "/accounts", self.accounts),
             ("GET", "/accounts/{id}/ledger", self.ledger),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return coinbaseexchange_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         head = asked.headers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.deribit.api import KEY, SECRET, DeribitApi, DeribitHistory, deribit_error
+from sandbox.deribit.api import KEY, SECRET, DeribitApi, DeribitHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
 
@@ -29,7 +29,6 @@ def _again(answer: dict, asked: Any) -> bool:
 VENDOR = ledger_vendor(
     DeribitApi,
     DeribitHistory,
-    deribit_error,
     Pages(_rows, lambda row: row.get("timestamp"), _more, _again),
     key=KEY,
     secret=SECRET,

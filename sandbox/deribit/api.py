@@ -63,15 +63,13 @@ def deribit_error(status: int, _path: str, message: str | None = None) -> Respon
 
 class DeribitApi(LedgerApi):
     vendor = "deribit"
+    error = staticmethod(deribit_error)
 
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
         return (
             ("GET", "/api/v2/private/get_transaction_log", self.log),
             ("GET", "/api/v2/private/get_account_summaries", self.summaries),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return deribit_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         found = AUTHORIZATION.fullmatch(asked.headers.get("authorization", ""))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.gate.api import KEY, SECRET, GateApi, GateHistory, gate_error
+from sandbox.gate.api import KEY, SECRET, GateApi, GateHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
 
@@ -16,7 +16,6 @@ def _rows(answer: Any) -> list | None:
 VENDOR = ledger_vendor(
     GateApi,
     GateHistory,
-    gate_error,
     Pages(_rows, lambda row: row.get("time")),
     key=KEY,
     secret=SECRET,

@@ -64,15 +64,13 @@ def gate_error(status: int, _path: str, message: str | None = None) -> Response:
 
 class GateApi(LedgerApi):
     vendor = "gate"
+    error = staticmethod(gate_error)
 
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
         return (
             ("GET", "/api/v4/spot/account_book", self.book),
             ("GET", "/api/v4/spot/accounts", self.accounts),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return gate_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         head, empty = asked.headers, hashlib.sha512(b"").hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.kraken.api import KEY, SECRET, KrakenApi, KrakenHistory, kraken_error
+from sandbox.kraken.api import KEY, SECRET, KrakenApi, KrakenHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
 
@@ -17,7 +17,6 @@ def _rows(answer: Any) -> dict | None:
 VENDOR = ledger_vendor(
     KrakenApi,
     KrakenHistory,
-    kraken_error,
     Pages(_rows, lambda row: row.get("time")),
     key=KEY,
     secret=SECRET,

@@ -82,6 +82,7 @@ def kraken_error(status: int, _path: str, message: str | None = None) -> Respons
 
 class KrakenApi(LedgerApi):
     vendor = "kraken"
+    error = staticmethod(kraken_error)
 
     def __init__(self, world: World, clock: Clock) -> None:
         super().__init__(world, clock)
@@ -92,9 +93,6 @@ class KrakenApi(LedgerApi):
             ("POST", "/0/private/Ledgers", self.ledgers),
             ("POST", "/0/private/BalanceEx", self.balances),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return kraken_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         if asked.headers.get("api-key") != KEY:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sandbox.kucoin.api import KEY, PASSPHRASE, SECRET, KucoinApi, KucoinHistory, kucoin_error
+from sandbox.kucoin.api import KEY, PASSPHRASE, SECRET, KucoinApi, KucoinHistory
 from sandbox.ledgers.vendor import ledger_vendor
 from sandbox.vendor import Pages
 
@@ -18,7 +18,6 @@ def _rows(answer: Any) -> list | None:
 VENDOR = ledger_vendor(
     KucoinApi,
     KucoinHistory,
-    kucoin_error,
     Pages(_rows, lambda row: row.get("createdAt")),
     key=KEY,
     secret=SECRET,

@@ -65,6 +65,7 @@ def kucoin_error(status: int, _path: str, message: str | None = None) -> Respons
 
 class KucoinApi(LedgerApi):
     vendor = "kucoin"
+    error = staticmethod(kucoin_error)
     an_hour = 240_000
 
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
@@ -73,9 +74,6 @@ class KucoinApi(LedgerApi):
             ("GET", "/api/v1/hf/accounts/ledgers", self.fast),
             ("GET", "/api/v1/accounts", self.balances),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return kucoin_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         head = asked.headers

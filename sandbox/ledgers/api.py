@@ -6,6 +6,7 @@ import base64
 import hmac
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,24 +68,22 @@ class Asked:
 
 
 class LedgerApi(Api):
-    """Subclasses say what is `served`, who is `refused`, and in what shape errors are answered."""
+    """Subclasses say what is `served`, who is `refused`, and how an `error` is answered."""
 
     vendor: str
+    error: Callable[..., Response]  # (status, path, message): an answer in the vendor's own shape
     an_hour = 36_000
 
     def __init__(self, world: World, clock: Clock) -> None:
         self.world, self.clock, self.limit = world, clock, Bucket(self.an_hour)
 
+    @abstractmethod
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
         """(method, path, answer) of every private route; an answer takes (request, now)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         """(status, message) for a request whose key or signature is wrong."""
-        raise NotImplementedError
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        raise NotImplementedError
 
     def headers(self, answer: Any) -> Mapping[str, str]:
         """Headers of an answer, for those that page by them."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from starlette.responses import Response
-
 from sandbox.ledgers.api import LedgerApi
 from sandbox.ledgers.history import LedgerHistory
 from sandbox.vendor import Pages, Vendor
@@ -14,7 +10,6 @@ from sandbox.vendor import Pages, Vendor
 def ledger_vendor(
     api: type[LedgerApi],
     history: type[LedgerHistory],
-    error: Callable[..., Response],
     pages: Pages,
     *,
     key: str,
@@ -28,7 +23,7 @@ def ledger_vendor(
         name,
         api=api,
         history=history,
-        error=error,
+        error=api.error,
         accounts=({"account": history.shape.account, "connection": f"{name}_main"},),
         connection=lambda url: {"host": url, "login": key, "password": secret, **extra},
         pages=pages,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sandbox.ledgers.vendor import ledger_vendor
-from sandbox.okx.api import KEY, PASSPHRASE, SECRET, OkxApi, OkxHistory, okx_error
+from sandbox.okx.api import KEY, PASSPHRASE, SECRET, OkxApi, OkxHistory
 from sandbox.vendor import Pages
 
 
@@ -17,7 +17,6 @@ def _rows(answer: Any) -> list | None:
 VENDOR = ledger_vendor(
     OkxApi,
     OkxHistory,
-    okx_error,
     Pages(_rows, lambda row: row.get("ts")),
     key=KEY,
     secret=SECRET,

@@ -78,6 +78,7 @@ def okx_error(status: int, _path: str, message: str | None = None) -> Response:
 
 class OkxApi(LedgerApi):
     vendor = "okx"
+    error = staticmethod(okx_error)
 
     def served(self) -> Iterable[tuple[str, str, Callable[[Asked, int], Any]]]:
         return (
@@ -86,9 +87,6 @@ class OkxApi(LedgerApi):
             ("GET", "/api/v5/account/balance", self.trading_balances),
             ("GET", "/api/v5/asset/balances", self.funding_balances),
         )
-
-    def error(self, status: int, path: str, message: str | None = None) -> Response:
-        return okx_error(status, path, message)
 
     def refused(self, asked: Asked) -> tuple[int, str] | None:
         head = asked.headers
